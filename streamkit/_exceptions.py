@@ -1,0 +1,71 @@
+"""What a stream raises, and how a group of exceptions is taken apart."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+
+class StreamCancelled(BaseException):
+    """
+    Raised inside a source that is told to stop, and by a stream whose source let it out.
+
+    It derives from :exc:`BaseException`, like the cancellation exceptions of the backends, so that
+    a retry loop or an ``except Exception`` does not eat it. On asyncio the object that is raised
+    *inside* the source is also an :exc:`asyncio.CancelledError`, because task groups, locks and
+    conditions only unwind correctly for that class. What a consumer receives is always the plain
+    class: the consumer is not being cancelled.
+
+    :param reason: why the stream was stopped: any object, as given to :meth:`CancelToken.cancel`
+
+    """
+
+    def __init__(self, reason: object = None) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return "the stream was cancelled" if self.reason is None else str(self.reason)
+
+
+def without(exc: BaseException, drop: Callable[[BaseException], bool]) -> BaseException | None:
+    """
+    Take the exceptions that ``drop`` accepts out of ``exc``, which may be a group.
+
+    :return: the same object if there was nothing to take out, ``None`` if nothing is left
+
+    """
+    if not isinstance(exc, BaseExceptionGroup):
+        return None if drop(exc) else exc
+    dropped, rest = exc.split(lambda leaf: not isinstance(leaf, BaseExceptionGroup) and drop(leaf))
+    return exc if dropped is None else rest
+
+
+def bare(exc: BaseException) -> BaseException:
+    """Return the one exception in a group of one, or the exception itself."""
+    while isinstance(exc, BaseExceptionGroup) and len(exc.exceptions) == 1:
+        exc = exc.exceptions[0]
+    return exc
+
+
+def cancelled_only(exc: BaseException) -> StreamCancelled | None:
+    """Return a :exc:`StreamCancelled` that comes alone, or in groups that hold nothing else."""
+    if without(exc, is_stream_cancelled) is not None:
+        return None
+    while isinstance(exc, BaseExceptionGroup):
+        exc = exc.exceptions[0]
+    assert isinstance(exc, StreamCancelled)
+    return exc
+
+
+def is_stream_cancelled(exc: BaseException) -> bool:
+    """Tell whether an exception is a :exc:`StreamCancelled`."""
+    return isinstance(exc, StreamCancelled)
+
+
+def both(first: BaseException | None, second: BaseException | None) -> BaseException | None:
+    """Return what there is of two errors: a group of both, so that neither is lost."""
+    if first is None or second is None:
+        return first or second
+    group = BaseExceptionGroup("the stream failed, and so did its closing", [first, second])
+    group.add_note("first what ended the stream, then what was raised while it was closed")
+    return group

@@ -1,0 +1,201 @@
+"""
+The hand-off between the source task and the consumer: the one place where they meet.
+
+The consumer asks, and only then the source goes on, so nothing is read ahead. An item stays here
+until the consumer takes it: a consumer that is cancelled while it waits loses nothing, the item is
+there for its next ask. Beats wait in a place of their own, so that an item which is ready wins over
+a beat.
+
+Nothing in here is held across an ``await`` but the right to be the only receiver, so both sides may
+be cancelled at any point.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import anyio
+from anyio.lowlevel import checkpoint
+
+
+class Handoff:
+    """A rendezvous of one source task with one consumer task."""
+
+    def __init__(self) -> None:
+        self._packets: deque[Any] = deque()
+        self._beats: deque[Any] = deque()
+        self._asked = False
+        self._woken = False
+        self._demand: anyio.Event | None = None
+        self._arrival: anyio.Event | None = None
+        self._receiving = False
+        self._ended = False
+        self._error: BaseException | None = None
+        self.closed = False
+        #: When the consumer began to wait for an item, or ``None`` if it is not waiting.
+        self.waiting_since: float | None = None
+        #: Counts the waits, to tell one from the next.
+        self.waits = 0
+        self.beats = 0
+
+    # The consumer's side
+
+    async def receive(self) -> Any:
+        """
+        Ask for the next item or beat and wait for it.
+
+        :raises StopAsyncIteration: at the end
+        :raises ~anyio.BusyResourceError: if another task is waiting already
+        :raises ~anyio.ClosedResourceError: if the stream was closed before it ended
+
+        """
+        self._start_receiving()
+        try:
+            if self._has_arrived() or self._beats:
+                # Taken after the checkpoint: a cancellation in it must not lose anything.
+                await checkpoint()
+            else:
+                self._ask()
+                self.waits += 1
+                self.waiting_since = anyio.current_time()
+                while not (self._has_arrived() or self._beats):
+                    await self._wait_for_arrival()
+            if self._packets:
+                self._beats.clear()
+                return self._packets.popleft()
+            if self._beats and not self.closed:
+                self.beats += 1
+                return self._beats.popleft()
+            if self._ended:
+                self.raise_error()
+                raise StopAsyncIteration
+            raise anyio.ClosedResourceError("the stream has been closed")
+        finally:
+            self.waiting_since = None
+            self._receiving = False
+            # The traceback of an error includes this frame.
+            del self
+
+    async def wait_for_item(self, enough: Callable[[], bool]) -> None:
+        """
+        Ask for the next item and wait until it is there, without taking it.
+
+        :param enough: ends the wait when it returns ``True``, asked at each :meth:`wake_consumer`
+        :raises ~anyio.BusyResourceError: if another task is waiting already
+        :raises ~anyio.ClosedResourceError: if the stream was closed before it ended
+
+        """
+        self._start_receiving()
+        try:
+            self._ask()
+            await checkpoint()
+            while not (self._has_arrived() or enough()):
+                await self._wait_for_arrival()
+            if self.closed:
+                raise anyio.ClosedResourceError("the stream has been closed")
+        finally:
+            self._receiving = False
+
+    def raise_error(self) -> None:
+        """Raise the error that ended the stream, if there is one, and no second time."""
+        error = self.take_error()
+        if error is not None:
+            try:
+                raise error
+            finally:
+                del error, self
+
+    def take_error(self) -> BaseException | None:
+        """Return the error that ended the stream, if it was not raised yet."""
+        error, self._error = self._error, None
+        return error
+
+    def close(self) -> None:
+        """Drop what was not taken, and answer every further ask with an error."""
+        if not self._ended:
+            self.closed = True
+            self._packets.clear()
+            self._beats.clear()
+            self.wake_consumer()
+
+    def _start_receiving(self) -> None:
+        if self._receiving:
+            raise anyio.BusyResourceError("waiting for the next item of")
+        self._receiving = True
+
+    def _has_arrived(self) -> bool:
+        return bool(self._packets) or self._ended or self.closed
+
+    def _ask(self) -> None:
+        if not self._packets:
+            self._asked = True
+            self._wake_source()
+
+    async def _wait_for_arrival(self) -> None:
+        self._arrival = anyio.Event()
+        try:
+            await self._arrival.wait()
+        finally:
+            self._arrival = None
+
+    def wake_consumer(self) -> None:
+        """Have a consumer that waits look again."""
+        if self._arrival is not None:
+            self._arrival.set()
+
+    # The source's side
+
+    @property
+    def untaken(self) -> int:
+        """The number of items that the consumer has not taken."""
+        return len(self._packets)
+
+    async def demand(self) -> None:
+        """Wait until the consumer asks, or until :meth:`wake` is called."""
+        while not (self._asked or self._woken):
+            self._demand = anyio.Event()
+            try:
+                await self._demand.wait()
+            finally:
+                self._demand = None
+        self._woken = False
+
+    def wake(self) -> None:
+        """Let a source task that waits for demand go on without an ask."""
+        self._woken = self._demand is not None
+        self._wake_source()
+
+    def put(self, item: Any) -> None:
+        """Hand an item over. Never blocks: the demand for the next one is what waits."""
+        self._asked = False
+        if not self.closed:
+            self._packets.append(item)
+            self.wake_consumer()
+
+    def end(self, error: BaseException | None) -> None:
+        """Say that nothing more comes, and with which error."""
+        if not self.closed:
+            self._ended = True
+            self._error = error
+            self._beats.clear()
+            self.wake_consumer()
+
+    def _wake_source(self) -> None:
+        if self._demand is not None:
+            self._demand.set()
+
+    # The side of the stages
+
+    def offer_beat(self, beat: Any) -> bool:
+        """Give a waiting consumer something that is no item, unless an item is there already."""
+        if self.waiting_since is None or self._has_arrived() or self._beats:
+            return False
+        self._beats.append(beat)
+        self.wake_consumer()
+        return True
+
+    def put_beat_first(self, beat: Any) -> None:
+        """Answer the consumer's next ask with something that is no item."""
+        self._beats.append(beat)

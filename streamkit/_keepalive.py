@@ -1,0 +1,119 @@
+"""``with_keepalive``: something for the consumer while the source is silent."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar, overload
+
+import anyio
+
+from ._arguments import seconds
+from ._source import AsyncSource
+from ._stage import Control, Stage
+from ._stream import Stream, with_stage
+
+T = TypeVar("T")
+B = TypeVar("B")
+T_co = TypeVar("T_co", covariant=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Idle(Generic[T_co]):
+    """What a beat may say about the silence that it breaks."""
+
+    #: The last item of the source, or ``None`` if there was none yet.
+    last: T_co | None
+    #: Seconds since that item, or since the consumer's first ask.
+    silent_for: float
+    #: How many beats there are in this silence, with this one.
+    count: int
+
+
+@overload
+def with_keepalive(
+    source: AsyncSource[T],
+    interval: float,
+    beat: Callable[[Idle[T]], B],
+    *,
+    initial: bool = False,
+) -> Stream[T | B]: ...
+
+
+@overload
+def with_keepalive(
+    source: AsyncSource[T], interval: float, beat: B, *, initial: bool = False
+) -> Stream[T | B]: ...
+
+
+def with_keepalive(
+    source: AsyncSource[T],
+    interval: float,
+    beat: Callable[[Idle[T]], B] | B,
+    *,
+    initial: bool = False,
+) -> Stream[T | B]:
+    """
+    Give the consumer a beat whenever it has been waiting for ``interval`` seconds.
+
+    The source is not touched: no beat cancels it, delays it or ends it, and it goes on through a
+    cancellation's grace. The clock starts anew with each ask, so there is no beat while the
+    consumer is busy, and never more than one at a time. An item that is ready wins over a beat.
+
+    :param source: an async iterable, an async context manager that yields one, or a stream; owned
+        and closed by the new stream
+    :param interval: seconds of waiting before each beat: finite, and more than 0
+    :param beat: the item to send, or a callable that receives an :class:`Idle` and returns it. What
+        it raises ends the stream.
+    :param initial: whether the first ask is answered with a beat, before the source starts
+    :return: a stream of items and beats
+    :raises TypeError: if the source is none, or ``interval`` is no number
+    :raises ValueError: if ``interval`` is not finite, or not positive
+
+    """
+    interval = seconds("interval", interval, positive=True)
+    return with_stage(source, _Keepalive[T, B](interval, beat, initial))
+
+
+class _Keepalive(Stage[T, T | B]):
+    def __init__(self, interval: float, beat: Callable[[Idle[T]], B] | B, initial: bool) -> None:
+        self._interval = interval
+        self._beat = beat
+        self._initial = initial
+        self._last: T | None = None
+        self._silent_since: float | None = None
+        self._count = 0
+
+    @asynccontextmanager
+    async def lifespan(self, control: Control) -> AsyncIterator[None]:
+        if self._initial:
+            self._send(control, control.beat_first, 0.0)
+        yield
+
+    async def run(self, control: Control) -> None:
+        while True:
+            await anyio.sleep(self._interval)
+            # Whatever the consumer waits for by now, no beat was due before.
+            while (since := control.waiting_since) is not None:
+                wait = control.waits
+                await anyio.sleep_until(since + self._interval)
+                # Not by the clock, which may be coarse: is it still the same wait?
+                if control.waiting_since is not None and control.waits == wait:
+                    if self._silent_since is None:
+                        self._silent_since = since
+                    self._send(control, control.beat, anyio.current_time() - self._silent_since)
+                    break
+
+    def on_item(self, item: T) -> T:
+        self._last = item
+        self._silent_since = anyio.current_time()
+        self._count = 0
+        return item
+
+    def _send(self, control: Control, send: Callable[[object], object], silent_for: float) -> None:
+        self._count += 1
+        beat: Any = self._beat
+        if callable(beat):
+            beat = beat(Idle(self._last, silent_for, self._count))
+        send(beat)

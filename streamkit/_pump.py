@@ -1,0 +1,362 @@
+"""
+The source task: it steps the source, hands its items over, and closes it.
+
+The life of a source, and what moves it on::
+
+    new ──first ask──▶ running ──yield──▶ idle ──ask──▶ running …
+     │                   │  ▲              │
+     │                   │  └────signal────┤   resumed without an ask: the first await raises it,
+     │                   │                 │   or the next yield, whichever comes first
+     │           ended or raised     consumer left, failure, grace over
+     ▼                   ▼                 ▼
+    closing ───────────────────────────────▶ closed: outcome, on_end, final items, end
+
+What decides the outcome, in this order: a signal that was delivered, a failure of a stage, the
+consumer that left, the end or the error of the source.
+
+The task never raises: what the source raises is kept, and handed to the consumer after the items
+that came before it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import anyio
+
+from ._exceptions import StreamCancelled, both, cancelled_only, is_stream_cancelled, without
+from ._handoff import Handoff
+from ._outcome import Outcome, OutcomeKind
+from ._relay import Relay, make_relay
+from ._scopes import Scopes, Signal
+from ._source import Source
+
+
+class Pipeline(Protocol):
+    """What stands between a source and its consumer. The pump knows no more of it."""
+
+    def transform(self, item: Any) -> tuple[Any, ...]:
+        """Return the item as the consumer receives it, or nothing."""
+
+    async def end(self, outcome: Outcome) -> None:
+        """Run what is to run once the source is closed."""
+
+    def final(self, outcome: Outcome) -> Iterable[Any] | None:
+        """Return the items to hand over last; they replace an error. ``None``: there are none."""
+
+
+@dataclass(slots=True)
+class _Ending:
+    """How a source ended: the part of the outcome that follows from it, and what to raise."""
+
+    kind: OutcomeKind
+    raises: BaseException | None = None
+    reason: object = None
+    error: BaseException | None = None
+    cleanup_error: BaseException | None = None
+
+
+class Pump:
+    """
+    Owns a source from its first step to the end of its closing.
+
+    :param source: the source, which nobody else touches from now on
+    :param pipeline: the stages
+    :param grace: seconds for clean-up where no signal says otherwise
+
+    """
+
+    def __init__(self, source: Source[Any], pipeline: Pipeline, grace: float) -> None:
+        self.handoff = Handoff()
+        #: How the stream ended, written once, when the source has been closed.
+        self.outcome: Outcome | None = None
+        #: Set when the source task has nothing more to do.
+        self.finished = anyio.Event()
+        self.started_at = anyio.current_time()
+        self._source = source
+        self._pipeline = pipeline
+        self._scopes = Scopes(grace)
+        self._relay: Relay
+        self._task_id: int | None = None
+        self._state: Literal["new", "running", "idle", "closing"] = "new"
+        self._items = 0
+        self._first_item_at: float | None = None
+        self._exhausted = False
+        self._left = False
+        self._failure: BaseException | None = None
+        self._raises: BaseException | None = None
+        self._cleanup_error: BaseException | None = None
+
+    # Called from the consumer and from stages: none of these block
+
+    def cancel(self, signal: Signal) -> bool:
+        """
+        Deliver a signal into the source.
+
+        :return: ``False`` if the stream is ending already
+
+        """
+        if self._scopes.signal is not None or self._stopping or self._state == "closing":
+            return False
+        self._scopes.signal = signal
+        # Before the scope is cancelled: a wait that is over is not cancelled by either backend.
+        self.handoff.wake()
+        if self._state != "new":
+            self._scopes.arm()
+        return True
+
+    def fail(self, error: BaseException) -> None:
+        """End the stream with the error of a stage."""
+        if not self._stopping and self._state != "closing":
+            self._failure = error
+            self._stop()
+
+    def leave(self) -> None:
+        """End the stream because nobody takes its items any more."""
+        if not self._left:
+            self._left = True
+            self.handoff.close()
+            self._stop()
+
+    def in_source_task(self) -> bool:
+        """Tell whether the caller is the source, or something that it awaits."""
+        return anyio.get_current_task().id == self._task_id
+
+    def take_error(self) -> BaseException | None:
+        """Return what failed and was raised nowhere yet: in the closing, or before it unseen."""
+        error, self._cleanup_error, self._raises = self._cleanup_error, None, None
+        unseen = self.handoff.take_error()
+        return both(unseen and without(unseen, _is_no_failure), error)
+
+    def take_raises(self) -> BaseException | None:
+        """Return what the source's end raises in the consumer, which then receives it no more."""
+        self.handoff.take_error()
+        error, self._raises = self._raises, None
+        return error
+
+    @property
+    def _stopping(self) -> bool:
+        return self._left or self._failure is not None
+
+    def _stop(self) -> None:
+        self.handoff.wake()
+        if self._state == "running":
+            self._scopes.close()
+
+    # The source task
+
+    async def run(self) -> None:
+        """Do all that the source task does. Never raises."""
+        self._task_id = anyio.get_current_task().id
+        try:
+            with self._scopes:
+                self._relay = make_relay(self._scopes)
+                ending = self._judge(await self._drive())
+                self._state = "closing"
+                await self._close(ending)
+            self._write_outcome(ending)
+            await self._hand_over_last(ending)
+        finally:
+            self.finished.set()
+
+    async def _drive(self) -> BaseException | None:
+        """Step the source until it ends or must not be stepped again. Returns what it raised."""
+        throw = await self._next_demand()
+        while self._may_go_on():
+            step = self._source.step(throw)
+            throw = None
+            self._state = "running"
+            try:
+                item = await self._relay.drive(step)
+            except StopAsyncIteration:
+                self._exhausted = True
+                return None
+            except BaseException as exc:
+                return _from_source(exc)
+            self._state = "idle"
+            wanted = self._put(item)
+            if self._scopes.armed:
+                # It came to a yield before it blocked: the signal is raised at that yield.
+                self._scopes.deliver()
+                throw = self._relay.exception()
+            elif wanted:
+                throw = await self._next_demand()
+            if throw is not None and not self._source.can_throw:
+                break
+        return throw
+
+    def _may_go_on(self) -> bool:
+        if self._state == "new":
+            return not self._stopping and self._scopes.signal is None
+        if self._scopes.armed:
+            return True
+        return not self._stopping and not (self._scopes.delivered and self._scopes.expired)
+
+    def _put(self, item: Any) -> bool:
+        """Hand an item over. Returns ``False`` if the consumer's ask is not answered by it."""
+        try:
+            outgoing = self._pipeline.transform(item)
+        except BaseException as exc:
+            self.fail(exc)
+            return True
+        if self._stopping:
+            return True
+        for ready in outgoing:
+            if self._first_item_at is None:
+                self._first_item_at = anyio.current_time()
+            self._items += 1
+            self.handoff.put(ready)
+        return bool(outgoing)
+
+    async def _next_demand(self) -> BaseException | None:
+        """
+        Wait until the source is to be stepped, or to be left alone.
+
+        The wait may be inside scopes and task groups that the source holds across its yield. When
+        one of them is cancelled, that is the source's business and not the consumer's, so the
+        source finds it at its next await and the wait goes on.
+
+        :return: a native cancellation of asyncio, which comes only once, to be raised in the source
+
+        """
+        if self._stopping or (self._scopes.signal is not None and not self._scopes.delivered):
+            return None
+        cancelled = anyio.get_cancelled_exc_class()
+        self._scopes.pause()
+        try:
+            try:
+                await self.handoff.demand()
+            except cancelled as exc:
+                if self._scopes.adopt(self._relay.tag_of(exc)):
+                    if self._state != "new":
+                        self._scopes.arm()
+                    return None
+                if not anyio.get_current_task().has_pending_cancellation():
+                    return _again(exc)
+            else:
+                return None
+            try:
+                # Entered on top of the source's scopes, and left before the source runs again.
+                with anyio.CancelScope(shield=True):
+                    await self.handoff.demand()
+            except cancelled as exc:
+                return _again(exc)
+            return None
+        finally:
+            self._scopes.resume()
+
+    def _judge(self, raised: BaseException | None) -> _Ending:
+        """Decide how the source ended, by what was done to it and what it raised."""
+        scopes = self._scopes
+        error = raised and without(raised, _is_backend_cancellation)
+        signal = scopes.signal
+        if signal is not None and (
+            scopes.delivered or self._state == "new" or (raised is not None and error is None)
+        ):
+            error = self._failure or (error and without(error, is_stream_cancelled))
+            raises = error
+            if error is None and not self._exhausted:
+                raises = _plain(signal.reason, raised)
+            return _Ending(signal.kind, raises, signal.reason, error)
+        cleanup_error = error and without(error, is_stream_cancelled)
+        if self._failure is not None:
+            return _Ending(
+                "failed", self._failure, error=self._failure, cleanup_error=cleanup_error
+            )
+        if self._left:
+            return _Ending("closed", cleanup_error=cleanup_error)
+        if raised is None:
+            return _Ending("completed")
+        if error is None:
+            if anyio.get_current_task().has_pending_cancellation():
+                # A scope around the stream. The consumer is in it, too, and gets its own.
+                lost = anyio.ClosedResourceError("a cancel scope around the stream was cancelled")
+                return _Ending("closed", lost)
+            broken = anyio.BrokenResourceError(
+                "the source raised a cancellation that no cancel scope had asked for"
+            )
+            broken.__cause__ = raised
+            return _Ending("failed", broken, error=raised)
+        if (stop := cancelled_only(error)) is not None:
+            plain = error if type(error) is StreamCancelled else _plain(stop.reason, error)
+            return _Ending("cancelled", plain, stop.reason)
+        return _Ending("failed", error, error=error)
+
+    async def _close(self, ending: _Ending) -> None:
+        """Close the source, shielded and bounded."""
+        self._scopes.begin_closing()
+        try:
+            await self._source.close()
+        except BaseException as exc:
+            error = without(_from_source(exc), _is_backend_cancellation)
+            self._scopes.cut = self._scopes.cut or (error is not exc and self._scopes.expired)
+            if error is not None:
+                ending.cleanup_error = error
+        self._cleanup_error = ending.cleanup_error
+
+    def _write_outcome(self, ending: _Ending) -> None:
+        untaken = self.handoff.untaken if self._left else 0
+        self.outcome = Outcome(
+            kind=ending.kind,
+            reason=ending.reason,
+            error=ending.error,
+            cleanup_error=ending.cleanup_error,
+            grace_exceeded=self._scopes.cut,
+            items=self._items - untaken,
+            beats=self.handoff.beats,
+            started_at=self.started_at,
+            first_item_at=self._first_item_at,
+            ended_at=anyio.current_time(),
+        )
+
+    async def _hand_over_last(self, ending: _Ending) -> None:
+        """Run what the stages do at the end, hand their last items over, and end the stream."""
+        assert self.outcome is not None
+        raises = self._raises = ending.raises
+        failed: BaseException | None = None
+        try:
+            await self._pipeline.end(self.outcome)
+            last = None if self._left else self._pipeline.final(self.outcome)
+            if last is not None:
+                raises = None
+                for item in last:
+                    # The source is closed and its scopes are left, so a scope is safe here.
+                    with anyio.CancelScope(shield=True):
+                        await self.handoff.demand()
+                    self.handoff.put(item)
+        except BaseException as exc:
+            failed = exc
+        if self._left:
+            self._cleanup_error = both(self._cleanup_error, failed)
+        else:
+            self.handoff.end(both(raises, failed))
+
+
+def _is_backend_cancellation(exc: BaseException) -> bool:
+    return isinstance(exc, anyio.get_cancelled_exc_class()) and not is_stream_cancelled(exc)
+
+
+def _is_no_failure(exc: BaseException) -> bool:
+    return isinstance(exc, StreamCancelled | anyio.ClosedResourceError)
+
+
+def _again(exc: BaseException) -> BaseException:
+    return type(exc)(*exc.args)
+
+
+def _plain(reason: object, raised: BaseException | None) -> StreamCancelled:
+    """Return what the consumer sees of a cancellation, with the traceback of the source."""
+    return StreamCancelled(reason).with_traceback(None if raised is None else raised.__traceback__)
+
+
+def _from_source(exc: BaseException) -> BaseException:
+    """Drop the frames of the source task, which would keep the whole stream alive."""
+    traceback = exc.__traceback__
+    while traceback is not None and traceback.tb_frame.f_globals["__name__"] in _OWN_MODULES:
+        traceback = traceback.tb_next
+    return exc.with_traceback(traceback)
+
+
+_OWN_MODULES = (__name__, Relay.__module__, Source.__module__)

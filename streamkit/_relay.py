@@ -1,0 +1,169 @@
+"""
+The trampoline between a source and the event loop, and the only module that tells the backends
+apart.
+
+A source is not awaited directly. It is driven by a small generator-based coroutine that forwards
+what the event loop sends and throws. When the loop delivers a cancellation that a
+:class:`~streamkit._scopes.Scopes` claims as its own, the relay puts :exc:`StreamCancelled` in its
+place, so that the await in the innermost frame raises it.
+
+asyncio *throws* a ``CancelledError``, trio *sends* an ``outcome.Error`` that holds a ``Cancelled``.
+Both carry the reason that was given to :meth:`anyio.CancelScope.cancel`: at the end of the message
+on asyncio, as an attribute on trio. Nothing else tells one cancellation from another: that a scope
+was cancelled does not mean that this exception is due to it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Generator
+from types import coroutine
+from typing import Any, TypeVar
+
+import anyio
+
+from ._exceptions import StreamCancelled
+from ._scopes import Scopes
+
+T = TypeVar("T")
+
+
+class _DeliveredCancelled(StreamCancelled, asyncio.CancelledError):
+    # Code that asyncio ships or that is written for it (task groups, Lock, Condition, wait_for)
+    # unwinds correctly only for a CancelledError.
+    pass
+
+
+_DeliveredCancelled.__name__ = _DeliveredCancelled.__qualname__ = StreamCancelled.__qualname__
+
+
+class Relay:
+    """
+    Drives the awaitables of one source, and delivers its typed cancellation.
+
+    This is the part that all backends share; :func:`make_relay` returns the right subclass.
+    """
+
+    def __init__(self, scopes: Scopes) -> None:
+        self._scopes = scopes
+
+    def exception(self) -> StreamCancelled:
+        """Return a fresh exception to raise in the source: never the same in two places."""
+        signal = self._scopes.signal
+        assert signal is not None
+        return StreamCancelled(signal.reason)
+
+    def tag_of(self, exc: BaseException) -> str | None:
+        """Return the reason that a cancellation of the backend carries."""
+        raise NotImplementedError
+
+    def _blocked(self) -> None:
+        """Take note that the source is about to be suspended."""
+        if self._scopes.armed:
+            self._scopes.blocked()
+
+    def _thrown(self, exc: BaseException) -> BaseException:
+        """Return what the source sees of an exception thrown by the event loop."""
+        return exc
+
+    def _sent(self, value: Any) -> Any:
+        """Return what the source sees of a value sent by the event loop."""
+        return value
+
+    @coroutine
+    def drive(self, awaitable: Awaitable[T]) -> Generator[Any, Any, T]:
+        """Await ``awaitable``; one that does not suspend passes through at once."""
+        # Not every awaitable is a coroutine: an iterator may lack send() and throw().
+        steps: Any = awaitable if hasattr(awaitable, "send") else awaitable.__await__()
+        send = getattr(steps, "send", None)
+        throw = getattr(steps, "throw", None)
+        value: Any = None
+        exc: BaseException | None = None
+        try:
+            while True:
+                try:
+                    if exc is not None:
+                        if throw is None:
+                            raise exc
+                        yielded = throw(exc)
+                    elif send is None:
+                        yielded = next(steps)
+                    else:
+                        yielded = send(value)
+                except StopIteration as stop:
+                    return stop.value  # type: ignore[no-any-return]
+                value = exc = None
+                self._blocked()
+                try:
+                    value = yield yielded
+                except GeneratorExit:
+                    steps.close()
+                    raise
+                except BaseException as thrown:
+                    exc = thrown
+                # Outside of the except block: the exception that replaces another one must not
+                # have it as its context, where anyio would look for a cancellation of its own.
+                if exc is not None:
+                    exc = self._thrown(exc)
+                else:
+                    value = self._sent(value)
+        finally:
+            # This frame is part of the traceback of what it raises.
+            del value, exc
+
+
+class _AsyncioRelay(Relay):
+    def __init__(self, scopes: Scopes) -> None:
+        super().__init__(scopes)
+        task = asyncio.current_task()
+        assert task is not None
+        self._task = task
+        self._cancelling = 0
+
+    def exception(self) -> StreamCancelled:
+        signal = self._scopes.signal
+        assert signal is not None
+        return _DeliveredCancelled(signal.reason)
+
+    def tag_of(self, exc: BaseException) -> str | None:
+        message = exc.args[0] if exc.args else None
+        return message.rpartition("; reason: ")[2] if isinstance(message, str) else None
+
+    def _blocked(self) -> None:
+        self._cancelling = self._task.cancelling()
+        super()._blocked()
+
+    def _thrown(self, exc: BaseException) -> BaseException:
+        if not isinstance(exc, asyncio.CancelledError):
+            return exc
+        requests = self._task.cancelling() - self._cancelling
+        if requests > 1 and self._scopes.armed:
+            # A native Task.cancel(), by asyncio.timeout() for instance, came in the same tick, and
+            # asyncio folds both into one exception. It goes first, under no tag but its own.
+            self._task.uncancel()
+            self._scopes.claim(None)
+            return asyncio.CancelledError()
+        if self._scopes.claim(self.tag_of(exc)):
+            # Clean-up is not being cancelled: asyncio.TaskGroup and asyncio.timeout() ask.
+            self._task.uncancel()
+            return self.exception()
+        return exc
+
+
+class _TrioRelay(Relay):
+    def tag_of(self, exc: BaseException) -> str | None:
+        return getattr(exc, "reason", None)
+
+    def _sent(self, value: Any) -> Any:
+        error = getattr(value, "error", None)
+        if isinstance(error, anyio.get_cancelled_exc_class()) and self._scopes.claim(
+            self.tag_of(error)
+        ):
+            return type(value)(self.exception())
+        return value
+
+
+def make_relay(scopes: Scopes) -> Relay:
+    """Return a relay for the running backend. Must be called in the source task."""
+    on_asyncio = issubclass(asyncio.CancelledError, anyio.get_cancelled_exc_class())
+    return _AsyncioRelay(scopes) if on_asyncio else _TrioRelay(scopes)

@@ -1,0 +1,209 @@
+"""
+The three cancel scopes around a source, and when each of them lets a cancellation through.
+
+From the outside in:
+
+``close``
+    is cancelled when the consumer leaves while the source is blocked. The source sees the
+    backend's own cancellation, again at each await until it has unwound, like any task.
+
+``interrupt``
+    is cancelled to wake a blocked source for a typed cancellation. The relay recognises it by its
+    tag and raises :exc:`StreamCancelled` in its place.
+
+``grace``
+    is a shield from the moment of delivery on, with a deadline: clean-up can await, until its time
+    is up. Its clock stands still while the source waits for the consumer.
+
+They are entered once before the source starts and left once after it is closed. A source that is
+suspended at a ``yield`` may hold scopes and task groups of its own; a scope entered on top of them
+and left after them would corrupt the stack. So nothing here is entered in between: attributes of
+the three are changed instead.
+
+A typed cancellation passes through these states, each once::
+
+    none ──signal()──▶ armed ──deliver()──▶ delivered
+                 (source blocked, or          (grace runs)
+                  about to be resumed)
+
+While it is armed, the way is open only as long as nobody else's cancellation is on its way through
+the source: a scope of the source's own that expires in the same tick must be able to claim its
+exception, which backends allow only while no outer cancellation is visible. So for such an
+exception the shield is raised, and lowered at the next suspension.
+"""
+
+from __future__ import annotations
+
+import math
+from contextvars import ContextVar
+from dataclasses import dataclass
+from itertools import count
+from types import TracebackType
+
+import anyio
+
+from ._outcome import OutcomeKind
+
+_numbers = count(1)
+_current: ContextVar[Scopes | None] = ContextVar("streamkit_scopes", default=None)
+
+
+@dataclass(frozen=True, slots=True)
+class Signal:
+    """A typed cancellation: what the source is told, and how long it may take over it."""
+
+    reason: object
+    grace: float
+    kind: OutcomeKind = "cancelled"
+
+
+class Scopes:
+    """
+    The cancel scopes of one source, entered and left in its source task.
+
+    :param grace: seconds for clean-up where no signal says otherwise
+
+    """
+
+    def __init__(self, grace: float) -> None:
+        self.grace = grace
+        #: What the source was or is to be told: the first signal, for good.
+        self.signal: Signal | None = None
+        #: The signal is on its way: the next suspension point of the source raises it.
+        self.armed = False
+        self.delivered = False
+        #: The source was cancelled at the end of its grace.
+        self.cut = False
+        self._tag = f"streamkit-{next(_numbers)}"
+        self._close_tag = f"{self._tag}-close"
+        self._enclosing: Scopes | None = None
+        self._close_scope = anyio.CancelScope()
+        self._interrupt_scope = anyio.CancelScope()
+        self._grace_scope = anyio.CancelScope()
+        self._paused_for: float | None = None
+
+    def __enter__(self) -> None:
+        self._enclosing = _current.get()
+        _current.set(self)
+        self._close_scope.__enter__()
+        self._interrupt_scope.__enter__()
+        self._grace_scope.__enter__()
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        # The pump keeps every exception of the source, so none arrives here.
+        self._grace_scope.__exit__(exc_type, exc, traceback)
+        self._interrupt_scope.__exit__(exc_type, exc, traceback)
+        self._close_scope.__exit__(exc_type, exc, traceback)
+
+    @property
+    def expired(self) -> bool:
+        """Whether the time to clean up is over."""
+        # Not cancelled_caught: on asyncio an outer scope may be the one that catches.
+        return self._grace_scope.cancel_called
+
+    def close(self) -> None:
+        """Cancel a blocked source, as a consumer that leaves does."""
+        self._close_scope.cancel(self._close_tag)
+
+    def arm(self) -> None:
+        """Wake the source for the signal, at its present or next suspension point."""
+        self.armed = True
+        self._interrupt_scope.cancel(self._tag)
+
+    def blocked(self) -> None:
+        """Open the way for an armed signal: the source is suspended in an await."""
+        self._grace_scope.shield = False
+
+    def claim(self, tag: str | None) -> bool:
+        """
+        Decide about a backend cancellation that has just reached the source.
+
+        :param tag: the reason that the backend's exception carries
+        :return: ``True`` if the source is to see the typed cancellation in its place
+
+        """
+        if self.delivered:
+            self.cut = self.cut or self.expired
+            return False
+        ours = self.armed and tag in (self._tag, self._close_tag)
+        if ours or self.adopt(tag):
+            self.deliver()
+            return True
+        if self.armed:
+            self._grace_scope.shield = True
+        return False
+
+    def adopt(self, tag: str | None) -> bool:
+        """
+        Take over the signal of an enclosing stream, if that is what the tag names.
+
+        Cancelling the interrupt scope of a stream also cancels the tasks that its source has
+        started, and the source tasks of the streams opened inside it are among them. Each turns
+        it into a delivery of its own, whichever task is scheduled first.
+        """
+        enclosing = self._enclosing
+        while not self.delivered and enclosing is not None:
+            if enclosing.signal is not None and enclosing._tag == tag:
+                if self.signal is None:
+                    self.signal = Signal(enclosing.signal.reason, self.grace)
+                return True
+            enclosing = enclosing._enclosing
+        return False
+
+    def deliver(self) -> None:
+        """Begin the grace of the signal: it is being raised in the source now."""
+        assert self.signal is not None
+        self.armed = False
+        self.delivered = True
+        self._begin_grace(self.signal.grace)
+
+    def begin_closing(self) -> None:
+        """Shield and bound the closing of the source, in what is left of a running grace."""
+        if not self.delivered:
+            self._begin_grace(self.grace)
+
+    def _begin_grace(self, seconds: float) -> None:
+        self._grace_scope.shield = True
+        self._grace_scope.deadline = anyio.current_time() + seconds
+
+    def pause(self) -> None:
+        """Stop the clock of the grace: the source waits for the consumer."""
+        if self.delivered and not self.expired:
+            self._paused_for = self._grace_scope.deadline - anyio.current_time()
+            self._grace_scope.deadline = math.inf
+
+    def resume(self) -> None:
+        """Let the clock of the grace go on."""
+        if self._paused_for is not None:
+            self._grace_scope.deadline = anyio.current_time() + self._paused_for
+            self._paused_for = None
+
+    def reason(self) -> object:
+        """Return the reason of the innermost enclosing stream that was told to stop."""
+        scopes: Scopes | None = self
+        while scopes is not None:
+            if scopes.armed or scopes.delivered:
+                return scopes.signal and scopes.signal.reason
+            scopes = scopes._enclosing
+        return None
+
+
+def current_cancellation() -> object:
+    """
+    Return why the stream around the running code was told to stop.
+
+    May be called at any depth inside a source, and in the tasks that it started: in a ``finally``,
+    for instance, to tell a cancellation from an ordinary end. It does not block. The innermost
+    stream that was told to stop answers.
+
+    :return: the reason given to :meth:`CancelToken.cancel`, or ``None`` if no stream around the
+        running code was told to stop (or if it was told so without a reason)
+
+    """
+    scopes = _current.get()
+    return None if scopes is None else scopes.reason()

@@ -1,0 +1,212 @@
+"""The base of every combinator: hooks on a stream, instead of one more task around it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
+from enum import Enum
+from typing import Any, Final, Generic, Literal, TypeAlias, TypeVar, cast
+
+import anyio
+
+from ._exceptions import both
+from ._outcome import Outcome
+from ._pump import Pump
+from ._scopes import Signal
+
+T_contra = TypeVar("T_contra", contravariant=True)
+T_co = TypeVar("T_co", covariant=True)
+
+
+class _Skip(Enum):
+    SKIP = "SKIP"
+
+
+#: Returned by :meth:`Stage.on_item` for an item that the consumer is not to receive.
+SKIP: Final = _Skip.SKIP
+Skip: TypeAlias = Literal[_Skip.SKIP]
+
+
+class Control:
+    """
+    What a stage may do with its stream. None of it blocks, and all of it belongs to the event loop
+    that the stream was opened in.
+    """
+
+    def __init__(self, pump: Pump, outer: Sequence[Stage[Any, Any]]) -> None:
+        self._pump = pump
+        self._handoff = pump.handoff
+        self._outer = outer
+
+    @property
+    def waiting_since(self) -> float | None:
+        """
+        When the consumer began to wait, in seconds on the clock of :func:`anyio.current_time`, or
+        ``None`` while it is busy elsewhere.
+        """
+        return self._handoff.waiting_since
+
+    @property
+    def waits(self) -> int:
+        """How often the consumer has begun to wait: tells one wait from the next."""
+        return self._handoff.waits
+
+    @property
+    def outcome(self) -> Outcome | None:
+        """How the stream ended, or ``None`` while it goes on."""
+        return self._pump.outcome
+
+    def take_error(self) -> BaseException | None:
+        """
+        Return what the consumer is to receive at the end, and do not raise it there.
+
+        Takes it even where the items of :meth:`Stage.final` come in its place.
+        """
+        return self._pump.take_raises()
+
+    def wake_consumer(self) -> None:
+        """Have a consumer that waits look again at what it waits for."""
+        self._handoff.wake_consumer()
+
+    def cancel(self, reason: object = None, *, grace: float) -> bool:
+        """
+        Deliver :exc:`StreamCancelled` into the source.
+
+        :param reason: the reason it carries
+        :param grace: seconds that the source then has to clean up and say a last word
+        :return: ``False`` if the stream is ending already, and the call changed nothing
+
+        """
+        return self._pump.cancel(Signal(reason, grace))
+
+    def fail(self, error: BaseException) -> None:
+        """End the stream: the source is closed, then the consumer receives ``error``."""
+        self._pump.fail(error)
+
+    def beat(self, beat: object) -> bool:
+        """
+        Give the consumer something that is no item, if it waits and no item is ready.
+
+        :return: ``False`` if it does not wait, or has something to receive already
+
+        """
+        return self._handoff.offer_beat(self._through_outer(beat))
+
+    def beat_first(self, beat: object) -> None:
+        """Let the consumer's first ask be answered with something that is no item."""
+        self._handoff.put_beat_first(self._through_outer(beat))
+
+    def _through_outer(self, beat: Any) -> Any:
+        for stage in self._outer:
+            beat = stage.on_beat(beat)
+        return beat
+
+
+class Stage(Generic[T_contra, T_co]):
+    """
+    A combinator as a set of hooks: what it does with items, and what it does beside them.
+
+    Override what you need, and put the stage on a stream with :func:`with_stage`. A stage belongs
+    to one stream. Stages are called in the order in which they were put on: the innermost first.
+    An error that a hook raises ends the stream: the source is closed, then the consumer receives
+    the error.
+    """
+
+    #: Seconds that :meth:`on_end` may take.
+    on_end_timeout: float = 5.0
+    #: Seconds that a source has to clean up, or ``None`` to leave that to other stages.
+    grace: float | None = None
+
+    @asynccontextmanager
+    async def lifespan(self, control: Control) -> AsyncIterator[None]:
+        """
+        Enclose the time in which the stream is open.
+
+        Entered and left in the consumer's task, before the source starts and after it is closed.
+        """
+        yield
+
+    async def run(self, control: Control) -> None:
+        """
+        Run beside the source, in a task of its own that is cancelled when the source is closed.
+
+        The task is started only if a stage overrides this method.
+        """
+
+    def on_item(self, item: T_contra) -> T_co | Skip:
+        """
+        Return what the consumer receives for an item, or :data:`SKIP`.
+
+        Runs in the source task, right after the source has yielded the item.
+        """
+        return cast("T_co", item)
+
+    def on_beat(self, beat: Any) -> Any:
+        """Return what the consumer receives for a beat of a stage further in."""
+        return beat
+
+    async def on_end(self, outcome: Outcome) -> None:
+        """
+        Take note of the end. Called once, in the source task, when the source has been closed.
+
+        Shielded from cancellation, and cancelled after :attr:`on_end_timeout` seconds.
+        """
+
+    def final(self, outcome: Outcome) -> Iterable[T_co] | None:
+        """
+        Return items for the consumer to receive last, or ``None``.
+
+        Not called if the consumer has left. If the outcome would raise in the consumer, the items
+        come in place of the exception.
+        """
+        return None
+
+
+def overrides(stage: Stage[Any, Any], hook: str) -> bool:
+    """Tell whether a stage has a hook of its own, and not just the one of the base class."""
+    return getattr(type(stage), hook) is not getattr(Stage, hook)
+
+
+class Stages:
+    """The stages of one stream, the innermost first, as the pump sees them."""
+
+    def __init__(self, stages: Sequence[Stage[Any, Any]]) -> None:
+        self._stages = stages
+        self._on_item = [stage.on_item for stage in stages if overrides(stage, "on_item")]
+
+    def transform(self, item: Any) -> tuple[Any, ...]:
+        for on_item in self._on_item:
+            item = on_item(item)
+            if item is SKIP:
+                return ()
+        return (item,)
+
+    async def end(self, outcome: Outcome) -> None:
+        error: BaseException | None = None
+        for stage in self._stages:
+            if overrides(stage, "on_end"):
+                try:
+                    await _bounded_on_end(stage, outcome)
+                except BaseException as exc:
+                    error = both(error, exc)
+        if error is not None:
+            raise error
+
+    def final(self, outcome: Outcome) -> Iterable[Any] | None:
+        last: list[Any] | None = None
+        for number, stage in enumerate(self._stages):
+            items = stage.final(outcome)
+            if items is not None:
+                last = [] if last is None else last
+                outer = Stages(self._stages[number + 1 :])
+                for item in items:
+                    last.extend(outer.transform(item))
+        return last
+
+
+async def _bounded_on_end(stage: Stage[Any, Any], outcome: Outcome) -> None:
+    with anyio.CancelScope(shield=True) as scope:
+        scope.deadline = anyio.current_time() + stage.on_end_timeout
+        await stage.on_end(outcome)
+    if scope.cancelled_caught:
+        raise TimeoutError(f"on_end took longer than {stage.on_end_timeout} seconds")

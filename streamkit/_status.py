@@ -1,0 +1,231 @@
+"""``with_status``: a status before the first item, and a last word after the end."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, TypeAlias, TypeVar, overload
+
+import anyio
+
+from ._arguments import seconds
+from ._outcome import Outcome
+from ._source import AsyncSource
+from ._stage import SKIP, Control, Stage
+from ._stream import Stream
+
+T = TypeVar("T")
+F = TypeVar("F")
+T_co = TypeVar("T_co", covariant=True)
+
+#: Several items from ``final``. Anything else that it returns is one item.
+Items: TypeAlias = list[T] | tuple[T, ...] | Iterator[T]
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """
+    The status of a stream, as a source may yield it before its first item.
+
+    It is metadata, and no item: a consumer gets it from :meth:`StatusStream.head`.
+    """
+
+    status: int = 200
+    headers: Mapping[str, str] = field(default_factory=dict)
+    #: What decided it: a ``Head`` from the source, the first ``"item"``, the ``"end"`` of a stream
+    #: without items, an ``"error"`` before the first item, or the time that ``first_item_within``
+    #: allows for it.
+    decided_by: Literal["head", "item", "end", "error", "timeout"] = "head"
+
+
+class StatusStream(Stream[T_co]):
+    """A stream that knows its status before its first item. Made by :func:`with_status`."""
+
+    _status: _Status
+
+    async def head(self) -> Head:
+        """
+        Wait for the status: for a :class:`Head`, the first item, the end, or an error.
+
+        Starts the source if it has not been asked for an item yet. The first item is not consumed,
+        and beats do not count. Returns at once when the status is decided, and always the same.
+
+        :return: the :class:`Head` that the source yielded, or one with status 200, also when
+            ``first_item_within`` seconds have passed; with status 500 if an error has been raised
+            from here before
+        :raises BaseException: the source's error, if it comes before the first item; it is not
+            raised again by the iteration
+        :raises StreamCancelled: if the source is cancelled before its first item
+        :raises RuntimeError: if the stream was not entered
+        :raises ~anyio.BusyResourceError: if another task waits for an item of this stream
+        :raises ~anyio.ClosedResourceError: if the stream is closed meanwhile
+
+        """
+        handoff = self._handoff
+        return await self._status.decide(handoff.wait_for_item)
+
+
+@overload
+def with_status(
+    source: AsyncSource[T | Head],
+    *,
+    first_item_within: float | None = None,
+    final: None = None,
+    on_end: Callable[[Outcome], Awaitable[object]] | None = None,
+    on_end_timeout: float = 5.0,
+) -> StatusStream[T]: ...
+
+
+@overload
+def with_status(
+    source: AsyncSource[T | Head],
+    *,
+    first_item_within: float | None = None,
+    final: Callable[[Outcome], Items[F] | None],
+    on_end: Callable[[Outcome], Awaitable[object]] | None = None,
+    on_end_timeout: float = 5.0,
+) -> StatusStream[T | F]: ...
+
+
+@overload
+def with_status(
+    source: AsyncSource[T | Head],
+    *,
+    first_item_within: float | None = None,
+    final: Callable[[Outcome], F | None],
+    on_end: Callable[[Outcome], Awaitable[object]] | None = None,
+    on_end_timeout: float = 5.0,
+) -> StatusStream[T | F]: ...
+
+
+def with_status(
+    source: AsyncSource[T | Head],
+    *,
+    first_item_within: float | None = None,
+    final: Callable[[Outcome], Any] | None = None,
+    on_end: Callable[[Outcome], Awaitable[object]] | None = None,
+    on_end_timeout: float = 5.0,
+) -> StatusStream[Any]:
+    """
+    Give a stream a status before its first item, and a last word after its end.
+
+    At the end, in this order: the source is closed and ``outcome`` is set, ``on_end`` is awaited,
+    the consumer receives what ``final`` returns, the iteration ends.
+
+    :param source: an async iterable, an async context manager that yields one, or a stream; owned
+        and closed by the new stream. It may yield a :class:`Head` first.
+    :param first_item_within: seconds that :meth:`StatusStream.head` waits at most
+    :param final: called with the :class:`Outcome`. Returns the last item, or a list, a tuple or an
+        iterator of items. If it returns something for an outcome that raises in the consumer, that
+        comes in place of the exception; on ``None`` the exception is raised. Not called if the
+        consumer has left.
+    :param on_end: called with the :class:`Outcome` and awaited, once, however the stream ends, in
+        the source task, shielded from cancellation. What it raises surfaces in the consumer.
+    :param on_end_timeout: seconds after which ``on_end`` is cancelled, and :exc:`TimeoutError`
+        is raised
+    :return: a stream of the same items, with :meth:`~StatusStream.head`
+    :raises TypeError: if the source is none, or ``final`` or ``on_end`` is not callable
+    :raises ValueError: if a time is negative or not finite
+
+    """
+    if first_item_within is not None:
+        seconds("first_item_within", first_item_within)
+    for name, function in ("final", final), ("on_end", on_end):
+        if function is not None and not callable(function):
+            raise TypeError(
+                f"{name} must be callable, got {type(function).__qualname__}: write "
+                f"{name}=lambda outcome: ..."
+            )
+    inner = source._status if isinstance(source, StatusStream) else None
+    status = _Status(
+        inner, first_item_within, final, on_end, seconds("on_end_timeout", on_end_timeout)
+    )
+    stream = StatusStream[Any](source, status)
+    stream._status = status
+    return stream
+
+
+class _Status(Stage[Any, Any]):
+    def __init__(
+        self,
+        inner: _Status | None,
+        first_item_within: float | None,
+        final: Callable[[Outcome], Any] | None,
+        on_end: Callable[[Outcome], Awaitable[object]] | None,
+        on_end_timeout: float,
+    ) -> None:
+        self.on_end_timeout = on_end_timeout
+        self._inner = inner
+        self._first_item_within = math.inf if first_item_within is None else first_item_within
+        self._final = final
+        self._on_end = on_end
+        self._control: Control | None = None
+        self._has_item = False
+        self._given: Head | None = None
+        self._decided: Head | None = None
+
+    @asynccontextmanager
+    async def lifespan(self, control: Control) -> AsyncIterator[None]:
+        self._control = control
+        try:
+            yield
+        finally:
+            self._control = None
+
+    def on_item(self, item: Any) -> Any:
+        if not isinstance(item, Head):
+            self._has_item = True
+            return item
+        if self._has_item or self._given is not None:
+            raise RuntimeError(
+                "a source yields its Head once, before its first item: yield it first, or put what "
+                "comes later into an item"
+            )
+        self._given = replace(item, decided_by="head")
+        assert self._control is not None
+        self._control.wake_consumer()
+        return SKIP
+
+    async def on_end(self, outcome: Outcome) -> None:
+        if self._on_end is not None:
+            await self._on_end(outcome)
+
+    def final(self, outcome: Outcome) -> Iterable[Any] | None:
+        last = None if self._final is None else self._final(outcome)
+        if last is None or isinstance(last, list | tuple | Iterator):
+            return last
+        return (last,)
+
+    async def decide(
+        self, wait_for_item: Callable[[Callable[[], bool]], Awaitable[object]]
+    ) -> Head:
+        if self._decided is None:
+            with anyio.move_on_after(self._first_item_within):
+                await wait_for_item(lambda: self.given is not None)
+            control = self._control
+            assert control is not None
+            error = None
+            if self.given is not None:
+                self._decided = self.given
+            elif self._has_item:
+                self._decided = Head(decided_by="item")
+            elif control.outcome is None:
+                self._decided = Head(decided_by="timeout")
+            elif (error := control.take_error()) is None:
+                self._decided = Head(decided_by="end")
+            else:
+                self._decided = Head(500, decided_by="error")
+                try:
+                    raise error
+                finally:
+                    del error, self
+        return self._decided
+
+    @property
+    def given(self) -> Head | None:
+        """The head that the source yielded: only the innermost status sees it as an item."""
+        if self._given is None and self._inner is not None:
+            return self._inner.given
+        return self._given

@@ -1,0 +1,241 @@
+"""A stream: the block in which a source lives, and the stages on it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import AsyncExitStack
+from types import TracebackType
+from typing import Any, Generic, Literal, Self, TypeVar
+
+import anyio
+from anyio.abc import TaskGroup
+
+from ._exceptions import bare, both, cancelled_only
+from ._handoff import Handoff
+from ._outcome import Outcome
+from ._pump import Pump
+from ._scopes import Signal
+from ._source import AsyncSource, Source
+from ._stage import Control, Stage, Stages, overrides
+
+T = TypeVar("T")
+U = TypeVar("U")
+T_co = TypeVar("T_co", covariant=True)
+
+#: Seconds that a source has to clean up, where nothing else is said.
+DEFAULT_GRACE = 5.0
+
+
+class Stream(AsyncIterator[T_co], Generic[T_co]):
+    """
+    A source under the care of a task of its own: an async context manager and an async iterator.
+
+    Nothing of the source runs before the block is entered and the first item is asked for. When the
+    block has been left, the source is closed, every task of the stream is gone, and :attr:`outcome`
+    is set. A stream is used once.
+
+    Streams are made by the combinators and by :func:`with_stage`.
+    """
+
+    def __init__(self, source: AsyncSource[Any], *stages: Stage[Any, Any]) -> None:
+        self._source: Source[Any]
+        self._stages: tuple[Stage[Any, Any], ...]
+        if isinstance(source, Stream):
+            source._give_way_to(self)
+            self._source = source._source
+            self._stages = (*source._stages, *stages)
+        else:
+            self._source = Source(source)
+            self._stages = stages
+        self._state: Literal["new", "open", "left"] = "new"
+        self._owner: Stream[Any] | None = None
+        self._pump: Pump | None = None
+        self._tasks: TaskGroup
+        self._lifespans: AsyncExitStack
+        self._helpers: list[anyio.CancelScope] = []
+        self._grace = DEFAULT_GRACE
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {self._source.name}, {self._state}>"
+
+    @property
+    def outcome(self) -> Outcome | None:
+        """How the stream ended, or ``None`` while the source is not closed."""
+        if self._owner is not None:
+            return self._owner.outcome
+        return None if self._pump is None else self._pump.outcome
+
+    async def __aenter__(self) -> Self:
+        """
+        Open the stream. The source does not run yet.
+
+        :raises RuntimeError: if the stream was entered before, or belongs to another one
+
+        """
+        self._check_unused()
+        self._state = "open"
+        for stage in self._stages:
+            self._grace = self._grace if stage.grace is None else stage.grace
+        pump = Pump(self._source, Stages(self._stages), self._grace)
+        controls = [
+            Control(pump, self._stages[number:]) for number in range(1, len(self._stages) + 1)
+        ]
+        try:
+            async with AsyncExitStack() as lifespans:
+                for stage, control in zip(self._stages, controls, strict=True):
+                    if overrides(stage, "lifespan"):
+                        await lifespans.enter_async_context(stage.lifespan(control))
+                tasks = anyio.create_task_group()
+                await tasks.__aenter__()
+                self._lifespans = lifespans.pop_all()
+        except BaseException:
+            self._state = "left"
+            await self._close_unstarted()
+            raise
+        self._pump, self._tasks = pump, tasks
+        tasks.start_soon(self._run_pump, pump, name=f"source task of {self._source.name}")
+        for stage, control in zip(self._stages, controls, strict=True):
+            if overrides(stage, "run"):
+                name = f"{type(stage).__name__} of {self._source.name}"
+                tasks.start_soon(self._run_helper, pump, stage, control, name=name)
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool:
+        """
+        Close the source and wait until that is done, for no longer than its grace allows.
+
+        The wait is shielded from cancellation. A :exc:`StreamCancelled` that leaves the block is
+        delivered into the source, with the same reason.
+        """
+        assert self._pump is not None
+        self._state = "left"
+        try:
+            if exc is not None and (cancelled := cancelled_only(exc)) is not None:
+                self._pump.cancel(Signal(cancelled.reason, self._grace))
+            self._pump.leave()
+            # Nothing is entered around the wait: the group's own scope is the innermost one here.
+            self._tasks.cancel_scope.shield = True
+            leaving: BaseException | None = exc
+            try:
+                # The body's exception is not the group's business: it would come back in a group.
+                await self._tasks.__aexit__(None, None, None)
+            except BaseException as interrupted:
+                # Only a native Task.cancel() or a KeyboardInterrupt comes through the shield.
+                leaving = bare(interrupted)
+            else:
+                leaving = both(exc, self._pump.take_error())
+            if leaving is None or leaving is exc:
+                return bool(await self._lifespans.__aexit__(exc_type, exc, traceback))
+            if await self._lifespans.__aexit__(type(leaving), leaving, leaving.__traceback__):
+                return True
+            raise leaving
+        finally:
+            del exc, traceback, self
+            leaving = cancelled = None
+
+    def __aiter__(self) -> Self:
+        return self
+
+    def __anext__(self) -> Coroutine[Any, Any, T_co]:
+        """
+        Ask for the next item and wait for it.
+
+        A cancellation in the wait loses nothing: the item is there for the next ask.
+
+        :raises StopAsyncIteration: when the source has ended
+        :raises StreamCancelled: if the source was cancelled and let the exception out
+        :raises RuntimeError: if the stream was not entered
+        :raises ~anyio.ClosedResourceError: if the stream was closed, or its block was left
+        :raises ~anyio.BusyResourceError: if another task waits for an item of this stream
+        :raises ~anyio.BrokenResourceError: if the source raised a cancellation of the backend that
+            nobody had asked for
+
+        """
+        return self._handoff.receive()
+
+    async def aclose(self) -> None:
+        """
+        End the source early and wait until it is closed. The block still ends at its own place.
+
+        May be called from any task and more than once. A task that waits for an item meanwhile
+        gets :exc:`~anyio.ClosedResourceError`. Called by the source itself, it does not wait. A
+        cancelled wait does not stop the closing.
+        """
+        if self._owner is not None:
+            await self._owner.aclose()
+        elif self._pump is not None:
+            self._pump.leave()
+            if not self._pump.in_source_task():
+                await self._pump.finished.wait()
+                error = self._pump.take_error()
+                if error is not None:
+                    raise error
+        elif self._state == "new":
+            self._state = "left"
+            await self._close_unstarted()
+
+    @property
+    def _handoff(self) -> Handoff:
+        if self._pump is not None and self._state == "open":
+            return self._pump.handoff
+        if self._state == "left":
+            raise anyio.ClosedResourceError("the stream has been closed: its block was left")
+        if self._owner is not None:
+            raise RuntimeError(f"{self!r} belongs to {self._owner!r}: iterate that one")
+        raise RuntimeError(
+            f"{self!r} was not entered: write 'async with stream:' around "
+            "'async for item in stream:'"
+        )
+
+    def _check_unused(self) -> None:
+        if self._owner is not None:
+            raise RuntimeError(f"{self!r} belongs to {self._owner!r}: use that one")
+        if self._state != "new":
+            raise RuntimeError(f"{self!r} is used once: wrap a new source in a new stream")
+
+    def _give_way_to(self, owner: Stream[Any]) -> None:
+        self._check_unused()
+        self._owner = owner
+
+    async def _close_unstarted(self) -> None:
+        with anyio.move_on_after(self._grace, shield=True):
+            await self._source.close()
+
+    async def _run_pump(self, pump: Pump) -> None:
+        await pump.run()
+        for scope in self._helpers:
+            scope.cancel()
+
+    async def _run_helper(self, pump: Pump, stage: Stage[Any, Any], control: Control) -> None:
+        with anyio.CancelScope() as scope:
+            if pump.finished.is_set():
+                return
+            self._helpers.append(scope)
+            try:
+                await stage.run(control)
+            except anyio.get_cancelled_exc_class():
+                raise
+            except BaseException as exc:
+                pump.fail(exc)
+
+
+def with_stage(source: AsyncSource[T], stage: Stage[T, U]) -> Stream[U]:
+    """
+    Put a stage on a source: the way in which all combinators are made.
+
+    On a stream that was not entered yet, the stage goes on top of those that are there: however
+    many there are, the stream has one source task and one hand-off.
+
+    :param source: an async iterable, an async context manager that yields one, or a stream. The
+        new stream owns it and closes it.
+    :param stage: the stage, which belongs to the new stream
+    :return: a stream of what the stage makes of the items
+    :raises TypeError: if the source is none
+
+    """
+    return Stream(source, stage)
