@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 
-def seconds(name: str, value: float, *, positive: bool = False) -> float:
+def seconds(name: str, value: object, *, positive: bool = False) -> float:
     """
     Check a time in seconds.
 

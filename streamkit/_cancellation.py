@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import (
     AbstractAsyncContextManager,
     AbstractContextManager,
@@ -67,7 +67,7 @@ class _Cancellation(Stage[T, T]):
         self._grace = grace
 
     @asynccontextmanager
-    async def lifespan(self, control: Control) -> AsyncIterator[None]:
+    async def lifespan(self, control: Control) -> AsyncGenerator[None, None]:
         async with AsyncExitStack() as stack:
             for signal in self._signals:
                 token = await _enter(signal, stack)
@@ -80,7 +80,7 @@ async def _enter(signal: CancelSignal, stack: AsyncExitStack) -> CancelToken:
     if isinstance(signal, CancelToken):
         return signal
     if isinstance(signal, AbstractAsyncContextManager):
-        token = await stack.enter_async_context(signal)
+        token: Any = await stack.enter_async_context(signal)
     else:
         token = stack.enter_context(signal)
     if not isinstance(token, CancelToken):

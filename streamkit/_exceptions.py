@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TypeGuard
 
 
 class StreamCancelled(BaseException):
@@ -34,15 +35,20 @@ def without(exc: BaseException, drop: Callable[[BaseException], bool]) -> BaseEx
     :return: the same object if there was nothing to take out, ``None`` if nothing is left
 
     """
-    if not isinstance(exc, BaseExceptionGroup):
+    if not is_group(exc):
         return None if drop(exc) else exc
-    dropped, rest = exc.split(lambda leaf: not isinstance(leaf, BaseExceptionGroup) and drop(leaf))
+    dropped, rest = exc.split(lambda leaf: not is_group(leaf) and drop(leaf))
     return exc if dropped is None else rest
+
+
+def is_group(exc: BaseException) -> TypeGuard[BaseExceptionGroup[BaseException]]:
+    """Tell whether an exception holds others."""
+    return isinstance(exc, BaseExceptionGroup)
 
 
 def bare(exc: BaseException) -> BaseException:
     """Return the one exception in a group of one, or the exception itself."""
-    while isinstance(exc, BaseExceptionGroup) and len(exc.exceptions) == 1:
+    while is_group(exc) and len(exc.exceptions) == 1:
         exc = exc.exceptions[0]
     return exc
 
@@ -51,7 +57,7 @@ def cancelled_only(exc: BaseException) -> StreamCancelled | None:
     """Return a :exc:`StreamCancelled` that comes alone, or in groups that hold nothing else."""
     if without(exc, is_stream_cancelled) is not None:
         return None
-    while isinstance(exc, BaseExceptionGroup):
+    while is_group(exc):
         exc = exc.exceptions[0]
     assert isinstance(exc, StreamCancelled)
     return exc

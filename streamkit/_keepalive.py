@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar, overload
@@ -86,7 +86,7 @@ class _Keepalive(Stage[T, T | B]):
         self._count = 0
 
     @asynccontextmanager
-    async def lifespan(self, control: Control) -> AsyncIterator[None]:
+    async def lifespan(self, control: Control) -> AsyncGenerator[None, None]:
         if self._initial:
             self._send(control, control.beat_first, 0.0)
         yield
@@ -99,7 +99,7 @@ class _Keepalive(Stage[T, T | B]):
                 wait = control.waits
                 await anyio.sleep_until(since + self._interval)
                 # Not by the clock, which may be coarse: is it still the same wait?
-                if control.waiting_since is not None and control.waits == wait:
+                if control.is_waiting(wait):
                     if self._silent_since is None:
                         self._silent_since = since
                     self._send(control, control.beat, anyio.current_time() - self._silent_since)

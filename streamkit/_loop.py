@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import anyio
@@ -28,10 +29,8 @@ class Loop:
         # asyncio's and trio's public ways in from a foreign thread. Neither blocks, so they do
         # for a signal handler, too, where anyio.from_thread.run_sync() would wait for itself.
         soon = getattr(native, "call_soon_threadsafe", None) or native.run_sync_soon
-        try:
+        with suppress(RuntimeError):
             soon(function)
-        except RuntimeError:
-            pass
 
     def _is_current(self) -> bool:
         try:

@@ -39,12 +39,15 @@ class Pipeline(Protocol):
 
     def transform(self, item: Any) -> tuple[Any, ...]:
         """Return the item as the consumer receives it, or nothing."""
+        ...
 
     async def end(self, outcome: Outcome) -> None:
         """Run what is to run once the source is closed."""
+        ...
 
     def final(self, outcome: Outcome) -> Iterable[Any] | None:
         """Return the items to hand over last; they replace an error. ``None``: there are none."""
+        ...
 
 
 @dataclass(slots=True)
@@ -104,7 +107,7 @@ class Pump:
         # Before the scope is cancelled: a wait that is over is not cancelled by either backend.
         self.handoff.wake()
         if self._state != "new":
-            self._scopes.arm()
+            self._relay.arm()
         return True
 
     def fail(self, error: BaseException) -> None:
@@ -165,17 +168,16 @@ class Pump:
         """Step the source until it ends or must not be stepped again. Returns what it raised."""
         throw = await self._next_demand()
         while self._may_go_on():
-            step = self._source.step(throw)
-            throw = None
             self._state = "running"
             try:
-                item = await self._relay.drive(step)
+                item = await self._relay.drive(self._source.step(throw))
             except StopAsyncIteration:
                 self._exhausted = True
                 return None
             except BaseException as exc:
                 return _from_source(exc)
             self._state = "idle"
+            throw = None
             wanted = self._put(item)
             if self._scopes.armed:
                 # It came to a yield before it blocked: the signal is raised at that yield.
@@ -189,10 +191,14 @@ class Pump:
 
     def _may_go_on(self) -> bool:
         if self._state == "new":
-            return not self._stopping and self._scopes.signal is None
+            # Where a scope around the stream is cancelled by now, nothing begins any more.
+            cancelled = anyio.get_current_task().has_pending_cancellation()
+            return not (self._stopping or self._scopes.signal or cancelled)
         if self._scopes.armed:
             return True
-        return not self._stopping and not (self._scopes.delivered and self._scopes.expired)
+        if self._scopes.delivered and self._scopes.expired:
+            self._scopes.cut = True
+        return not (self._stopping or self._scopes.cut)
 
     def _put(self, item: Any) -> bool:
         """Hand an item over. Returns ``False`` if the consumer's ask is not answered by it."""
@@ -231,7 +237,7 @@ class Pump:
             except cancelled as exc:
                 if self._scopes.adopt(self._relay.tag_of(exc)):
                     if self._state != "new":
-                        self._scopes.arm()
+                        self._relay.arm()
                     return None
                 if not anyio.get_current_task().has_pending_cancellation():
                     return _again(exc)
@@ -267,13 +273,13 @@ class Pump:
             )
         if self._left:
             return _Ending("closed", cleanup_error=cleanup_error)
-        if raised is None:
+        if self._exhausted:
             return _Ending("completed")
+        if error is None and anyio.get_current_task().has_pending_cancellation():
+            # A scope around the stream. The consumer is in it, too, and gets its own.
+            lost = anyio.ClosedResourceError("a cancel scope around the stream was cancelled")
+            return _Ending("closed", lost)
         if error is None:
-            if anyio.get_current_task().has_pending_cancellation():
-                # A scope around the stream. The consumer is in it, too, and gets its own.
-                lost = anyio.ClosedResourceError("a cancel scope around the stream was cancelled")
-                return _Ending("closed", lost)
             broken = anyio.BrokenResourceError(
                 "the source raised a cancellation that no cancel scope had asked for"
             )
@@ -322,6 +328,8 @@ class Pump:
             if last is not None:
                 raises = None
                 for item in last:
+                    if self._left:
+                        break
                     # The source is closed and its scopes are left, so a scope is safe here.
                     with anyio.CancelScope(shield=True):
                         await self.handoff.demand()
@@ -329,7 +337,8 @@ class Pump:
         except BaseException as exc:
             failed = exc
         if self._left:
-            self._cleanup_error = both(self._cleanup_error, failed)
+            failed = both(self._cleanup_error, failed)
+            self._cleanup_error = both(raises and without(raises, _is_no_failure), failed)
         else:
             self.handoff.end(both(raises, failed))
 

@@ -57,10 +57,14 @@ class Relay:
         """Return the reason that a cancellation of the backend carries."""
         raise NotImplementedError
 
-    def _blocked(self) -> None:
+    def arm(self) -> None:
+        """Wake the source for its signal, at its present or next suspension point."""
+        self._scopes.arm()
+
+    def _blocked(self, yielded: Any) -> None:
         """Take note that the source is about to be suspended."""
         if self._scopes.armed:
-            self._scopes.blocked()
+            self._scopes.uncover()
 
     def _thrown(self, exc: BaseException) -> BaseException:
         """Return what the source sees of an exception thrown by the event loop."""
@@ -93,11 +97,13 @@ class Relay:
                 except StopIteration as stop:
                     return stop.value  # type: ignore[no-any-return]
                 value = exc = None
-                self._blocked()
+                self._blocked(yielded)
                 try:
                     value = yield yielded
                 except GeneratorExit:
-                    steps.close()
+                    # The event loop drops the task: no way back from here.
+                    if hasattr(steps, "close"):
+                        steps.close()
                     raise
                 except BaseException as thrown:
                     exc = thrown
@@ -109,7 +115,7 @@ class Relay:
                     value = self._sent(value)
         finally:
             # This frame is part of the traceback of what it raises.
-            del value, exc
+            value = exc = yielded = None
 
 
 class _AsyncioRelay(Relay):
@@ -119,6 +125,7 @@ class _AsyncioRelay(Relay):
         assert task is not None
         self._task = task
         self._cancelling = 0
+        self._awaited: Any = None
 
     def exception(self) -> StreamCancelled:
         signal = self._scopes.signal
@@ -129,11 +136,32 @@ class _AsyncioRelay(Relay):
         message = exc.args[0] if exc.args else None
         return message.rpartition("; reason: ")[2] if isinstance(message, str) else None
 
-    def _blocked(self) -> None:
+    def arm(self) -> None:
+        super().arm()
+        self._ask_once()
+
+    def _blocked(self, yielded: Any) -> None:
+        self._awaited = yielded
         self._cancelling = self._task.cancelling()
-        super()._blocked()
+        if self._scopes.armed:
+            self._scopes.uncover()
+            # After the attempt that anyio makes in the next iteration.
+            self._task.get_loop().call_soon(self._ask_once)
+
+    def _ask_once(self) -> None:
+        # Something that takes its time to be cancelled, such as a task with a clean-up of its own,
+        # has been asked now. anyio would ask again in each iteration of the loop.
+        awaited = self._awaited
+        asked = self._task.cancelling() > self._cancelling
+        if asked and isinstance(awaited, asyncio.Future) and not awaited.done():
+            self._scopes.cover()
+
+    def _sent(self, value: Any) -> Any:
+        self._awaited = None
+        return value
 
     def _thrown(self, exc: BaseException) -> BaseException:
+        self._awaited = None
         if not isinstance(exc, asyncio.CancelledError):
             return exc
         requests = self._task.cancelling() - self._cancelling

@@ -115,9 +115,13 @@ class Scopes:
         self.armed = True
         self._interrupt_scope.cancel(self._tag)
 
-    def blocked(self) -> None:
-        """Open the way for an armed signal: the source is suspended in an await."""
+    def uncover(self) -> None:
+        """Open the way for an armed signal: the source is about to be suspended in an await."""
         self._grace_scope.shield = False
+
+    def cover(self) -> None:
+        """Close the way for an armed signal, until the source is suspended again."""
+        self._grace_scope.shield = True
 
     def claim(self, tag: str | None) -> bool:
         """
@@ -135,7 +139,7 @@ class Scopes:
             self.deliver()
             return True
         if self.armed:
-            self._grace_scope.shield = True
+            self.cover()
         return False
 
     def adopt(self, tag: str | None) -> bool:

@@ -6,16 +6,14 @@ import inspect
 from collections.abc import (
     AsyncGenerator,
     AsyncIterable,
-    AsyncIterator,
     Awaitable,
-    Callable,
     Iterable,
 )
 from contextlib import AbstractAsyncContextManager
 from functools import partial
 from operator import is_
 from types import AsyncGeneratorType
-from typing import Any, Generic, TypeAlias, TypeVar
+from typing import Any, Generic, TypeAlias, TypeVar, cast
 
 from ._exceptions import without
 
@@ -36,30 +34,27 @@ class Source(Generic[T]):
     """
 
     def __init__(self, source: AsyncSource[T]) -> None:
-        self.name = getattr(source, "__qualname__", type(source).__qualname__)
-        self._given: Any = source
-        self._iterator: AsyncIterator[T]
         if isinstance(source, AsyncIterable):
-            self._iterator = source.__aiter__()
+            self._source: Any = source
         elif hasattr(source, "__aenter__") and hasattr(source, "__aexit__"):
-            self._iterator = self._given = _entered(source)
+            self._source = _entered(source)
         else:
             raise TypeError(_advice(source))
-        self._throw: Callable[[BaseException], Awaitable[T]] | None = getattr(
-            self._iterator, "athrow", None
-        )
+        self.name: str = getattr(source, "__qualname__", type(source).__qualname__)
+        self._iterator: Any = None
 
     @property
     def can_throw(self) -> bool:
         """Whether an exception can be raised at the ``yield`` at which the source is suspended."""
-        return self._throw is not None
+        return hasattr(self._iterator, "athrow")
 
     def step(self, throw: BaseException | None = None) -> Awaitable[T]:
         """Ask for the next item, or raise an exception in the source and ask for what follows."""
-        if throw is None:
-            return self._iterator.__anext__()
-        assert self._throw is not None
-        return self._throw(throw)
+        if self._iterator is None:
+            self._iterator = self._source.__aiter__()
+        iterator = self._iterator
+        step: Awaitable[T] = iterator.__anext__() if throw is None else iterator.athrow(throw)
+        return step
 
     async def close(self) -> None:
         """
@@ -68,27 +63,30 @@ class Source(Generic[T]):
         :raises RuntimeError: if it is a generator that yields instead of ending
 
         """
-        if isinstance(self._iterator, AsyncGeneratorType):
-            await _close_generator(self._iterator)
-        elif hasattr(self._iterator, "aclose"):
-            await self._iterator.aclose()
-        if self._given is not self._iterator and hasattr(self._given, "aclose"):
-            await self._given.aclose()
+        await _close(self._source if self._iterator is None else self._iterator)
+        if self._iterator is not None and self._iterator is not self._source:
+            await _close(self._source)
 
 
 async def _entered(
     manager: AbstractAsyncContextManager[AsyncIterable[T], Any],
 ) -> AsyncGenerator[T, None]:
     async with manager as entered:
-        if not isinstance(entered, AsyncIterable):
+        if not hasattr(entered, "__aiter__"):
             raise TypeError(_advice(entered))
         iterator = entered.__aiter__()
         try:
             async for item in iterator:
                 yield item
         finally:
-            if hasattr(iterator, "aclose"):
-                await iterator.aclose()
+            await _close(iterator)
+
+
+async def _close(source: Any) -> None:
+    if isinstance(source, AsyncGeneratorType):
+        await _close_generator(cast("AsyncGeneratorType[Any, None]", source))
+    elif hasattr(source, "aclose"):
+        await source.aclose()
 
 
 async def _close_generator(generator: AsyncGeneratorType[Any, None]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from enum import Enum
 from typing import Any, Final, Generic, Literal, TypeAlias, TypeVar, cast
@@ -50,6 +50,10 @@ class Control:
     def waits(self) -> int:
         """How often the consumer has begun to wait: tells one wait from the next."""
         return self._handoff.waits
+
+    def is_waiting(self, wait: int) -> bool:
+        """Tell whether the consumer is still in the wait that had this number."""
+        return self._handoff.waiting_since is not None and self._handoff.waits == wait
 
     @property
     def outcome(self) -> Outcome | None:
@@ -118,7 +122,7 @@ class Stage(Generic[T_contra, T_co]):
     grace: float | None = None
 
     @asynccontextmanager
-    async def lifespan(self, control: Control) -> AsyncIterator[None]:
+    async def lifespan(self, control: Control) -> AsyncGenerator[None, None]:
         """
         Enclose the time in which the stream is open.
 

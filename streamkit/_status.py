@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, TypeAlias, TypeVar, overload
+from typing import Any, Literal, TypeAlias, TypeVar, cast, overload
 
 import anyio
 
@@ -33,7 +33,7 @@ class Head:
     """
 
     status: int = 200
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict[str, str])
     #: What decided it: a ``Head`` from the source, the first ``"item"``, the ``"end"`` of a stream
     #: without items, an ``"error"`` before the first item, or the time that ``first_item_within``
     #: allows for it.
@@ -43,7 +43,14 @@ class Head:
 class StatusStream(Stream[T_co]):
     """A stream that knows its status before its first item. Made by :func:`with_status`."""
 
-    _status: _Status
+    def __init__(self, source: AsyncSource[Any], status: _Status) -> None:
+        super().__init__(source, status)
+        self._status = status
+        # Only the innermost status sees the Head that the source yields.
+        for stage in self._stages:
+            if isinstance(stage, _Status):
+                status.innermost = stage
+                break
 
     async def head(self) -> Head:
         """
@@ -138,36 +145,30 @@ def with_status(
                 f"{name} must be callable, got {type(function).__qualname__}: write "
                 f"{name}=lambda outcome: ..."
             )
-    inner = source._status if isinstance(source, StatusStream) else None
-    status = _Status(
-        inner, first_item_within, final, on_end, seconds("on_end_timeout", on_end_timeout)
-    )
-    stream = StatusStream[Any](source, status)
-    stream._status = status
-    return stream
+    on_end_timeout = seconds("on_end_timeout", on_end_timeout)
+    return StatusStream(source, _Status(first_item_within, final, on_end, on_end_timeout))
 
 
 class _Status(Stage[Any, Any]):
     def __init__(
         self,
-        inner: _Status | None,
         first_item_within: float | None,
         final: Callable[[Outcome], Any] | None,
         on_end: Callable[[Outcome], Awaitable[object]] | None,
         on_end_timeout: float,
     ) -> None:
         self.on_end_timeout = on_end_timeout
-        self._inner = inner
+        self.innermost = self
+        self.given: Head | None = None
         self._first_item_within = math.inf if first_item_within is None else first_item_within
         self._final = final
         self._on_end = on_end
         self._control: Control | None = None
         self._has_item = False
-        self._given: Head | None = None
         self._decided: Head | None = None
 
     @asynccontextmanager
-    async def lifespan(self, control: Control) -> AsyncIterator[None]:
+    async def lifespan(self, control: Control) -> AsyncGenerator[None, None]:
         self._control = control
         try:
             yield
@@ -178,12 +179,12 @@ class _Status(Stage[Any, Any]):
         if not isinstance(item, Head):
             self._has_item = True
             return item
-        if self._has_item or self._given is not None:
+        if self._has_item or self.given is not None:
             raise RuntimeError(
                 "a source yields its Head once, before its first item: yield it first, or put what "
                 "comes later into an item"
             )
-        self._given = replace(item, decided_by="head")
+        self.given = replace(item, decided_by="head")
         assert self._control is not None
         self._control.wake_consumer()
         return SKIP
@@ -193,9 +194,9 @@ class _Status(Stage[Any, Any]):
             await self._on_end(outcome)
 
     def final(self, outcome: Outcome) -> Iterable[Any] | None:
-        last = None if self._final is None else self._final(outcome)
+        last: Any = None if self._final is None else self._final(outcome)
         if last is None or isinstance(last, list | tuple | Iterator):
-            return last
+            return cast("Iterable[Any] | None", last)
         return (last,)
 
     async def decide(
@@ -203,12 +204,12 @@ class _Status(Stage[Any, Any]):
     ) -> Head:
         if self._decided is None:
             with anyio.move_on_after(self._first_item_within):
-                await wait_for_item(lambda: self.given is not None)
+                await wait_for_item(lambda: self.innermost.given is not None)
             control = self._control
             assert control is not None
             error = None
-            if self.given is not None:
-                self._decided = self.given
+            if self.innermost.given is not None:
+                self._decided = self.innermost.given
             elif self._has_item:
                 self._decided = Head(decided_by="item")
             elif control.outcome is None:
@@ -222,10 +223,3 @@ class _Status(Stage[Any, Any]):
                 finally:
                     del error, self
         return self._decided
-
-    @property
-    def given(self) -> Head | None:
-        """The head that the source yielded: only the innermost status sees it as an item."""
-        if self._given is None and self._inner is not None:
-            return self._inner.given
-        return self._given

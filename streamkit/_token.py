@@ -19,12 +19,8 @@ _logger = logging.getLogger("streamkit")
 class CancelHandle:
     """A callback's place on a token, returned by :meth:`CancelToken.on_cancel`."""
 
-    def __init__(
-        self, token: CancelToken, loop: Loop, callback: Callable[[object], object]
-    ) -> None:
-        self._token = token
-        self._loop = loop
-        self._callback = callback
+    def __init__(self, close: Callable[[CancelHandle], bool]) -> None:
+        self._close = close
 
     def close(self) -> bool:
         """
@@ -33,16 +29,7 @@ class CancelHandle:
         :return: ``True`` if it came in time: the token had not fired, and the callback will not run
 
         """
-        return self._token._remove(self)
-
-    def _notify(self, reason: object) -> None:
-        self._loop.call(partial(self._call, reason))
-
-    def _call(self, reason: object) -> None:
-        try:
-            self._callback(reason)
-        except Exception:
-            _logger.exception("a callback of CancelToken.on_cancel() failed")
+        return self._close(self)
 
 
 class CancelToken:
@@ -59,7 +46,7 @@ class CancelToken:
         self._lock = threading.RLock()
         self._cancelled = False
         self._reason: object = None
-        self._handles: dict[CancelHandle, None] = {}
+        self._listeners: dict[CancelHandle, _Listener] = {}
 
     def __repr__(self) -> str:
         state = f"cancelled, reason={self._reason!r}" if self._cancelled else "not cancelled"
@@ -92,10 +79,10 @@ class CancelToken:
                 return False
             self._reason = reason
             self._cancelled = True
-            handles = list(self._handles)
-            self._handles.clear()
-        for handle in handles:
-            handle._notify(reason)
+            listeners = list(self._listeners.values())
+            self._listeners.clear()
+        for listener in listeners:
+            listener.notify(reason)
         return True
 
     async def wait(self) -> object:
@@ -137,17 +124,31 @@ class CancelToken:
         :return: a handle whose :meth:`~CancelHandle.close` takes the callback off again
 
         """
-        handle = CancelHandle(self, Loop(), callback)
+        handle, listener = CancelHandle(self._remove), _Listener(callback)
         with self._lock:
             if not self._cancelled:
-                self._handles[handle] = None
+                self._listeners[handle] = listener
                 return handle
-        handle._notify(self._reason)
+        listener.notify(self._reason)
         return handle
 
     def _remove(self, handle: CancelHandle) -> bool:
         with self._lock:
-            if handle not in self._handles:
-                return False
-            del self._handles[handle]
-            return True
+            return self._listeners.pop(handle, None) is not None
+
+
+class _Listener:
+    """A callback, and the event loop in which it is to be called."""
+
+    def __init__(self, callback: Callable[[object], object]) -> None:
+        self._callback = callback
+        self._loop = Loop()
+
+    def notify(self, reason: object) -> None:
+        self._loop.call(partial(self._call, reason))
+
+    def _call(self, reason: object) -> None:
+        try:
+            self._callback(reason)
+        except Exception:
+            _logger.exception("a callback of CancelToken.on_cancel() failed")

@@ -1,0 +1,114 @@
+"""
+The one door to every check of the project.
+
+nox                               tests, lint, typing, docs
+nox -s tests                      the suite on every Python of this machine, with coverage
+nox -s tests-3.12 -- -x -k grace  some tests on one Python, without the coverage report
+nox -s demo                       stream a real command; Ctrl-C stops it with grace
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2025.5.1"
+nox.options.default_venv_backend = "uv|virtualenv"
+nox.options.download_python = "never"
+nox.options.reuse_venv = "no" if "CI" in os.environ else "yes"
+nox.options.sessions = ["tests", "lint", "typing", "docs"]
+
+PYPROJECT = nox.project.load_toml("pyproject.toml")
+SUPPORTED = ("3.11", "3.12", "3.13", "3.14")
+
+
+def is_usable(version: str) -> bool:
+    """Tell whether ``pythonX.Y`` runs: a pyenv shim may be on PATH and only fail."""
+    command = shutil.which(f"python{version}")
+    if command is None:
+        return False
+    probe = "import sys; print('%d.%d' % sys.version_info[:2])"
+    try:
+        result = subprocess.run(
+            [command, "-c", probe], capture_output=True, text=True, timeout=30, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return result.returncode == 0 and result.stdout.strip() == version
+
+
+def pythons() -> list[str]:
+    """List the Pythons to test on: the one that runs nox, and what else is here.
+
+    A version that is missing is left out, not skipped or failed, so that one Python is enough
+    to pass, also where ``CI`` is set.
+    """
+    at_hand = f"{sys.version_info.major}.{sys.version_info.minor}"
+    return [at_hand, *(v for v in SUPPORTED if v != at_hand and is_usable(v))]
+
+
+def install(session: nox.Session, group: str, *, extra: str = "") -> None:
+    dependencies = nox.project.dependency_groups(PYPROJECT, group)
+    session.install("--editable", f".{extra}", *dependencies)
+
+
+@nox.session(python=pythons())
+def tests(session: nox.Session) -> None:
+    """Run the suite; without arguments in parallel, and only a full branch coverage passes."""
+    install(session, "test")
+    # One data file per Python, at an absolute path: tests start programs in other directories.
+    data_file = Path(session.virtualenv.location).resolve() / "coverage" / "data"
+    data_file.parent.mkdir(exist_ok=True)
+    # Where no bytecode may be written, every worker compiles pytest's plugins anew at its start.
+    env = {"COVERAGE_FILE": str(data_file), "PYTHONDONTWRITEBYTECODE": None}
+    pytest = ("coverage", "run", "-m", "pytest")
+    session.run("coverage", "erase", env=env)
+    if session.posargs:
+        session.run(*pytest, *session.posargs, env=env)
+        return
+    session.run(*pytest, "--numprocesses=auto", "--dist=worksteal", env=env)
+    session.run("coverage", "combine", "--quiet", env=env)
+    session.run("coverage", "report", env=env)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check style and format with ruff."""
+    session.install(*nox.project.dependency_groups(PYPROJECT, "lint"))
+    session.run("ruff", "check")
+    session.run("ruff", "format", "--check")
+
+
+@nox.session
+def typing(session: nox.Session) -> None:
+    """Check types with mypy and pyright, both strict, and that the public API is all typed."""
+    install(session, "typing")
+    session.run("mypy")
+    # Named, because a configuration in a directory above would win over the one here.
+    session.run("pyright", "--project=pyproject.toml")
+    session.run("pyright", "--verifytypes", "streamkit", "--ignoreexternal")
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Build the site into docs/_build/html; a warning or a broken reference fails."""
+    install(session, "docs")
+    # fmt: off
+    session.run(
+        "sphinx-build", "--builder=html", "--fresh-env", "--fail-on-warning", "--keep-going",
+        "--nitpicky", "docs", "docs/_build/html",
+    )
+    # fmt: on
+
+
+@nox.session
+def demo(session: nox.Session) -> None:
+    """Run examples/watch.py; what follows ``--`` goes to it."""
+    session.install("--editable", ".[trio]")
+    # On Ctrl-C nox would kill the example after 0.3 s, in the middle of its grace.
+    session.run("python", "examples/watch.py", *session.posargs, interrupt_timeout=30)
