@@ -17,7 +17,7 @@ from collections.abc import Callable
 from typing import Any
 
 import anyio
-from anyio.lowlevel import checkpoint
+from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 
 
 class Handoff:
@@ -69,6 +69,9 @@ class Handoff:
                 self.beats += 1
                 return self._beats.popleft()
             if self._ended:
+                # A scope around both sides may have ended the source first. The consumer's own
+                # cancellation is what it must see then.
+                await checkpoint_if_cancelled()
                 self.raise_error()
                 raise StopAsyncIteration
             raise anyio.ClosedResourceError("the stream has been closed")

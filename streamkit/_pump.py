@@ -153,6 +153,7 @@ class Pump:
     async def run(self) -> None:
         """Do all that the source task does. Never raises."""
         self._task_id = anyio.get_current_task().id
+        ending = None
         try:
             with self._scopes:
                 self._relay = make_relay(self._scopes)
@@ -163,31 +164,37 @@ class Pump:
             await self._hand_over_last(ending)
         finally:
             self.finished.set()
+            # The frame of a source that raised leads back to this one, and the error would lead
+            # to itself.
+            del self, ending
 
     async def _drive(self) -> BaseException | None:
         """Step the source until it ends or must not be stepped again. Returns what it raised."""
         throw = await self._next_demand()
-        while self._may_go_on():
-            self._state = "running"
-            try:
+        try:
+            while self._may_go_on():
+                self._state = "running"
                 item = await self._relay.drive(self._source.step(throw))
-            except StopAsyncIteration:
-                self._exhausted = True
-                return None
-            except BaseException as exc:
-                return _from_source(exc)
-            self._state = "idle"
-            throw = None
-            wanted = self._put(item)
-            if self._scopes.armed:
-                # It came to a yield before it blocked: the signal is raised at that yield.
-                self._scopes.deliver()
-                throw = self._relay.exception()
-            elif wanted:
-                throw = await self._next_demand()
-            if throw is not None and not self._source.can_throw:
-                break
-        return throw
+                self._state = "idle"
+                throw = None
+                wanted = self._put(item)
+                if self._scopes.armed:
+                    # It came to a yield before it blocked: the signal is raised at that yield.
+                    self._scopes.deliver()
+                    throw = self._relay.exception()
+                elif wanted:
+                    throw = await self._next_demand()
+                if throw is not None and not self._source.can_throw:
+                    break
+        except StopAsyncIteration:
+            self._exhausted = True
+            return None
+        except BaseException as exc:
+            return _from_source(exc)
+        else:
+            return throw
+        finally:
+            del self, throw
 
     def _may_go_on(self) -> bool:
         if self._state == "new":

@@ -93,7 +93,7 @@ class Stream(AsyncIterator[T_co], Generic[T_co]):
             await self._close_unstarted()
             raise
         self._pump, self._tasks = pump, tasks
-        tasks.start_soon(self._run_pump, pump, name=f"source task of {self._source.name}")
+        tasks.start_soon(_run_pump, pump, self._helpers, name=f"source task of {self._source.name}")
         for stage, control in zip(self._stages, controls, strict=True):
             if overrides(stage, "run"):
                 name = f"{type(stage).__name__} of {self._source.name}"
@@ -206,11 +206,6 @@ class Stream(AsyncIterator[T_co], Generic[T_co]):
         with anyio.move_on_after(self._grace, shield=True):
             await self._source.close()
 
-    async def _run_pump(self, pump: Pump) -> None:
-        await pump.run()
-        for scope in self._helpers:
-            scope.cancel()
-
     async def _run_helper(self, pump: Pump, stage: Stage[Any, Any], control: Control) -> None:
         with anyio.CancelScope() as scope:
             if pump.finished.is_set():
@@ -222,6 +217,16 @@ class Stream(AsyncIterator[T_co], Generic[T_co]):
                 raise
             except BaseException as exc:
                 pump.fail(exc)
+
+
+async def _run_pump(pump: Pump, helpers: list[anyio.CancelScope]) -> None:
+    try:
+        await pump.run()
+    finally:
+        # As in there: this frame outlives the task where the source raised.
+        del pump
+    for scope in helpers:
+        scope.cancel()
 
 
 def with_stage(source: AsyncSource[T], stage: Stage[T, U]) -> Stream[U]:
