@@ -123,6 +123,11 @@ class Pump:
             self.handoff.close()
             self._stop()
 
+    def release(self) -> Outcome | None:
+        """Return the outcome, and let go of every error: frames that errors hold lead to here."""
+        outcome, self.outcome, self._failure = self.outcome, None, None
+        return outcome
+
     def in_source_task(self) -> bool:
         """Tell whether the caller is the source, or something that it awaits."""
         return anyio.get_current_task().id == self._task_id
@@ -164,9 +169,8 @@ class Pump:
             await self._hand_over_last(ending)
         finally:
             self.finished.set()
-            # The frame of a source that raised leads back to this one, and the error would lead
-            # to itself.
-            del self, ending
+            # The frame of a source that raised leads back to this one.
+            del ending
 
     async def _drive(self) -> BaseException | None:
         """Step the source until it ends or must not be stepped again. Returns what it raised."""
@@ -194,7 +198,7 @@ class Pump:
         else:
             return throw
         finally:
-            del self, throw
+            del throw
 
     def _may_go_on(self) -> bool:
         if self._state == "new":
@@ -307,7 +311,9 @@ class Pump:
             self._scopes.cut = self._scopes.cut or (error is not exc and self._scopes.expired)
             if error is not None:
                 ending.cleanup_error = error
+            del error
         self._cleanup_error = ending.cleanup_error
+        del ending
 
     def _write_outcome(self, ending: _Ending) -> None:
         untaken = self.handoff.untaken if self._left else 0
@@ -348,6 +354,7 @@ class Pump:
             self._cleanup_error = both(raises and without(raises, _is_no_failure), failed)
         else:
             self.handoff.end(both(raises, failed))
+        del ending, raises, failed
 
 
 def _is_backend_cancellation(exc: BaseException) -> bool:

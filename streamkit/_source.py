@@ -90,29 +90,41 @@ async def _close(source: Any) -> None:
 
 
 async def _close_generator(generator: AsyncGeneratorType[Any, None]) -> None:
-    # Unlike aclose(), this knows the GeneratorExit that it throws. A task group that the generator
-    # holds across its yield wraps it in a group, where it is taken out by identity, and what the
-    # children raised is not dropped with it (python-trio/trio#3324).
+    # Asked twice, so that one that yields in its clean-up is not left to the garbage collector.
     ignored = 0
-    while generator.ag_frame is not None and ignored < 2:
-        leaving = GeneratorExit()
-        try:
-            await generator.athrow(leaving)
-        except StopAsyncIteration:
-            pass
-        except BaseException as exc:
-            rest = without(exc, partial(is_, leaving))
-            if rest is exc:
-                raise
-            if rest is not None:
-                raise rest from None
-        else:
-            ignored += 1
+    while generator.ag_frame is not None and ignored < 2 and await _yields_on_exit(generator):
+        ignored += 1
     if ignored:
         raise RuntimeError(
             f"async generator {generator!r} ignored GeneratorExit: it yielded while it was being "
             "closed; yield last items in 'except StreamCancelled', not in 'finally'"
         )
+
+
+async def _yields_on_exit(generator: AsyncGeneratorType[Any, None]) -> bool:
+    # Unlike aclose(), this knows the GeneratorExit that it throws. A task group that the generator
+    # holds across its yield wraps it in a group, where it is taken out by identity, and what the
+    # children raised is not dropped with it (python-trio/trio#3324).
+    leaving = GeneratorExit()
+    try:
+        await generator.athrow(leaving)
+    except StopAsyncIteration:
+        return False
+    except BaseException as exc:
+        rest = without(exc, partial(is_, leaving))
+        try:
+            if rest is exc:
+                raise
+            if rest is not None:
+                raise rest from None
+        finally:
+            del rest
+        return False
+    else:
+        return True
+    finally:
+        # Its traceback includes this frame.
+        del leaving
 
 
 def _advice(given: object) -> str:

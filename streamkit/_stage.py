@@ -194,7 +194,11 @@ class Stages:
                 except BaseException as exc:
                     error = both(error, exc)
         if error is not None:
-            raise error
+            try:
+                raise error
+            finally:
+                # Its traceback includes this frame.
+                del error
 
     def final(self, outcome: Outcome) -> Iterable[Any] | None:
         last: list[Any] | None = None

@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import (
+    AsyncGenerator,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Iterable,
+    Iterator,
+    Mapping,
+)
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias, TypeVar, cast, overload
@@ -52,7 +60,7 @@ class StatusStream(Stream[T_co]):
                 status.innermost = stage
                 break
 
-    async def head(self) -> Head:
+    def head(self) -> Coroutine[Any, Any, Head]:
         """
         Wait for the status: for a :class:`Head`, the first item, the end, or an error.
 
@@ -70,8 +78,7 @@ class StatusStream(Stream[T_co]):
         :raises ~anyio.ClosedResourceError: if the stream is closed meanwhile
 
         """
-        handoff = self._handoff
-        return await self._status.decide(handoff.wait_for_item)
+        return self._status.decide(self._handoff.wait_for_item)
 
 
 @overload

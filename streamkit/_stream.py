@@ -50,6 +50,7 @@ class Stream(AsyncIterator[T_co], Generic[T_co]):
         self._state: Literal["new", "open", "left"] = "new"
         self._owner: Stream[Any] | None = None
         self._pump: Pump | None = None
+        self._outcome: Outcome | None = None
         self._tasks: TaskGroup
         self._lifespans: AsyncExitStack
         self._helpers: list[anyio.CancelScope] = []
@@ -63,7 +64,7 @@ class Stream(AsyncIterator[T_co], Generic[T_co]):
         """How the stream ended, or ``None`` while the source is not closed."""
         if self._owner is not None:
             return self._owner.outcome
-        return None if self._pump is None else self._pump.outcome
+        return self._outcome if self._pump is None else self._pump.outcome
 
     async def __aenter__(self) -> Self:
         """
@@ -97,7 +98,7 @@ class Stream(AsyncIterator[T_co], Generic[T_co]):
         for stage, control in zip(self._stages, controls, strict=True):
             if overrides(stage, "run"):
                 name = f"{type(stage).__name__} of {self._source.name}"
-                tasks.start_soon(self._run_helper, pump, stage, control, name=name)
+                tasks.start_soon(_run_helper, pump, self._helpers, stage, control, name=name)
         return self
 
     async def __aexit__(
@@ -129,6 +130,7 @@ class Stream(AsyncIterator[T_co], Generic[T_co]):
                 leaving = bare(interrupted)
             else:
                 leaving = both(exc, self._pump.take_error())
+            self._outcome, self._pump = self._pump.release(), None
             if leaving is None or leaving is exc:
                 return bool(await self._lifespans.__aexit__(exc_type, exc, traceback))
             if await self._lifespans.__aexit__(type(leaving), leaving, leaving.__traceback__):
@@ -174,7 +176,10 @@ class Stream(AsyncIterator[T_co], Generic[T_co]):
                 await self._pump.finished.wait()
                 error = self._pump.take_error()
                 if error is not None:
-                    raise error
+                    try:
+                        raise error
+                    finally:
+                        del error, self
         elif self._state == "new":
             self._state = "left"
             await self._close_unstarted()
@@ -206,27 +211,29 @@ class Stream(AsyncIterator[T_co], Generic[T_co]):
         with anyio.move_on_after(self._grace, shield=True):
             await self._source.close()
 
-    async def _run_helper(self, pump: Pump, stage: Stage[Any, Any], control: Control) -> None:
-        with anyio.CancelScope() as scope:
-            if pump.finished.is_set():
-                return
-            self._helpers.append(scope)
-            try:
-                await stage.run(control)
-            except anyio.get_cancelled_exc_class():
-                raise
-            except BaseException as exc:
-                pump.fail(exc)
+
+# Not methods: an error holds the frames that it passed, and the stream holds the error.
 
 
 async def _run_pump(pump: Pump, helpers: list[anyio.CancelScope]) -> None:
-    try:
-        await pump.run()
-    finally:
-        # As in there: this frame outlives the task where the source raised.
-        del pump
+    await pump.run()
     for scope in helpers:
         scope.cancel()
+
+
+async def _run_helper(
+    pump: Pump, helpers: list[anyio.CancelScope], stage: Stage[Any, Any], control: Control
+) -> None:
+    with anyio.CancelScope() as scope:
+        if pump.finished.is_set():
+            return
+        helpers.append(scope)
+        try:
+            await stage.run(control)
+        except anyio.get_cancelled_exc_class():
+            raise
+        except BaseException as exc:
+            pump.fail(exc)
 
 
 def with_stage(source: AsyncSource[T], stage: Stage[T, U]) -> Stream[U]:
