@@ -39,6 +39,8 @@ class Handoff:
         #: Counts the waits, to tell one from the next.
         self.waits = 0
         self.beats = 0
+        #: The number of items that were there when the consumer left.
+        self.dropped = 0
 
     # The consumer's side
 
@@ -119,6 +121,7 @@ class Handoff:
         """Drop what was not taken, and answer every further ask with an error."""
         if not self._ended:
             self.closed = True
+            self.dropped = len(self._packets)
             self._packets.clear()
             self._beats.clear()
             self.wake_consumer()
@@ -149,11 +152,6 @@ class Handoff:
             self._arrival.set()
 
     # The source's side
-
-    @property
-    def untaken(self) -> int:
-        """The number of items that the consumer has not taken."""
-        return len(self._packets)
 
     async def demand(self) -> None:
         """Wait until the consumer asks, or until :meth:`wake` is called."""

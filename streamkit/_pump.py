@@ -176,7 +176,7 @@ class Pump:
         """Step the source until it ends or must not be stepped again. Returns what it raised."""
         throw = await self._next_demand()
         try:
-            while self._may_go_on():
+            while self._may_go_on(throw):
                 self._state = "running"
                 item = await self._relay.drive(self._source.step(throw))
                 self._state = "idle"
@@ -188,8 +188,6 @@ class Pump:
                     throw = self._relay.exception()
                 elif wanted:
                     throw = await self._next_demand()
-                if throw is not None and not self._source.can_throw:
-                    break
         except StopAsyncIteration:
             self._exhausted = True
             return None
@@ -200,11 +198,13 @@ class Pump:
         finally:
             del throw
 
-    def _may_go_on(self) -> bool:
+    def _may_go_on(self, throw: BaseException | None) -> bool:
         if self._state == "new":
             # Where a scope around the stream is cancelled by now, nothing begins any more.
             cancelled = anyio.get_current_task().has_pending_cancellation()
-            return not (self._stopping or self._scopes.signal or cancelled)
+            return not (throw or self._stopping or self._scopes.signal or cancelled)
+        if throw is not None:
+            return self._source.can_throw
         if self._scopes.armed:
             return True
         if self._scopes.delivered and self._scopes.expired:
@@ -316,14 +316,13 @@ class Pump:
         del ending
 
     def _write_outcome(self, ending: _Ending) -> None:
-        untaken = self.handoff.untaken if self._left else 0
         self.outcome = Outcome(
             kind=ending.kind,
             reason=ending.reason,
             error=ending.error,
             cleanup_error=ending.cleanup_error,
             grace_exceeded=self._scopes.cut,
-            items=self._items - untaken,
+            items=self._items - self.handoff.dropped,
             beats=self.handoff.beats,
             started_at=self.started_at,
             first_item_at=self._first_item_at,

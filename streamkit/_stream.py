@@ -170,11 +170,11 @@ class Stream(AsyncIterator[T_co], Generic[T_co]):
         """
         if self._owner is not None:
             await self._owner.aclose()
-        elif self._pump is not None:
-            self._pump.leave()
-            if not self._pump.in_source_task():
-                await self._pump.finished.wait()
-                error = self._pump.take_error()
+        elif (pump := self._pump) is not None:
+            pump.leave()
+            if not pump.in_source_task():
+                await pump.finished.wait()
+                error = pump.take_error()
                 if error is not None:
                     try:
                         raise error
