@@ -25,7 +25,8 @@ class Outcome:
     reason: object = None
     #: What the source or a stage raised, if it was more than the cancellation.
     error: BaseException | None = None
-    #: What was raised while the source was closed. It surfaces where the block is left.
+    #: What was raised while the source was closed. It surfaces from ``aclose()``, or where the
+    #: block is left.
     cleanup_error: BaseException | None = None
     #: ``True`` if the source was still at it when its time to clean up had passed.
     grace_exceeded: bool = False

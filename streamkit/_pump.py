@@ -250,8 +250,10 @@ class Pump:
                     if self._state != "new":
                         self._relay.arm()
                     return None
-                if not anyio.get_current_task().has_pending_cancellation():
-                    return _again(exc)
+                if self._stopping:
+                    return None
+                if (native := self._relay.native(exc)) is not None:
+                    return native
             else:
                 return None
             try:
@@ -259,7 +261,7 @@ class Pump:
                 with anyio.CancelScope(shield=True):
                     await self.handoff.demand()
             except cancelled as exc:
-                return _again(exc)
+                return self._relay.native(exc)
             return None
         finally:
             self._scopes.resume()
@@ -362,10 +364,6 @@ def _is_backend_cancellation(exc: BaseException) -> bool:
 
 def _is_no_failure(exc: BaseException) -> bool:
     return isinstance(exc, StreamCancelled | anyio.ClosedResourceError)
-
-
-def _again(exc: BaseException) -> BaseException:
-    return type(exc)(*exc.args)
 
 
 def _plain(reason: object, raised: BaseException | None) -> StreamCancelled:

@@ -57,6 +57,14 @@ class Relay:
         """Return the reason that a cancellation of the backend carries."""
         raise NotImplementedError
 
+    def native(self, exc: BaseException) -> BaseException | None:
+        """
+        Return a fresh copy of a cancellation that is not due to a cancel scope, if it is none.
+
+        A scope cancels again at the next await. What comes only once must not be lost.
+        """
+        return None
+
     def arm(self) -> None:
         """Wake the source for its signal, at its present or next suspension point."""
         self._scopes.arm()
@@ -135,6 +143,11 @@ class _AsyncioRelay(Relay):
     def tag_of(self, exc: BaseException) -> str | None:
         message = exc.args[0] if exc.args else None
         return message.rpartition("; reason: ")[2] if isinstance(message, str) else None
+
+    def native(self, exc: BaseException) -> BaseException | None:
+        if anyio.get_current_task().has_pending_cancellation():
+            return None
+        return asyncio.CancelledError(*exc.args)
 
     def arm(self) -> None:
         super().arm()

@@ -191,8 +191,8 @@ class Scopes:
         """Return the reason of the innermost enclosing stream that was told to stop."""
         scopes: Scopes | None = self
         while scopes is not None:
-            if scopes.armed or scopes.delivered:
-                return scopes.signal and scopes.signal.reason
+            if scopes.signal is not None:
+                return scopes.signal.reason
             scopes = scopes._enclosing
         return None
 

@@ -94,15 +94,19 @@ class Control:
         :return: ``False`` if it does not wait, or has something to receive already
 
         """
-        return self._handoff.offer_beat(self._through_outer(beat))
+        beat = self._through_outer(beat)
+        return beat is not SKIP and self._handoff.offer_beat(beat)
 
     def beat_first(self, beat: object) -> None:
         """Let the consumer's first ask be answered with something that is no item."""
-        self._handoff.put_beat_first(self._through_outer(beat))
+        beat = self._through_outer(beat)
+        if beat is not SKIP:
+            self._handoff.put_beat_first(beat)
 
     def _through_outer(self, beat: Any) -> Any:
         for stage in self._outer:
-            beat = stage.on_beat(beat)
+            if beat is not SKIP:
+                beat = stage.on_beat(beat)
         return beat
 
 
@@ -146,7 +150,7 @@ class Stage(Generic[T_contra, T_co]):
         return cast("T_co", item)
 
     def on_beat(self, beat: Any) -> Any:
-        """Return what the consumer receives for a beat of a stage further in."""
+        """Return what the consumer receives for a beat of a stage further in, or :data:`SKIP`."""
         return beat
 
     async def on_end(self, outcome: Outcome) -> None:
@@ -161,7 +165,7 @@ class Stage(Generic[T_contra, T_co]):
         Return items for the consumer to receive last, or ``None``.
 
         Not called if the consumer has left. If the outcome would raise in the consumer, the items
-        come in place of the exception.
+        come in place of the exception, also if there are none.
         """
         return None
 

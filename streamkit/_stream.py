@@ -108,9 +108,10 @@ class Stream(AsyncIterator[T_co], Generic[T_co]):
         traceback: TracebackType | None,
     ) -> bool:
         """
-        Close the source and wait until that is done, for no longer than its grace allows.
+        Close the source and wait until that and ``on_end`` are done.
 
-        The wait is shielded from cancellation. A :exc:`StreamCancelled` that leaves the block is
+        The wait is shielded from cancellation. It is bounded by the grace and by
+        ``on_end_timeout``, unless the source hides in a shield of its own or in a thread. A :exc:`StreamCancelled` that leaves the block is
         delivered into the source, with the same reason.
         """
         assert self._pump is not None
@@ -166,7 +167,8 @@ class Stream(AsyncIterator[T_co], Generic[T_co]):
 
         May be called from any task and more than once. A task that waits for an item meanwhile
         gets :exc:`~anyio.ClosedResourceError`. Called by the source itself, it does not wait. A
-        cancelled wait does not stop the closing.
+        cancelled wait does not stop the closing. What the closing raised is raised from here,
+        once.
         """
         if self._owner is not None:
             await self._owner.aclose()
