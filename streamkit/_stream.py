@@ -111,8 +111,9 @@ class Stream(AsyncIterator[T_co], Generic[T_co]):
         Close the source and wait until that and ``on_end`` are done.
 
         The wait is shielded from cancellation. It is bounded by the grace and by
-        ``on_end_timeout``, unless the source hides in a shield of its own or in a thread. A :exc:`StreamCancelled` that leaves the block is
-        delivered into the source, with the same reason.
+        ``on_end_timeout``, unless the source hides in a shield of its own or in a thread. A
+        :exc:`StreamCancelled` that leaves the block is delivered into the source, with the same
+        reason.
         """
         assert self._pump is not None
         self._state = "left"
