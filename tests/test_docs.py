@@ -1,0 +1,196 @@
+"""The documentation runs: every ``python`` block of the README and of the pages in ``docs``.
+
+The blocks of a page run in order and share one namespace. A ``text`` or ``console`` block that
+follows is the exact output of the block before it. Each page runs once per backend, in virtual
+time and with the leak check: ``anyio.run()`` is the one of the harness. A block that names its
+backend, as in ``anyio.run(main, backend="trio")``, always runs there.
+"""
+
+from __future__ import annotations
+
+import re
+from contextlib import redirect_stdout
+from dataclasses import dataclass
+from io import StringIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import pytest
+
+import streamkit
+from support import Backend
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md"))]
+PAGES = [page for page in PAGES if "_build" not in page.parts]
+
+FENCE = re.compile(r"(?P<indent>[\s>]*)(?P<mark>`{3,}|~{3,}|:{3,})(?P<info>.*)")
+# However it is marked up, as ```py or as ```{code-block} python, it looks like Python to a reader.
+PYTHON = re.compile(r"py(thon3?|con)?\b|ipython|doctest", re.IGNORECASE)
+OUTPUT = {"text", "console"}
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block of a page."""
+
+    language: str
+    line: int
+    code: str
+    #: Whether only empty lines are between this block and the one before.
+    follows: bool
+
+
+def blocks_of(text: str) -> list[Block]:
+    """Find the fenced blocks of a page."""
+    found: list[Block] = []
+    opened: re.Match[str] | None = None
+    first, body, follows = 0, list[str](), False
+    for number, line in enumerate(text.splitlines(), start=1):
+        fence = FENCE.match(line)
+        if opened is not None:
+            if fence and fence["mark"].startswith(opened["mark"]) and not fence["info"].strip():
+                language = (opened["indent"] + opened["info"]).rstrip()
+                found.append(Block(language, first, "".join(body), follows))
+                opened, follows = None, True
+            else:
+                body.append(f"{line}\n")
+        elif fence:
+            opened, first, body = fence, number, []
+        elif line.strip():
+            follows = False
+    if opened is not None:
+        raise ValueError(f"line {first}: the block is never closed")
+    return found
+
+
+def run_page(text: str, where: str, current: Backend, monkeypatch: pytest.MonkeyPatch) -> int:
+    """Run the Python of a page, and return how many blocks ran."""
+    monkeypatch.setattr(anyio, "run", run_on(current))
+    namespace: dict[str, Any] = {"__name__": "__main__"}
+    ran, printed = 0, ""
+    for block in blocks_of(text):
+        if block.language == "python":
+            # In front of the code, so that a traceback shows the line of the page.
+            code = compile("\n" * block.line + block.code, where, "exec", dont_inherit=True)
+            with redirect_stdout(StringIO()) as stdout:
+                exec(code, namespace)
+            ran, printed = ran + 1, stdout.getvalue()
+        elif PYTHON.search(block.language):
+            raise ValueError(f"{where}:{block.line}: not run: write ```python at the margin")
+        elif block.language in OUTPUT and block.follows:
+            assert printed == block.code, f"{where}:{block.line}: this is not what is printed"
+    return ran
+
+
+def run_on(current: Backend) -> Callable[..., Any]:
+    """Return an ``anyio.run`` that runs in virtual time and checks for leaks."""
+    original = anyio.run
+
+    def run(func: Callable[..., Awaitable[Any]], *args: Any, backend: str | None = None) -> Any:
+        with pytest.MonkeyPatch.context() as monkeypatch:
+            monkeypatch.setattr(anyio, "run", original)
+            return (current if backend is None else Backend(backend)).run(func, *args)
+
+    return run
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_page(page: Path, backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Docs: every Python block of the page runs, and prints what the page says."""
+    text = page.read_text(encoding="utf-8")
+    where = str(page.relative_to(ROOT))
+    ran = run_page(text, where, backend, monkeypatch)
+    assert ran == len(re.findall(r"^```python$", text, re.MULTILINE))
+
+
+@pytest.mark.parametrize(
+    "name", ["README.md", "docs/tutorial.md", "docs/ownership.md", "docs/guarantees.md"]
+)
+def test_page_has_code(name: str) -> None:
+    """Docs: the pages that explain do it with code."""
+    blocks = blocks_of((ROOT / name).read_text(encoding="utf-8"))
+    assert "python" in [block.language for block in blocks]
+
+
+def test_reference_has_every_public_name() -> None:
+    """Docs: the API reference has every public name, and no other."""
+    text = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    documented = re.findall(r"^\.\. [\w:]+:: streamkit\.(\w+)", text, re.MULTILINE)
+    assert sorted(documented) == sorted(streamkit.__all__)
+
+
+def test_links_of_the_readme() -> None:
+    """Docs: what the README links to is there. Sphinx checks the pages, but not the README."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    links = re.findall(r"\]\((?!https?:)([^)#]+)", text)
+    assert [link for link in links if not (ROOT / link).is_file()] == []
+
+
+class TestRunner:
+    """What would let a broken page pass."""
+
+    def run(self, text: str, monkeypatch: pytest.MonkeyPatch) -> int:
+        return run_page(text, "page.md", Backend("asyncio"), monkeypatch)
+
+    def test_blocks_share_a_namespace(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Docs: the second block sees what the first one defined."""
+        text = "```python\na = 1\n```\nand\n```python\nprint(a)\n```\n\n```text\n1\n```\n"
+        assert self.run(text, monkeypatch) == 2
+
+    @pytest.mark.parametrize("language", sorted(OUTPUT))
+    def test_wrong_output(self, language: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Docs: an output that is not that of the block before it fails, with its line."""
+        text = f"```python\nprint(1)\n```\n\n```{language}\n2\n```\n"
+        with pytest.raises(AssertionError, match=r"page\.md:5"):
+            self.run(text, monkeypatch)
+
+    def test_text_that_is_no_output(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Docs: a text block after a paragraph is no output."""
+        text = "```python\nprint(1)\n```\nSomething else:\n```text\n2\n```\n"
+        assert self.run(text, monkeypatch) == 1
+
+    def test_error(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Docs: an error in a block fails, and its traceback has the line of the page."""
+        with pytest.raises(ZeroDivisionError) as caught:
+            self.run("Text\n```python\na = 1\na / 0\n```\n", monkeypatch)
+        last = caught.traceback[-1].frame
+        assert (str(last.code.path), caught.traceback[-1].lineno + 1) == ("page.md", 4)
+
+    @pytest.mark.parametrize(
+        "fence",
+        [
+            "```py",
+            "```Python",
+            "```python title",
+            "```pycon",
+            "~~~python3",
+            "```{code-block} python",
+            ":::{code-block} python",
+            "  ```python",
+            "> ```python",
+        ],
+    )
+    def test_block_that_is_not_run(self, fence: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Docs: Python in a block that is not run fails."""
+        end = re.sub(r"[^`~:>\s]+.*", "", fence)
+        with pytest.raises(ValueError, match="not run"):
+            self.run(f"{fence}\n1 / 0\n{end}\n", monkeypatch)
+
+    def test_block_that_is_never_closed(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Docs: a block without an end fails."""
+        with pytest.raises(ValueError, match=r"line 2: .* never closed"):
+            self.run("Text\n```python\na = 1\n", monkeypatch)
+
+    def test_leak(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Docs: a block that leaves a generator to the garbage collector fails."""
+        text = (
+            "```python\nimport anyio\nasync def numbers():\n    yield 1\nasync def main():\n"
+            "    async for _ in numbers():\n        break\nanyio.run(main)\n```\n"
+        )
+        with pytest.raises(Exception, match="garbage collector"):
+            self.run(text, monkeypatch)
