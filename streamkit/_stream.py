@@ -133,14 +133,26 @@ class Stream(AsyncIterator[T_co], Generic[T_co]):
             else:
                 leaving = both(exc, self._pump.take_error())
             self._outcome, self._pump = self._pump.release(), None
-            if leaving is None or leaving is exc:
-                return bool(await self._lifespans.__aexit__(exc_type, exc, traceback))
-            if await self._lifespans.__aexit__(type(leaving), leaving, leaving.__traceback__):
-                return True
+            suppressed = await self._leave_lifespans(leaving)
+            if suppressed or leaving is None or leaving is exc:
+                return suppressed
             raise leaving
         finally:
             del exc, traceback, self
             leaving = cancelled = None
+
+    async def _leave_lifespans(self, leaving: BaseException | None) -> bool:
+        exc_type = None if leaving is None else type(leaving)
+        traceback = None if leaving is None else leaving.__traceback__
+        try:
+            return bool(await self._lifespans.__aexit__(exc_type, leaving, traceback))
+        except BaseExceptionGroup as group:
+            # A signal may hold a task group, which wraps what leaves it. It did not fail itself.
+            if leaving is None or bare(group) is not leaving:
+                raise
+            return False
+        finally:
+            del leaving, traceback
 
     def __aiter__(self) -> Self:
         return self
