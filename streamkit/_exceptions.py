@@ -57,9 +57,15 @@ def cancelled_only(exc: BaseException) -> StreamCancelled | None:
     """Return a :exc:`StreamCancelled` that comes alone, or in groups that hold nothing else."""
     if without(exc, is_stream_cancelled) is not None:
         return None
+    leaf = first_leaf(exc)
+    assert isinstance(leaf, StreamCancelled)
+    return leaf
+
+
+def first_leaf(exc: BaseException) -> BaseException:
+    """Return an exception that is no group: the first in a group, or the exception itself."""
     while is_group(exc):
         exc = exc.exceptions[0]
-    assert isinstance(exc, StreamCancelled)
     return exc
 
 

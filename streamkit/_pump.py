@@ -26,10 +26,17 @@ from typing import Any, Literal, Protocol
 
 import anyio
 
-from ._exceptions import StreamCancelled, both, cancelled_only, is_stream_cancelled, without
+from ._exceptions import (
+    StreamCancelled,
+    both,
+    cancelled_only,
+    first_leaf,
+    is_stream_cancelled,
+    without,
+)
 from ._handoff import Handoff
 from ._outcome import Outcome, OutcomeKind
-from ._relay import Relay, make_relay
+from ._relay import Relay, make_relay, tag_of
 from ._scopes import Scopes, Signal
 from ._source import Source
 
@@ -116,8 +123,22 @@ class Pump:
             self._failure = error
             self._stop()
 
-    def leave(self) -> None:
-        """End the stream because nobody takes its items any more."""
+    def leave(self, exc: BaseException | None = None) -> None:
+        """
+        End the stream because nobody takes its items any more.
+
+        :param exc: what leaves the block: a typed cancellation is for the source, too, and so is
+            that of a stream around, which reaches a task that is no source as the backend's own
+
+        """
+        if exc is not None:
+            stop = cancelled_only(exc)
+            if stop is not None:
+                self.cancel(Signal(stop.reason, self._scopes.grace))
+            elif without(exc, _is_backend_cancellation) is None:
+                signal = self._scopes.signal_around(tag_of(first_leaf(exc)))
+                if signal is not None:
+                    self.cancel(signal)
         if not self._left:
             self._left = True
             self.handoff.close()
@@ -246,9 +267,9 @@ class Pump:
             try:
                 await self.handoff.demand()
             except cancelled as exc:
-                if self._scopes.adopt(self._relay.tag_of(exc)):
-                    if self._state != "new":
-                        self._relay.arm()
+                signal = self._scopes.signal_around(tag_of(exc))
+                if signal is not None:
+                    self.cancel(signal)
                     return None
                 if self._stopping:
                     return None

@@ -37,6 +37,14 @@ class _DeliveredCancelled(StreamCancelled, asyncio.CancelledError):
 _DeliveredCancelled.__name__ = _DeliveredCancelled.__qualname__ = StreamCancelled.__qualname__
 
 
+def tag_of(exc: BaseException) -> str | None:
+    """Return the reason that a cancellation of the backend carries."""
+    if isinstance(exc, asyncio.CancelledError):
+        message = exc.args[0] if exc.args else None
+        return message.rpartition("; reason: ")[2] if isinstance(message, str) else None
+    return getattr(exc, "reason", None)
+
+
 class Relay:
     """
     Drives the awaitables of one source, and delivers its typed cancellation.
@@ -52,10 +60,6 @@ class Relay:
         signal = self._scopes.signal
         assert signal is not None
         return StreamCancelled(signal.reason)
-
-    def tag_of(self, exc: BaseException) -> str | None:
-        """Return the reason that a cancellation of the backend carries."""
-        raise NotImplementedError
 
     def native(self, exc: BaseException) -> BaseException | None:
         """
@@ -140,10 +144,6 @@ class _AsyncioRelay(Relay):
         assert signal is not None
         return _DeliveredCancelled(signal.reason)
 
-    def tag_of(self, exc: BaseException) -> str | None:
-        message = exc.args[0] if exc.args else None
-        return message.rpartition("; reason: ")[2] if isinstance(message, str) else None
-
     def native(self, exc: BaseException) -> BaseException | None:
         if anyio.get_current_task().has_pending_cancellation():
             return None
@@ -184,7 +184,7 @@ class _AsyncioRelay(Relay):
             self._task.uncancel()
             self._scopes.claim(None)
             return asyncio.CancelledError()
-        if self._scopes.claim(self.tag_of(exc)):
+        if self._scopes.claim(tag_of(exc)):
             # Clean-up is not being cancelled: asyncio.TaskGroup and asyncio.timeout() ask.
             self._task.uncancel()
             return self.exception()
@@ -192,14 +192,9 @@ class _AsyncioRelay(Relay):
 
 
 class _TrioRelay(Relay):
-    def tag_of(self, exc: BaseException) -> str | None:
-        return getattr(exc, "reason", None)
-
     def _sent(self, value: Any) -> Any:
         error = getattr(value, "error", None)
-        if isinstance(error, anyio.get_cancelled_exc_class()) and self._scopes.claim(
-            self.tag_of(error)
-        ):
+        if isinstance(error, anyio.get_cancelled_exc_class()) and self._scopes.claim(tag_of(error)):
             return type(value)(self.exception())
         return value
 

@@ -134,30 +134,31 @@ class Scopes:
         if self.delivered:
             self.cut = self.cut or self.expired
             return False
-        ours = self.armed and tag in (self._tag, self._close_tag)
-        if ours or self.adopt(tag):
-            self.deliver()
-            return True
-        if self.armed:
-            self.cover()
-        return False
+        if not (self.armed and tag in (self._tag, self._close_tag)):
+            signal = self.signal_around(tag)
+            if signal is None:
+                if self.armed:
+                    self.cover()
+                return False
+            self.signal = self.signal or signal
+        self.deliver()
+        return True
 
-    def adopt(self, tag: str | None) -> bool:
+    def signal_around(self, tag: str | None) -> Signal | None:
         """
-        Take over the signal of an enclosing stream, if that is what the tag names.
+        Return the signal of an enclosing stream, if that is what a backend cancellation is due to.
 
         Cancelling the interrupt scope of a stream also cancels the tasks that its source has
-        started, and the source tasks of the streams opened inside it are among them. Each turns
-        it into a delivery of its own, whichever task is scheduled first.
+        started: the source tasks of the streams opened inside it are among them, and the tasks that
+        consume these. Each source turns it into a delivery of its own, whichever task is scheduled
+        first.
         """
         enclosing = self._enclosing
         while not self.delivered and enclosing is not None:
             if enclosing.signal is not None and enclosing._tag == tag:
-                if self.signal is None:
-                    self.signal = Signal(enclosing.signal.reason, self.grace)
-                return True
+                return Signal(enclosing.signal.reason, self.grace)
             enclosing = enclosing._enclosing
-        return False
+        return None
 
     def deliver(self) -> None:
         """Begin the grace of the signal: it is being raised in the source now."""

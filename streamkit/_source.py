@@ -74,11 +74,27 @@ async def _entered(
     async with manager as entered:
         if not hasattr(entered, "__aiter__"):
             raise TypeError(_advice(entered))
-        iterator = entered.__aiter__()
+        iterator: Any = entered.__aiter__()
+        throw: BaseException | None = None
         try:
-            async for item in iterator:
-                yield item
+            while True:
+                step = iterator.__anext__() if throw is None else iterator.athrow(throw)
+                try:
+                    item = await step
+                except StopAsyncIteration:
+                    return
+                try:
+                    throw = None
+                    yield item
+                except GeneratorExit:
+                    raise
+                except BaseException as thrown:
+                    # Raised here at a yield, but meant for what the manager has yielded.
+                    if not hasattr(iterator, "athrow"):
+                        raise
+                    throw = thrown
         finally:
+            throw = None
             await _close(iterator)
 
 

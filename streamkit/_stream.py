@@ -10,11 +10,10 @@ from typing import Any, Generic, Literal, Self, TypeVar
 import anyio
 from anyio.abc import TaskGroup
 
-from ._exceptions import bare, both, cancelled_only
+from ._exceptions import bare, both
 from ._handoff import Handoff
 from ._outcome import Outcome
 from ._pump import Pump
-from ._scopes import Signal
 from ._source import AsyncSource, Source
 from ._stage import Control, Stage, Stages, overrides
 
@@ -118,9 +117,7 @@ class Stream(AsyncIterator[T_co], Generic[T_co]):
         assert self._pump is not None
         self._state = "left"
         try:
-            if exc is not None and (cancelled := cancelled_only(exc)) is not None:
-                self._pump.cancel(Signal(cancelled.reason, self._grace))
-            self._pump.leave()
+            self._pump.leave(exc)
             # Nothing is entered around the wait: the group's own scope is the innermost one here.
             self._tasks.cancel_scope.shield = True
             leaving: BaseException | None = exc
@@ -139,7 +136,7 @@ class Stream(AsyncIterator[T_co], Generic[T_co]):
             raise leaving
         finally:
             del exc, traceback, self
-            leaving = cancelled = None
+            leaving = None
 
     async def _leave_lifespans(self, leaving: BaseException | None) -> bool:
         exc_type = None if leaving is None else type(leaving)
