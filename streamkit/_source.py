@@ -15,9 +15,14 @@ from operator import is_
 from types import AsyncGeneratorType
 from typing import Any, Generic, TypeAlias, TypeVar, cast
 
+import anyio
+
 from ._exceptions import without
 
 T = TypeVar("T")
+
+#: Seconds in which an iterator has to close that comes out of a context manager.
+_CLOSE_WITHIN = 5.0
 
 #: What the combinators take: an async iterable, or an async context manager that yields one.
 AsyncSource: TypeAlias = AsyncIterable[T] | AbstractAsyncContextManager[AsyncIterable[T], Any]
@@ -34,10 +39,12 @@ class Source(Generic[T]):
     """
 
     def __init__(self, source: AsyncSource[T]) -> None:
-        if isinstance(source, AsyncIterable):
-            self._source: Any = source
-        elif hasattr(source, "__aenter__") and hasattr(source, "__aexit__"):
-            self._source = _entered(source)
+        self._given: Any = source
+        # What is both wants to be entered: aiostream's streamers, for one, insist on it.
+        if hasattr(source, "__aenter__") and hasattr(source, "__aexit__"):
+            self._source: Any = _entered(cast("AbstractAsyncContextManager[Any]", source))
+        elif isinstance(source, AsyncIterable):
+            self._source = self._given
         else:
             raise TypeError(_advice(source))
         self.name: str = getattr(source, "__qualname__", type(source).__qualname__)
@@ -63,9 +70,14 @@ class Source(Generic[T]):
         :raises RuntimeError: if it is a generator that yields instead of ending
 
         """
-        await _close(self._source if self._iterator is None else self._iterator)
-        if self._iterator is not None and self._iterator is not self._source:
-            await _close(self._source)
+        if self._iterator is None:
+            await _close(self._given)
+            return
+        try:
+            await _close(self._iterator)
+        finally:
+            if self._iterator is not self._source:
+                await _close(self._source)
 
 
 async def _entered(
@@ -95,7 +107,12 @@ async def _entered(
                     throw = thrown
         finally:
             throw = None
-            await _close(iterator)
+            if isinstance(iterator, AsyncGeneratorType):
+                await _close(iterator)
+            else:
+                # It may have been blocked, and cancelled there. A generator has ended then.
+                with anyio.move_on_after(_CLOSE_WITHIN, shield=True):
+                    await _close(iterator)
 
 
 async def _close(source: Any) -> None:

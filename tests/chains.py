@@ -1,0 +1,48 @@
+"""Chains of combinators, for what must hold in any of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import reduce
+from itertools import permutations
+from typing import Any, TypeAlias
+
+import pytest
+
+from streamkit import CancelToken, Stream, with_cancellation, with_keepalive, with_status
+
+Chain: TypeAlias = tuple[str, ...]
+
+NAMES = ("cancellation", "keepalive", "status")
+ALONE: list[Chain] = [(name,) for name in NAMES]
+ORDERS: list[Chain] = list(permutations(NAMES))
+TWICE: list[Chain] = [(name, other, name) for name, other in permutations(NAMES, 2)]
+
+# Far beyond what a test takes, so that a beat is a mistake unless the test wants some.
+NEVER = 1e6
+
+CHAINS: list[Chain] = [*ALONE, *ORDERS, *TWICE]
+
+any_chain = pytest.mark.parametrize("chain", CHAINS, ids="+".join)
+
+
+def wrap(
+    source: Any,
+    chain: Chain,
+    *,
+    token: CancelToken | None = None,
+    interval: float = NEVER,
+    beat: Any = "beat",
+    **status: Any,
+) -> Any:
+    """Put combinators on a source, the innermost first; those of one name get the same arguments.
+
+    Typed loosely, for what a chain yields depends on its names.
+    """
+    signal = CancelToken() if token is None else token
+    combinators: dict[str, Callable[[Any], Stream[Any]]] = {
+        "cancellation": lambda inner: with_cancellation(inner, signal),
+        "keepalive": lambda inner: with_keepalive(inner, interval, beat),
+        "status": lambda inner: with_status(inner, **status),
+    }
+    return reduce(lambda inner, name: combinators[name](inner), chain, source)

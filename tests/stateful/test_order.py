@@ -1,0 +1,173 @@
+"""Items come in order, once, and none is lost, whatever else happens."""
+
+from __future__ import annotations
+
+from collections import deque
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+import anyio
+from hypothesis import given, strategies as st
+
+from chains import NAMES, Chain, wrap
+from streamkit import CancelToken, Outcome, StreamCancelled
+from support import Backend
+
+from . import examples
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Iterator
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What happens, in numbers of seconds that are small, so that much happens at once."""
+
+    chain: Chain
+    interval: int
+    #: Before each item; -1 is for no suspension at all, 0 for a checkpoint.
+    delays: list[int]
+    #: What the source does after its items.
+    ending: Literal["end", "error", "block"]
+    #: What it does when it is cancelled.
+    reaction: Literal["raise", "last items", "last items, raise", "go on"]
+    fire: int | None
+    #: How long the consumer waits in each ask, and is busy after it; then for ever, and never.
+    patience: list[int]
+    pauses: list[int]
+
+    @property
+    def ends(self) -> bool:
+        """Whether a consumer that waits for ever comes to an end."""
+        return self.ending != "block" or ("cancellation" in self.chain and self.fire is not None)
+
+
+plans = st.builds(
+    Plan,
+    chain=st.lists(st.sampled_from(NAMES), min_size=1, max_size=4).map(tuple),
+    interval=st.integers(1, 4),
+    delays=st.lists(st.integers(-1, 4), max_size=10),
+    ending=st.sampled_from(["end", "error", "block"]),
+    reaction=st.sampled_from(["raise", "last items", "last items, raise", "go on"]),
+    fire=st.none() | st.integers(0, 20),
+    patience=st.lists(st.integers(0, 4), max_size=15),
+    pauses=st.lists(st.integers(0, 4), max_size=15),
+)
+
+
+@dataclass
+class Run:
+    """One run of a plan, and what was seen of it from both ends."""
+
+    plan: Plan
+    produced: list[object] = field(default_factory=list)
+    received: list[object] = field(default_factory=list)
+    raised: list[BaseException] = field(default_factory=list)
+    started: bool = False
+    closed: int = 0
+    fired: bool = False
+    left: bool = False
+    #: What came out of the iteration, if anything did.
+    error: BaseException | None = None
+    outcomes: list[Outcome | None] = field(default_factory=list)
+
+    @contextmanager
+    def noting(self) -> Iterator[None]:
+        try:
+            yield
+        except BaseException as exc:
+            self.raised.append(exc)
+            raise
+
+    async def source(self) -> AsyncGenerator[object, None]:
+        self.started = True
+        try:
+            for number, delay in enumerate(self.plan.delays):
+                if delay >= 0:
+                    with self.noting():
+                        await anyio.sleep(delay)
+                self.produced.append(number)
+                with self.noting():
+                    yield number
+            if self.plan.ending == "error":
+                raise LookupError("source")
+            if self.plan.ending == "block":
+                with self.noting():
+                    await anyio.sleep_forever()
+        except StreamCancelled:
+            if self.plan.reaction != "raise":
+                for number in range(1000 if self.plan.reaction == "go on" else 3):
+                    if number:
+                        with self.noting():
+                            await anyio.sleep(1)
+                    self.produced.append(("last", number))
+                    with self.noting():
+                        yield ("last", number)
+            if self.plan.reaction in {"raise", "last items, raise"}:
+                raise
+        finally:
+            self.closed += 1
+
+    async def main(self) -> None:
+        token = CancelToken()
+        stream = wrap(self.source(), self.plan.chain, token=token, interval=self.plan.interval)
+        async with anyio.create_task_group() as tasks:
+            if self.plan.fire is not None:
+                tasks.start_soon(self.fire, token, self.plan.fire)
+            async with stream:
+                try:
+                    await self.consume(stream)
+                except (LookupError, StreamCancelled) as exc:
+                    self.error = exc
+                self.outcomes.append(stream.outcome)
+            self.outcomes.append(stream.outcome)
+            await anyio.sleep(20)
+            self.outcomes.append(stream.outcome)
+
+    async def fire(self, token: CancelToken, after: int) -> None:
+        await anyio.sleep(after)
+        self.fired = token.cancel("stop")
+
+    async def consume(self, stream: Any) -> None:
+        patience, pauses = deque(self.plan.patience), deque(self.plan.pauses)
+        while patience or self.plan.ends:
+            with anyio.move_on_after(patience.popleft() if patience else None):
+                try:
+                    self.received.append(await anext(stream))
+                except StopAsyncIteration:
+                    return
+            if pauses:
+                await anyio.sleep(pauses.popleft())
+        self.left = True
+
+
+@examples(60)
+@given(plan=plans)
+def test_order(backend: Backend, plan: Plan) -> None:
+    """B5: any source, chain, beats, cancel and cancelled asks: all items, once, in order.
+
+    That no task is left is checked at the end of each run, for every test.
+    """
+    run = Run(plan)
+    backend.run(run.main)
+
+    items = [item for item in run.received if item != "beat"]
+    if run.left:
+        # The one that was ready when the consumer left, if there was one.
+        assert items == run.produced[: len(items)]
+    else:
+        assert items == run.produced
+    assert run.closed == run.started
+    delivered = [exc for exc in run.raised if isinstance(exc, StreamCancelled)]
+    assert len(delivered) <= run.fired
+    assert isinstance(run.error, StreamCancelled) <= run.fired
+
+    before, outcome, after = run.outcomes
+    assert outcome is not None
+    assert after is outcome
+    assert before is (None if run.left and before is None else outcome)
+    assert outcome.items == len(items)
+    assert outcome.beats == len(run.received) - len(items)
+    assert (outcome.kind == "cancelled") >= bool(delivered)
+    assert outcome.grace_exceeded <= (plan.reaction == "go on")

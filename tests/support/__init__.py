@@ -1,0 +1,22 @@
+"""What the tests share: backends in virtual time, leak checks, sources that take notes."""
+
+from __future__ import annotations
+
+from .backends import BACKENDS, Backend
+from .leaks import LeakError, live_tasks, on_trio, wait_all_blocked
+from .sources import Log, PlainSource, Probe, aiter_of
+from .virtual_time import START
+
+__all__ = [
+    "BACKENDS",
+    "START",
+    "Backend",
+    "LeakError",
+    "Log",
+    "PlainSource",
+    "Probe",
+    "aiter_of",
+    "live_tasks",
+    "on_trio",
+    "wait_all_blocked",
+]

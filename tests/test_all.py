@@ -1,0 +1,195 @@
+"""The public face of the package: what is exported, documented and imported."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import os
+import pkgutil
+import subprocess
+import sys
+import typing
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+import streamkit
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def modules() -> Iterator[ModuleType]:
+    """Import all modules of the package."""
+    yield streamkit
+    for found in pkgutil.walk_packages(streamkit.__path__, "streamkit."):
+        yield importlib.import_module(found.name)
+
+
+def is_public(name: str) -> bool:
+    return not any(part.startswith("_") for part in name.split("."))
+
+
+MODULES = {module.__name__: module for module in modules()}
+PUBLIC_MODULES = [module for name, module in MODULES.items() if is_public(name)]
+
+
+def exported() -> Iterator[tuple[str, object]]:
+    """Yield what the public modules export, by its full name."""
+    for module in PUBLIC_MODULES:
+        for name in module.__all__:
+            yield f"{module.__name__}.{name}", getattr(module, name)
+
+
+def documented() -> Iterator[tuple[str, object]]:
+    """Yield the public modules, their classes and functions, and the public members of these."""
+    for module in PUBLIC_MODULES:
+        yield module.__name__, module
+    for name, value in exported():
+        if inspect.isclass(value) or inspect.isfunction(value):
+            yield name, value
+        if inspect.isclass(value):
+            for member, attribute in vars(value).items():
+                if is_public(member) and (inspect.isfunction(attribute) or is_property(attribute)):
+                    yield f"{name}.{member}", attribute
+
+
+def is_property(value: object) -> bool:
+    return isinstance(value, property | classmethod | staticmethod)
+
+
+def named(found: Iterator[tuple[str, object]]) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("value", [pytest.param(value, id=name) for name, value in found])
+
+
+@pytest.mark.parametrize("module", PUBLIC_MODULES, ids=lambda module: module.__name__)
+def test_all_is_complete(module: ModuleType) -> None:
+    """``__all__`` lists every public name of a public module, and nothing else, in order."""
+    submodules = {name.rpartition(".")[2] for name in MODULES if is_public(name)}
+    public = {name for name in vars(module) if is_public(name)} - submodules - {"annotations"}
+    assert set(module.__all__) == public
+    assert len(module.__all__) == len(public)
+    constants = [name for name in module.__all__ if name.isupper()]
+    classes = [name for name in module.__all__ if name[0].isupper() and not name.isupper()]
+    functions = [name for name in module.__all__ if name[0].islower()]
+    assert module.__all__ == sorted(constants) + sorted(classes) + sorted(functions)
+
+
+def test_every_combinator_is_exported() -> None:
+    """What a private module defines under the name of a combinator is in ``__all__``."""
+    combinators = {
+        name
+        for module in MODULES.values()
+        for name, value in vars(module).items()
+        if name.startswith("with_") and inspect.isfunction(value)
+    }
+    assert combinators
+    assert combinators <= set(streamkit.__all__)
+
+
+@named(exported())
+def test_no_module_leaks(value: object) -> None:
+    """Nothing that is exported is a module, or comes from another package."""
+    assert not inspect.ismodule(value)
+    if inspect.isclass(value) or inspect.isfunction(value):
+        assert value.__module__.partition(".")[0] == "streamkit"
+        assert is_public(value.__qualname__)
+
+
+@named(exported())
+def test_no_private_type_leaks(value: object) -> None:
+    """The public signatures name no class of the package that is not exported."""
+    public = {value for _, value in exported() if inspect.isclass(value)}
+    members = [value]
+    if inspect.isclass(value):
+        members = [member for name, member in vars(value).items() if is_public(name)]
+    for member in members:
+        function = member.fget if isinstance(member, property) else member
+        if inspect.isfunction(function):
+            for hint in typing.get_type_hints(function).values():
+                assert {cls for cls in classes_in(hint) if is_ours(cls)} <= public
+
+
+def classes_in(hint: object) -> Iterator[type]:
+    """Yield the classes that a type names, at any depth."""
+    if inspect.isclass(hint):
+        yield hint
+    if (origin := typing.get_origin(hint)) is not None:
+        yield from classes_in(origin)
+    for argument in typing.get_args(hint):
+        for inner in argument if isinstance(argument, list) else [argument]:
+            yield from classes_in(inner)
+
+
+def is_ours(cls: type) -> bool:
+    return cls.__module__.partition(".")[0] == "streamkit"
+
+
+@named(documented())
+def test_has_a_docstring(value: object) -> None:
+    """Every public module, class, function, method and property says what it is."""
+    docstring = vars(value).get("__doc__") if inspect.isclass(value) else inspect.getdoc(value)
+    assert docstring
+    assert not docstring.startswith(f"{getattr(value, '__name__', '')}(")
+
+
+def test_is_typed() -> None:
+    """The package says to type checkers that it is typed."""
+    assert [Path(path, "py.typed").is_file() for path in streamkit.__path__] == [True]
+
+
+def run_python(program: str) -> str:
+    """Run a program in a fresh interpreter and return what it prints."""
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    result = subprocess.run(
+        [sys.executable, "-W", "error", "-c", program],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env={**os.environ, "PYTHONPATH": path},
+    )
+    assert result.stderr == ""
+    return result.stdout
+
+
+def test_imports_anyio_alone() -> None:
+    """``import streamkit`` loads anyio and what anyio needs: no trio, no extra."""
+    program = """
+import sys
+before = set(sys.modules)
+import streamkit
+print(*{name.partition(".")[0] for name in set(sys.modules) - before})
+"""
+    loaded = set(run_python(program).split()) - sys.stdlib_module_names
+    assert loaded - {"idna", "sniffio", "typing_extensions"} == {"anyio", "streamkit"}
+
+
+def test_runs_without_trio() -> None:
+    """A stream runs on asyncio where trio can't be imported, and no extra can."""
+    program = """
+import sys
+for name in "trio", "uvloop", "exceptiongroup", "outcome", "sniffio":
+    sys.modules[name] = None
+import anyio
+from streamkit import CancelToken, StreamCancelled, with_cancellation, with_keepalive, with_status
+
+async def source():
+    yield "item"
+    await anyio.sleep_forever()
+
+async def main():
+    token = CancelToken()
+    stream = with_status(with_keepalive(with_cancellation(source(), token), 15, "beat"))
+    try:
+        async with stream:
+            async for item in stream:
+                print(item)
+                token.cancel("stop")
+    except StreamCancelled as stop:
+        print(stop.reason)
+
+anyio.run(main)
+"""
+    assert run_python(program).split() == ["item", "stop"]

@@ -1,0 +1,461 @@
+"""What is written wrongly raises early, says what to write, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any
+
+import anyio
+import pytest
+
+from chains import ALONE, ORDERS, Chain, wrap
+from streamkit import (
+    CancelToken,
+    Idle,
+    Outcome,
+    Stage,
+    Stream,
+    with_cancellation,
+    with_keepalive,
+    with_stage,
+    with_status,
+)
+from support import Log, Probe, aiter_of, live_tasks, wait_all_blocked
+
+Combinator = Callable[[Any], Stream[Any]]
+
+COMBINATORS: dict[str, Combinator] = {
+    "cancellation": lambda source: with_cancellation(source, CancelToken()),
+    "keepalive": lambda source: with_keepalive(source, 15, "beat"),
+    "status": with_status,
+    "stage": lambda source: with_stage(source, Stage[Any, Any]()),
+}
+each_combinator = pytest.mark.parametrize(
+    "combinator", COMBINATORS.values(), ids=COMBINATORS.keys()
+)
+each_chain = pytest.mark.parametrize("chain", [*ALONE, ORDERS[0]], ids="+".join)
+
+
+# What is no source
+
+
+def sync_generator() -> Iterator[int]:
+    raise AssertionError("must not be iterated")
+    yield 1
+
+
+async def async_generator() -> AsyncGenerator[int, None]:
+    raise AssertionError("must not be iterated")
+    yield 1
+
+
+async def coroutine_function() -> AsyncIterator[int]:
+    raise AssertionError("must not be awaited")
+
+
+@asynccontextmanager
+async def manager_function() -> AsyncIterator[AsyncIterator[int]]:
+    raise AssertionError("must not be entered")
+    yield async_generator()
+
+
+def plain_function() -> AsyncIterator[int]:
+    raise AssertionError("must not be called")
+
+
+class NoSource:
+    pass
+
+
+NO_SOURCES: dict[str, tuple[object, str, str]] = {
+    "list": ([1, 2], "list", "async def source(): for item in ...: yield item"),
+    "str": ("text", "str", "async def source(): for item in ...: yield item"),
+    "sync generator": (sync_generator(), "generator", "wrap it in an async generator"),
+    "async generator function": (async_generator, "function", "call .* async_generator(...)"),
+    "coroutine function": (coroutine_function, "function", "call it"),
+    "context manager function": (manager_function, "function", "call it"),
+    "function": (plain_function, "function", "call it"),
+    "class": (NoSource, "type", "call it"),
+    "None": (None, "NoneType", "pass an async generator"),
+    "object": (NoSource(), "NoSource", "pass an async generator"),
+    "token": (CancelToken(), "CancelToken", "pass an async generator"),
+}
+
+
+def is_closed(source: Any) -> bool:
+    """Tell whether an async generator has ended; typing knows no ``ag_frame``."""
+    return source.ag_frame is None
+
+
+@each_combinator
+@pytest.mark.parametrize("name", NO_SOURCES)
+def test_no_source(combinator: Combinator, name: str) -> None:
+    """Misuse: what is no source is a TypeError that names what came and what to write instead."""
+    given, kind, advice = NO_SOURCES[name]
+    with pytest.raises(TypeError, match="expected an async iterable") as caught:
+        combinator(given)
+    assert re.search(rf"\bgot {kind}\b", str(caught.value))
+    assert all(part in str(caught.value) for part in advice.split(".*"))
+
+
+@each_combinator
+def test_coroutine(combinator: Combinator) -> None:
+    """Misuse: a coroutine is a TypeError, and nobody complains that it was never awaited."""
+    with pytest.raises(TypeError, match=r"got coroutine: await it and pass what it returns"):
+        combinator(coroutine_function())
+
+
+@each_combinator
+async def test_context_manager_without_a_source(combinator: Combinator) -> None:
+    """Misuse: a context manager that yields no async iterable is left; the consumer is told."""
+    log = Log()
+
+    @asynccontextmanager
+    async def manager() -> AsyncIterator[list[int]]:
+        log("entered")
+        try:
+            yield [1, 2]
+        finally:
+            log("left")
+
+    async with combinator(manager()) as stream:
+        with pytest.raises(TypeError, match=r"got list, .* wrap it in an async generator"):
+            await anext(stream)
+        assert log.events == ["entered", "left"]
+
+
+# Arguments
+
+
+NO_SECONDS = [None, True, "5", 1j, [5]]
+NEVER_SECONDS = [float("nan"), float("inf"), float("-inf"), -1, -0.5]
+
+SECONDS: dict[str, Callable[[Any, Any], Stream[Any]]] = {
+    "interval": lambda source, value: with_keepalive(source, value, "beat"),
+    "grace": lambda source, value: with_cancellation(source, CancelToken(), grace=value),
+    "first_item_within": lambda source, value: with_status(source, first_item_within=value),
+    "on_end_timeout": lambda source, value: with_status(source, on_end_timeout=value),
+}
+
+
+async def check_argument(
+    make: Callable[[Any], Stream[Any]], error: type[Exception], match: str
+) -> None:
+    """Check that ``make`` raises, and that the stream which it was given can still be used."""
+    probe = Probe(1, 2)
+    inner = with_status(probe.source())
+    with pytest.raises(error, match=match):
+        make(inner)
+    assert not probe.started
+    async with inner:
+        assert [item async for item in inner] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        (name, value)
+        for name in SECONDS
+        for value in NO_SECONDS
+        if not (name == "first_item_within" and value is None)  # its default
+    ],
+)
+async def test_seconds_of_another_type(name: str, value: object) -> None:
+    """Misuse: a time that is no number is a TypeError: it names the argument and what to write."""
+    match = re.escape(f"{name} must be a finite number of seconds") + ".*" + re.escape(repr(value))
+    await check_argument(lambda inner: SECONDS[name](inner, value), TypeError, match)
+    await check_argument(lambda inner: SECONDS[name](inner, value), TypeError, f"write {name}=")
+
+
+@pytest.mark.parametrize("name", SECONDS)
+@pytest.mark.parametrize("value", NEVER_SECONDS, ids=repr)
+async def test_seconds_out_of_range(name: str, value: float) -> None:
+    """Misuse: a time that is not finite, or negative, is a ValueError."""
+    match = re.escape(f"{name} must be a finite number of seconds") + f".*{value!r}.*write {name}="
+    await check_argument(lambda inner: SECONDS[name](inner, value), ValueError, match)
+
+
+async def test_interval_of_zero() -> None:
+    """Misuse: an interval of zero is a ValueError; a grace or a limit of zero is allowed."""
+    await check_argument(
+        lambda inner: with_keepalive(inner, 0, "beat"), ValueError, "interval must be .* > 0"
+    )
+    for name in ("grace", "first_item_within", "on_end_timeout"):
+        async with SECONDS[name](aiter_of(1), 0) as stream:
+            assert [item async for item in stream] == [1]
+
+
+@pytest.mark.parametrize("value", ["data: [DONE]", 5, [1], b""], ids=repr)
+@pytest.mark.parametrize("name", ["final", "on_end"])
+async def test_hook_that_is_not_callable(name: str, value: object) -> None:
+    """Misuse: `final` or `on_end` that is not callable is a TypeError, also if it is falsy."""
+    hooks: dict[str, Any] = {name: value}
+    match = f"{name} must be callable, got {type(value).__name__}: write {name}="
+    await check_argument(lambda inner: with_status(inner, **hooks), TypeError, match)
+
+
+# Signals
+
+
+@pytest.mark.parametrize(
+    ("signal", "name"),
+    [
+        ("stop", "str"),
+        (None, "NoneType"),
+        (CancelToken, "type"),
+        (anyio.Event, "type"),
+        (object(), "object"),
+        (lambda: CancelToken(), "function"),
+        (True, "bool"),
+        (5.0, "float"),
+    ],
+    ids=["str", "None", "class", "Event", "object", "function", "bool", "grace"],
+)
+async def test_signal_that_is_no_token(signal: Any, name: str) -> None:
+    """Misuse: a signal that is neither a token nor a context manager is a TypeError."""
+    await check_argument(
+        lambda inner: with_cancellation(inner, CancelToken(), signal),
+        TypeError,
+        rf"got {name}: write with_cancellation\(source, token",
+    )
+
+
+def make_signal(kind: str, log: Log, yields: object) -> Any:
+    """Make a context manager that logs how it is used, and yields something or raises it."""
+
+    @contextmanager
+    def sync_signal() -> Iterator[object]:
+        log("entered")
+        if isinstance(yields, Exception):
+            raise yields
+        try:
+            yield yields
+        finally:
+            log("left")
+
+    @asynccontextmanager
+    async def async_signal() -> AsyncIterator[object]:
+        with sync_signal() as token:
+            yield token
+
+    return sync_signal() if kind == "sync" else async_signal()
+
+
+each_kind_of_signal = pytest.mark.parametrize("kind", ["sync", "async"])
+
+
+@each_kind_of_signal
+@pytest.mark.parametrize("value", [None, "stop", CancelToken])
+async def test_signal_that_yields_no_token(kind: str, value: object) -> None:
+    """Misuse: a context manager that yields no token is left; the source never runs."""
+    before = live_tasks()
+    log = Log()
+    probe = Probe(1)
+    source = probe.source()
+    stream = with_cancellation(source, CancelToken(), make_signal(kind, log, value))
+    name = type(value).__name__
+    with pytest.raises(TypeError, match=f"yielded {name}: a signal is a CancelToken, or"):
+        async with stream:
+            raise AssertionError("must not be entered")
+    assert log.events == ["entered", "left"]
+    assert not probe.started
+    assert is_closed(source)
+    assert live_tasks() == before
+    with pytest.raises(anyio.ClosedResourceError):
+        await anext(stream)
+
+
+@each_kind_of_signal
+async def test_signal_that_raises(kind: str) -> None:
+    """Misuse: a signal that cannot be entered: its error, bare; those before it are left."""
+    log = Log()
+    error = ConnectionError("no registry")
+    source = Probe(1).source()
+    stream = with_cancellation(
+        source, make_signal("async", log, CancelToken()), make_signal(kind, log, error)
+    )
+    with pytest.raises(ConnectionError) as caught:
+        async with stream:
+            raise AssertionError("must not be entered")
+    assert caught.value is error
+    assert log.events == ["entered", "entered", "left"]
+    assert is_closed(source)
+
+
+# Beats
+
+
+async def test_beat_that_raises() -> None:
+    """Misuse: the factory of a beat raises: the stream ends with that error, the source closed."""
+    error = ValueError("no beat")
+    probe = Probe(1, block=True)
+    before = live_tasks()
+
+    def beat(idle: Idle[int]) -> str:
+        raise error
+
+    async with with_keepalive(probe.source(), 1.0, beat) as stream:
+        assert await anext(stream) == 1
+        with pytest.raises(ValueError, match="no beat") as caught:
+            await anext(stream)
+        assert caught.value is error
+        assert probe.closed == 1
+        with pytest.raises(StopAsyncIteration):
+            await anext(stream)
+    assert live_tasks() == before
+    assert stream.outcome is not None
+    assert (stream.outcome.kind, stream.outcome.error) == ("failed", error)
+
+
+async def test_initial_beat_that_raises() -> None:
+    """Misuse: the factory of the initial beat raises: the source is closed."""
+    error = ValueError("no beat")
+    probe = Probe(1)
+    source = probe.source()
+
+    def beat(idle: Idle[int]) -> str:
+        raise error
+
+    stream = with_keepalive(source, 1.0, beat, initial=True)
+    with pytest.raises(ValueError, match="no beat") as caught:
+        async with stream:
+            raise AssertionError("must not be entered")
+    assert caught.value is error
+    assert not probe.started
+    assert is_closed(source)
+
+
+async def test_beat_that_takes_nothing() -> None:
+    """Misuse: the factory of a beat takes no argument: its TypeError ends the stream."""
+
+    def beat() -> str:
+        raise AssertionError("must not be called")
+
+    factory: Any = beat
+    async with with_keepalive(Probe[int](block=True).source(), 1.0, factory) as stream:
+        with pytest.raises(TypeError, match="takes 0 positional arguments but 1 was given"):
+            await anext(stream)
+
+
+async def test_on_end_that_is_not_async() -> None:
+    """Misuse: `on_end` is a sync function: a TypeError at the end, with the source closed."""
+    probe = Probe(1)
+    log: list[str] = []
+
+    def on_end(outcome: Outcome) -> None:
+        log.append(outcome.kind)
+
+    function: Any = on_end
+    async with with_status(probe.source(), on_end=function) as stream:
+        assert await anext(stream) == 1
+        with pytest.raises(TypeError, match="NoneType"):
+            await anext(stream)
+    assert log == ["completed"]
+    assert probe.closed == 1
+
+
+# The life of a stream
+
+
+@each_chain
+async def test_entered_twice(chain: Chain) -> None:
+    """Misuse: a stream is entered a second time, while it is open: the first block goes on."""
+    async with wrap(Probe(1, 2).source(), chain) as stream:
+        assert await anext(stream) == 1
+        with pytest.raises(RuntimeError, match="is used once: wrap a new source in a new stream"):
+            async with stream:
+                raise AssertionError("must not be entered")
+        assert await anext(stream) == 2
+
+
+@each_chain
+async def test_entered_again(chain: Chain) -> None:
+    """Misuse: a stream is entered again after its block, or after aclose()."""
+    left, closed = wrap(aiter_of(1), chain), wrap(aiter_of(1), chain)
+    async with left:
+        pass
+    await closed.aclose()
+    for stream in (left, closed):
+        with pytest.raises(RuntimeError, match="is used once"):
+            async with stream:
+                raise AssertionError("must not be entered")
+
+
+@each_chain
+async def test_iterated_before_and_after(chain: Chain) -> None:
+    """Misuse: iterated before the block, and after it: two clear errors, and the block works."""
+    stream = wrap(Probe(1, 2).source(), chain)
+    with pytest.raises(RuntimeError, match="was not entered: write 'async with stream:'"):
+        async for _ in stream:
+            raise AssertionError("must not be iterated")
+    async with stream:
+        assert await anext(stream) == 1
+    with pytest.raises(anyio.ClosedResourceError, match="its block was left"):
+        async for _ in stream:
+            raise AssertionError("must not be iterated")
+
+
+@each_chain
+@each_combinator
+async def test_wrapped_twice(combinator: Combinator, chain: Chain) -> None:
+    """Misuse: a stream is wrapped a second time: the first wrapper still works."""
+    inner = wrap(Probe(1, 2).source(), chain)
+    outer = combinator(inner)
+    with pytest.raises(RuntimeError, match=r"belongs to .*: use that one"):
+        combinator(inner)
+    async with outer:
+        assert [item async for item in outer] == [1, 2]
+
+
+@each_chain
+@each_combinator
+async def test_wrapped_after_it_was_entered(combinator: Combinator, chain: Chain) -> None:
+    """Misuse: a stream is wrapped while it is open, or when it was left: the block works."""
+    stream = wrap(Probe(1, 2).source(), chain)
+    async with stream:
+        with pytest.raises(RuntimeError, match="is used once"):
+            combinator(stream)
+        assert [item async for item in stream] == [1, 2]
+    with pytest.raises(RuntimeError, match="is used once"):
+        combinator(stream)
+
+
+@each_combinator
+async def test_inner_stream_is_used(combinator: Combinator) -> None:
+    """Misuse: a stream that another one owns is entered or iterated: it says which to use."""
+    inner = with_status(Probe(1, 2).source())
+    outer = combinator(inner)
+    with pytest.raises(RuntimeError, match=r"belongs to <.*>: use that one"):
+        async with inner:
+            raise AssertionError("must not be entered")
+    async with outer:
+        for ask in (inner.__anext__, inner.head):
+            with pytest.raises(RuntimeError, match=r"belongs to <.*>: iterate that one"):
+                await ask()
+        assert [item async for item in outer] == [1, 2]
+
+
+@each_chain
+async def test_two_consumers(chain: Chain) -> None:
+    """Misuse: two tasks iterate one stream: one of them is told so, the other gets all items."""
+    items: list[int] = []
+    refused: list[str] = []
+
+    async def consume() -> None:
+        try:
+            async for item in stream:
+                items.append(item)
+        except anyio.BusyResourceError as exc:
+            refused.append(str(exc))
+
+    stream = wrap(Probe(1, 2, 3, every=1.0).source(), chain)
+    async with stream:
+        async with anyio.create_task_group() as group:
+            group.start_soon(consume)
+            await wait_all_blocked()
+            group.start_soon(consume)
+    assert items == [1, 2, 3]
+    assert len(refused) == 1
+    assert "waiting for the next item" in refused[0]
