@@ -25,7 +25,8 @@ class Handoff:
 
     def __init__(self) -> None:
         self._packets: deque[Any] = deque()
-        self._beats: deque[Any] = deque()
+        self._first_beats: deque[Any] = deque()
+        self._due_beats: deque[Any] = deque()
         self._asked = False
         self._woken = False
         self._demand: anyio.Event | None = None
@@ -36,6 +37,8 @@ class Handoff:
         self.closed = False
         #: When the consumer began to wait for an item, or ``None`` if it is not waiting.
         self.waiting_since: float | None = None
+        #: When the consumer first asked for an item.
+        self.asked_at: float | None = None
         #: Counts the waits, to tell one from the next.
         self.waits = 0
         self.beats = 0
@@ -55,21 +58,24 @@ class Handoff:
         """
         self._start_receiving()
         try:
-            if self._has_arrived() or self._beats:
+            if self._has_arrived() or self._first_beats:
                 # Taken after the checkpoint: a cancellation in it must not lose anything.
                 await checkpoint()
             else:
                 self._ask()
                 self.waits += 1
                 self.waiting_since = anyio.current_time()
-                while not (self._has_arrived() or self._beats):
+                if self.asked_at is None:
+                    self.asked_at = self.waiting_since
+                while not (self._has_arrived() or self._due_beats):
                     await self._wait_for_arrival()
             if self._packets:
-                self._beats.clear()
+                self._first_beats.clear()
                 return self._packets.popleft()
-            if self._beats and not self.closed:
+            beats = self._first_beats or self._due_beats
+            if beats and not self.closed:
                 self.beats += 1
-                return self._beats.popleft()
+                return beats.popleft()
             if self._ended:
                 # A scope around both sides may have ended the source first. The consumer's own
                 # cancellation is what it must see then.
@@ -80,6 +86,8 @@ class Handoff:
         finally:
             self.waiting_since = None
             self._receiving = False
+            # A beat belongs to the wait in which it was due.
+            self._due_beats.clear()
             # The traceback of an error includes this frame.
             del self
 
@@ -123,7 +131,6 @@ class Handoff:
             self.closed = True
             self.dropped = len(self._packets)
             self._packets.clear()
-            self._beats.clear()
             self.wake_consumer()
 
     def _start_receiving(self) -> None:
@@ -180,7 +187,6 @@ class Handoff:
         if not self.closed:
             self._ended = True
             self._error = error
-            self._beats.clear()
             self.wake_consumer()
 
     def _wake_source(self) -> None:
@@ -189,14 +195,18 @@ class Handoff:
 
     # The side of the stages
 
+    def wants_beat(self) -> bool:
+        """Tell whether the consumer waits, with nothing to receive yet."""
+        return not (self.waiting_since is None or self._has_arrived() or self._due_beats)
+
     def offer_beat(self, beat: Any) -> bool:
         """Give a waiting consumer something that is no item, unless an item is there already."""
-        if self.waiting_since is None or self._has_arrived() or self._beats:
+        if not self.wants_beat():
             return False
-        self._beats.append(beat)
+        self._due_beats.append(beat)
         self.wake_consumer()
         return True
 
     def put_beat_first(self, beat: Any) -> None:
         """Answer the consumer's next ask with something that is no item."""
-        self._beats.append(beat)
+        self._first_beats.append(beat)

@@ -101,7 +101,7 @@ class _Keepalive(Stage[T, T | B]):
                 # Not by the clock, which may be coarse: is it still the same wait?
                 if control.is_waiting(wait):
                     if self._silent_since is None:
-                        self._silent_since = since
+                        self._silent_since = control.asked_at or since
                     self._send(control, control.beat, anyio.current_time() - self._silent_since)
                     break
 

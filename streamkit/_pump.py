@@ -82,6 +82,8 @@ class Pump:
         self.handoff = Handoff()
         #: How the stream ended, written once, when the source has been closed.
         self.outcome: Outcome | None = None
+        #: Whether the end has something to raise in the consumer.
+        self.has_failed = False
         #: Set when the source task has nothing more to do.
         self.finished = anyio.Event()
         self.started_at = anyio.current_time()
@@ -161,8 +163,7 @@ class Pump:
 
     def take_raises(self) -> BaseException | None:
         """Return what the source's end raises in the consumer, which then receives it no more."""
-        self.handoff.take_error()
-        error, self._raises = self._raises, None
+        error, self._raises = self.handoff.take_error() or self._raises, None
         return error
 
     @property
@@ -355,12 +356,16 @@ class Pump:
     async def _hand_over_last(self, ending: _Ending) -> None:
         """Run what the stages do at the end, hand their last items over, and end the stream."""
         assert self.outcome is not None
-        raises = self._raises = ending.raises
+        self._raises = raises = ending.raises
+        self.has_failed = raises is not None
         failed: BaseException | None = None
         try:
             await self._pipeline.end(self.outcome)
             last = None if self._left else self._pipeline.final(self.outcome)
-            if last is not None:
+            if last is None:
+                # A stage may have taken it meanwhile.
+                raises, self._raises = self._raises, None
+            else:
                 raises = None
                 for item in last:
                     if self._left:
@@ -384,7 +389,13 @@ def _is_backend_cancellation(exc: BaseException) -> bool:
 
 
 def _is_no_failure(exc: BaseException) -> bool:
-    return isinstance(exc, StreamCancelled | anyio.ClosedResourceError)
+    """Tell whether a consumer that leaves may go without knowing of this."""
+    cause = exc.__cause__
+    return isinstance(exc, StreamCancelled | anyio.ClosedResourceError) or (
+        isinstance(exc, anyio.BrokenResourceError)
+        and cause is not None
+        and _is_backend_cancellation(cause)
+    )
 
 
 def _plain(reason: object, raised: BaseException | None) -> StreamCancelled:

@@ -27,6 +27,16 @@ SKIP: Final = _Skip.SKIP
 Skip: TypeAlias = Literal[_Skip.SKIP]
 
 
+class Metadata:
+    """
+    The base of what a source may yield that says something of the stream, and is no item.
+
+    Stages see it in :meth:`Stage.on_metadata`. If none takes it, it is an item like any other.
+    """
+
+    __slots__ = ()
+
+
 class Control:
     """
     What a stage may do with its stream. None of it blocks, and all of it belongs to the event loop
@@ -47,13 +57,18 @@ class Control:
         return self._handoff.waiting_since
 
     @property
+    def asked_at(self) -> float | None:
+        """When the consumer first asked for an item, or ``None`` if it has not."""
+        return self._handoff.asked_at
+
+    @property
     def waits(self) -> int:
         """How often the consumer has begun to wait: tells one wait from the next."""
         return self._handoff.waits
 
     def is_waiting(self, wait: int) -> bool:
-        """Tell whether the consumer is still in the wait that had this number."""
-        return self._handoff.waiting_since is not None and self._handoff.waits == wait
+        """Tell whether the consumer is still in this wait, with nothing to receive yet."""
+        return self._handoff.waits == wait and self._handoff.wants_beat()
 
     @property
     def outcome(self) -> Outcome | None:
@@ -62,11 +77,19 @@ class Control:
 
     def take_error(self) -> BaseException | None:
         """
-        Return what the consumer is to receive at the end, and do not raise it there.
+        Return what the end of the stream is to raise in the consumer, which then gets an end.
 
         Takes it even where the items of :meth:`Stage.final` come in its place.
+
+        :return: ``None`` if the end raises nothing, or has done so
+
         """
         return self._pump.take_raises()
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether the stream has ended with something to raise, wherever that went."""
+        return self._pump.has_failed
 
     def wake_consumer(self) -> None:
         """Have a consumer that waits look again at what it waits for."""
@@ -149,6 +172,10 @@ class Stage(Generic[T_contra, T_co]):
         """
         return cast("T_co", item)
 
+    def on_metadata(self, item: Metadata) -> bool:
+        """Take what is no item. Returns ``True`` if the stage has taken it."""
+        return False
+
     def on_beat(self, beat: Any) -> Any:
         """Return what the consumer receives for a beat of a stage further in, or :data:`SKIP`."""
         return beat
@@ -183,6 +210,8 @@ class Stages:
         self._on_item = [stage.on_item for stage in stages if overrides(stage, "on_item")]
 
     def transform(self, item: Any) -> tuple[Any, ...]:
+        if isinstance(item, Metadata) and any(stage.on_metadata(item) for stage in self._stages):
+            return ()
         for on_item in self._on_item:
             item = on_item(item)
             if item is SKIP:
@@ -205,15 +234,15 @@ class Stages:
                 del error
 
     def final(self, outcome: Outcome) -> Iterable[Any] | None:
-        last: list[Any] | None = None
-        for number, stage in enumerate(self._stages):
-            items = stage.final(outcome)
-            if items is not None:
-                last = [] if last is None else last
-                outer = Stages(self._stages[number + 1 :])
-                for item in items:
-                    last.extend(outer.transform(item))
-        return last
+        last = [(stage.final(outcome), number) for number, stage in enumerate(self._stages, 1)]
+        if all(items is None for items, _ in last):
+            return None
+        return (
+            outgoing
+            for items, number in last
+            for item in items or ()
+            for outgoing in Stages(self._stages[number:]).transform(item)
+        )
 
 
 async def _bounded_on_end(stage: Stage[Any, Any], outcome: Outcome) -> None:

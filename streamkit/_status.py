@@ -21,7 +21,7 @@ import anyio
 from ._arguments import seconds
 from ._outcome import Outcome
 from ._source import AsyncSource
-from ._stage import SKIP, Control, Stage
+from ._stage import Control, Metadata, Stage
 from ._stream import Stream
 
 T = TypeVar("T")
@@ -33,7 +33,7 @@ Items: TypeAlias = list[T] | tuple[T, ...] | Iterator[T]
 
 
 @dataclass(frozen=True, slots=True)
-class Head:
+class Head(Metadata):
     """
     The status of a stream, as a source may yield it before its first item.
 
@@ -172,6 +172,7 @@ class _Status(Stage[Any, Any]):
         self._on_end = on_end
         self._control: Control | None = None
         self._has_item = False
+        self._has_ended = False
         self._decided: Head | None = None
 
     @asynccontextmanager
@@ -182,10 +183,9 @@ class _Status(Stage[Any, Any]):
         finally:
             self._control = None
 
-    def on_item(self, item: Any) -> Any:
+    def on_metadata(self, item: Metadata) -> bool:
         if not isinstance(item, Head):
-            self._has_item = True
-            return item
+            return False
         if self._has_item or self.given is not None:
             raise RuntimeError(
                 "a source yields its Head once, before its first item: yield it first, or put what "
@@ -194,9 +194,15 @@ class _Status(Stage[Any, Any]):
         self.given = replace(item, decided_by="head")
         assert self._control is not None
         self._control.wake_consumer()
-        return SKIP
+        return True
+
+    def on_item(self, item: Any) -> Any:
+        # The last items of a status further in come after the end.
+        self._has_item = self._has_item or not self._has_ended
+        return item
 
     async def on_end(self, outcome: Outcome) -> None:
+        self._has_ended = True
         if self._on_end is not None:
             await self._on_end(outcome)
 
@@ -209,24 +215,32 @@ class _Status(Stage[Any, Any]):
     async def decide(
         self, wait_for_item: Callable[[Callable[[], bool]], Awaitable[object]]
     ) -> Head:
-        if self._decided is None:
+        if self._decided is not None:
+            return self._decided
+        if not self._is_known():
             with anyio.move_on_after(self._first_item_within):
-                await wait_for_item(lambda: self.innermost.given is not None)
-            control = self._control
-            assert control is not None
-            error = None
-            if self.innermost.given is not None:
-                self._decided = self.innermost.given
-            elif self._has_item:
-                self._decided = Head(decided_by="item")
-            elif control.outcome is None:
-                self._decided = Head(decided_by="timeout")
-            elif (error := control.take_error()) is None:
-                self._decided = Head(decided_by="end")
-            else:
-                self._decided = Head(500, decided_by="error")
-                try:
-                    raise error
-                finally:
-                    del error, self
-        return self._decided
+                await wait_for_item(self._is_known)
+        control = self._control
+        assert control is not None
+        error = None
+        if self.innermost.given is not None:
+            head = self.innermost.given
+        elif self._has_item:
+            head = Head(decided_by="item")
+        elif control.outcome is None:
+            head = Head(decided_by="timeout")
+        elif not control.has_failed:
+            head = Head(decided_by="end")
+        else:
+            head = Head(500, decided_by="error")
+            error = control.take_error()
+        self._decided = head
+        if error is not None:
+            try:
+                raise error
+            finally:
+                del error, control, self
+        return head
+
+    def _is_known(self) -> bool:
+        return self.innermost.given is not None or self._has_item

@@ -51,6 +51,7 @@ class Stream(AsyncIterator[T_co], Generic[T_co]):
         self._pump: Pump | None = None
         self._outcome: Outcome | None = None
         self._tasks: TaskGroup
+        self._entered_by: int
         self._lifespans: AsyncExitStack
         self._helpers: list[anyio.CancelScope] = []
         self._grace = DEFAULT_GRACE
@@ -93,6 +94,7 @@ class Stream(AsyncIterator[T_co], Generic[T_co]):
             await self._close_unstarted()
             raise
         self._pump, self._tasks = pump, tasks
+        self._entered_by = anyio.get_current_task().id
         tasks.start_soon(_run_pump, pump, self._helpers, name=f"source task of {self._source.name}")
         for stage, control in zip(self._stages, controls, strict=True):
             if overrides(stage, "run"):
@@ -118,6 +120,12 @@ class Stream(AsyncIterator[T_co], Generic[T_co]):
         self._state = "left"
         try:
             self._pump.leave(exc)
+            if anyio.get_current_task().id != self._entered_by:
+                await self._pump.finished.wait()
+                raise RuntimeError(
+                    f"the block of {self!r} is left in another task than it was entered in: close "
+                    "an async generator that holds a stream, with contextlib.aclosing()"
+                )
             # Nothing is entered around the wait: the group's own scope is the innermost one here.
             self._tasks.cancel_scope.shield = True
             leaving: BaseException | None = exc
@@ -129,12 +137,12 @@ class Stream(AsyncIterator[T_co], Generic[T_co]):
                 leaving = bare(interrupted)
             else:
                 leaving = both(exc, self._pump.take_error())
-            self._outcome, self._pump = self._pump.release(), None
             suppressed = await self._leave_lifespans(leaving)
             if suppressed or leaving is None or leaving is exc:
                 return suppressed
             raise leaving
         finally:
+            self._outcome, self._pump = self._pump.release(), None
             del exc, traceback, self
             leaving = None
 

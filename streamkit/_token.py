@@ -150,5 +150,5 @@ class _Listener:
     def _call(self, reason: object) -> None:
         try:
             self._callback(reason)
-        except Exception:
+        except (Exception, StreamCancelled):
             _logger.exception("a callback of CancelToken.on_cancel() failed")

@@ -172,15 +172,19 @@ class TestEachDoesItsPart:
 
     @any_combinator
     async def test_over_a_stage(self, chain: Chain) -> None:
-        """R10: a combinator on top of a stage of the user, and below one."""
+        """R10: a combinator on top of a stage of the user, and below one: the innermost first."""
 
         class Doubled(Stage[int, int]):
             def on_item(self, item: int) -> int:
                 return item * 2
 
-        stream = with_stage(wrap(with_stage(Probe(1, 2).source(), Doubled()), chain), Doubled())
+        class Increased(Stage[int, int]):
+            def on_item(self, item: int) -> int:
+                return item + 1
+
+        stream = with_stage(wrap(with_stage(Probe(1, 2).source(), Doubled()), chain), Increased())
         async with stream:
-            assert [item async for item in stream] == [4, 8]
+            assert [item async for item in stream] == [3, 5]
 
     @any_chain
     async def test_a_beat_passes_outwards(self, chain: Chain) -> None:

@@ -463,6 +463,48 @@ async def test_source_of_a_manager_holds_a_task_group() -> None:
     assert stream.outcome.cleanup_error is None
 
 
+class Delegating:
+    """An async iterator that is no generator, around one."""
+
+    def __init__(self, inner: AsyncGenerator[int, None]) -> None:
+        self.inner = inner
+
+    def __aiter__(self) -> AsyncIterator[int]:
+        return self
+
+    async def __anext__(self) -> int:
+        return await anext(self.inner)
+
+    async def aclose(self) -> None:
+        await self.inner.aclose()
+
+
+@pytest.mark.parametrize("managed", [False, True], ids=["iterator", "manager"])
+async def test_iterator_holds_a_scope(managed: bool) -> None:
+    """G16: an iterator that is no generator holds a scope between its items: it unwinds in order.
+
+    So nothing may be entered on top of that scope in order to close the iterator.
+    """
+    log: list[str] = []
+
+    async def numbers() -> AsyncGenerator[int, None]:
+        try:
+            with anyio.CancelScope():
+                yield 1
+                raise AssertionError("must not be resumed")
+        finally:
+            log.append("closed")
+
+    @asynccontextmanager
+    async def held() -> AsyncIterator[AsyncIterable[int]]:
+        yield Delegating(numbers())
+
+    async with wrap(held() if managed else Delegating(numbers()), ALL) as stream:
+        assert await anext(stream) == 1
+    assert log == ["closed"]
+    assert stream.outcome.cleanup_error is None
+
+
 @pytest.mark.parametrize("where", ["enter", "exit"])
 async def test_manager_raises(where: str) -> None:
     """E1: entering or leaving the manager raises: that object, bare, after the items."""
