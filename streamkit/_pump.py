@@ -361,7 +361,9 @@ class Pump:
         failed: BaseException | None = None
         try:
             await self._pipeline.end(self.outcome)
-            last = None if self._left else self._pipeline.final(self.outcome)
+            # Where a scope around the stream was cancelled, the consumer is about to leave.
+            gone = self._left or ending.kind == "closed"
+            last = None if gone else self._pipeline.final(self.outcome)
             if last is None:
                 # A stage may have taken it meanwhile.
                 raises, self._raises = self._raises, None

@@ -21,7 +21,9 @@ TWICE: list[Chain] = [(name, other, name) for name, other in permutations(NAMES,
 # Far beyond what a test takes, so that a beat is a mistake unless the test wants some.
 NEVER = 1e6
 
-CHAINS: list[Chain] = [*ALONE, *ORDERS, *TWICE]
+# Each alone, all three in two opposite orders, and one twice: enough for what does not depend on
+# the order. That every order works at all is in test_combinators.py.
+CHAINS: list[Chain] = [*ALONE, ORDERS[0], ORDERS[-1], TWICE[0]]
 
 any_chain = pytest.mark.parametrize("chain", CHAINS, ids="+".join)
 

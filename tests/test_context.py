@@ -13,7 +13,7 @@ import anyio.lowlevel
 import pytest
 from opentelemetry import context as telemetry
 
-from chains import ALONE, ORDERS, TWICE, Chain, any_chain, wrap
+from chains import CHAINS, Chain, any_chain, wrap
 from streamkit import CancelToken, Stream, StreamCancelled
 from support import wait_all_blocked
 
@@ -26,7 +26,7 @@ variable: ContextVar[str] = ContextVar("variable", default="default")
 
 any_chain_with_cancellation = pytest.mark.parametrize(
     "chain",
-    [chain for chain in (*ALONE, *ORDERS, *TWICE) if "cancellation" in chain],
+    [chain for chain in CHAINS if "cancellation" in chain],
     ids="+".join,
 )
 

@@ -16,7 +16,7 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from chains import ALONE, ORDERS, TWICE, Chain, any_chain, wrap
+from chains import ALONE, CHAINS, ORDERS, Chain, any_chain, wrap
 from streamkit import (
     CancelToken,
     Idle,
@@ -33,7 +33,7 @@ ALL = ORDERS[0]
 each_combinator = pytest.mark.parametrize("chain", [*ALONE, ALL], ids="+".join)
 any_cancellable_chain = pytest.mark.parametrize(
     "chain",
-    [chain for chain in [*ALONE, *ORDERS, *TWICE] if "cancellation" in chain],
+    [chain for chain in CHAINS if "cancellation" in chain],
     ids="+".join,
 )
 

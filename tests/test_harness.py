@@ -145,7 +145,7 @@ class TestBackends:
         self, backend: Backend, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(backends, "HUNG_AFTER", 0.05)
-        with pytest.raises(BaseException) as caught:  # noqa: PT011
+        with pytest.raises(BaseException) as caught:
             backend.run(anyio.sleep_forever)
         assert "cancelled after 0.05 s of real time" in caught.value.__notes__[0]
 
@@ -624,7 +624,7 @@ class TestSources:
     async def test_probe_raises(self) -> None:
         probe = Probe[int](error=(error := ValueError()))
         assert not probe.started
-        with pytest.raises(ValueError) as caught:  # noqa: PT011
+        with pytest.raises(ValueError) as caught:
             await anext(probe.source())
         assert caught.value is error
         assert probe.started
