@@ -6,7 +6,13 @@ from ._keepalive import Idle as Idle, with_keepalive as with_keepalive
 from ._outcome import Outcome as Outcome, OutcomeKind as OutcomeKind
 from ._scopes import current_cancellation as current_cancellation
 from ._source import AsyncSource as AsyncSource
-from ._stage import SKIP as SKIP, Control as Control, Skip as Skip, Stage as Stage
+from ._stage import (
+    SKIP as SKIP,
+    Control as Control,
+    Metadata as Metadata,
+    Skip as Skip,
+    Stage as Stage,
+)
 from ._status import Head as Head, StatusStream as StatusStream, with_status as with_status
 from ._stream import Stream as Stream, with_stage as with_stage
 from ._token import CancelHandle as CancelHandle, CancelToken as CancelToken
@@ -20,6 +26,7 @@ __all__ = [
     "Control",
     "Head",
     "Idle",
+    "Metadata",
     "Outcome",
     "OutcomeKind",
     "Skip",

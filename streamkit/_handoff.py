@@ -34,16 +34,16 @@ class Handoff:
         self._receiving = False
         self._ended = False
         self._error: BaseException | None = None
-        self.closed = False
+        self.closed: bool = False
         #: When the consumer began to wait for an item, or ``None`` if it is not waiting.
         self.waiting_since: float | None = None
         #: When the consumer first asked for an item.
         self.asked_at: float | None = None
         #: Counts the waits, to tell one from the next.
-        self.waits = 0
-        self.beats = 0
+        self.waits: int = 0
+        self.beats: int = 0
         #: The number of items that were there when the consumer left.
-        self.dropped = 0
+        self.dropped: int = 0
 
     # The consumer's side
 

@@ -79,14 +79,14 @@ class Pump:
     """
 
     def __init__(self, source: Source[Any], pipeline: Pipeline, grace: float) -> None:
-        self.handoff = Handoff()
+        self.handoff: Handoff = Handoff()
         #: How the stream ended, written once, when the source has been closed.
         self.outcome: Outcome | None = None
         #: Whether the end has something to raise in the consumer.
-        self.has_failed = False
+        self.has_failed: bool = False
         #: Set when the source task has nothing more to do.
-        self.finished = anyio.Event()
-        self.started_at = anyio.current_time()
+        self.finished: anyio.Event = anyio.Event()
+        self.started_at: float = anyio.current_time()
         self._source = source
         self._pipeline = pipeline
         self._scopes = Scopes(grace)

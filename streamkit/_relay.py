@@ -146,6 +146,8 @@ class _AsyncioRelay(Relay):
 
     def native(self, exc: BaseException) -> BaseException | None:
         if anyio.get_current_task().has_pending_cancellation():
+            # Not lost, but put off: clean-up that asks whether it is cancelled must not find this.
+            self._task.uncancel()
             return None
         return asyncio.CancelledError(*exc.args)
 

@@ -88,13 +88,16 @@ async def _entered(
             raise TypeError(_advice(entered))
         iterator: Any = entered.__aiter__()
         throw: BaseException | None = None
+        at_yield = False
         try:
             while True:
+                at_yield = False
                 step = iterator.__anext__() if throw is None else iterator.athrow(throw)
                 try:
                     item = await step
                 except StopAsyncIteration:
                     return
+                at_yield = True
                 try:
                     throw = None
                     yield item
@@ -107,10 +110,11 @@ async def _entered(
                     throw = thrown
         finally:
             throw = None
-            if isinstance(iterator, AsyncGeneratorType):
+            if at_yield:
+                # It may hold scopes, which must not be left under one of ours.
                 await _close(iterator)
             else:
-                # It may have been blocked, and cancelled there. A generator has ended then.
+                # It may have been cancelled where it was blocked, as we are then.
                 with anyio.move_on_after(_CLOSE_WITHIN, shield=True):
                     await _close(iterator)
 

@@ -165,7 +165,7 @@ class _Status(Stage[Any, Any]):
         on_end_timeout: float,
     ) -> None:
         self.on_end_timeout = on_end_timeout
-        self.innermost = self
+        self.innermost: _Status = self
         self.given: Head | None = None
         self._first_item_within = math.inf if first_item_within is None else first_item_within
         self._final = final
