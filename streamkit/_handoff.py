@@ -32,6 +32,7 @@ class Handoff:
         self._demand: anyio.Event | None = None
         self._arrival: anyio.Event | None = None
         self._receiving = False
+        self._silent = False
         self._ended = False
         self._error: BaseException | None = None
         self.closed: bool = False
@@ -197,7 +198,14 @@ class Handoff:
 
     def wants_beat(self) -> bool:
         """Tell whether the consumer waits, with nothing to receive yet."""
-        return not (self.waiting_since is None or self._has_arrived() or self._due_beats)
+        if self.waiting_since is None or self._silent:
+            return False
+        return not (self._has_arrived() or self._due_beats)
+
+    def stop_beats(self) -> None:
+        """Let no beat through any more, and drop one that was not taken: they are counted now."""
+        self._silent = True
+        self._due_beats.clear()
 
     def offer_beat(self, beat: Any) -> bool:
         """Give a waiting consumer something that is no item, unless an item is there already."""

@@ -340,6 +340,7 @@ class Pump:
         del ending
 
     def _write_outcome(self, ending: _Ending) -> None:
+        self.handoff.stop_beats()
         self.outcome = Outcome(
             kind=ending.kind,
             reason=ending.reason,
