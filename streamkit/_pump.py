@@ -269,13 +269,15 @@ class Pump:
                 await self.handoff.demand()
             except cancelled as exc:
                 signal = self._scopes.signal_around(tag_of(exc))
+                if signal is None and not self._stopping:
+                    native = self._relay.native(exc)
+                    if native is not None:
+                        return native
+                self._relay.put_off()
                 if signal is not None:
                     self.cancel(signal)
+                if signal is not None or self._stopping:
                     return None
-                if self._stopping:
-                    return None
-                if (native := self._relay.native(exc)) is not None:
-                    return native
             else:
                 return None
             try:

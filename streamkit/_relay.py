@@ -69,6 +69,14 @@ class Relay:
         """
         return None
 
+    def put_off(self) -> None:
+        """
+        Take note that a cancellation reached the source task, but not the source.
+
+        The scope that asked for it asks again. Clean-up that looks at ``Task.cancelling()``, as
+        asyncio's task group does, must not find a request that nobody has seen.
+        """
+
     def arm(self) -> None:
         """Wake the source for its signal, at its present or next suspension point."""
         self._scopes.arm()
@@ -146,10 +154,11 @@ class _AsyncioRelay(Relay):
 
     def native(self, exc: BaseException) -> BaseException | None:
         if anyio.get_current_task().has_pending_cancellation():
-            # Not lost, but put off: clean-up that asks whether it is cancelled must not find this.
-            self._task.uncancel()
             return None
         return asyncio.CancelledError(*exc.args)
+
+    def put_off(self) -> None:
+        self._task.uncancel()
 
     def arm(self) -> None:
         super().arm()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import anyio
 import pytest
 
-from chains import ALONE, Chain, any_chain, wrap
+from chains import ALONE, ORDERS, TWICE, Chain, any_chain, wrap
 from streamkit import (
     CancelToken,
     Head,
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 Combinator: TypeAlias = Callable[[Any], Stream[Any]]
 
+every_chain = pytest.mark.parametrize("chain", [*ALONE, *ORDERS, *TWICE], ids="+".join)
 any_combinator = pytest.mark.parametrize("chain", ALONE, ids="+".join)
 
 
@@ -58,7 +59,7 @@ async def consumed(stream: Stream[Any]) -> AsyncGenerator[Any, None]:
 
 
 class TestItems:
-    @any_chain
+    @every_chain
     async def test_of_a_generator(self, chain: Chain) -> None:
         """R10: a chain passes items through untouched, None and exceptions among them."""
         items = [0, None, "", (), ValueError("an item"), StopIteration]
@@ -96,7 +97,7 @@ class TestItems:
             assert [item async for item in stream] == [1, 2]
         assert receive.statistics().open_receive_streams == 0
 
-    @any_chain
+    @every_chain
     async def test_with_generators_in_between(self, chain: Chain) -> None:
         """R10: a chain with a plain generator around each stream, each of which opens its own."""
         probe = Probe(1, 2, 3)
@@ -116,7 +117,7 @@ class TestItems:
 class TestEachDoesItsPart:
     """Every combinator of a chain does what it does alone, wherever it stands in it."""
 
-    @any_chain
+    @every_chain
     async def test_of_a_chain(self, chain: Chain) -> None:
         """R10: a head, items, beats, a reason, the end and last items, through any chain."""
         token = CancelToken()
@@ -252,7 +253,7 @@ class TestOwnership:
 class TestCost:
     """R10: cost does not grow with the chain."""
 
-    @any_chain
+    @every_chain
     @pytest.mark.parametrize("repeats", [1, 5])
     async def test_tasks(self, chain: Chain, repeats: int) -> None:
         """R10: one source task, however long the chain; each keepalive has its timer beside it."""
