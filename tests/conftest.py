@@ -7,7 +7,6 @@ runs, or a sync test that wants to run something, takes the argument ``backend``
 
 from __future__ import annotations
 
-import gc
 from functools import partial
 from inspect import iscoroutinefunction, signature
 from typing import TYPE_CHECKING
@@ -38,12 +37,6 @@ MARKERS = [
 def pytest_configure(config: pytest.Config) -> None:
     for marker in MARKERS:
         config.addinivalue_line("markers", marker)
-
-
-def pytest_collection_finish() -> None:
-    # Each run ends with a full collection; this leaves it nothing but the test's own objects.
-    gc.collect()
-    gc.freeze()
 
 
 def pytest_pycollect_makeitem(collector: pytest.Collector, name: str, obj: object) -> None:

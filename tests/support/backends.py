@@ -78,6 +78,9 @@ class Backend:
                 return await check.run(fn, *args)
             raise AssertionError("the watchdog cancelled the test")
 
+        # The collections of this run look at its own objects only: what pytest keeps of each test
+        # would make every further test slower.
+        gc.freeze()
         try:
             result = anyio.run(main, **self.anyio_options())
         except BaseException as exc:
