@@ -2,8 +2,8 @@
 The one door to every check of the project.
 
 nox                               tests, lint, typing, docs
-nox -s tests                      the suite on every Python of this machine, with coverage
-nox -s tests-3.12 -- -x -k grace  some tests on one Python, without the coverage report
+nox -s tests                      the suite on every Python of this machine, on one with coverage
+nox -s tests-3.12 -- -x -k grace  some tests on one Python
 nox -s demo                       stream a real command; Ctrl-C stops it with grace
 """
 
@@ -57,23 +57,32 @@ def install(session: nox.Session, group: str, *, extra: str = "") -> None:
     session.install("--editable", f".{extra}", *dependencies)
 
 
-@nox.session(python=pythons())
+PYTHONS = pythons()
+
+
+@nox.session(python=PYTHONS)
 def tests(session: nox.Session) -> None:
-    """Run the suite; without arguments in parallel, and only a full branch coverage passes."""
+    """Run the suite in parallel; on the Python that runs nox, only a full branch coverage passes.
+
+    With arguments it is these tests, in one process.
+    """
     install(session, "test")
-    # One data file per Python, at an absolute path: tests start programs in other directories.
-    data_file = Path(session.virtualenv.location).resolve() / "coverage" / "data"
-    data_file.parent.mkdir(exist_ok=True)
     # Where no bytecode may be written, every worker compiles pytest's plugins anew at its start.
-    env = {"COVERAGE_FILE": str(data_file), "PYTHONDONTWRITEBYTECODE": None}
-    pytest = ("coverage", "run", "-m", "pytest")
-    session.run("coverage", "erase", env=env)
+    env: dict[str, str | None] = {"PYTHONDONTWRITEBYTECODE": None}
+    in_parallel = ("--numprocesses=auto", "--dist=worksteal")
     if session.posargs:
-        session.run(*pytest, *session.posargs, env=env)
-        return
-    session.run(*pytest, "--numprocesses=auto", "--dist=worksteal", env=env)
-    session.run("coverage", "combine", "--quiet", env=env)
-    session.run("coverage", "report", env=env)
+        session.run("pytest", *session.posargs, env=env)
+    elif session.python != PYTHONS[0]:
+        session.run("pytest", *in_parallel, env=env)
+    else:
+        # At an absolute path: tests start programs in other directories.
+        data_file = Path(session.virtualenv.location).resolve() / "coverage" / "data"
+        data_file.parent.mkdir(exist_ok=True)
+        env["COVERAGE_FILE"] = str(data_file)
+        session.run("coverage", "erase", env=env)
+        session.run("coverage", "run", "-m", "pytest", *in_parallel, env=env)
+        session.run("coverage", "combine", "--quiet", env=env)
+        session.run("coverage", "report", env=env)
 
 
 @nox.session

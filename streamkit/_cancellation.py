@@ -12,9 +12,9 @@ from contextlib import (
 from typing import Any, TypeAlias, TypeVar
 
 from ._arguments import seconds
-from ._source import AsyncSource
+from ._source import DEFAULT_GRACE, AsyncSource
 from ._stage import Control, Stage
-from ._stream import DEFAULT_GRACE, Stream, with_stage
+from ._stream import Stream, with_stage
 from ._token import CancelToken
 
 T = TypeVar("T")

@@ -185,10 +185,9 @@ class Handoff:
 
     def end(self, error: BaseException | None) -> None:
         """Say that nothing more comes, and with which error."""
-        if not self.closed:
-            self._ended = True
-            self._error = error
-            self.wake_consumer()
+        self._ended = True
+        self._error = error
+        self.wake_consumer()
 
     def _wake_source(self) -> None:
         if self._demand is not None:

@@ -11,9 +11,6 @@ The life of a source, and what moves it on::
      ▼                   ▼                 ▼
     closing ───────────────────────────────▶ closed: outcome, on_end, final items, end
 
-What decides the outcome, in this order: a signal that was delivered, a failure of a stage, the
-consumer that left, the end or the error of the source.
-
 The task never raises: what the source raises is kept, and handed to the consumer after the items
 that came before it.
 """
@@ -21,21 +18,20 @@ that came before it.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 import anyio
 
-from ._exceptions import (
-    StreamCancelled,
-    both,
-    cancelled_only,
-    first_leaf,
-    is_stream_cancelled,
-    without,
+from ._ending import (
+    Ending,
+    is_backend_cancellation,
+    is_no_failure,
+    judge,
+    only_backend_cancellation,
 )
+from ._exceptions import both, cancelled_only, first_leaf, without
 from ._handoff import Handoff
-from ._outcome import Outcome, OutcomeKind
+from ._outcome import Outcome
 from ._relay import Relay, make_relay, tag_of
 from ._scopes import Scopes, Signal
 from ._source import Source
@@ -57,28 +53,16 @@ class Pipeline(Protocol):
         ...
 
 
-@dataclass(slots=True)
-class _Ending:
-    """How a source ended: the part of the outcome that follows from it, and what to raise."""
-
-    kind: OutcomeKind
-    raises: BaseException | None = None
-    reason: object = None
-    error: BaseException | None = None
-    cleanup_error: BaseException | None = None
-
-
 class Pump:
     """
     Owns a source from its first step to the end of its closing.
 
     :param source: the source, which nobody else touches from now on
     :param pipeline: the stages
-    :param grace: seconds for clean-up where no signal says otherwise
 
     """
 
-    def __init__(self, source: Source[Any], pipeline: Pipeline, grace: float) -> None:
+    def __init__(self, source: Source[Any], pipeline: Pipeline) -> None:
         self.handoff: Handoff = Handoff()
         #: How the stream ended, written once, when the source has been closed.
         self.outcome: Outcome | None = None
@@ -89,7 +73,7 @@ class Pump:
         self.started_at: float = anyio.current_time()
         self._source = source
         self._pipeline = pipeline
-        self._scopes = Scopes(grace)
+        self._scopes = Scopes(source.grace)
         self._relay: Relay
         self._task_id: int | None = None
         self._state: Literal["new", "running", "idle", "closing"] = "new"
@@ -137,7 +121,7 @@ class Pump:
             stop = cancelled_only(exc)
             if stop is not None:
                 self.cancel(Signal(stop.reason, self._scopes.grace))
-            elif without(exc, _is_backend_cancellation) is None:
+            elif only_backend_cancellation(exc):
                 signal = self._scopes.signal_around(tag_of(first_leaf(exc)))
                 if signal is not None:
                     self.cancel(signal)
@@ -159,7 +143,7 @@ class Pump:
         """Return what failed and was raised nowhere yet: in the closing, or before it unseen."""
         error, self._cleanup_error, self._raises = self._cleanup_error, None, None
         unseen = self.handoff.take_error()
-        return both(unseen and without(unseen, _is_no_failure), error)
+        return both(unseen and without(unseen, is_no_failure), error)
 
     def take_raises(self) -> BaseException | None:
         """Return what the source's end raises in the consumer, which then receives it no more."""
@@ -264,76 +248,52 @@ class Pump:
             return None
         cancelled = anyio.get_cancelled_exc_class()
         self._scopes.pause()
+        self._relay.idle()
         try:
             try:
                 await self.handoff.demand()
             except cancelled as exc:
                 signal = self._scopes.signal_around(tag_of(exc))
-                if signal is None and not self._stopping:
-                    native = self._relay.native(exc)
-                    if native is not None:
-                        return native
-                self._relay.put_off()
+                native = self._relay.put_off(exc)
                 if signal is not None:
                     self.cancel(signal)
-                if signal is not None or self._stopping:
-                    return None
+                if native or signal or self._stopping:
+                    return native
             else:
                 return None
+            self._relay.idle()
             try:
                 # Entered on top of the source's scopes, and left before the source runs again.
                 with anyio.CancelScope(shield=True):
                     await self.handoff.demand()
             except cancelled as exc:
-                return self._relay.native(exc)
+                return self._relay.put_off(exc)
             return None
         finally:
             self._scopes.resume()
 
-    def _judge(self, raised: BaseException | None) -> _Ending:
-        """Decide how the source ended, by what was done to it and what it raised."""
+    def _judge(self, raised: BaseException | None) -> Ending:
         scopes = self._scopes
-        error = raised and without(raised, _is_backend_cancellation)
         signal = scopes.signal
-        if signal is not None and (
-            scopes.delivered or self._state == "new" or (raised is not None and error is None)
-        ):
-            error = self._failure or (error and without(error, is_stream_cancelled))
-            raises = error
-            if error is None and not self._exhausted:
-                raises = _plain(signal.reason, raised)
-            return _Ending(signal.kind, raises, signal.reason, error)
-        cleanup_error = error and without(error, is_stream_cancelled)
-        if self._failure is not None:
-            return _Ending(
-                "failed", self._failure, error=self._failure, cleanup_error=cleanup_error
-            )
-        if self._left:
-            return _Ending("closed", cleanup_error=cleanup_error)
-        if self._exhausted:
-            return _Ending("completed")
-        if error is None and anyio.get_current_task().has_pending_cancellation():
-            # A scope around the stream. The consumer is in it, too, and gets its own.
-            lost = anyio.ClosedResourceError("a cancel scope around the stream was cancelled")
-            return _Ending("closed", lost)
-        if error is None:
-            broken = anyio.BrokenResourceError(
-                "the source raised a cancellation that no cancel scope had asked for"
-            )
-            broken.__cause__ = raised
-            return _Ending("failed", broken, error=raised)
-        if (stop := cancelled_only(error)) is not None:
-            plain = error if type(error) is StreamCancelled else _plain(stop.reason, error)
-            return _Ending("cancelled", plain, stop.reason)
-        return _Ending("failed", error, error=error)
+        # One that fired, but came too late to be raised in the source, has changed nothing: unless
+        # it kept the source from starting, or was seen as the backend's own (trio's nurseries).
+        if not (scopes.delivered or self._state == "new" or only_backend_cancellation(raised)):
+            signal = None
+        return judge(
+            raised,
+            exhausted=self._exhausted,
+            signal=signal,
+            failure=self._failure,
+            left=self._left,
+        )
 
-    async def _close(self, ending: _Ending) -> None:
+    async def _close(self, ending: Ending) -> None:
         """Close the source, shielded and bounded."""
         self._scopes.begin_closing()
         try:
             await self._source.close()
         except BaseException as exc:
-            error = without(_from_source(exc), _is_backend_cancellation)
+            error = without(_from_source(exc), is_backend_cancellation)
             self._scopes.cut = self._scopes.cut or (error is not exc and self._scopes.expired)
             if error is not None:
                 ending.cleanup_error = error
@@ -341,7 +301,7 @@ class Pump:
         self._cleanup_error = ending.cleanup_error
         del ending
 
-    def _write_outcome(self, ending: _Ending) -> None:
+    def _write_outcome(self, ending: Ending) -> None:
         self.handoff.stop_beats()
         self.outcome = Outcome(
             kind=ending.kind,
@@ -356,7 +316,7 @@ class Pump:
             ended_at=anyio.current_time(),
         )
 
-    async def _hand_over_last(self, ending: _Ending) -> None:
+    async def _hand_over_last(self, ending: Ending) -> None:
         """Run what the stages do at the end, hand their last items over, and end the stream."""
         assert self.outcome is not None
         self._raises = raises = ending.raises
@@ -383,29 +343,10 @@ class Pump:
             failed = exc
         if self._left:
             failed = both(self._cleanup_error, failed)
-            self._cleanup_error = both(raises and without(raises, _is_no_failure), failed)
+            self._cleanup_error = both(raises and without(raises, is_no_failure), failed)
         else:
             self.handoff.end(both(raises, failed))
         del ending, raises, failed
-
-
-def _is_backend_cancellation(exc: BaseException) -> bool:
-    return isinstance(exc, anyio.get_cancelled_exc_class()) and not is_stream_cancelled(exc)
-
-
-def _is_no_failure(exc: BaseException) -> bool:
-    """Tell whether a consumer that leaves may go without knowing of this."""
-    cause = exc.__cause__
-    return isinstance(exc, StreamCancelled | anyio.ClosedResourceError) or (
-        isinstance(exc, anyio.BrokenResourceError)
-        and cause is not None
-        and _is_backend_cancellation(cause)
-    )
-
-
-def _plain(reason: object, raised: BaseException | None) -> StreamCancelled:
-    """Return what the consumer sees of a cancellation, with the traceback of the source."""
-    return StreamCancelled(reason).with_traceback(None if raised is None else raised.__traceback__)
 
 
 def _from_source(exc: BaseException) -> BaseException:

@@ -16,6 +16,7 @@ was cancelled does not mean that this exception is due to it.
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Generator
 from types import coroutine
 from typing import Any, TypeVar
@@ -45,7 +46,13 @@ def tag_of(exc: BaseException) -> str | None:
     return getattr(exc, "reason", None)
 
 
-class Relay:
+def _is_from_scope(exc: BaseException) -> bool:
+    # What anyio itself goes by, to tell its cancellations from those of Task.cancel().
+    message = exc.args[0] if exc.args else None
+    return isinstance(message, str) and message.startswith("Cancelled via cancel scope ")
+
+
+class Relay(ABC):
     """
     Drives the awaitables of one source, and delivers its typed cancellation.
 
@@ -61,21 +68,21 @@ class Relay:
         assert signal is not None
         return StreamCancelled(signal.reason)
 
-    def native(self, exc: BaseException) -> BaseException | None:
+    def put_off(self, exc: BaseException) -> BaseException | None:
         """
-        Return a fresh copy of a cancellation that is not due to a cancel scope, if it is none.
+        Take note that a cancellation reached the source task while it was not running the source.
 
-        A scope cancels again at the next await. What comes only once must not be lost.
+        A cancel scope asks again, at the next await. Clean-up that looks at ``Task.cancelling()``,
+        as asyncio's task group does, must not find a request that nobody has seen.
+
+        :return: what comes only once and must not be lost, to be raised in the source
+
         """
         return None
 
-    def put_off(self) -> None:
-        """
-        Take note that a cancellation reached the source task, but not the source.
-
-        The scope that asked for it asks again. Clean-up that looks at ``Task.cancelling()``, as
-        asyncio's task group does, must not find a request that nobody has seen.
-        """
+    def idle(self) -> None:
+        """Take note that the source task is about to wait for the consumer."""
+        return
 
     def arm(self) -> None:
         """Wake the source for its signal, at its present or next suspension point."""
@@ -90,9 +97,9 @@ class Relay:
         """Return what the source sees of an exception thrown by the event loop."""
         return exc
 
+    @abstractmethod
     def _sent(self, value: Any) -> Any:
         """Return what the source sees of a value sent by the event loop."""
-        return value
 
     @coroutine
     def drive(self, awaitable: Awaitable[T]) -> Generator[Any, Any, T]:
@@ -152,13 +159,16 @@ class _AsyncioRelay(Relay):
         assert signal is not None
         return _DeliveredCancelled(signal.reason)
 
-    def native(self, exc: BaseException) -> BaseException | None:
-        if anyio.get_current_task().has_pending_cancellation():
-            return None
-        return asyncio.CancelledError(*exc.args)
-
-    def put_off(self) -> None:
+    def put_off(self, exc: BaseException) -> BaseException | None:
+        requests = self._task.cancelling() - self._cancelling
+        if not _is_from_scope(exc):
+            return asyncio.CancelledError(*exc.args)
         self._task.uncancel()
+        # asyncio folds requests of the same tick into one exception.
+        return asyncio.CancelledError() if requests > 1 else None
+
+    def idle(self) -> None:
+        self._cancelling = self._task.cancelling()
 
     def arm(self) -> None:
         super().arm()

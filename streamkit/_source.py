@@ -21,8 +21,8 @@ from ._exceptions import without
 
 T = TypeVar("T")
 
-#: Seconds in which an iterator has to close that comes out of a context manager.
-_CLOSE_WITHIN = 5.0
+#: Seconds that a source has to clean up, where nothing else is said.
+DEFAULT_GRACE = 5.0
 
 #: What the combinators take: an async iterable, or an async context manager that yields one.
 AsyncSource: TypeAlias = AsyncIterable[T] | AbstractAsyncContextManager[AsyncIterable[T], Any]
@@ -42,12 +42,15 @@ class Source(Generic[T]):
         self._given: Any = source
         # What is both wants to be entered: aiostream's streamers, for one, insist on it.
         if hasattr(source, "__aenter__") and hasattr(source, "__aexit__"):
-            self._source: Any = _entered(cast("AbstractAsyncContextManager[Any]", source))
+            manager = cast("AbstractAsyncContextManager[AsyncIterable[T], Any]", source)
+            self._source: Any = self._entered(manager)
         elif isinstance(source, AsyncIterable):
             self._source = self._given
         else:
             raise TypeError(_advice(source))
         self.name: str = getattr(source, "__qualname__", type(source).__qualname__)
+        #: Seconds that it has to clean up.
+        self.grace: float = DEFAULT_GRACE
         self._iterator: Any = None
 
     @property
@@ -79,44 +82,43 @@ class Source(Generic[T]):
             if self._iterator is not self._source:
                 await _close(self._source)
 
-
-async def _entered(
-    manager: AbstractAsyncContextManager[AsyncIterable[T], Any],
-) -> AsyncGenerator[T, None]:
-    async with manager as entered:
-        if not hasattr(entered, "__aiter__"):
-            raise TypeError(_advice(entered))
-        iterator: Any = entered.__aiter__()
-        throw: BaseException | None = None
-        at_yield = False
-        try:
-            while True:
-                at_yield = False
-                step = iterator.__anext__() if throw is None else iterator.athrow(throw)
-                try:
-                    item = await step
-                except StopAsyncIteration:
-                    return
-                at_yield = True
-                try:
-                    throw = None
-                    yield item
-                except GeneratorExit:
-                    raise
-                except BaseException as thrown:
-                    # Raised here at a yield, but meant for what the manager has yielded.
-                    if not hasattr(iterator, "athrow"):
+    async def _entered(
+        self, manager: AbstractAsyncContextManager[AsyncIterable[T], Any]
+    ) -> AsyncGenerator[T, None]:
+        async with manager as entered:
+            if not hasattr(entered, "__aiter__"):
+                raise TypeError(_advice(entered))
+            iterator: Any = entered.__aiter__()
+            throw: BaseException | None = None
+            at_yield = False
+            try:
+                while True:
+                    at_yield = False
+                    step = iterator.__anext__() if throw is None else iterator.athrow(throw)
+                    try:
+                        item = await step
+                    except StopAsyncIteration:
+                        return
+                    at_yield = True
+                    try:
+                        throw = None
+                        yield item
+                    except GeneratorExit:
                         raise
-                    throw = thrown
-        finally:
-            throw = None
-            if at_yield:
-                # It may hold scopes, which must not be left under one of ours.
-                await _close(iterator)
-            else:
-                # It may have been cancelled where it was blocked, as we are then.
-                with anyio.move_on_after(_CLOSE_WITHIN, shield=True):
+                    except BaseException as thrown:
+                        # Raised here at a yield, but meant for what the manager has yielded.
+                        if not hasattr(iterator, "athrow"):
+                            raise
+                        throw = thrown
+            finally:
+                throw = None
+                if at_yield:
+                    # It may hold scopes, which must not be left under one of ours.
                     await _close(iterator)
+                else:
+                    # It may have been cancelled where it was blocked, as we are then.
+                    with anyio.move_on_after(self.grace, shield=True):
+                        await _close(iterator)
 
 
 async def _close(source: Any) -> None:

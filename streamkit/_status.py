@@ -55,10 +55,7 @@ class StatusStream(Stream[T_co]):
         super().__init__(source, status)
         self._status = status
         # Only the innermost status sees the Head that the source yields.
-        for stage in self._stages:
-            if isinstance(stage, _Status):
-                status.innermost = stage
-                break
+        status.innermost = next(stage for stage in self._stages if isinstance(stage, _Status))
 
     def head(self) -> Coroutine[Any, Any, Head]:
         """

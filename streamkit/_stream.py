@@ -21,9 +21,6 @@ T = TypeVar("T")
 U = TypeVar("U")
 T_co = TypeVar("T_co", covariant=True)
 
-#: Seconds that a source has to clean up, where nothing else is said.
-DEFAULT_GRACE = 5.0
-
 
 class Stream(AsyncIterator[T_co], Generic[T_co]):
     """
@@ -54,7 +51,6 @@ class Stream(AsyncIterator[T_co], Generic[T_co]):
         self._entered_by: int
         self._lifespans: AsyncExitStack
         self._helpers: list[anyio.CancelScope] = []
-        self._grace = DEFAULT_GRACE
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {self._source.name}, {self._state}>"
@@ -76,8 +72,9 @@ class Stream(AsyncIterator[T_co], Generic[T_co]):
         self._check_unused()
         self._state = "open"
         for stage in self._stages:
-            self._grace = self._grace if stage.grace is None else stage.grace
-        pump = Pump(self._source, Stages(self._stages), self._grace)
+            if stage.grace is not None:
+                self._source.grace = stage.grace
+        pump = Pump(self._source, Stages(self._stages))
         controls = [
             Control(pump, self._stages[number:]) for number in range(1, len(self._stages) + 1)
         ]
@@ -228,7 +225,7 @@ class Stream(AsyncIterator[T_co], Generic[T_co]):
         self._owner = owner
 
     async def _close_unstarted(self) -> None:
-        with anyio.move_on_after(self._grace, shield=True):
+        with anyio.move_on_after(self._source.grace, shield=True):
             await self._source.close()
 
 

@@ -5,7 +5,12 @@ from __future__ import annotations
 import asyncio
 import gc
 import weakref
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import (
+    AbstractAsyncContextManager,
+    asynccontextmanager,
+    contextmanager,
+    suppress,
+)
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -17,7 +22,7 @@ from streamkit import CancelToken, StreamCancelled, with_cancellation
 from support import Log, PlainSource, aiter_of, wait_all_blocked
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator
+    from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 
 chain_with_token = pytest.mark.parametrize(
     "chain",
@@ -399,6 +404,73 @@ class TestTokenAndTimeout:
         assert log == [(0, 1), (1, "source: told to stop"), (1, "closed")]
         assert stream.outcome is not None
         assert (stream.outcome.kind, stream.outcome.reason) == ("cancelled", "stop")
+
+
+class TestManagers:
+    """Signals that are context managers: a poller, or an entry in a registry."""
+
+    @asynccontextmanager
+    async def poller(self, error: Exception | None = None) -> AsyncIterator[CancelToken]:
+        """Yield a token, with a task beside it, which may fail."""
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self.poll, error)
+            yield CancelToken()
+            tasks.cancel_scope.cancel()
+
+    async def poll(self, error: Exception | None) -> None:
+        await anyio.sleep_forever() if error is None else await anyio.sleep(1)
+        assert error is not None
+        raise error
+
+    async def test_holds_a_task_group(self) -> None:
+        """E1: the body raises while a signal holds a task group: that object, in no group."""
+        error = ValueError("body")
+        with pytest.raises(ValueError, match="body") as caught:
+            async with with_cancellation(aiter_of(1), self.poller()) as stream:
+                assert await anext(stream) == 1
+                raise error
+        assert caught.value is error
+
+    async def test_fails(self) -> None:
+        """E1: a task of the signal fails: the source is closed, and its error leaves the block."""
+        error, log = LookupError("poller"), Log()
+        with pytest.raises(ExceptionGroup) as caught:
+            async with with_cancellation(blocked(log), self.poller(error)) as stream:
+                async for _ in stream:
+                    pass
+        assert caught.value.exceptions == (error,)
+        assert log.events == ["source: cancelled", "closed"]
+
+    async def test_fails_with_the_body(self) -> None:
+        """E3: a task of the signal and the body fail: both are raised."""
+        poller, body = LookupError("poller"), ValueError("body")
+        with pytest.raises(ExceptionGroup) as caught:
+            async with with_cancellation(aiter_of(1), self.poller(poller)):
+                try:
+                    await anyio.sleep_forever()
+                finally:
+                    raise body
+        assert set(caught.value.exceptions) == {poller, body}
+
+    @pytest.mark.parametrize("failing", ["body", "source"])
+    async def test_suppresses(self, failing: str) -> None:
+        """E1: a signal that suppresses an error does so, as it would without a stream."""
+        error, token = LookupError(failing), CancelToken()
+
+        @contextmanager
+        def suppressing() -> Iterator[CancelToken]:
+            with suppress(LookupError):
+                yield token
+
+        async def source() -> AsyncGenerator[int, None]:
+            yield 1
+            raise error
+
+        async with with_cancellation(source(), suppressing()) as stream:
+            assert await anext(stream) == 1
+            if failing == "source":
+                await anext(stream)
+            raise error
 
 
 class TestTokens:

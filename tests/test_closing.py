@@ -905,6 +905,24 @@ async def test_aclose_in_the_closing_itself(where: str) -> None:
     assert log == ["source", "on_end"]
 
 
+@each_combinator
+async def test_source_handles_its_closing(chain: Chain) -> None:
+    """G2: a generator that catches GeneratorExit and returns has closed like any other."""
+    log: list[str] = []
+
+    async def source() -> AsyncGenerator[int, None]:
+        try:
+            yield 1
+        except GeneratorExit:
+            log.append("closed")
+
+    async with wrap(source(), chain) as stream:
+        assert await anext(stream) == 1
+    assert log == ["closed"]
+    assert kind_of(stream) == "closed"
+    assert stream.outcome.cleanup_error is None
+
+
 # G16, G17: scopes and task groups that the source holds across a yield
 
 

@@ -12,6 +12,7 @@ import pytest
 
 from chains import CHAINS, Chain, any_chain, wrap
 from streamkit import CancelToken, StreamCancelled
+from streamkit._handoff import Handoff
 from support import Probe, aiter_of, wait_all_blocked
 
 if TYPE_CHECKING:
@@ -55,6 +56,16 @@ class TestDemand:
             assert await anext(stream) == 0
             await anyio.sleep(100)
             assert probe.produced == [0]
+
+    async def test_item_that_is_there(self) -> None:
+        """B4: to wait for an item that is there already asks the source for no further one."""
+        handoff = Handoff()
+        handoff.put("a")
+        await handoff.wait_for_item(lambda: False)
+        with anyio.move_on_after(1) as scope:
+            await handoff.demand()
+        assert scope.cancelled_caught
+        assert await handoff.receive() == "a"
 
 
 class TestCancelledConsumer:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -13,6 +14,8 @@ import pytest
 
 from observing import blocked, call_later, consume, kind
 from streamkit import CancelToken, StreamCancelled, with_cancellation
+from streamkit._relay import make_relay
+from streamkit._scopes import Scopes
 from support import Log, wait_all_blocked
 
 if TYPE_CHECKING:
@@ -122,6 +125,65 @@ class TestAwaitables:
         await consume(with_cancellation(Asked(make), token), log, token)
         assert log == [(0, 1), (1, "consumer: stop")]
         assert futures[1].cancelled()
+
+    @pytest.mark.asyncio_only
+    async def test_future_that_fails(self) -> None:
+        """E1: asyncio throws the error of a future: it goes on into the source as it is."""
+        error, log = LookupError("future"), Log()
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        asyncio.get_running_loop().call_later(1, future.set_exception, error)
+
+        async def source() -> AsyncGenerator[object, None]:
+            try:
+                await future
+            except LookupError as exc:
+                yield exc
+
+        await consume(with_cancellation(source()), log)
+        assert log == [(1, error), (1, "end")]
+
+    @pytest.mark.parametrize("closable", [True, False])
+    async def test_dropped_by_the_loop(self, closable: bool) -> None:
+        """Z1: an event loop that drops its task closes what that awaits, where it can be closed."""
+        log = Log()
+
+        async def awaited() -> object:
+            try:
+                return await anyio.sleep_forever()
+            finally:
+                log("closed")
+
+        class WithoutClose:
+            def __init__(self) -> None:
+                self.steps = awaited()
+
+            def send(self, value: None) -> object:
+                return self.steps.send(value)
+
+        given = awaited() if closable else WithoutClose()
+        driven: Any = make_relay(Scopes(5)).drive(given)  # type: ignore[arg-type]
+        driven.send(None)
+        driven.close()
+        assert log.events == (["closed"] if closable else [])
+        if isinstance(given, WithoutClose):
+            given.steps.close()
+
+    @pytest.mark.trio_only
+    async def test_of_a_foreign_loop(self) -> None:
+        """E1: a source awaits what trio does not know: its TypeError arrives bare."""
+
+        class Foreign:
+            def __await__(self) -> Generator[Any, Any, None]:
+                yield "something for another event loop"
+
+        async def source() -> AsyncGenerator[int, None]:
+            yield 1
+            await Foreign()
+
+        async with with_cancellation(source()) as stream:
+            assert await anext(stream) == 1
+            with pytest.raises(TypeError, match="something for another event loop"):
+                await anext(stream)
 
 
 class TestException:
@@ -325,6 +387,39 @@ class TestOwnScopes:
                 token.cancel("stop")
                 task.cancel()
         assert log.events == ["cancelled", "told to stop", "last", "end"]
+
+    @pytest.mark.asyncio_only
+    @pytest.mark.parametrize("scope_at", [1, 2, 3])
+    @pytest.mark.parametrize("outer", ["scope", "timeout"])
+    async def test_native_cancel_and_a_scope_at_a_yield(self, outer: str, scope_at: float) -> None:
+        """B4: a scope and asyncio.timeout() across a yield both expire there: neither is lost."""
+        log = Log()
+        task: asyncio.Task[Any] | None = None
+
+        async def source() -> AsyncGenerator[object, None]:
+            nonlocal task
+            task = asyncio.current_task()
+            scope = anyio.CancelScope(deadline=anyio.current_time() + scope_at)
+            try:
+                async with AsyncExitStack() as stack:
+                    if outer == "scope":
+                        stack.enter_context(scope)
+                    await stack.enter_async_context(asyncio.timeout(2))
+                    if outer == "timeout":
+                        stack.enter_context(scope)
+                    yield "first"
+                    await anyio.sleep(60)
+            except TimeoutError:
+                log("TimeoutError")
+            await anyio.sleep(1)
+            assert task is not None
+            yield scope.cancel_called, task.cancelling()
+
+        async with with_cancellation(source()) as stream:
+            async for item in stream:
+                log(item)
+                await anyio.sleep(5)
+        assert log == [(0, "first"), (2, "TimeoutError"), (5, (scope_at < 3, 0))]
 
 
 @dataclass

@@ -11,8 +11,15 @@ import anyio.lowlevel
 import pytest
 
 from chains import ALONE, ORDERS, Chain, wrap
-from streamkit import CancelToken, Stream, StreamCancelled, with_keepalive, with_status
-from support import Log, wait_all_blocked
+from streamkit import (
+    CancelToken,
+    Stream,
+    StreamCancelled,
+    with_cancellation,
+    with_keepalive,
+    with_status,
+)
+from support import START, Log, wait_all_blocked
 
 ALL = ORDERS[0]
 
@@ -527,6 +534,25 @@ async def test_manager_raises(where: str) -> None:
     assert items == ([] if where == "enter" else [1])
     assert record.events == ([] if where == "enter" else [1, "closed"])
     assert stream.outcome.kind == "failed"
+
+
+async def test_manager_of_an_iterator_that_is_slow_to_close() -> None:
+    """G10: the iterator of a manager has the grace of the stream to close, and no more."""
+    record = Record()
+
+    class Slow(Closable):
+        async def aclose(self) -> None:
+            record("closing")
+            await anyio.sleep(100)
+
+    stream = with_cancellation(manager(record, Slow(record, 1, block=True)), grace=2)
+    with anyio.move_on_after(1):
+        async with stream:
+            async for _ in stream:
+                pass
+    assert anyio.current_time() == START + 3
+    assert record[:3] == [(0, "entered"), (0, 1), (1, "closing")]
+    assert record[-1] == (3, "left")
 
 
 async def test_manager_swallows_the_cancellation() -> None:

@@ -12,6 +12,7 @@ import pytest
 from streamkit import (
     SKIP,
     Control,
+    Metadata,
     Outcome,
     Skip,
     Stage,
@@ -210,6 +211,20 @@ class TestBeats:
         inner = with_keepalive(aiter_of("a"), 10, "beat", initial=True)
         async with with_stage(inner, Noted("+", log)) as stream:
             assert [item async for item in stream] == ["beat+", "a+", "last+"]
+
+    async def test_skipped(self) -> None:
+        """K1: a beat that a stage skips goes no further: not to the next stage, nor the consumer"""
+        log: list[str] = []
+
+        class Deaf(Stage[Any, Any]):
+            def on_beat(self, beat: Any) -> Skip:
+                return SKIP
+
+        inner = with_keepalive(Probe("a", every=15).source(), 10, "beat", initial=True)
+        async with with_stage(with_stage(inner, Deaf()), Noted("+", log)) as stream:
+            assert [item async for item in stream] == ["a+", "last+"]
+        assert not [entry for entry in log if "beat" in entry]
+        assert outcome_of(stream).beats == 0
 
     async def test_on_beat_raises(self) -> None:
         """K11: what on_beat raises ends the stream with that error."""
@@ -443,6 +458,48 @@ class TestRun:
             with pytest.raises(LookupError, match="first"):
                 await anext(stream)
         assert str(outcome_of(stream).error) == "first"
+
+
+class Polite(Stage[Any, Any]):
+    """Overrides every hook, and calls that of the base class: what a mixin would do."""
+
+    @asynccontextmanager
+    async def lifespan(self, control: Control) -> AsyncGenerator[None, None]:
+        async with super().lifespan(control):
+            yield
+
+    async def run(self, control: Control) -> None:
+        await super().run(control)
+
+    def on_item(self, item: Any) -> Any:
+        return super().on_item(item)
+
+    def on_metadata(self, item: Metadata) -> bool:
+        return super().on_metadata(item)
+
+    def on_beat(self, beat: Any) -> Any:
+        return super().on_beat(beat)
+
+    async def on_end(self, outcome: Outcome) -> None:
+        await super().on_end(outcome)
+
+    def final(self, outcome: Outcome) -> Iterable[Any] | None:
+        return super().final(outcome)
+
+
+class Unknown(Metadata):
+    """Metadata that no stage of the library takes."""
+
+
+class TestBase:
+    async def test_hooks_do_nothing(self) -> None:
+        """S1: the hooks of the base class change nothing, and no metadata is lost."""
+        metadata = Unknown()
+        source = Probe("a", metadata, every=15).source()
+        stream = with_status(with_stage(with_keepalive(source, 10, "beat"), Polite()))
+        async with stream:
+            assert [item async for item in stream] == ["beat", "a", "beat", metadata]
+        assert outcome_of(stream).kind == "completed"
 
 
 class TestEnd:

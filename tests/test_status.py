@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import math
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass, field
@@ -720,6 +721,13 @@ class TestOrderOfTheEnd:
             for _ in range(taken):
                 await anext(stream)
         assert outcome_of(stream).kind == ("closed" if taken == 1 else "completed")
+
+    async def test_endless_last_items(self) -> None:
+        """S8: final returns an endless iterator: it is asked no further than the consumer."""
+        numbers = itertools.count()
+        async with with_status(aiter_of("a"), final=lambda outcome: numbers) as stream:
+            assert [await anext(stream) for _ in range(4)] == ["a", 0, 1, 2]
+        assert next(numbers) <= 5
 
 
 class TestFinal:
