@@ -29,6 +29,8 @@ import sys
 import anyio
 from streamkit import CancelToken, with_cancellation, with_keepalive, with_status
 
+# A shell that starts the tests in the background has them ignore it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 backend = sys.argv[1]
 name, _, variant = backend.partition("+")
 kept = []
