@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import threading
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -22,7 +24,7 @@ class Loop:
 
         If the loop is closed by now, nothing is left to call.
         """
-        if self._is_current():
+        if self._is_current() and not _in_signal_handler():
             function()
             return
         native: Any = self._token.native_token
@@ -38,3 +40,30 @@ class Loop:
             return current_token() == self._token
         except RuntimeError:
             return False
+
+
+def _in_signal_handler() -> bool:
+    """
+    Tell whether a signal handler calls, which has interrupted the task at any instruction.
+
+    The task may be inside an ``Event.set()`` of the backend, which must not be entered again. What
+    gives a handler away is that it is passed the very frame that it will return to.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return False
+    here = inspect.currentframe()
+    frame = here and here.f_back
+    del here
+    while frame is not None:
+        interrupted = frame.f_back
+        # The arguments are (number, frame). To look into the frame of a coroutine would keep its
+        # variables alive for as long as that runs, and no handler is one.
+        if interrupted is not None and not frame.f_code.co_flags & _COROUTINE:
+            for value in frame.f_locals.values():
+                if value is interrupted or (type(value) is tuple and value[1:] == (interrupted,)):
+                    return True
+        frame = interrupted
+    return False
+
+
+_COROUTINE = inspect.CO_COROUTINE | inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR

@@ -244,7 +244,7 @@ class Pump:
         :return: a native cancellation of asyncio, which comes only once, to be raised in the source
 
         """
-        if self._stopping or (self._scopes.signal is not None and not self._scopes.delivered):
+        if self._stopping or self._scopes.has_pending_signal:
             return None
         cancelled = anyio.get_cancelled_exc_class()
         self._scopes.pause()
@@ -257,7 +257,7 @@ class Pump:
                 native = self._relay.put_off(exc)
                 if signal is not None:
                     self.cancel(signal)
-                if native or signal or self._stopping:
+                if native or self._stopping or self._scopes.has_pending_signal:  # type: ignore[redundant-expr]
                     return native
             else:
                 return None

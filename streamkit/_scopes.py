@@ -106,6 +106,11 @@ class Scopes:
         # Not cancelled_caught: on asyncio an outer scope may be the one that catches.
         return self._grace_scope.cancel_called
 
+    @property
+    def has_pending_signal(self) -> bool:
+        """Whether there is a signal that the source has not been told of."""
+        return self.signal is not None and not self.delivered
+
     def close(self) -> None:
         """Cancel a blocked source, as a consumer that leaves does."""
         self._close_scope.cancel(self._close_tag)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from functools import partial
+from weakref import WeakSet
 
 import anyio
 from anyio.lowlevel import checkpoint
@@ -37,8 +39,9 @@ class CancelToken:
     A request to stop, with a reason. It may be made before, while or after anybody listens.
 
     A token fires once, and the first reason stays. It belongs to no event loop: it may be created
-    and fired anywhere, and each listener is told in the loop in which it began to listen. The idea
-    is that of the cancellation tokens of .NET, and of Go's ``context.Cause``.
+    and fired anywhere, and each listener is told in the loop in which it began to listen. Tokens
+    form trees: :meth:`child`, :meth:`any`. The idea is that of the cancellation tokens of .NET, and
+    of Go's ``context.Cause``.
     """
 
     def __init__(self) -> None:
@@ -47,6 +50,10 @@ class CancelToken:
         self._cancelled = False
         self._reason: object = None
         self._listeners: dict[CancelHandle, _Listener] = {}
+        # A token holds its parents, so that a link is not lost with a node in the middle. Parents
+        # do not hold it: one that lives as long as the program would hold every child it ever had.
+        self._parents: tuple[CancelToken, ...] = ()
+        self._children: WeakSet[CancelToken] | None = None
 
     def __repr__(self) -> str:
         state = f"cancelled, reason={self._reason!r}" if self._cancelled else "not cancelled"
@@ -81,9 +88,61 @@ class CancelToken:
             self._cancelled = True
             listeners = list(self._listeners.values())
             self._listeners.clear()
+            children = list(self._children or ())
+            self._children = None
         for listener in listeners:
             listener.notify(reason)
+        for child in children:
+            child.cancel(reason)
         return True
+
+    def child(self) -> CancelToken:
+        """
+        Return a token that fires when this one does, with the same reason, and may fire before.
+
+        A child of a token that has fired is born cancelled. It lives as long as somebody holds it,
+        or a handle of it, or listens with a stream, a :meth:`scope` or :meth:`wait`: nothing has
+        to be closed.
+        """
+        return CancelToken.any(self)
+
+    @staticmethod
+    def any(*tokens: CancelToken) -> CancelToken:
+        """
+        Return a token that fires when the first of several tokens does, with the same reason.
+
+        It may also be fired itself, which does not touch the others. It lives as a :meth:`child`.
+
+        :raises TypeError: if one of them is no token
+
+        """
+        for token in tokens:
+            if not isinstance(token, CancelToken):
+                raise TypeError(
+                    f"expected a CancelToken, got {type(token).__qualname__}: write "
+                    "CancelToken.any(token, other)"
+                )
+        fires_with = CancelToken()
+        fires_with._parents = tokens
+        for token in tokens:
+            token._adopt(fires_with)
+        return fires_with
+
+    @contextmanager
+    def scope(self) -> Generator[anyio.CancelScope, None, None]:
+        """
+        Enter a cancel scope that is cancelled when the token fires: for code that is no stream.
+
+        The code in it sees the backend's own cancellation. When the block ends, ``scope.\
+cancelled_caught`` tells whether it was cut short, and :attr:`reason` why. A token may have any
+        number of scopes, in any number of event loops.
+        """
+        with anyio.CancelScope() as scope:
+            handle = self.on_cancel(lambda _: scope.cancel("a CancelToken was fired"))
+            try:
+                yield scope
+            finally:
+                handle.close()
 
     async def wait(self) -> object:
         """
@@ -131,6 +190,15 @@ class CancelToken:
                 return handle
         listener.notify(self._reason)
         return handle
+
+    def _adopt(self, child: CancelToken) -> None:
+        with self._lock:
+            if not self._cancelled:
+                if self._children is None:
+                    self._children = WeakSet()
+                self._children.add(child)
+                return
+        child.cancel(self._reason)
 
     def _remove(self, handle: CancelHandle) -> bool:
         with self._lock:

@@ -5,8 +5,12 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import random
+import signal
 import threading
 import weakref
+from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -14,10 +18,13 @@ import anyio.lowlevel
 import anyio.to_thread
 import pytest
 
-from streamkit import CancelToken, StreamCancelled, with_cancellation
+from observing import blocked, call_later, consume, kind
+from streamkit import CancelToken, StreamCancelled, with_cancellation, with_keepalive
 from support import START, Log, Probe, wait_all_blocked
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Callable, Iterator
+
     from support import Backend
 
 
@@ -256,6 +263,301 @@ class TestCallbacks:
         asyncio.get_running_loop().call_soon(token.cancel, "stop")
         await wait_all_blocked()
         assert told == ["stop"]
+
+
+class TestTree:
+    def test_descendants(self) -> None:
+        """C15: one node of a tree is cancelled: exactly its descendants are, with its reason."""
+        root = CancelToken()
+        left, right = root.child(), root.child()
+        under_left = [left.child(), left.child()]
+        under_right = right.child()
+        deepest = under_left[0].child()
+        assert left.cancel("stop") is True
+        told = [left, *under_left, deepest]
+        assert [(token.cancelled, token.reason) for token in told] == [(True, "stop")] * 4
+        assert not any(token.cancelled for token in (root, right, under_right))
+
+    def test_first_reason(self) -> None:
+        """C14: a child that fired before keeps its reason, and its parent does not change that."""
+        root = CancelToken()
+        child = root.child()
+        assert child.cancel("child") is True
+        assert not root.cancelled
+        assert root.cancel("root") is True
+        assert (root.reason, child.reason) == ("root", "child")
+        assert child.cancel("late") is False
+
+    def test_born_cancelled(self) -> None:
+        """C13: a child of a token that has fired is born cancelled, with the same reason."""
+        root = CancelToken()
+        root.cancel("stop")
+        assert (root.child().cancelled, root.child().child().reason) == (True, "stop")
+
+    def test_node_in_the_middle_is_dropped(self) -> None:
+        """C16: nobody holds the node in the middle: the grandchild is told all the same."""
+        root = CancelToken()
+        grandchild = root.child().child()
+        gc.collect()
+        root.cancel("stop")
+        assert grandchild.reason == "stop"
+
+    def test_children_do_not_leak(self) -> None:
+        """C16: of 10^5 short-lived children of one parent nothing is left, without a collection."""
+        root = CancelToken()
+        gc.collect()
+        gc.disable()
+        try:
+            before = len(gc.get_objects())
+            for _ in range(100_000):
+                root.child().child()
+            assert len(gc.get_objects()) - before < 100
+        finally:
+            gc.enable()
+
+    async def test_of_a_stream(self) -> None:
+        """C16: a stream that nobody else gives its token to: held by the stream, and let go of."""
+        root, log = CancelToken(), Log()
+        child = weakref.ref(token := root.child())
+        stream = with_cancellation(blocked(log), token)
+        del token
+        gc.collect()
+        await consume(stream, log, root)
+        assert log.events == ["source: told to stop", "closed", "consumer: stop"]
+        del stream
+        gc.collect()
+        assert child() is None
+
+    def test_dropped_in_another_thread(self) -> None:
+        """H9: the last reference to a child goes in another thread while the parent fires."""
+        for _ in range(50):
+            root = CancelToken()
+            children = [root.child() for _ in range(100)]
+            last = root.child()
+            thread = threading.Thread(target=children.clear)
+            thread.start()
+            root.cancel("stop")
+            thread.join()
+            assert last.reason == "stop"
+
+    def test_made_in_other_threads(self) -> None:
+        """H7: threads make children while the parent fires: none of them is missed."""
+        root = CancelToken()
+        children: list[CancelToken] = []
+        start = threading.Barrier(9)
+
+        def make() -> None:
+            start.wait()
+            children.extend(root.child() for _ in range(2000))
+
+        threads = [threading.Thread(target=make) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        start.wait()
+        root.cancel("stop")
+        for thread in threads:
+            thread.join()
+        assert len(children) == 16_000
+        assert {child.reason for child in children} == {"stop"}
+
+
+class TestAny:
+    @pytest.mark.parametrize("first", [0, 1, 2])
+    def test_first_wins(self, first: int) -> None:
+        """C29: it fires with the first of them, and keeps that reason; the others are untouched."""
+        tokens = [CancelToken() for _ in range(3)]
+        either = CancelToken.any(*tokens)
+        tokens[first].cancel(first)
+        assert [token.cancelled for token in tokens].count(True) == 1
+        for token in tokens:
+            token.cancel("late")
+        assert either.reason == first
+
+    def test_fired_itself(self) -> None:
+        """C15: it may be fired like any token, which does not go up."""
+        token = CancelToken()
+        either = CancelToken.any(token, CancelToken())
+        assert either.cancel("stop") is True
+        assert not token.cancelled
+
+    def test_of_fired_ones(self) -> None:
+        """C13: the first given that has fired is the reason; of none, it never fires by itself."""
+        tokens = [CancelToken() for _ in range(3)]
+        tokens[2].cancel(2)
+        tokens[1].cancel(1)
+        assert CancelToken.any(*tokens).reason == 1
+        assert not CancelToken.any().cancelled
+
+    def test_of_something_else(self) -> None:
+        """C15: what is no token is a clear error."""
+        with pytest.raises(TypeError, match=r"got Event: write CancelToken\.any\(token, other\)"):
+            CancelToken.any(CancelToken(), threading.Event())  # type: ignore[arg-type]
+
+
+class TestScope:
+    async def test_fires(self) -> None:
+        """C15: code that is no stream: cancelled when the token fires, and only in the block."""
+        token, log = CancelToken(), Log()
+        log.start()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(call_later, 1, token.cancel, "stop")
+            with token.scope() as scope:
+                try:
+                    await anyio.sleep(10)
+                except BaseException as exc:
+                    log(kind(exc))
+                    raise
+            log(scope.cancelled_caught)
+            await anyio.sleep(1)
+        assert log == [(1, "cancelled"), (1, True)]
+        assert token.reason == "stop"
+
+    async def test_does_not_fire(self) -> None:
+        """C15: the token does not fire, or fires after the block: nothing happens."""
+        token = CancelToken()
+        with token.scope() as scope:
+            await anyio.sleep(1)
+        token.cancel()
+        await anyio.sleep(1)
+        assert not scope.cancel_called
+
+    async def test_fired_before(self) -> None:
+        """C13: the token has fired: the first await in the block is cancelled."""
+        token = CancelToken()
+        token.cancel("stop")
+        with token.scope() as scope:
+            await anyio.sleep(1)
+            raise AssertionError("must not go on")
+        assert scope.cancelled_caught
+
+    async def test_many(self) -> None:
+        """H5: many scopes of one token, in one task and in several, and a shield in one of them."""
+        token, log = CancelToken(), Log()
+        log.start()
+
+        async def work(name: str) -> None:
+            with token.scope(), token.scope():
+                if name == "shielded":
+                    with anyio.CancelScope(shield=True):
+                        await anyio.sleep(5)
+                await anyio.sleep(10)
+            log(name)
+
+        async with anyio.create_task_group() as tasks:
+            for name in "first", "shielded":
+                tasks.start_soon(work, name)
+            tasks.start_soon(call_later, 1, token.cancel, "stop")
+        assert log == [(1, "first"), (5, "shielded")]
+
+    async def test_raises(self) -> None:
+        """E1: an error leaves the block bare, and nothing stays on the token."""
+        token, error = CancelToken(), LookupError("body")
+        with pytest.raises(LookupError) as caught:
+            with token.scope():
+                raise error
+        assert caught.value is error
+        assert not token._listeners
+
+    async def test_in_a_source(self) -> None:
+        """C15: a source may use the scope of another token inside, which ends no stream."""
+        token, inner, log = CancelToken(), CancelToken(), Log()
+
+        async def source() -> AsyncGenerator[object, None]:
+            with inner.scope():
+                await anyio.sleep_forever()
+            yield "gave up"
+            await anyio.sleep_forever()
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(call_later, 1, inner.cancel)
+            tasks.start_soon(call_later, 2, token.cancel, "stop")
+            await consume(with_cancellation(source(), token), log)
+        assert log == [(1, "gave up"), (2, "consumer: stop")]
+
+    @pytest.mark.real_time
+    async def test_from_a_thread(self) -> None:
+        """H8: fired in a thread under a deadline: the block ends, and the deadline still works."""
+        token = CancelToken()
+        with anyio.move_on_after(0.2) as outer:
+            with token.scope() as scope:
+                thread = threading.Timer(0.01, token.cancel)
+                thread.start()
+                await anyio.sleep(10)
+            thread.join()
+            assert scope.cancelled_caught
+            assert not outer.cancel_called
+            await anyio.sleep(10)
+        assert outer.cancelled_caught
+
+
+class TestSignalHandler:
+    """Signal handlers of Python's own, which run between any two instructions."""
+
+    @pytest.mark.real_time
+    async def test_at_any_instruction(self) -> None:
+        """H3: fired by a signal handler in the middle of busy code: always delivered, no deadlock.
+
+        Called at once, it would now and then enter the backend's own code a second time.
+        """
+
+        async def busy(log: list[object]) -> AsyncGenerator[int, None]:
+            try:
+                while True:
+                    yield 1
+                    await anyio.lowlevel.checkpoint()
+            except StreamCancelled as stop:
+                log.append(stop.reason)
+                raise
+
+        for _ in range(200):
+            token = CancelToken()
+            log: list[object] = []
+            stream = with_keepalive(with_cancellation(busy(log), token), 10, "beat")
+            with alarm(random.uniform(0.0005, 0.002), partial(token.cancel, "alarm")):
+                with anyio.fail_after(10):
+                    async with stream:
+                        with pytest.raises(StreamCancelled, match="alarm"):
+                            async for _ in stream:
+                                pass
+            assert stream.outcome is not None
+            assert stream.outcome.kind == "cancelled"
+            assert log == ["alarm"] or stream.outcome.items == 0
+
+    @pytest.mark.real_time
+    async def test_in_the_midst_of_the_token(self) -> None:
+        """H3: the handler fires the very token that the task is using: no deadlock."""
+        for _ in range(100):
+            token = CancelToken()
+            with alarm(random.uniform(0.0002, 0.001), token.cancel):
+                with anyio.fail_after(10):
+                    while not token.cancelled:
+                        token.on_cancel(lambda _: None).close()
+                        token.child()
+            with anyio.fail_after(10):
+                await token.wait()
+
+    @pytest.mark.real_time
+    async def test_while_the_loop_waits(self) -> None:
+        """H3: fired while the event loop waits for something to happen: it wakes up."""
+        token = CancelToken()
+        probe = Probe(1, block=True)
+        with alarm(0.02, partial(token.cancel, "alarm")), anyio.fail_after(10):
+            async with with_cancellation(probe.source(), token) as stream:
+                assert await anext(stream) == 1
+                with pytest.raises(StreamCancelled, match="alarm"):
+                    await anext(stream)
+
+
+@contextmanager
+def alarm(after: float, function: Callable[[], object]) -> Iterator[None]:
+    """Call a function in a signal handler when ``after`` seconds of real time have passed."""
+    before = signal.signal(signal.SIGALRM, lambda number, frame: function())
+    signal.setitimer(signal.ITIMER_REAL, after)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 class TestThreadsAndLoops:
