@@ -72,10 +72,10 @@ class StatusStream(Stream[T_co]):
         :raises StreamCancelled: if the source is cancelled before its first item
         :raises RuntimeError: if the stream was not entered
         :raises ~anyio.BusyResourceError: if another task waits for an item of this stream
-        :raises ~anyio.ClosedResourceError: if the stream is closed meanwhile
+        :raises ~anyio.ClosedResourceError: if the stream was closed before the status was known
 
         """
-        return self._status.decide(self._handoff.wait_for_item)
+        return self._status.decide(lambda enough: self._handoff.wait_for_item(enough))
 
 
 @overload
@@ -201,7 +201,13 @@ class _Status(Stage[Any, Any]):
     async def on_end(self, outcome: Outcome) -> None:
         self._has_ended = True
         if self._on_end is not None:
-            await self._on_end(outcome)
+            ending: object = self._on_end(outcome)
+            if not isinstance(ending, Awaitable):
+                raise TypeError(
+                    f"on_end must be async, but it returned {type(ending).__qualname__}: write "
+                    "'async def on_end(outcome): ...'"
+                )
+            await ending
 
     def final(self, outcome: Outcome) -> Iterable[Any] | None:
         last: Any = None if self._final is None else self._final(outcome)
@@ -217,27 +223,30 @@ class _Status(Stage[Any, Any]):
         if not self._is_known():
             with anyio.move_on_after(self._first_item_within):
                 await wait_for_item(self._is_known)
-        control = self._control
-        assert control is not None
         error = None
         if self.innermost.given is not None:
             head = self.innermost.given
         elif self._has_item:
             head = Head(decided_by="item")
-        elif control.outcome is None:
-            head = Head(decided_by="timeout")
-        elif not control.has_failed:
-            head = Head(decided_by="end")
         else:
-            head = Head(500, decided_by="error")
-            error = control.take_error()
+            assert self._control is not None
+            head, error = _decide_without_item(self._control)
         self._decided = head
         if error is not None:
             try:
                 raise error
             finally:
-                del error, control, self
+                # Its traceback includes this frame.
+                del error, self, wait_for_item
         return head
 
     def _is_known(self) -> bool:
         return self.innermost.given is not None or self._has_item
+
+
+def _decide_without_item(control: Control) -> tuple[Head, BaseException | None]:
+    if control.outcome is None:
+        return Head(decided_by="timeout"), None
+    if control.has_failed:
+        return Head(500, decided_by="error"), control.take_error()
+    return Head(decided_by="end"), None

@@ -350,7 +350,7 @@ async def test_on_end_that_is_not_async() -> None:
     function: Any = on_end
     async with with_status(probe.source(), on_end=function) as stream:
         assert await anext(stream) == 1
-        with pytest.raises(TypeError, match="NoneType"):
+        with pytest.raises(TypeError, match="NoneType: write 'async def on_end"):
             await anext(stream)
     assert log == ["completed"]
     assert probe.closed == 1

@@ -389,6 +389,20 @@ class TestAskingForTheHead:
         with pytest.raises(anyio.ClosedResourceError):
             await stream.head()
 
+    @pytest.mark.parametrize("asked", [True, False])
+    async def test_after_the_block(self, asked: bool) -> None:
+        """S9: a status that was known is the same after the block, also if nobody asked before."""
+
+        async def source() -> AsyncGenerator[Head | str, None]:
+            yield HEAD
+            yield "item"
+
+        async with with_status(source()) as stream:
+            assert await anext(stream) == "item"
+            head = await stream.head() if asked else HEAD
+        assert await stream.head() == head
+        assert head.status == 409
+
     async def test_closed_meanwhile(self) -> None:
         """G7: another task closes the stream while head() waits: ClosedResourceError there."""
         async with anyio.create_task_group() as tasks, with_status(silent()) as stream:
