@@ -1,5 +1,6 @@
 """Keep any async generator alive, cancel it and account for it, on asyncio and on trio."""
 
+from ._buffer import with_buffer as with_buffer
 from ._cancellation import CancelSignal as CancelSignal, with_cancellation as with_cancellation
 from ._exceptions import StreamCancelled as StreamCancelled
 from ._keepalive import Idle as Idle, with_keepalive as with_keepalive
@@ -35,6 +36,7 @@ __all__ = [
     "Stream",
     "StreamCancelled",
     "current_cancellation",
+    "with_buffer",
     "with_cancellation",
     "with_keepalive",
     "with_stage",

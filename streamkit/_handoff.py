@@ -1,10 +1,11 @@
 """
 The hand-off between the source task and the consumer: the one place where they meet.
 
-The consumer asks, and only then the source goes on, so nothing is read ahead. An item stays here
-until the consumer takes it: a consumer that is cancelled while it waits loses nothing, the item is
-there for its next ask. Beats wait in a place of their own, so that an item which is ready wins over
-a beat.
+The consumer asks, and only then the source goes on, so nothing is read ahead. Where read-ahead is
+wanted, the first ask is one for so many items at a time, and the source goes on while fewer are
+here. An item stays here until the consumer takes it: a consumer that is cancelled while it waits
+loses nothing, the item is there for its next ask. Beats wait in a place of their own, so that an
+item which is ready wins over a beat.
 
 Nothing in here is held across an ``await`` but the right to be the only receiver, so both sides may
 be cancelled at any point.
@@ -19,11 +20,27 @@ from typing import Any
 import anyio
 from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 
+# With read-ahead, neither side has to wait for the other. So each lets other tasks run, and looks
+# for a cancellation, at every so many items.
+_BATCH = 64
+
 
 class Handoff:
-    """A rendezvous of one source task with one consumer task."""
+    """
+    A rendezvous of one source task with one consumer task.
 
-    def __init__(self) -> None:
+    :param read_ahead: how many items may wait here, from the first ask on
+
+    """
+
+    def __init__(self, read_ahead: float = 0) -> None:
+        #: Whether the source need not wait for an ask.
+        self.reads_ahead: bool = read_ahead > 0
+        self._read_ahead = read_ahead
+        #: As many, once the consumer has asked.
+        self._room: float = 0
+        self._asks = 0
+        self._steps = 0
         self._packets: deque[Any] = deque()
         self._first_beats: deque[Any] = deque()
         self._due_beats: deque[Any] = deque()
@@ -59,10 +76,14 @@ class Handoff:
         """
         self._start_receiving()
         try:
-            if self._has_arrived() or self._first_beats:
-                # Taken after the checkpoint: a cancellation in it must not lose anything.
+            ready = self._has_arrived() or self._first_beats
+            self._asks += 1
+            # Also before a wait: on asyncio, a scope lets one be that is over by the time it looks,
+            # and these may be all, where the source goes on at the consumer's pace.
+            if self._asks % _BATCH == 0 if self.reads_ahead else ready:
+                # Before anything is taken: a cancellation in it must not lose anything.
                 await checkpoint()
-            else:
+            if not ready:
                 self._ask()
                 self.waits += 1
                 self.waiting_since = anyio.current_time()
@@ -72,12 +93,12 @@ class Handoff:
                     await self._wait_for_arrival()
             if self._packets:
                 self._first_beats.clear()
-                return self._packets.popleft()
+                return self._take()
             beats = self._first_beats or self._due_beats
             if beats and not self.closed:
                 self.beats += 1
                 return beats.popleft()
-            if self._ended:
+            if self._ended and not self.closed:
                 # A scope around both sides may have ended the source first. The consumer's own
                 # cancellation is what it must see then.
                 await checkpoint_if_cancelled()
@@ -128,7 +149,7 @@ class Handoff:
 
     def close(self) -> None:
         """Drop what was not taken, and answer every further ask with an error."""
-        if not self._ended:
+        if self._packets or not self._ended:
             self.closed = True
             self.dropped = len(self._packets)
             self._packets.clear()
@@ -145,7 +166,14 @@ class Handoff:
     def _ask(self) -> None:
         if not self._packets:
             self._asked = True
+            self._room = self._read_ahead
             self._wake_source()
+
+    def _take(self) -> Any:
+        item = self._packets.popleft()
+        if len(self._packets) < self._room:
+            self._wake_source()
+        return item
 
     async def _wait_for_arrival(self) -> None:
         self._arrival = anyio.Event()
@@ -161,9 +189,22 @@ class Handoff:
 
     # The source's side
 
+    def may_go_on(self) -> bool:
+        """
+        Tell whether there is room to read ahead, so that the source task need not await
+        :meth:`demand`. At every so many steps it should all the same, for the sake of other tasks.
+        """
+        self._steps += 1
+        return len(self._packets) < self._room and self._steps % _BATCH > 0
+
     async def demand(self) -> None:
-        """Wait until the consumer asks, or until :meth:`wake` is called."""
-        while not (self._asked or self._woken):
+        """
+        Wait until the consumer asks, until there is room to read ahead, or until :meth:`wake` is
+        called. Where there is room already, only let other tasks run.
+        """
+        if len(self._packets) < self._room:
+            await checkpoint()
+        while not (self._asked or self._woken or len(self._packets) < self._room):
             self._demand = anyio.Event()
             try:
                 await self._demand.wait()

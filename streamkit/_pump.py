@@ -59,11 +59,12 @@ class Pump:
 
     :param source: the source, which nobody else touches from now on
     :param pipeline: the stages
+    :param read_ahead: how many items the source may be ahead of the consumer
 
     """
 
-    def __init__(self, source: Source[Any], pipeline: Pipeline) -> None:
-        self.handoff: Handoff = Handoff()
+    def __init__(self, source: Source[Any], pipeline: Pipeline, read_ahead: float = 0) -> None:
+        self.handoff: Handoff = Handoff(read_ahead)
         #: How the stream ended, written once, when the source has been closed.
         self.outcome: Outcome | None = None
         #: Whether the end has something to raise in the consumer.
@@ -187,12 +188,12 @@ class Pump:
                 item = await self._relay.drive(self._source.step(throw))
                 self._state = "idle"
                 throw = None
-                wanted = self._put(item)
+                answered = self._put(item)
                 if self._scopes.armed:
                     # It came to a yield before it blocked: the signal is raised at that yield.
                     self._scopes.deliver()
                     throw = self._relay.exception()
-                elif wanted:
+                elif not self.handoff.may_go_on() if self.handoff.reads_ahead else answered:
                     throw = await self._next_demand()
         except StopAsyncIteration:
             self._exhausted = True

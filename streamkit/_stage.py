@@ -147,6 +147,8 @@ class Stage(Generic[T_contra, T_co]):
     on_end_timeout: float = 5.0
     #: Seconds that a source has to clean up, or ``None`` to leave that to other stages.
     grace: float | None = None
+    #: Number of items that the source may be ahead of the consumer. Those of several stages add up.
+    read_ahead: float = 0
 
     @asynccontextmanager
     async def lifespan(self, control: Control) -> AsyncGenerator[None, None]:

@@ -74,7 +74,8 @@ class Stream(AsyncIterator[T_co], Generic[T_co]):
         for stage in self._stages:
             if stage.grace is not None:
                 self._source.grace = stage.grace
-        pump = Pump(self._source, Stages(self._stages))
+        read_ahead = sum(stage.read_ahead for stage in self._stages)
+        pump = Pump(self._source, Stages(self._stages), read_ahead)
         controls = [
             Control(pump, self._stages[number:]) for number in range(1, len(self._stages) + 1)
         ]

@@ -9,10 +9,19 @@ from typing import Any, TypeAlias
 
 import pytest
 
-from streamkit import CancelToken, Stream, with_cancellation, with_keepalive, with_status
+from streamkit import (
+    CancelToken,
+    Stream,
+    with_buffer,
+    with_cancellation,
+    with_keepalive,
+    with_status,
+)
 
 Chain: TypeAlias = tuple[str, ...]
 
+# Without "buffer", which wrap() knows as well: most of what must hold in any chain is that nothing
+# is read ahead. What holds with a buffer is in test_buffer.py.
 NAMES = ("cancellation", "keepalive", "status")
 ALONE: list[Chain] = [(name,) for name in NAMES]
 ORDERS: list[Chain] = list(permutations(NAMES))
@@ -35,6 +44,7 @@ def wrap(
     token: CancelToken | None = None,
     interval: float = NEVER,
     beat: Any = "beat",
+    size: float = 0,
     **status: Any,
 ) -> Any:
     """Put combinators on a source, the innermost first; those of one name get the same arguments.
@@ -43,6 +53,7 @@ def wrap(
     """
     signal = CancelToken() if token is None else token
     combinators: dict[str, Callable[[Any], Stream[Any]]] = {
+        "buffer": lambda inner: with_buffer(inner, size),
         "cancellation": lambda inner: with_cancellation(inner, signal),
         "keepalive": lambda inner: with_keepalive(inner, interval, beat),
         "status": lambda inner: with_status(inner, **status),

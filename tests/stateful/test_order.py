@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from math import inf
 from typing import TYPE_CHECKING, Any, Literal
 
 import anyio
@@ -25,6 +26,8 @@ class Plan:
     """What happens, in numbers of seconds that are small, so that much happens at once."""
 
     chain: Chain
+    #: Of each buffer in the chain.
+    size: float
     interval: int
     #: Before each item; -1 is for no suspension at all, 0 for a checkpoint.
     delays: list[int]
@@ -42,10 +45,16 @@ class Plan:
         """Whether a consumer that waits for ever comes to an end."""
         return self.ending != "block" or ("cancellation" in self.chain and self.fire is not None)
 
+    @property
+    def read_ahead(self) -> float:
+        """How many items may be ready that the consumer has not asked for, or one that it has."""
+        return max(1, sum(self.size for name in self.chain if name == "buffer"))
+
 
 plans = st.builds(
     Plan,
-    chain=st.lists(st.sampled_from(NAMES), min_size=1, max_size=4).map(tuple),
+    chain=st.lists(st.sampled_from([*NAMES, "buffer"]), min_size=1, max_size=4).map(tuple),
+    size=st.sampled_from([0, 1, 2, 5, inf]),
     interval=st.integers(1, 4),
     delays=st.lists(st.integers(-1, 4), max_size=10),
     ending=st.sampled_from(["end", "error", "block"]),
@@ -68,6 +77,8 @@ class Run:
     closed: int = 0
     fired: bool = False
     left: bool = False
+    #: Items that the source was too far ahead of the consumer.
+    excess: float = 0
     #: What came out of the iteration, if anything did.
     error: BaseException | None = None
     outcomes: list[Outcome | None] = field(default_factory=list)
@@ -88,6 +99,7 @@ class Run:
                     with self.noting():
                         await anyio.sleep(delay)
                 self.produced.append(number)
+                self.measure()
                 with self.noting():
                     yield number
             if self.plan.ending == "error":
@@ -109,9 +121,25 @@ class Run:
         finally:
             self.closed += 1
 
+    def measure(self) -> None:
+        # A source that a token has resumed may come to one more yield.
+        waiting = len(self.produced) - len(self.items) - self.fired
+        self.excess = max(self.excess, waiting - self.plan.read_ahead)
+
+    @property
+    def items(self) -> list[object]:
+        """What was received, without beats."""
+        return [item for item in self.received if item != "beat"]
+
     async def main(self) -> None:
         token = CancelToken()
-        stream = wrap(self.source(), self.plan.chain, token=token, interval=self.plan.interval)
+        stream = wrap(
+            self.source(),
+            self.plan.chain,
+            token=token,
+            interval=self.plan.interval,
+            size=self.plan.size,
+        )
         async with anyio.create_task_group() as tasks:
             if self.plan.fire is not None:
                 tasks.start_soon(self.fire, token, self.plan.fire)
@@ -147,14 +175,17 @@ class Run:
 def test_order(backend: Backend, plan: Plan) -> None:
     """B5: any source, chain, beats, cancel and cancelled asks: all items, once, in order.
 
+    And never more of them ready than there is read-ahead for.
+
     That no task is left is checked at the end of each run, for every test.
     """
     run = Run(plan)
     backend.run(run.main)
 
-    items = [item for item in run.received if item != "beat"]
+    items = run.items
+    assert run.excess == 0
     if run.left:
-        # The one that was ready when the consumer left, if there was one.
+        # Without those that were ready when the consumer left, if there were some.
         assert items == run.produced[: len(items)]
     else:
         assert items == run.produced
