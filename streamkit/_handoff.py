@@ -19,6 +19,8 @@ from typing import Any
 import anyio
 from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 
+from ._clock import WaitClock
+
 
 class Handoff:
     """A rendezvous of one source task with one consumer task."""
@@ -45,6 +47,7 @@ class Handoff:
         self.beats: int = 0
         #: The number of items that were there when the consumer left.
         self.dropped: int = 0
+        self._clock: WaitClock | None = None
 
     # The consumer's side
 
@@ -68,6 +71,8 @@ class Handoff:
                 self.waiting_since = anyio.current_time()
                 if self.asked_at is None:
                     self.asked_at = self.waiting_since
+                if self._clock is not None:
+                    self._clock.start()
                 while not (self._has_arrived() or self._due_beats):
                     await self._wait_for_arrival()
             if self._packets:
@@ -87,6 +92,8 @@ class Handoff:
         finally:
             self.waiting_since = None
             self._receiving = False
+            if self._clock is not None:
+                self._clock.stop()
             # A beat belongs to the wait in which it was due.
             self._due_beats.clear()
             # The traceback of an error includes this frame.
@@ -104,6 +111,8 @@ class Handoff:
         self._start_receiving()
         try:
             self._ask()
+            if self._clock is not None:
+                self._clock.start()
             await checkpoint()
             while not (self._has_arrived() or enough()):
                 await self._wait_for_arrival()
@@ -111,6 +120,8 @@ class Handoff:
                 raise anyio.ClosedResourceError("the stream has been closed")
         finally:
             self._receiving = False
+            if self._clock is not None:
+                self._clock.stop()
 
     def raise_error(self) -> None:
         """Raise the error that ended the stream, if there is one, and no second time."""
@@ -179,6 +190,8 @@ class Handoff:
     def put(self, item: Any) -> None:
         """Hand an item over. Never blocks: the demand for the next one is what waits."""
         self._asked = False
+        if self._clock is not None:
+            self._clock.stop()
         if not self.closed:
             self._packets.append(item)
             self.wake_consumer()
@@ -192,6 +205,14 @@ class Handoff:
     def _wake_source(self) -> None:
         if self._demand is not None:
             self._demand.set()
+
+    # The time that the consumer waits: measured only where somebody asks for it
+
+    def clock(self) -> WaitClock:
+        """Return the clock of the consumer's waits, which counts from the first call on."""
+        if self._clock is None:
+            self._clock = WaitClock()
+        return self._clock
 
     # The side of the stages
 
