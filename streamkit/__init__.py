@@ -16,6 +16,11 @@ from ._stage import (
 )
 from ._status import Head as Head, StatusStream as StatusStream, with_status as with_status
 from ._stream import Stream as Stream, with_stage as with_stage
+from ._timeout import (
+    StreamTimeout as StreamTimeout,
+    TimedOut as TimedOut,
+    with_timeout as with_timeout,
+)
 from ._token import CancelHandle as CancelHandle, CancelToken as CancelToken
 
 __all__ = [
@@ -35,10 +40,13 @@ __all__ = [
     "StatusStream",
     "Stream",
     "StreamCancelled",
+    "StreamTimeout",
+    "TimedOut",
     "current_cancellation",
     "with_buffer",
     "with_cancellation",
     "with_keepalive",
     "with_stage",
     "with_status",
+    "with_timeout",
 ]

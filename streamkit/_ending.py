@@ -51,7 +51,7 @@ def judge(
         error = failure or (error and without(error, is_stream_cancelled))
         raises = error
         if error is None and not exhausted:
-            raises = _plain(signal.reason, raised)
+            raises = _told(signal, raised)
         return Ending(signal.kind, raises, signal.reason, error)
     cleanup_error = error and without(error, is_stream_cancelled)
     if failure is not None:
@@ -77,8 +77,8 @@ def _after_error(error: BaseException) -> Ending:
     stop = cancelled_only(error)
     if stop is None:
         return Ending("failed", error, error=error)
-    plain = error if type(error) is StreamCancelled else _plain(stop.reason, error)
-    return Ending("cancelled", plain, stop.reason)
+    plain = StreamCancelled(stop.reason).with_traceback(error.__traceback__)
+    return Ending("cancelled", error if type(error) is StreamCancelled else plain, stop.reason)
 
 
 def is_backend_cancellation(exc: BaseException) -> bool:
@@ -101,6 +101,10 @@ def is_no_failure(exc: BaseException) -> bool:
     )
 
 
-def _plain(reason: object, raised: BaseException | None) -> StreamCancelled:
-    """Return what the consumer sees of a cancellation, with the traceback of the source."""
-    return StreamCancelled(reason).with_traceback(None if raised is None else raised.__traceback__)
+def _told(signal: Signal, raised: BaseException | None) -> BaseException:
+    """Return what the consumer sees of a signal, with the traceback of the source."""
+    try:
+        error = signal.error(signal.reason)
+    except BaseException as exc:
+        return exc
+    return error.with_traceback(None if raised is None else raised.__traceback__)

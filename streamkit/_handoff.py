@@ -20,6 +20,8 @@ from typing import Any
 import anyio
 from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 
+from ._clock import WaitClock
+
 # With read-ahead, neither side has to wait for the other. So each lets other tasks run, and looks
 # for a cancellation, at every so many items.
 _BATCH = 64
@@ -34,8 +36,7 @@ class Handoff:
     """
 
     def __init__(self, read_ahead: float = 0) -> None:
-        #: Whether the source need not wait for an ask.
-        self.reads_ahead: bool = read_ahead > 0
+        self._reads_ahead = read_ahead > 0
         self._read_ahead = read_ahead
         #: As many, once the consumer has asked.
         self._room: float = 0
@@ -62,6 +63,7 @@ class Handoff:
         self.beats: int = 0
         #: The number of items that were there when the consumer left.
         self.dropped: int = 0
+        self._clock: WaitClock | None = None
 
     # The consumer's side
 
@@ -76,11 +78,14 @@ class Handoff:
         """
         self._start_receiving()
         try:
-            ready = self._has_arrived() or self._first_beats
-            self._asks += 1
-            # Also before a wait: on asyncio, a scope lets one be that is over by the time it looks,
-            # and these may be all, where the source goes on at the consumer's pace.
-            if self._asks % _BATCH == 0 if self.reads_ahead else ready:
+            ready = bool(self._has_arrived() or self._first_beats)
+            pauses = ready
+            if self._reads_ahead:
+                # Also before a wait: on asyncio, a scope lets one be that is over by the time it
+                # looks, and these may be all, where the source goes on at the consumer's pace.
+                self._asks += 1
+                pauses = self._asks % _BATCH == 0
+            if pauses:
                 # Before anything is taken: a cancellation in it must not lose anything.
                 await checkpoint()
             if not ready:
@@ -89,6 +94,8 @@ class Handoff:
                 self.waiting_since = anyio.current_time()
                 if self.asked_at is None:
                     self.asked_at = self.waiting_since
+                if self._clock is not None:
+                    self._clock.start()
                 while not (self._has_arrived() or self._due_beats):
                     await self._wait_for_arrival()
             if self._packets:
@@ -108,6 +115,8 @@ class Handoff:
         finally:
             self.waiting_since = None
             self._receiving = False
+            if self._clock is not None:
+                self._clock.stop()
             # A beat belongs to the wait in which it was due.
             self._due_beats.clear()
             # The traceback of an error includes this frame.
@@ -125,6 +134,8 @@ class Handoff:
         self._start_receiving()
         try:
             self._ask()
+            if self._clock is not None:
+                self._clock.start()
             await checkpoint()
             while not (self._has_arrived() or enough()):
                 await self._wait_for_arrival()
@@ -132,6 +143,8 @@ class Handoff:
                 raise anyio.ClosedResourceError("the stream has been closed")
         finally:
             self._receiving = False
+            if self._clock is not None:
+                self._clock.stop()
 
     def raise_error(self) -> None:
         """Raise the error that ended the stream, if there is one, and no second time."""
@@ -189,13 +202,17 @@ class Handoff:
 
     # The source's side
 
-    def may_go_on(self) -> bool:
+    def must_wait(self, *, answered: bool) -> bool:
         """
-        Tell whether there is room to read ahead, so that the source task need not await
-        :meth:`demand`. At every so many steps it should all the same, for the sake of other tasks.
+        Tell whether the source task must await :meth:`demand` before its next step.
+
+        :param answered: whether the last ask has been answered
+
         """
+        if not self._reads_ahead:
+            return answered
         self._steps += 1
-        return len(self._packets) < self._room and self._steps % _BATCH > 0
+        return len(self._packets) >= self._room or self._steps % _BATCH == 0
 
     async def demand(self) -> None:
         """
@@ -220,6 +237,8 @@ class Handoff:
     def put(self, item: Any) -> None:
         """Hand an item over. Never blocks: the demand for the next one is what waits."""
         self._asked = False
+        if self._clock is not None:
+            self._clock.stop()
         if not self.closed:
             self._packets.append(item)
             self.wake_consumer()
@@ -233,6 +252,14 @@ class Handoff:
     def _wake_source(self) -> None:
         if self._demand is not None:
             self._demand.set()
+
+    # The time that the consumer waits: measured only where somebody asks for it
+
+    def clock(self) -> WaitClock:
+        """Return the clock of the consumer's waits, which counts from the first call on."""
+        if self._clock is None:
+            self._clock = WaitClock()
+        return self._clock
 
     # The side of the stages
 

@@ -84,6 +84,8 @@ class Pump:
         self._left = False
         self._failure: BaseException | None = None
         self._raises: BaseException | None = None
+        # What remains of the error at the end if the consumer does not meet it.
+        self._unseen: BaseException | None = None
         self._cleanup_error: BaseException | None = None
 
     # Called from the consumer and from stages: none of these block
@@ -133,7 +135,7 @@ class Pump:
 
     def release(self) -> Outcome | None:
         """Return the outcome, and let go of every error: frames that errors hold lead to here."""
-        outcome, self.outcome, self._failure = self.outcome, None, None
+        outcome, self.outcome, self._failure, self._unseen = self.outcome, None, None, None
         return outcome
 
     def in_source_task(self) -> bool:
@@ -143,8 +145,9 @@ class Pump:
     def take_error(self) -> BaseException | None:
         """Return what failed and was raised nowhere yet: in the closing, or before it unseen."""
         error, self._cleanup_error, self._raises = self._cleanup_error, None, None
-        unseen = self.handoff.take_error()
-        return both(unseen and without(unseen, is_no_failure), error)
+        if self.handoff.take_error() is not None:
+            error = both(self._unseen, error)
+        return error
 
     def take_raises(self) -> BaseException | None:
         """Return what the source's end raises in the consumer, which then receives it no more."""
@@ -193,7 +196,7 @@ class Pump:
                     # It came to a yield before it blocked: the signal is raised at that yield.
                     self._scopes.deliver()
                     throw = self._relay.exception()
-                elif not self.handoff.may_go_on() if self.handoff.reads_ahead else answered:
+                elif self.handoff.must_wait(answered=answered):
                     throw = await self._next_demand()
         except StopAsyncIteration:
             self._exhausted = True
@@ -342,12 +345,15 @@ class Pump:
                     self.handoff.put(item)
         except BaseException as exc:
             failed = exc
+        # What only says how the source was ended is no failure.
+        failure = raises if raises is ending.error else None
+        failure = failure and without(failure, is_no_failure)
         if self._left:
-            failed = both(self._cleanup_error, failed)
-            self._cleanup_error = both(raises and without(raises, is_no_failure), failed)
+            self._cleanup_error = both(failure, both(self._cleanup_error, failed))
         else:
+            self._unseen = both(failure, failed)
             self.handoff.end(both(raises, failed))
-        del ending, raises, failed
+        del ending, raises, failure, failed
 
 
 def _from_source(exc: BaseException) -> BaseException:

@@ -35,13 +35,16 @@ exception the shield is raised, and lowered at the next suspension.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass
 from itertools import count
 from types import TracebackType
+from typing import Any
 
 import anyio
 
+from ._exceptions import StreamCancelled
 from ._outcome import OutcomeKind
 
 _numbers = count(1)
@@ -55,6 +58,9 @@ class Signal:
     reason: object
     grace: float
     kind: OutcomeKind = "cancelled"
+    #: Makes of the reason what the consumer receives, if the source does not handle it. Made late:
+    #: an exception that was raised holds frames, and contexts of finished tasks may hold this.
+    error: Callable[[Any], BaseException] = StreamCancelled
 
 
 class Scopes:

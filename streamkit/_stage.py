@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from enum import Enum
 from typing import Any, Final, Generic, Literal, TypeAlias, TypeVar, cast
 
 import anyio
 
-from ._exceptions import both
+from ._exceptions import StreamCancelled, both
 from ._outcome import Outcome
 from ._pump import Pump
 from ._scopes import Signal
@@ -39,14 +39,33 @@ class Metadata:
 
 class Control:
     """
-    What a stage may do with its stream. None of it blocks, and all of it belongs to the event loop
-    that the stream was opened in.
+    What a stage may do with its stream. None of it blocks but :meth:`until_waited`, and all of it
+    belongs to the event loop that the stream was opened in.
     """
 
     def __init__(self, pump: Pump, outer: Sequence[Stage[Any, Any]]) -> None:
         self._pump = pump
         self._handoff = pump.handoff
         self._outer = outer
+
+    @property
+    def started_at(self) -> float:
+        """When the stream was entered, in seconds on the clock of :func:`anyio.current_time`."""
+        return self._pump.started_at
+
+    @property
+    def waited(self) -> float:
+        """
+        Seconds for which the consumer has waited for items, in all its waits together.
+
+        Those in :meth:`StatusStream.head` are among them. It counts from the first read on: read it
+        in :meth:`Stage.lifespan` to miss none.
+        """
+        return self._handoff.clock().seconds
+
+    async def until_waited(self, seconds: float) -> None:
+        """Wait until :attr:`waited` has come to so many seconds: without end, if it never does."""
+        await self._handoff.clock().reach(seconds)
 
     @property
     def waiting_since(self) -> float | None:
@@ -95,16 +114,26 @@ class Control:
         """Have a consumer that waits look again at what it waits for."""
         self._handoff.wake_consumer()
 
-    def cancel(self, reason: object = None, *, grace: float) -> bool:
+    def cancel(
+        self,
+        reason: object = None,
+        *,
+        grace: float,
+        kind: Literal["cancelled", "timed_out"] = "cancelled",
+        error: Callable[[Any], BaseException] = StreamCancelled,
+    ) -> bool:
         """
         Deliver :exc:`StreamCancelled` into the source.
 
         :param reason: the reason it carries
         :param grace: seconds that the source then has to clean up and say a last word
+        :param kind: the kind of the outcome
+        :param error: called with the reason, for the exception that the consumer receives if the
+            source lets this one out
         :return: ``False`` if the stream is ending already, and the call changed nothing
 
         """
-        return self._pump.cancel(Signal(reason, grace))
+        return self._pump.cancel(Signal(reason, grace, kind, error))
 
     def fail(self, error: BaseException) -> None:
         """End the stream: the source is closed, then the consumer receives ``error``."""

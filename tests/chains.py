@@ -16,6 +16,7 @@ from streamkit import (
     with_cancellation,
     with_keepalive,
     with_status,
+    with_timeout,
 )
 
 Chain: TypeAlias = tuple[str, ...]
@@ -27,12 +28,14 @@ ALONE: list[Chain] = [(name,) for name in NAMES]
 ORDERS: list[Chain] = list(permutations(NAMES))
 TWICE: list[Chain] = [(name, other, name) for name, other in permutations(NAMES, 2)]
 
-# Far beyond what a test takes, so that a beat is a mistake unless the test wants some.
+# Far beyond what a test takes, so that a beat is a mistake unless the test wants some, and so is a
+# limit that is reached.
 NEVER = 1e6
 
-# Each alone, all three in two opposite orders, and one twice: enough for what does not depend on
-# the order. That every order works at all is in test_combinators.py.
-CHAINS: list[Chain] = [*ALONE, ORDERS[0], ORDERS[-1], TWICE[0]]
+# Each alone, all three in two opposite orders, once with a timeout, and one twice: enough for what
+# does not depend on the order. That every order works at all is in test_combinators.py.
+WITH_TIMEOUT: Chain = ("timeout", *ORDERS[-1])
+CHAINS: list[Chain] = [*ALONE, ORDERS[0], WITH_TIMEOUT, TWICE[0]]
 
 any_chain = pytest.mark.parametrize("chain", CHAINS, ids="+".join)
 
@@ -57,5 +60,6 @@ def wrap(
         "cancellation": lambda inner: with_cancellation(inner, signal),
         "keepalive": lambda inner: with_keepalive(inner, interval, beat),
         "status": lambda inner: with_status(inner, **status),
+        "timeout": lambda inner: with_timeout(inner, first=NEVER, idle=NEVER, total=NEVER),
     }
     return reduce(lambda inner, name: combinators[name](inner), chain, source)

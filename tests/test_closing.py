@@ -398,8 +398,9 @@ async def test_wrapping_a_chain_makes_one_source(chain: Chain) -> None:
     inner = wrap(probe.source(), chain)
     async with wrap(inner, chain) as stream:
         await anext(stream)
-        # One source task, and a ticker for each keepalive.
-        assert len(live_tasks() - before) == 1 + 2 * chain.count("keepalive")
+        # One source task, and a timer for each keepalive and each timeout.
+        timers = chain.count("keepalive") + chain.count("timeout")
+        assert len(live_tasks() - before) == 1 + 2 * timers
     assert probe.closed == 1
     assert len(probe.task_ids) == 1
     assert stream.outcome is not None
