@@ -78,8 +78,8 @@ class Handoff:
         try:
             ready = self._has_arrived() or self._first_beats
             self._asks += 1
-            # Also before a wait: on asyncio, a scope lets one be that is over by the time it looks,
-            # and these may be all, where the source goes on at the consumer's pace.
+            # With read-ahead every so many asks do, those that wait among them: on asyncio, a scope
+            # lets a wait be that is over by the time it looks, and a source may see to that.
             if self._asks % _BATCH == 0 if self.reads_ahead else ready:
                 # Before anything is taken: a cancellation in it must not lose anything.
                 await checkpoint()
