@@ -5,6 +5,7 @@ from ._cancellation import CancelSignal as CancelSignal, with_cancellation as wi
 from ._exceptions import StreamCancelled as StreamCancelled
 from ._keepalive import Idle as Idle, with_keepalive as with_keepalive
 from ._outcome import Outcome as Outcome, OutcomeKind as OutcomeKind
+from ._registry import CancelRegistry as CancelRegistry
 from ._scopes import current_cancellation as current_cancellation
 from ._source import AsyncSource as AsyncSource
 from ._stage import (
@@ -27,6 +28,7 @@ __all__ = [
     "SKIP",
     "AsyncSource",
     "CancelHandle",
+    "CancelRegistry",
     "CancelSignal",
     "CancelToken",
     "Control",

@@ -81,8 +81,8 @@ class Handoff:
             ready = bool(self._has_arrived() or self._first_beats)
             pauses = ready
             if self._reads_ahead:
-                # Also before a wait: on asyncio, a scope lets one be that is over by the time it
-                # looks, and these may be all, where the source goes on at the consumer's pace.
+                # Those that wait among them: on asyncio, a scope lets a wait be that is over by the
+                # time it looks, and a source may see to that.
                 self._asks += 1
                 pauses = self._asks % _BATCH == 0
             if pauses:

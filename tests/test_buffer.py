@@ -650,18 +650,28 @@ class TestScopesOfTheSource:
     """What the source holds across its yields, while it is ahead."""
 
     async def test_scope_expires_in_a_full_buffer(self) -> None:
-        """N2: it is cancelled while the source waits for room: found at the next await."""
+        """N2: it is cancelled while the source waits for room: it waits on, and finds it later."""
         log = Log()
 
         async def source() -> AsyncGenerator[object, None]:
             with anyio.move_on_after(5) as scope:
                 for number in range(4):
+                    log(f"made {number}")
                     yield number
                 await anyio.sleep(100)
             yield f"expired: {scope.cancelled_caught}"
 
-        await consume(with_buffer(source(), 2), log, busy=10)
-        assert log == [(0, 0), (10, 1), (20, 2), (30, 3), (40, "expired: True"), (50, "end")]
+        await consume(with_buffer(source(), 1), log, busy=10)
+        made = [(time, event) for time, event in log if str(event).startswith("made")]
+        assert made == [(0, "made 0"), (0, "made 1"), (10, "made 2"), (20, "made 3")]
+        assert [entry for entry in log if entry not in made] == [
+            (0, 0),
+            (10, 1),
+            (20, 2),
+            (30, 3),
+            (40, "expired: True"),
+            (50, "end"),
+        ]
 
     async def test_cancelled_scope(self) -> None:
         """N2: the source holds a cancelled scope while it lets other tasks run: it goes on."""
@@ -874,6 +884,16 @@ class TestEnd:
                 await anext(stream)
         assert got == [1, 2, 3]
         assert stream.outcome.error is error
+
+    async def test_error_that_is_not_reached(self) -> None:
+        """E3: the consumer leaves before the error of a source that is ahead: it is not lost."""
+        error = LookupError("source")
+        with pytest.raises(LookupError) as caught:
+            async with with_buffer(Probe(1, 2, error=error).source(), 5) as stream:
+                assert await anext(stream) == 1
+                await wait_all_blocked()
+        assert caught.value is error
+        assert outcome_of(stream).kind == "failed"
 
     async def test_stage_fails(self) -> None:
         """E1: so do the items that wait when a stage fails, in a hook or beside the source."""

