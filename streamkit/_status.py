@@ -201,7 +201,7 @@ class _Status(Stage[Any, Any]):
     async def on_end(self, outcome: Outcome) -> None:
         self._has_ended = True
         if self._on_end is not None:
-            ending: object = self._on_end(outcome)
+            ending: Any = self._on_end(outcome)
             if not isinstance(ending, Awaitable):
                 raise TypeError(
                     f"on_end must be async, but it returned {type(ending).__qualname__}: write "

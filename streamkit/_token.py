@@ -117,11 +117,7 @@ class CancelToken:
 
         """
         for token in tokens:
-            if not isinstance(token, CancelToken):
-                raise TypeError(
-                    f"expected a CancelToken, got {type(token).__qualname__}: write "
-                    "CancelToken.any(token, other)"
-                )
+            _check_token(token)
         fires_with = CancelToken()
         fires_with._parents = tokens
         for token in tokens:
@@ -220,3 +216,11 @@ class _Listener:
             self._callback(reason)
         except (Exception, StreamCancelled):
             _logger.exception("a callback of CancelToken.on_cancel() failed")
+
+
+def _check_token(given: object) -> None:
+    if not isinstance(given, CancelToken):
+        raise TypeError(
+            f"expected a CancelToken, got {type(given).__qualname__}: write "
+            "CancelToken.any(token, other)"
+        )

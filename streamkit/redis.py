@@ -27,7 +27,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
 from types import TracebackType
-from typing import Any, Self, TypeAlias
+from typing import Any, Self, TypeAlias, cast
 from uuid import uuid4
 
 import anyio
@@ -509,10 +509,10 @@ class RedisCancelRegistry:
 
     def _receive(self, data: object) -> None:
         match _parse(data):
-            case {"key": str(key), "content": str(content), "requests": list(requests)}:
+            case {"key": str(key), "content": str(content), "requests": list() as requests}:
                 cancellation = _Cancellation.parse(key, content)
                 if cancellation is not None:
-                    self._receive_cancellation(cancellation, requests)
+                    self._receive_cancellation(cancellation, cast("list[Any]", requests))
             case {"request": str(request), "process": str(process), "holds": bool(holds)}:
                 if (waiter := self._waiters.get(request)) is not None:
                     waiter.answer(process, holds=holds)
@@ -528,6 +528,8 @@ class RedisCancelRegistry:
                         self._chores.append(partial(self._answer, to, number, held is not None))
                         if held is not None:
                             held.requests.append((to, number))
+                    case _:
+                        pass
         if held is not None:
             self._tell(held, cancellation)
         self._set_work()
@@ -626,7 +628,8 @@ class _Cancellation:
         match _parse(data):
             case {"id": str(cancellation_id), "reason": str() | None as reason}:
                 return cls(key, cancellation_id, reason)
-        return None
+            case _:
+                return None
 
 
 class _Waiter:
