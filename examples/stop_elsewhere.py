@@ -24,7 +24,7 @@ from streamkit.redis import RedisCancelRegistry
 
 
 async def run(url: str) -> int:
-    run_id = uuid4().hex[:8]
+    run_id, outcome = uuid4().hex[:8], None
     async with RedisCancelRegistry(url) as registry, anyio.create_task_group() as tasks:
         tasks.start_soon(stop_at_sigint, registry, run_id)
         stream = with_cancellation(count(), registry.open(run_id), grace=3)
@@ -34,9 +34,9 @@ async def run(url: str) -> int:
             say(f"To stop it, write in another terminal:\n{command('stop', run_id, url=url)}")
             async for item in stream:
                 say(item)
+        outcome = stream.outcome
         tasks.cancel_scope.cancel()
-        assert stream.outcome is not None
-        return 0 if stream.outcome.kind == "completed" else 130
+    return 0 if outcome is not None and outcome.kind == "completed" else 130
 
 
 async def count() -> AsyncGenerator[str, None]:

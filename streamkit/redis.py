@@ -509,17 +509,17 @@ class RedisCancelRegistry:
 
     def _receive(self, data: object) -> None:
         match _parse(data):
-            case {"key": str(key), "content": str(content), "requests": list() as requests}:
+            case {"key": str(key), "content": str(content), "requests": [*requests]}:
                 cancellation = _Cancellation.parse(key, content)
                 if cancellation is not None:
-                    self._receive_cancellation(cancellation, cast("list[Any]", requests))
+                    self._receive_cancellation(cancellation, requests)
             case {"request": str(request), "process": str(process), "holds": bool(holds)}:
                 if (waiter := self._waiters.get(request)) is not None:
                     waiter.answer(process, holds=holds)
             case _:
                 _logger.debug("a message on %s that is none of streamkit's", self._channel)
 
-    def _receive_cancellation(self, cancellation: _Cancellation, requests: list[Any]) -> None:
+    def _receive_cancellation(self, cancellation: _Cancellation, requests: list[object]) -> None:
         with self._lock:
             held = self._held.get(cancellation.key)
             for request in requests:
@@ -661,14 +661,15 @@ class _Waiter:
         self.done.cancel()
 
 
-def _parse(data: object) -> object:
-    """Return what a server has sent, or ``None`` if it is not JSON: anybody may write there."""
+def _parse(data: object) -> dict[str, Any]:
+    """Return what a server has sent, or nothing if it is no object of JSON: anybody may write."""
     if not isinstance(data, str | bytes):
-        return None
+        return {}
     try:
-        return json.loads(data)
+        parsed: Any = json.loads(data)
     except (ValueError, RecursionError):
-        return None
+        return {}
+    return cast("dict[str, Any]", parsed) if isinstance(parsed, dict) else {}
 
 
 def _is_connection_error(exc: BaseException) -> bool:
