@@ -4,6 +4,8 @@ from ._cancellation import CancelSignal as CancelSignal, with_cancellation as wi
 from ._exceptions import StreamCancelled as StreamCancelled
 from ._keepalive import Idle as Idle, with_keepalive as with_keepalive
 from ._outcome import Outcome as Outcome, OutcomeKind as OutcomeKind
+from ._poll import PollFailed as PollFailed, poll as poll, shared_poll as shared_poll
+from ._registry import CancelRegistry as CancelRegistry
 from ._scopes import current_cancellation as current_cancellation
 from ._source import AsyncSource as AsyncSource
 from ._stage import (
@@ -21,6 +23,7 @@ __all__ = [
     "SKIP",
     "AsyncSource",
     "CancelHandle",
+    "CancelRegistry",
     "CancelSignal",
     "CancelToken",
     "Control",
@@ -29,12 +32,15 @@ __all__ = [
     "Metadata",
     "Outcome",
     "OutcomeKind",
+    "PollFailed",
     "Skip",
     "Stage",
     "StatusStream",
     "Stream",
     "StreamCancelled",
     "current_cancellation",
+    "poll",
+    "shared_poll",
     "with_cancellation",
     "with_keepalive",
     "with_stage",
