@@ -5,6 +5,7 @@ from ._cancellation import CancelSignal as CancelSignal, with_cancellation as wi
 from ._exceptions import StreamCancelled as StreamCancelled
 from ._keepalive import Idle as Idle, with_keepalive as with_keepalive
 from ._outcome import Outcome as Outcome, OutcomeKind as OutcomeKind
+from ._poll import PollFailed as PollFailed, poll as poll, shared_poll as shared_poll
 from ._registry import CancelRegistry as CancelRegistry
 from ._scopes import current_cancellation as current_cancellation
 from ._source import AsyncSource as AsyncSource
@@ -37,6 +38,7 @@ __all__ = [
     "Metadata",
     "Outcome",
     "OutcomeKind",
+    "PollFailed",
     "Skip",
     "Stage",
     "StatusStream",
@@ -45,6 +47,8 @@ __all__ = [
     "StreamTimeout",
     "TimedOut",
     "current_cancellation",
+    "poll",
+    "shared_poll",
     "with_buffer",
     "with_cancellation",
     "with_keepalive",

@@ -134,6 +134,7 @@ class CancelRegistry:
         :return: ``True`` if all holders have left, ``False`` if the time was up before
         :raises RuntimeError: if the calling task holds the key itself, which it would do for ever;
             nobody is told then
+        :raises TypeError: if ``timeout`` is no number, or the key is not hashable
         :raises ValueError: if ``timeout`` is negative or not finite
 
         """

@@ -52,6 +52,19 @@ def _is_from_scope(exc: BaseException) -> bool:
     return isinstance(message, str) and message.startswith("Cancelled via cancel scope ")
 
 
+def is_stray(exc: BaseException) -> bool:
+    """
+    Tell whether a cancellation is that of something the running task awaited, and not its own.
+
+    On asyncio, whoever awaits a future or a task that somebody has cancelled gets that exception.
+    """
+    if not issubclass(asyncio.CancelledError, anyio.get_cancelled_exc_class()):
+        return False
+    task = asyncio.current_task()
+    assert task is not None
+    return isinstance(exc, asyncio.CancelledError) and not task.cancelling()
+
+
 class Relay(ABC):
     """
     Drives the awaitables of one source, and delivers its typed cancellation.

@@ -109,7 +109,14 @@ def test_page(page: Path, backend: Backend, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.mark.parametrize(
-    "name", ["README.md", "docs/tutorial.md", "docs/ownership.md", "docs/guarantees.md"]
+    "name",
+    [
+        "README.md",
+        "docs/tutorial.md",
+        "docs/stopping.md",
+        "docs/ownership.md",
+        "docs/guarantees.md",
+    ],
 )
 def test_page_has_code(name: str) -> None:
     """Docs: the pages that explain do it with code."""
