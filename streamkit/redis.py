@@ -42,7 +42,7 @@ from ._loop import Loop
 from ._registry import CancelRegistry
 from ._token import CancelToken
 
-__all__ = ["MAX_KEY", "MAX_REASON", "RedisCancelRegistry"]
+__all__ = ["MAX_KEY", "MAX_REASON", "Holder", "RedisCancelRegistry"]
 
 _logger = logging.getLogger("streamkit")
 
@@ -68,9 +68,9 @@ _ANSWER_WITHIN = 10.0
 # How many keys are handled with one round trip.
 _BATCH = 100
 
-Client: TypeAlias = Redis[bytes]
+_Client: TypeAlias = Redis[bytes]
 # Adds commands to a pipeline.
-Chore: TypeAlias = Callable[[Any], None]
+_Chore: TypeAlias = Callable[[Any], None]
 
 
 class RedisCancelRegistry:
@@ -111,7 +111,7 @@ class RedisCancelRegistry:
         seconds("remember", remember, positive=True)
         # Early cancellations are remembered by the server, where every process finds them.
         self._local = CancelRegistry(remember=0, max_remembered=max_remembered)
-        self._connect: Callable[[], Client] = partial(
+        self._connect: Callable[[], _Client] = partial(
             Redis.from_url, url, **{"connect_timeout": _PATIENCE, **options}
         )
         self._prefix = prefix
@@ -123,7 +123,7 @@ class RedisCancelRegistry:
         self._held: dict[str, _Held] = {}
         self._outbox: OrderedDict[str, _Cancellation] = OrderedDict()
         self._look_ups: deque[str] = deque()
-        self._chores: deque[Chore] = deque(maxlen=max_remembered)
+        self._chores: deque[_Chore] = deque(maxlen=max_remembered)
         self._waiters: dict[str, _Waiter] = {}
         self._connected = False
         self._tasks: TaskGroup | None = None
@@ -198,7 +198,7 @@ class RedisCancelRegistry:
         """Whether the server is there: cancellations reach other processes, and come from there."""
         return self._connected
 
-    def open(self, key: str) -> _Opening:
+    def open(self, key: str) -> Holder:
         """
         Hold a key, for as long as the block that is entered with what this returns.
 
@@ -218,7 +218,7 @@ class RedisCancelRegistry:
         if self._tasks is None:
             raise RuntimeError(f"{self!r} is not open: write 'async with registry:' around its use")
         holder = self._local.open(key)
-        return _Opening(key, holder, self._join, self._leave, lambda: self._connected)
+        return Holder(key, holder, self._join, self._leave, lambda: self._connected)
 
     def cancel(self, key: str, reason: str | None = None) -> int:
         """
@@ -406,7 +406,7 @@ class RedisCancelRegistry:
             self._receive(message["data"])
         raise ConnectionResetError("the subscription has ended")
 
-    async def _work_off(self, client: Client) -> None:
+    async def _work_off(self, client: _Client) -> None:
         while True:
             # New before the look at what is there: whatever comes later sets it.
             self._work = anyio.Event()
@@ -424,7 +424,7 @@ class RedisCancelRegistry:
     def _has_work(self) -> bool:
         return bool(self._outbox or self._look_ups or self._chores)
 
-    async def _publish(self, client: Client) -> None:
+    async def _publish(self, client: _Client) -> None:
         """Store cancellations, then publish them: who opens a key in between finds it stored."""
         with self._lock:
             batch = list(islice(self._outbox.values(), _BATCH))
@@ -452,7 +452,7 @@ class RedisCancelRegistry:
                 if len(each.requests) == len(asked) and self._outbox.get(each.key) is each:
                     del self._outbox[each.key]
 
-    async def _content_that_counts(self, cancellation: _Cancellation, client: Client) -> str:
+    async def _content_that_counts(self, cancellation: _Cancellation, client: _Client) -> str:
         """Return what is stored already, if that is still to be heeded; else replace it."""
         earlier = _Cancellation.parse(
             cancellation.key, await client.get(self._name(cancellation.key))
@@ -471,7 +471,7 @@ class RedisCancelRegistry:
         )
         return stored
 
-    async def _look_up(self, client: Client) -> None:
+    async def _look_up(self, client: _Client) -> None:
         """Find out whether keys that are held were cancelled before, or during an outage."""
         with self._lock:
             keys = [self._look_ups.popleft() for _ in range(min(_BATCH, len(self._look_ups)))]
@@ -495,7 +495,7 @@ class RedisCancelRegistry:
                     self._tell(held, cancellation)
             held.looked_up.cancel()
 
-    async def _do_chores(self, client: Client) -> None:
+    async def _do_chores(self, client: _Client) -> None:
         async with client.pipeline(transaction=False) as pipeline:
             while self._chores:
                 self._chores.popleft()(pipeline)
@@ -541,10 +541,13 @@ class RedisCancelRegistry:
         return f"{self._prefix}:settled:{cancellation_id}"
 
 
-class _Opening(
+class Holder(
     AbstractAsyncContextManager[CancelToken, None], AbstractContextManager[CancelToken, None]
 ):
-    """A holder of a key; the base of both is the holder in the local registry."""
+    """
+    What :meth:`RedisCancelRegistry.open` returns: a sync and an async context manager that yields a
+    token. Used once.
+    """
 
     def __init__(
         self,
