@@ -81,8 +81,9 @@ class Handoff:
             ready = bool(self._has_arrived() or self._first_beats)
             pauses = ready
             if self._reads_ahead:
-                # Those that wait among them: on asyncio, a scope lets a wait be that is over by the
-                # time it looks, and a source may see to that.
+                # Every so many asks, also those that are to wait: on asyncio, a scope spares a wait
+                # that is over by the time it looks, and a source that keeps pace may end each one
+                # in time.
                 self._asks += 1
                 pauses = self._asks % _BATCH == 0
             if pauses:
