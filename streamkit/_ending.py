@@ -91,16 +91,6 @@ def only_backend_cancellation(exc: BaseException | None) -> bool:
     return exc is not None and without(exc, is_backend_cancellation) is None
 
 
-def is_no_failure(exc: BaseException) -> bool:
-    """Tell whether a consumer that leaves may go without knowing of this end."""
-    cause = exc.__cause__
-    return isinstance(exc, StreamCancelled | anyio.ClosedResourceError) or (
-        isinstance(exc, anyio.BrokenResourceError)
-        and cause is not None
-        and is_backend_cancellation(cause)
-    )
-
-
 def _told(signal: Signal, raised: BaseException | None) -> BaseException:
     """Return what the consumer sees of a signal, with the traceback of the source."""
     try:

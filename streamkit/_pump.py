@@ -25,7 +25,6 @@ import anyio
 from ._ending import (
     Ending,
     is_backend_cancellation,
-    is_no_failure,
     judge,
     only_backend_cancellation,
 )
@@ -347,7 +346,6 @@ class Pump:
             failed = exc
         # What only says how the source was ended is no failure.
         failure = raises if raises is ending.error else None
-        failure = failure and without(failure, is_no_failure)
         if self._left:
             self._cleanup_error = both(failure, both(self._cleanup_error, failed))
         else:

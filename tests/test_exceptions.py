@@ -209,6 +209,26 @@ async def test_only_the_cleanup_raises(chain: Chain) -> None:
     assert caught.value is in_cleanup
 
 
+async def fails_late(error: Exception) -> AsyncGenerator[int, None]:
+    await anyio.sleep(2)
+    raise error
+    yield
+
+
+@pytest.mark.parametrize("kind", [ValueError, anyio.ClosedResourceError])
+async def test_error_that_the_consumer_did_not_meet(kind: type[Exception]) -> None:
+    """E3: the source raises after an ask that was cancelled: it surfaces where the block ends."""
+    error = kind()
+    stream = wrap(fails_late(error), ALL)
+    with pytest.raises(kind) as caught:
+        async with stream:
+            with anyio.move_on_after(1):
+                await anext(stream)
+            await anyio.sleep(2)
+    assert caught.value is error
+    assert stream.outcome.error is error
+
+
 @pytest.mark.parametrize("leave_before_first_item", [True, False])
 @each_combinator
 async def test_group_of_the_body(chain: Chain, leave_before_first_item: bool) -> None:

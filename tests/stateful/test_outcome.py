@@ -6,14 +6,14 @@ import dataclasses
 import math
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import anyio
 import anyio.lowlevel
 from hypothesis import given, strategies as st
 
 from chains import ORDERS, Chain, wrap
-from streamkit import CancelToken, Outcome, StreamCancelled
+from streamkit import CancelToken, Outcome, StreamCancelled, StreamTimeout, with_timeout
 from support import BACKENDS, Backend
 
 from . import examples
@@ -21,7 +21,7 @@ from . import examples
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
-Event = Literal["token", "scope", "aclose", "leave", "body raises", "body is cancelled"]
+Event = Literal["token", "timeout", "scope", "aclose", "leave", "body raises", "body is cancelled"]
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ plans = st.builds(
     clean_up=st.integers(0, 2),
     busy=st.integers(0, 2),
     events=st.dictionaries(
-        st.sampled_from(["token", "scope", "aclose", "leave", "body raises", "body is cancelled"]),
+        st.sampled_from(get_args(Event)),
         moments,
         min_size=1,
         max_size=3,
@@ -117,6 +117,10 @@ class Run:
         self.stream = wrap(
             self.source(), self.plan.chain, token=token, interval=1, on_end=self.on_end
         )
+        if "timeout" in self.plan.events:
+            total = self.plan.events["timeout"].second + 1
+            self.stream = with_timeout(self.stream, total=total)
+            self.happened["timed_out"] = anyio.current_time() + total
         async with anyio.create_task_group() as tasks:
             try:
                 with scope:
@@ -124,7 +128,7 @@ class Run:
                         for event, moment in self.plan.events.items():
                             tasks.start_soon(self.act, event, moment, token, scope)
                         await self.consume(anyio.current_time())
-            except* (LookupError, StreamCancelled, anyio.ClosedResourceError):
+            except* (LookupError, StreamCancelled, StreamTimeout, anyio.ClosedResourceError):
                 pass  # in a group where the scope and the source ended the stream together
             outcome = self.stream.outcome
             # What has not happened yet finds a stream that has ended.
