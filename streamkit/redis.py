@@ -89,13 +89,13 @@ class RedisCancelRegistry:
     Keys and reasons travel as JSON: nothing that comes from the server is run or unpickled. Still,
     whoever can write to the server can cancel any run.
 
-    :param url: as for :meth:`coredis.Redis.from_url`, for instance ``"redis://localhost:6379/0"``
+    :param url: as for ``coredis.Redis.from_url()``, for instance ``"redis://localhost:6379/0"``
     :param prefix: what the names of keys and channels on the server begin with
     :param remember: seconds for which a cancellation is stored: for runs that open their key later,
         and for processes that are cut off meanwhile
     :param max_remembered: how many cancellations are kept while the server is away; beyond that,
         the oldest goes
-    :param options: further arguments of :meth:`coredis.Redis.from_url`, such as ``ssl_context``
+    :param options: further arguments of ``coredis.Redis.from_url()``, such as ``ssl_context``
 
     """
 
