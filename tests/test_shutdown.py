@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
-from pathlib import Path
 from textwrap import dedent
 from typing import TYPE_CHECKING
 
@@ -13,7 +11,7 @@ import pytest
 
 from chains import Chain, any_chain, wrap
 from streamkit import with_status
-from support import Backend, Probe
+from support import Backend, Probe, environment
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -88,8 +86,6 @@ async def source():
 
 def run_program(program: str, backend: Backend) -> subprocess.CompletedProcess[str]:
     """Run a program in an interpreter of its own, in development mode, with warnings as errors."""
-    root = Path(__file__).resolve().parent.parent
-    path = os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH")]))
     return subprocess.run(
         [
             sys.executable,
@@ -105,7 +101,7 @@ def run_program(program: str, backend: Backend) -> subprocess.CompletedProcess[s
         text=True,
         timeout=HANGS_AFTER,
         check=False,
-        env={**os.environ, "PYTHONPATH": path},
+        env=environment(),
     )
 
 

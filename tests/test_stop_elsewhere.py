@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from support import environment
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -30,6 +32,7 @@ def running(backend: str) -> Iterator[tuple[subprocess.Popen[str], list[str]]]:
         [sys.executable, "-W", "error", str(EXAMPLE), "--backend", backend],
         stdout=subprocess.PIPE,
         text=True,
+        env=environment(),
         start_new_session=True,
     )
     with process:
@@ -48,7 +51,12 @@ def test_from_another_process(runs_on: str) -> None:
     """C21: the printed command stops the run, which saves what it has, and waits for that."""
     with running(runs_on) as (process, command):
         result = subprocess.run(
-            [*command, "enough of it"], capture_output=True, text=True, timeout=LIMIT, check=True
+            [*command, "enough of it"],
+            capture_output=True,
+            text=True,
+            timeout=LIMIT,
+            check=True,
+            env=environment(),
         )
         assert result.stdout == f"{command[-1]} has stopped\n"
         assert process.stdout is not None
@@ -80,10 +88,16 @@ def test_without_a_server() -> None:
         text=True,
         timeout=LIMIT,
         check=False,
+        env=environment(),
     )
     assert (result.returncode, result.stdout) == (1, "no server at redis://127.0.0.1:1\n")
     result = subprocess.run(
-        [*command, "stop", "run"], capture_output=True, text=True, timeout=LIMIT, check=False
+        [*command, "stop", "run"],
+        capture_output=True,
+        text=True,
+        timeout=LIMIT,
+        check=False,
+        env=environment(),
     )
     assert result.returncode == 2
     assert "--url is needed" in result.stderr

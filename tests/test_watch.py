@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from support import environment
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -57,7 +59,7 @@ class Watch:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            env=os.environ | {"PYTHONPATH": str(ROOT)},
+            env=environment(),
             start_new_session=True,
         )
         self.stdout: list[bytes] = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from .backends import BACKENDS, Backend
 from .leaks import LeakError, live_tasks, on_trio, wait_all_blocked
+from .programs import environment
 from .sources import Log, PlainSource, Probe, aiter_of
 from .virtual_time import START
 
@@ -16,6 +17,7 @@ __all__ = [
     "PlainSource",
     "Probe",
     "aiter_of",
+    "environment",
     "live_tasks",
     "on_trio",
     "wait_all_blocked",
