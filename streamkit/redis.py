@@ -22,7 +22,7 @@ import random
 import threading
 from collections import OrderedDict, deque
 from collections.abc import AsyncIterable, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, AsyncExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
@@ -127,6 +127,7 @@ class RedisCancelRegistry:
         self._waiters: dict[str, _Waiter] = {}
         self._connected = False
         self._tasks: TaskGroup | None = None
+        self._stack: AsyncExitStack
         self._loop: Loop | None = None
         self._work = anyio.Event()
         self._idle = anyio.Event()
@@ -147,15 +148,10 @@ class RedisCancelRegistry:
         if self._loop is not None:
             raise RuntimeError(f"{self!r} is used once: make a new one")
         self._loop = Loop()
-        tasks = anyio.create_task_group()
-        await tasks.__aenter__()
-        try:
+        async with AsyncExitStack() as stack:
+            tasks = await stack.enter_async_context(anyio.create_task_group())
             await tasks.start(self._keep_connected)
-        except BaseException as exc:
-            tasks.cancel_scope.cancel()
-            await tasks.__aexit__(type(exc), exc, exc.__traceback__)
-            raise
-        self._tasks = tasks
+            self._tasks, self._stack = tasks, stack.pop_all()
         return self
 
     async def __aexit__(
@@ -175,7 +171,7 @@ class RedisCancelRegistry:
             await self._disconnected.wait()
         tasks.cancel_scope.cancel()
         # The error of the block is not the group's business: it would come back in a group.
-        await tasks.__aexit__(None, None, None)
+        await self._stack.aclose()
 
     def __len__(self) -> int:
         """Return how many keys are held in this process."""
@@ -361,10 +357,8 @@ class RedisCancelRegistry:
                 await self._session(connected)
             except BaseException as exc:
                 rest = without(exc, _is_connection_error)
-                if rest is exc:
-                    raise
                 if rest is not None:
-                    raise rest from None
+                    raise rest  # noqa: B904  it may be the same
                 if not warned:
                     _logger.warning(
                         "Redis is away (%s): until it is back, a cancellation reaches nobody but "

