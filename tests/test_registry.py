@@ -448,6 +448,26 @@ class TestThreads:
         assert tokens[0].cancelled
         assert len(registry) == 0
 
+    def test_a_hundred_thousand_runs(self) -> None:
+        """H7: after 10^5 runs, some of them cancelled, it is empty, and nothing is left of them."""
+        registry, clock = registry_with_clock()
+        gc.collect()
+        before = len(gc.get_objects())
+        for run in range(100_000):
+            with registry.open(run):
+                if run % 10 == 0:
+                    registry.cancel(run, "stop")
+            if run % 100 == 0:
+                registry.cancel(run, "late")
+                clock.now += 1
+        clock.now += 30
+        with registry.open("last") as token:
+            assert not token.cancelled
+        del token
+        gc.collect()
+        assert len(registry) == 0
+        assert len(gc.get_objects()) - before < 50
+
     def test_many_runs(self) -> None:
         """H7: after thousands of runs, one by one and all at once, it is empty, in bytes, too."""
         registry, clock = registry_with_clock(max_remembered=1000)
