@@ -21,6 +21,7 @@ import anyio
 from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 
 from ._clock import WaitClock
+from ._wakeup import make_wakeup
 
 # With read-ahead, neither side has to wait for the other. So each lets other tasks run, and looks
 # for a cancellation, at every so many items.
@@ -47,8 +48,8 @@ class Handoff:
         self._due_beats: deque[Any] = deque()
         self._asked = False
         self._woken = False
-        self._demand: anyio.Event | None = None
-        self._arrival: anyio.Event | None = None
+        self._demand = make_wakeup()
+        self._arrival = make_wakeup()
         self._receiving = False
         self._silent = False
         self._ended = False
@@ -98,7 +99,7 @@ class Handoff:
                 if self._clock is not None:
                     self._clock.start()
                 while not (self._has_arrived() or self._due_beats):
-                    await self._wait_for_arrival()
+                    await self._arrival.wait()
             if self._packets:
                 self._first_beats.clear()
                 return self._take()
@@ -139,7 +140,7 @@ class Handoff:
                 self._clock.start()
             await checkpoint()
             while not (self._has_arrived() or enough()):
-                await self._wait_for_arrival()
+                await self._arrival.wait()
             if self.closed:
                 raise anyio.ClosedResourceError("the stream has been closed")
         finally:
@@ -181,25 +182,17 @@ class Handoff:
         if not self._packets:
             self._asked = True
             self._room = self._read_ahead
-            self._wake_source()
+            self._demand.set()
 
     def _take(self) -> Any:
         item = self._packets.popleft()
         if len(self._packets) < self._room:
-            self._wake_source()
+            self._demand.set()
         return item
-
-    async def _wait_for_arrival(self) -> None:
-        self._arrival = anyio.Event()
-        try:
-            await self._arrival.wait()
-        finally:
-            self._arrival = None
 
     def wake_consumer(self) -> None:
         """Have a consumer that waits look again."""
-        if self._arrival is not None:
-            self._arrival.set()
+        self._arrival.set()
 
     # The source's side
 
@@ -222,18 +215,16 @@ class Handoff:
         """
         if len(self._packets) < self._room:
             await checkpoint()
-        while not (self._asked or self._woken or len(self._packets) < self._room):
-            self._demand = anyio.Event()
-            try:
+        try:
+            while not (self._asked or self._woken or len(self._packets) < self._room):
                 await self._demand.wait()
-            finally:
-                self._demand = None
-        self._woken = False
+        finally:
+            self._woken = False
 
     def wake(self) -> None:
         """Let a source task that waits for demand go on without an ask."""
-        self._woken = self._demand is not None
-        self._wake_source()
+        self._woken = self._demand.is_awaited
+        self._demand.set()
 
     def put(self, item: Any) -> None:
         """Hand an item over. Never blocks: the demand for the next one is what waits."""
@@ -249,10 +240,6 @@ class Handoff:
         self._ended = True
         self._error = error
         self.wake_consumer()
-
-    def _wake_source(self) -> None:
-        if self._demand is not None:
-            self._demand.set()
 
     # The time that the consumer waits: measured only where somebody asks for it
 

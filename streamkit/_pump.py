@@ -76,6 +76,7 @@ class Pump:
         self._scopes = Scopes(source.grace)
         self._relay: Relay
         self._task_id: int | None = None
+        self._cancelled = anyio.get_cancelled_exc_class()
         self._state: Literal["new", "running", "idle", "closing"] = "new"
         self._items = 0
         self._first_item_at: float | None = None
@@ -249,7 +250,7 @@ class Pump:
         """
         if self._stopping or self._scopes.has_pending_signal:
             return None
-        cancelled = anyio.get_cancelled_exc_class()
+        cancelled = self._cancelled
         self._scopes.pause()
         self._relay.idle()
         try:

@@ -1,0 +1,62 @@
+"""A task that waits for another: woken once, and cancelled like in any other wait."""
+
+from __future__ import annotations
+
+import anyio
+
+from streamkit._wakeup import Wakeup, make_wakeup
+from support import Log, wait_all_blocked
+
+
+async def test_set() -> None:
+    """B4: a task that waits goes on when it is woken, and can wait again."""
+    wakeup, log = make_wakeup(), Log()
+    log.start()
+
+    async def wait() -> None:
+        for number in range(2):
+            await wakeup.wait()
+            log(number)
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(wait)
+        for _ in range(2):
+            await anyio.sleep(1)
+            assert wakeup.is_awaited
+            wakeup.set()
+            wakeup.set()
+            assert wakeup.is_awaited, "it has not run since"
+    assert log == [(1, 0), (2, 1)]
+    assert not wakeup.is_awaited
+
+
+async def test_nobody_waits() -> None:
+    """B4: it is not kept for a later wait: whoever waits looks first."""
+    wakeup = make_wakeup()
+    wakeup.set()
+    with anyio.move_on_after(1) as scope:
+        await wakeup.wait()
+    assert scope.cancelled_caught
+    assert not wakeup.is_awaited
+    wakeup.set()
+
+
+async def test_cancelled_in_the_same_tick() -> None:
+    """C31: whichever comes first counts: a wait that is over is not cancelled, nor woken."""
+    for woken_first in True, False:
+        wakeup, log = make_wakeup(), Log()
+        scope = anyio.CancelScope()
+
+        async def wait(
+            wakeup: Wakeup = wakeup, scope: anyio.CancelScope = scope, log: Log = log
+        ) -> None:
+            with scope:
+                await wakeup.wait()
+                log("woken")
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(wait)
+            await wait_all_blocked()
+            for step in (wakeup.set, scope.cancel) if woken_first else (scope.cancel, wakeup.set):
+                step()
+        assert log.events == (["woken"] if woken_first else [])
