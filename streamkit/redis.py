@@ -6,9 +6,11 @@ A cancellation is both published and stored. Published, it reaches within millis
 the key. Stored, it reaches who opens the key a moment later, and who was cut off when it was
 published: a message that nobody receives is lost, a stored one is found on the next connection.
 
-What is stored says ``{key: id of the cancellation, reason}``, until its time is up. When the last
-holder in a process that was told has left, the id is marked as settled, so that a key used again is
-clean. A process that held the key all along and was cut off heeds a settled one, too.
+What is stored under a key is the id of the cancellation and its reason, until its time is up. An id
+is over in a process once the last holder that was told of it has left: who opens the key there from
+then on is not meant. It is then marked as settled on the server, so that a key that is used again
+elsewhere is clean, too. A process that held the key all along, and was cut off, heeds a settled
+one.
 
 Each process has one connection that is subscribed and one for commands, however many keys it holds.
 When either fails both are made anew, and all keys that are held are looked up.
@@ -18,6 +20,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import random
 import threading
 from collections import OrderedDict, deque
@@ -32,6 +35,7 @@ from uuid import uuid4
 
 import anyio
 from anyio.abc import TaskGroup
+from anyio.lowlevel import checkpoint
 from coredis import PureToken, Redis
 from coredis.exceptions import RedisError
 from coredis.retry import NoRetryPolicy
@@ -50,6 +54,8 @@ _logger = logging.getLogger("streamkit")
 MAX_KEY = 1024
 MAX_REASON = 4096
 
+_SCHEMES = ("redis://", "rediss://", "unix://")
+
 # coredis lets some of anyio's errors through, when it closes a connection that has failed.
 _CONNECTION_ERRORS = (
     RedisError,
@@ -64,7 +70,11 @@ _FIRST_DELAY, _LAST_DELAY = 0.05, 2.0
 # Seconds for a connection to be made, for a key to be looked up, and for the end.
 _PATIENCE = 2.0
 # Seconds in which the server must answer, else the connection counts as lost.
-_ANSWER_WITHIN = 10.0
+_ANSWER_WITHIN = 5.0
+# How many marks and answers wait for the server; beyond that, the oldest goes.
+_CHORES = 10_000
+# Why waits end when the registry does.
+_LEFT = "the registry was left"
 # How many keys are handled with one round trip.
 _BATCH = 100
 
@@ -96,6 +106,7 @@ class RedisCancelRegistry:
     :param max_remembered: how many cancellations are kept while the server is away; beyond that,
         the oldest goes
     :param options: further arguments of ``coredis.Redis.from_url()``, such as ``ssl_context``
+    :raises ValueError: if ``url`` is of another kind, or ``remember`` is not finite and positive
 
     """
 
@@ -109,21 +120,38 @@ class RedisCancelRegistry:
         **options: Any,
     ) -> None:
         seconds("remember", remember, positive=True)
+        if not url.startswith(_SCHEMES):
+            # Not the whole of it, which may hold a password.
+            raise ValueError(
+                f"url must begin with one of {', '.join(_SCHEMES)}, got {url.partition(':')[0]!r}: "
+                "write 'redis://localhost:6379/0', for instance"
+            )
         # Early cancellations are remembered by the server, where every process finds them.
         self._local = CancelRegistry(remember=0, max_remembered=max_remembered)
         self._connect: Callable[[], _Client] = partial(
-            Redis.from_url, url, **{"connect_timeout": _PATIENCE, **options}
+            Redis.from_url,
+            url,
+            **{
+                "connect_timeout": _PATIENCE,
+                # Also for the PING of an idle subscription: a server that hangs is away.
+                "stream_timeout": _ANSWER_WITHIN,
+                "retry_policy": NoRetryPolicy(),
+                **options,
+            },
         )
         self._prefix = prefix
         self._channel = f"{prefix}:cancel"
-        self._own_channel = f"{prefix}:answers:{uuid4().hex}"
+        self._answers = f"{prefix}:answers:"
+        self._own_channel = f"{self._answers}{uuid4().hex}"
         self._milliseconds = max(1, round(remember * 1000))
         self._max_remembered = max_remembered
         self._lock = threading.RLock()
         self._held: dict[str, _Held] = {}
         self._outbox: OrderedDict[str, _Cancellation] = OrderedDict()
-        self._look_ups: deque[str] = deque()
-        self._chores: deque[_Chore] = deque(maxlen=max_remembered)
+        self._look_ups: dict[str, None] = {}
+        # Ids of cancellations that concern nobody who holds a key here now.
+        self._over: OrderedDict[str, None] = OrderedDict()
+        self._chores: deque[_Chore] = deque(maxlen=_CHORES)
         self._waiters: dict[str, _Waiter] = {}
         self._connected = False
         self._tasks: TaskGroup | None = None
@@ -164,12 +192,15 @@ class RedisCancelRegistry:
         assert self._tasks is not None
         tasks, self._tasks = self._tasks, None
         with anyio.move_on_after(_PATIENCE, shield=True):
-            if self._connected:
+            self._set_work()
+            if self._connected or self._outbox:
                 await self._idle.wait()
             # Not cancelled: coredis would lose its connections in the wrong order.
             self._leaving.set()
             await self._disconnected.wait()
         tasks.cancel_scope.cancel()
+        for waiter in list(self._waiters.values()):
+            waiter.done.cancel(_LEFT)
         # The error of the block is not the group's business: it would come back in a group.
         await self._stack.aclose()
 
@@ -248,14 +279,17 @@ class RedisCancelRegistry:
         Fire the tokens of all who hold a key, and wait until all of them have let go of it.
 
         Waits for the server if it is away. A process that dies without a word is waited for, too,
-        so set a ``timeout``. If this wait is cancelled, the holders stay cancelled.
+        and so is any other program that subscribes to the channel, so set a ``timeout``. A process
+        that is cut off from the server when it is asked is *not* waited for. If this wait is
+        cancelled, the holders stay cancelled.
 
         :param key: the key
         :param reason: why: a string of up to 4096 bytes, or ``None``
         :param timeout: seconds to wait at most, or ``None`` for no limit
-        :return: ``True`` if all holders have left, ``False`` if the time was up before
+        :return: ``True`` if all holders have left, ``False`` if the time was up before, or the
+            registry was left
         :raises RuntimeError: if the calling task holds the key itself, which it would do for ever;
-            nobody is told then
+            nobody is told then. Or if the registry was left before
 
         """
         if timeout is not None:
@@ -264,14 +298,15 @@ class RedisCancelRegistry:
         if reason is not None:
             _check_text("a reason", reason, MAX_REASON)
         self._local.refuse_to_wait_for_itself(key)
-        request, waiter = uuid4().hex, _Waiter()
+        if self._loop is not None and self._tasks is None:
+            raise RuntimeError(f"{self!r} is not open: write 'async with registry:' around its use")
+        request, waiter = uuid4().hex, _Waiter(self._send(key, reason))
         self._waiters[request] = waiter
         try:
+            self._ask(waiter.cancellation, request)
             with anyio.move_on_after(timeout):
-                self._send(key, reason, request)
                 await self._local.cancel_and_wait(key, reason)
-                await waiter.done.wait()
-                return True
+                return await waiter.done.wait() != _LEFT
             return False
         finally:
             del self._waiters[request]
@@ -284,8 +319,10 @@ class RedisCancelRegistry:
             held = self._held.setdefault(key, _Held())
             held.holders += 1
             unsent = self._outbox.get(key)
+            if unsent is not None and unsent.id in self._over:
+                unsent = None
             if unsent is None and not held.looked_up.cancelled:
-                self._look_ups.append(key)
+                self._look_ups[key] = None
         if unsent is not None:
             self._tell(held, unsent)
         self._wake()
@@ -299,29 +336,58 @@ class RedisCancelRegistry:
             if held.holders:
                 return
             del self._held[key]
-            if held.told is not None:
-                self._chores.append(partial(self._settle, held.told))
+            self._look_ups.pop(key, None)
+            for cancellation_id in held.told:
+                self._end(cancellation_id)
             for to, request in held.requests:
                 self._chores.append(partial(self._answer, to, request, False))
         self._wake()
 
-    def _send(self, key: str, reason: str | None, request: str | None = None) -> None:
+    def _end(self, cancellation_id: str) -> None:
+        """Note that those who were told of a cancellation are gone, here and on the server."""
+        self._pass_over(cancellation_id)
+        self._chores.append(partial(self._settle, cancellation_id))
+
+    def _pass_over(self, cancellation_id: str) -> None:
+        """Note that nobody who holds a key here from now on is meant by a cancellation."""
+        self._over[cancellation_id] = None
+        if len(self._over) > _CHORES:
+            self._over.popitem(last=False)
+
+    def _send(self, key: str, reason: str | None) -> _Cancellation:
         with self._lock:
             cancellation = self._outbox.get(key)
-            if cancellation is None:
-                cancellation = self._outbox[key] = _Cancellation(key, uuid4().hex, reason)
-                if len(self._outbox) > self._max_remembered:
-                    self._outbox.popitem(last=False)
-            if request is not None:
-                cancellation.requests.append((self._own_channel, request))
+            if cancellation is None or cancellation.id in self._over:
+                requests = [] if cancellation is None else cancellation.requests
+                cancellation = _Cancellation(key, uuid4().hex, reason, requests)
+                self._put(cancellation)
             held = self._held.get(key)
-            if held is not None and held.told is None:
-                held.told = cancellation.id
+            if held is not None:
+                held.told.add(cancellation.id)
+        self._wake()
+        return cancellation
+
+    def _put(self, cancellation: _Cancellation) -> None:
+        self._outbox[cancellation.key] = cancellation
+        if len(self._outbox) > self._max_remembered:
+            self._outbox.popitem(last=False)
+
+    def _ask(self, cancellation: _Cancellation, request: str) -> None:
+        """Send a cancellation, once more if need be, with the request to say when it is done."""
+        with self._lock:
+            unsent = self._outbox.get(cancellation.key)
+            if unsent is None:
+                self._put(unsent := cancellation)
+            if (self._own_channel, request) not in unsent.requests:
+                # A new list: the one in flight is compared with it.
+                unsent.requests = [*unsent.requests, (self._own_channel, request)]
         self._wake()
 
     def _tell(self, held: _Held, cancellation: _Cancellation) -> None:
         with self._lock:
-            held.told = held.told or cancellation.id
+            if cancellation.id in self._over:
+                return
+            held.told.add(cancellation.id)
         self._local.cancel(cancellation.key, cancellation.reason)
 
     def _wake(self) -> None:
@@ -358,12 +424,15 @@ class RedisCancelRegistry:
             except BaseException as exc:
                 rest = without(exc, _is_connection_error)
                 if rest is not None:
+                    self._disconnected.set()
                     raise rest  # noqa: B904  it may be the same
+                # Not a word if it was this task that was cancelled: coredis may drop that.
+                await checkpoint()
                 if not warned:
                     _logger.warning(
                         "Redis is away (%s): until it is back, a cancellation reaches nobody but "
                         "this process",
-                        first_leaf(exc),
+                        f"{type(leaf := first_leaf(exc)).__name__}: {leaf}"[:200],
                     )
                 warned = True
             finally:
@@ -376,42 +445,53 @@ class RedisCancelRegistry:
 
     async def _session(self, connected: Callable[[], None]) -> None:
         """Connect, look up what is held, and pass cancellations on until the connection fails."""
-        async with (
-            self._connect() as client,
-            client.pubsub(
-                channels=[self._channel, self._own_channel],
-                ignore_subscribe_messages=True,
-                retry_policy=NoRetryPolicy(),
-                max_idle_seconds=_PATIENCE,
-            ) as messages,
-            anyio.create_task_group() as tasks,
-        ):
-            # Subscribed first, looked up then: what is cancelled in between comes twice.
-            with self._lock:
-                self._look_ups = deque(self._held)
-            tasks.start_soon(self._work_off, client)
-            tasks.start_soon(self._listen, messages)
-            connected()
-            await self._leaving.wait()
-            tasks.cancel_scope.cancel()
+        with anyio.fail_after(_PATIENCE) as patience:
+            async with (
+                self._connect() as client,
+                client.pubsub(
+                    channels=[self._channel, self._own_channel],
+                    ignore_subscribe_messages=True,
+                    retry_policy=NoRetryPolicy(),
+                    max_idle_seconds=_PATIENCE,
+                ) as messages,
+                anyio.create_task_group() as tasks,
+            ):
+                # Subscribed first, looked up then: what is cancelled in between comes twice.
+                patience.deadline = math.inf
+                self._take_up()
+                tasks.start_soon(self._work_off, client, connected)
+                tasks.start_soon(self._listen, messages)
+                await self._leaving.wait()
+                tasks.cancel_scope.cancel()
+
+    def _take_up(self) -> None:
+        """Do again what may have been lost with the last connection."""
+        with self._lock:
+            self._look_ups = dict.fromkeys(self._held)
+            for request, waiter in self._waiters.items():
+                self._ask(waiter.cancellation, request)
+        self._set_work()
 
     async def _listen(self, messages: AsyncIterable[Any]) -> None:
         async for message in messages:
             self._receive(message["data"])
         raise ConnectionResetError("the subscription has ended")
 
-    async def _work_off(self, client: _Client) -> None:
+    async def _work_off(self, client: _Client, connected: Callable[[], None]) -> None:
         while True:
             # New before the look at what is there: whatever comes later sets it.
             self._work = anyio.Event()
             while self._has_work():
                 with anyio.fail_after(_ANSWER_WITHIN):
-                    if self._outbox:
-                        await self._publish(client)
                     if self._look_ups:
                         await self._look_up(client)
+                    if self._outbox:
+                        await self._publish(client)
                     if self._chores:
                         await self._do_chores(client)
+                # Not before: a server may accept connections, and refuse what is to be written.
+                connected()
+            connected()
             self._idle.set()
             await self._work.wait()
 
@@ -424,10 +504,9 @@ class RedisCancelRegistry:
             batch = list(islice(self._outbox.values(), _BATCH))
         async with client.pipeline(transaction=False) as pipeline:
             stored = [self._store(pipeline, each, condition=PureToken.NX) for each in batch]
-        contents = [
-            each.content if await is_first else await self._content_that_counts(each, client)
-            for each, is_first in zip(batch, stored, strict=True)
-        ]
+        earlier = [each for each, is_first in zip(batch, stored, strict=True) if not await is_first]
+        count = await self._those_that_count(earlier, client) if earlier else {}
+        contents = [count.get(each.key, each).content for each in batch]
         requests = [list(each.requests) for each in batch]
         async with client.pipeline(transaction=False) as pipeline:
             published = [
@@ -446,15 +525,39 @@ class RedisCancelRegistry:
                 if len(each.requests) == len(asked) and self._outbox.get(each.key) is each:
                     del self._outbox[each.key]
 
-    async def _content_that_counts(self, cancellation: _Cancellation, client: _Client) -> str:
+    async def _those_that_count(
+        self, batch: list[_Cancellation], client: _Client
+    ) -> dict[str, _Cancellation]:
         """Return what is stored already, if that is still to be heeded; else replace it."""
-        earlier = _Cancellation.parse(
-            cancellation.key, await client.get(self._name(cancellation.key))
-        )
-        if earlier is not None and not await client.exists([self._settled_name(earlier.id)]):
-            return earlier.content
-        await self._store(client, cancellation)
-        return cancellation.content
+        count = {each.key: each for each in batch}
+        for key, (earlier, settled) in (await self._stored(list(count), client)).items():
+            if not settled:
+                if count[key].id in self._over:
+                    # Whoever was told of ours is gone, and this is the one that is stored.
+                    self._end(earlier.id)
+                count[key] = earlier
+        async with client.pipeline(transaction=False) as pipeline:
+            for each in count.values():
+                self._store(pipeline, each)
+        return count
+
+    async def _stored(
+        self, keys: list[str], client: _Client
+    ) -> dict[str, tuple[_Cancellation, bool]]:
+        """Return the cancellations of keys, and whether they are settled."""
+        # MGET also passes over what is no string.
+        stored = await client.mget([self._name(key) for key in keys])
+        found = {
+            key: cancellation
+            for key, data in zip(keys, stored, strict=True)
+            if (cancellation := _Cancellation.parse(key, data)) is not None
+        }
+        names = [self._settled_name(cancellation.id) for cancellation in found.values()]
+        marks = await client.mget(names) if names else ()
+        return {
+            key: (cancellation, mark is not None)
+            for (key, cancellation), mark in zip(found.items(), marks, strict=True)
+        }
 
     def _store(
         self, to: Any, cancellation: _Cancellation, **options: Any
@@ -468,31 +571,37 @@ class RedisCancelRegistry:
     async def _look_up(self, client: _Client) -> None:
         """Find out whether keys that are held were cancelled before, or during an outage."""
         with self._lock:
-            keys = [self._look_ups.popleft() for _ in range(min(_BATCH, len(self._look_ups)))]
-        stored = await client.mget([self._name(key) for key in keys])
-        found = {
-            key: cancellation
-            for key, data in zip(keys, stored, strict=True)
-            if (cancellation := _Cancellation.parse(key, data)) is not None
-        }
-        names = [self._settled_name(cancellation.id) for cancellation in found.values()]
-        settled = dict(zip(found, await client.mget(names) if names else (), strict=True))
+            keys = list(islice(self._look_ups, _BATCH))
+            for key in keys:
+                del self._look_ups[key]
+        found = await self._stored(keys, client)
         for key in keys:
-            held, cancellation = self._held.get(key), found.get(key)
+            held = self._held.get(key)
             if held is None:
                 continue
-            if cancellation is not None:
-                if settled[key] is not None and not held.looked_up.cancelled:
+            if key in found:
+                cancellation, settled = found[key]
+                if settled and not held.looked_up.cancelled:
                     # It was for holders who were there before.
-                    held.ignored = cancellation.id
-                elif cancellation.id != held.ignored:
+                    with self._lock:
+                        self._pass_over(cancellation.id)
+                else:
                     self._tell(held, cancellation)
             held.looked_up.cancel()
 
     async def _do_chores(self, client: _Client) -> None:
-        async with client.pipeline(transaction=False) as pipeline:
-            while self._chores:
-                self._chores.popleft()(pipeline)
+        with self._lock:
+            chores, rest = list(self._chores)[:_BATCH], list(self._chores)[_BATCH:]
+            self._chores.clear()
+            self._chores.extend(rest)
+        try:
+            async with client.pipeline(transaction=False) as pipeline:
+                for chore in chores:
+                    chore(pipeline)
+        except BaseException:
+            with self._lock:
+                self._chores.extendleft(reversed(chores))
+            raise
 
     def _settle(self, cancellation_id: str, pipeline: Any) -> None:
         pipeline.set(self._settled_name(cancellation_id), b"", px=self._milliseconds)
@@ -516,11 +625,12 @@ class RedisCancelRegistry:
     def _receive_cancellation(self, cancellation: _Cancellation, requests: list[object]) -> None:
         with self._lock:
             held = self._held.get(cancellation.key)
+            holds = held is not None and cancellation.id not in self._over
             for request in requests:
                 match request:
-                    case [str(to), str(number)]:
-                        self._chores.append(partial(self._answer, to, number, held is not None))
-                        if held is not None:
+                    case [str(to), str(number)] if to.startswith(self._answers) and to.isascii():
+                        self._chores.append(partial(self._answer, to, number, holds))
+                        if held is not None and holds:
                             held.requests.append((to, number))
                     case _:
                         pass
@@ -596,10 +706,8 @@ class _Held:
     """A key that is held in this process."""
 
     holders: int = 0
-    #: The id of the cancellation that the holders were told of.
-    told: str | None = None
-    #: The id of one that was settled before.
-    ignored: str | None = None
+    #: The ids of the cancellations that the holders were told of.
+    told: set[str] = field(default_factory=set[str])
     #: Who waits for the last holder to leave: channels and numbers of requests.
     requests: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
     #: Fires when the key was looked up, which other threads and loops may be waiting for.
@@ -623,7 +731,9 @@ class _Cancellation:
     @classmethod
     def parse(cls, key: str, data: object) -> _Cancellation | None:
         match _parse(data):
-            case {"id": str(cancellation_id), "reason": str() | None as reason}:
+            case {"id": str(cancellation_id), "reason": str() | None as reason} if (
+                cancellation_id.isascii()
+            ):
                 return cls(key, cancellation_id, reason)
             case _:
                 return None
@@ -632,7 +742,8 @@ class _Cancellation:
 class _Waiter:
     """Who waits until no process holds a key any more."""
 
-    def __init__(self) -> None:
+    def __init__(self, cancellation: _Cancellation) -> None:
+        self.cancellation = cancellation
         self.done = CancelToken()
         self._expected: int | None = None
         self._answered: set[str] = set()

@@ -108,6 +108,8 @@ async def is_clean(url: str, prefix: str) -> bool:
         return not await client.keys(f"{prefix}:cancel:*")
 
 
+BAD_ID = json.dumps({"id": "\ud800", "reason": ""})
+
 WORKER = """
 import sys
 import anyio
@@ -248,6 +250,12 @@ class TestCancel:
         with pytest.raises(RuntimeError, match="used once"):
             await here.__aenter__()
 
+    def test_url(self) -> None:
+        """Misuse: an address of something else is an error that says so, without the password."""
+        with pytest.raises(ValueError, match=r"begin with one of redis://.*got 'http'") as caught:
+            RedisCancelRegistry("http://user:secret@localhost")
+        assert "secret" not in str(caught.value)
+
     async def test_messages_of_others(self, url: str) -> None:
         """H1: what others write on the channel or in its place is passed over."""
         prefix = uuid4().hex
@@ -256,13 +264,15 @@ class TestCancel:
             b'{"key": "run", "content": "{}", "requests": []}',
             b'{"key": "run", "content": "{\\"id\\": 1, \\"reason\\": []}", "requests": []}',
             b'{"request": "x", "process": "y", "holds": true}',
+            json.dumps({"key": "run", "content": BAD_ID, "requests": []}),
         ]  # fmt: skip
         async with registry(url, prefix) as here, Redis.from_url(url) as client:
             async with here.open("run") as token:
                 for message in rubbish:
                     await client.publish(f"{prefix}:cancel", message)
                 content = json.dumps({"id": "1", "reason": "stop"})
-                message = {"key": "run", "content": content, "requests": [1, ["x"], ["a", "b"]]}
+                requests = [1, ["x"], ["\ud800", "b"], ["a channel of others", "b"]]
+                message = {"key": "run", "content": content, "requests": requests}
                 await client.publish(f"{prefix}:cancel", json.dumps(message))
                 assert await fired(token) == "stop"
             await client.set(f"{prefix}:cancel:other", b"rubbish")
@@ -305,6 +315,19 @@ class TestOpen:
                 assert not token.cancelled
                 assert await fired(token) == "early"
 
+    async def test_cancelled_again(self, url: str) -> None:
+        """C14: a second cancellation keeps the reason of the first, and makes it last anew."""
+        prefix = uuid4().hex
+        async with registry(url, prefix) as here, Redis.from_url(url) as client:
+            here.cancel("run", "first")
+            await until(lambda: not here._outbox)
+            await client.pexpire(f"{prefix}:cancel:run", 20_000)
+            here.cancel("run", "second")
+            await until(lambda: not here._outbox)
+            assert await client.pttl(f"{prefix}:cancel:run") > 30_000
+            async with here.open("run") as token:
+                assert token.reason == "first"
+
     async def test_forgotten(self, url: str) -> None:
         """C13: an early cancellation is forgotten after its time."""
         async with two_of_them(url, remember=0.05) as (here, there):
@@ -333,6 +356,41 @@ class TestOpen:
             async with here.open("run") as token:
                 there.cancel("run", "new")
                 assert await fired(token) == "new"
+
+    @pytest.mark.parametrize("where", ["here", "there"])
+    async def test_key_used_again_at_once(self, url: str, where: str) -> None:
+        """C16: the same with nothing in between, and what was sent still on its way."""
+        async with two_of_them(url) as (here, there):
+            for _ in range(10):
+                async with here.open("run") as token:
+                    (here if where == "here" else there).cancel("run", "old")
+                    await fired(token)
+                async with here.open("run") as token:
+                    await anyio.sleep(0.01)
+                    assert not token.cancelled
+
+    async def test_key_used_again_after_two_cancellations(self, url: str) -> None:
+        """C16: the same where another cancellation than the one that was told is stored."""
+        prefix = uuid4().hex
+        async with registry(url, prefix) as here, Redis.from_url(url) as client:
+            content = json.dumps({"id": "other", "reason": "other"})
+            await client.set(f"{prefix}:cancel:run", content)
+            with here.open("run") as token:
+                here.cancel("run", "old")
+                assert token.reason == "old"
+            await until(lambda: here._idle.is_set())
+            async with here.open("run") as token:
+                await anyio.sleep(0.01)
+                assert not token.cancelled
+
+    async def test_ids_are_bounded(self, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        """C16: what is kept to tell old cancellations from new ones is bounded."""
+        monkeypatch.setattr("streamkit.redis._CHORES", 5)
+        async with registry(url) as here:
+            for number in range(20):
+                with here.open(str(number)):
+                    here.cancel(str(number))
+            assert len(here._over) == 5
 
     async def test_cancelled_while_it_is_looked_up(self, url: str) -> None:
         """G9: the opening is cancelled while it waits for the server: nothing is held after it."""
@@ -404,6 +462,45 @@ class TestCancelAndWait:
             with pytest.raises(ValueError, match="timeout must be"):
                 await here.cancel_and_wait("run", timeout=-1)
 
+    async def test_connection_is_cut(self, url: str) -> None:
+        """C11: the answers are lost with the connection: it asks again."""
+        results: list[bool] = []
+
+        async def wait() -> None:
+            results.append(await here.cancel_and_wait("run"))
+
+        async with two_of_them(url) as (here, there), Redis.from_url(url) as client:
+            with anyio.fail_after(LIMIT):
+                async with anyio.create_task_group() as tasks:
+                    async with there.open("run") as token:
+                        tasks.start_soon(wait)
+                        await fired(token)
+                        await until(lambda: not here._outbox)
+                        await client.client_kill(type_=PureToken.PUBSUB)
+                        await until(lambda: not (here.connected or there.connected))
+                        await until(lambda: here.connected and there.connected)
+                        assert results == []
+            assert results == [True]
+
+    async def test_registry_is_left(self, url: str) -> None:
+        """G9: the registry is left during the wait: it ends, and says that it was not in time."""
+        results: list[bool] = []
+
+        async def wait() -> None:
+            results.append(await here.cancel_and_wait("run"))
+
+        async with anyio.create_task_group() as tasks:
+            prefix = uuid4().hex
+            async with registry(url, prefix) as there, there.open("run") as token:
+                async with registry(url, prefix) as here:
+                    tasks.start_soon(wait)
+                    await fired(token)
+                with anyio.fail_after(LIMIT):
+                    await until(lambda: results)
+        assert results == [False]
+        with pytest.raises(RuntimeError, match="async with registry:"):
+            await here.cancel_and_wait("run")
+
     async def test_by_a_holder(self, url: str) -> None:
         """G15: a task that waits for itself is told so at once, and nobody is cancelled."""
         async with two_of_them(url) as (here, there), there.open("run") as token:
@@ -414,17 +511,17 @@ class TestCancelAndWait:
 
     async def test_asked_while_it_is_sent(self, url: str) -> None:
         """C14: somebody wants to wait while the cancellation is on its way: it is sent again."""
-        second = _Waiter()
 
         class AsksAgain(_Waiter):
             def expect(self, processes: int) -> None:
                 super().expect(processes)
-                here._waiters["second"] = second
-                here._send("run", None, "second")
+                here._ask(self.cancellation, "second")
 
         async with two_of_them(url) as (here, _), here.open("other"):
-            first = here._waiters["first"] = AsksAgain()
-            here._send("run", None, "first")
+            cancellation = here._send("run", None)
+            first = here._waiters["first"] = AsksAgain(cancellation)
+            second = here._waiters["second"] = _Waiter(cancellation)
+            here._ask(cancellation, "first")
             with anyio.fail_after(LIMIT):
                 await first.done.wait()
                 await second.done.wait()
@@ -458,8 +555,7 @@ class TestOutage:
             assert not token.cancelled
             outage.end()
             assert await fired(token) == "during the outage"
-            assert here.connected
-            assert there.connected
+            await until(lambda: here.connected and there.connected)
 
     async def test_local(self, outage: Outage) -> None:
         """C21: during the outage, holders in the same process are told, and so are new ones."""
@@ -473,6 +569,42 @@ class TestOutage:
                 assert token.reason == "early"
             async with here.open("another") as token:
                 assert not token.cancelled
+
+    async def test_key_used_again(self, outage: Outage) -> None:
+        """C16: a key that is used again during the outage is clean, too."""
+        async with registry(outage.url) as here:
+            outage.begin()
+            await until(lambda: not here.connected)
+            for _ in range(2):
+                async with here.open("run") as token:
+                    assert not token.cancelled
+                    assert here.cancel("run", "old") == 1
+
+    async def test_nothing_to_send(self, outage: Outage) -> None:
+        """G10: left during the outage with nothing to send: it waits for nothing."""
+        async with registry(outage.url) as here:
+            outage.begin()
+            await until(lambda: not here.connected)
+
+    async def test_silent_server(self) -> None:
+        """G10: a server that accepts and says nothing is away: entering is bounded."""
+        with socket.socket() as silent:
+            silent.bind(("127.0.0.1", 0))
+            silent.listen()
+            with anyio.fail_after(LIMIT):
+                async with registry(f"redis://127.0.0.1:{silent.getsockname()[1]}") as here:
+                    assert not here.connected
+
+    async def test_refuses_one_key(self, url: str) -> None:
+        """C20: something else stands in the place of a cancellation: it is replaced."""
+        prefix = uuid4().hex
+        async with registry(url, prefix) as here, registry(url, prefix) as there:
+            async with Redis.from_url(url) as client:
+                await client.lpush(f"{prefix}:cancel:run", ["something else"])
+            async with there.open("run") as token, there.open("other") as other:
+                here.cancel("run", "stop")
+                here.cancel("other", "stop")
+                assert [await fired(token), await fired(other)] == ["stop", "stop"]
 
     async def test_streams_go_on(self, outage: Outage) -> None:
         """C20: the server goes and comes in the middle of a stream: it does not notice."""
@@ -528,6 +660,19 @@ class TestOutage:
         async with registry(url) as here:
             with pytest.raises(ConnectionResetError):
                 await here._listen(aiter_of())
+
+    async def test_chores_are_kept(self, url: str) -> None:
+        """C16: the connection fails while marks and answers are sent: they are sent again."""
+
+        def fails(pipeline: object) -> None:
+            raise ConnectionResetError
+
+        async with registry(url) as here, Redis.from_url(url) as client:
+            here._chores.append(fails)
+            with pytest.raises(ConnectionResetError):
+                await here._do_chores(client)
+            assert list(here._chores) == [fails]
+            here._chores.clear()
 
     async def test_waits_no_more(self, outage: Outage) -> None:
         """T1: who waits gives up before the server is back: it is sent all the same."""
