@@ -29,6 +29,7 @@ settings.load_profile("backends")
 MARKERS = [
     "asyncio_only: run on the asyncio backends only",
     "trio_only: run on trio only",
+    "one_of_each: run on asyncio and trio, not on uvloop and eager tasks as well",
     "real_time: use the real clock (threads, child processes, sockets)",
     "allow_gc_generators: do not fail on async generators that nobody closed",
 ]
@@ -56,6 +57,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def _backends_for(test: pytest.Item) -> Iterator[Backend]:
     marked = {marker.name for marker in test.iter_markers()}
     for name in BACKENDS:
+        if "one_of_each" in marked and "+" in name:
+            continue
         if ("asyncio_only" if name == "trio" else "trio_only") not in marked:
             yield Backend(
                 name,
