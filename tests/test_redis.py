@@ -79,6 +79,12 @@ def outage() -> Iterator[Outage]:
     outage.server.terminate()
 
 
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wait less long for a server that is not there, where a test is about something else."""
+    monkeypatch.setattr("streamkit.redis._PATIENCE", 0.5)
+
+
 def registry(url: str, prefix: str | None = None, **options: Any) -> RedisCancelRegistry:
     """Make a registry that shares the server, but nothing on it unless the prefix is the same."""
     return RedisCancelRegistry(url, prefix=prefix or uuid4().hex, **options)
@@ -557,6 +563,7 @@ class TestOutage:
             assert await fired(token) == "during the outage"
             await until(lambda: here.connected and there.connected)
 
+    @pytest.mark.usefixtures("impatient")
     async def test_local(self, outage: Outage) -> None:
         """C21: during the outage, holders in the same process are told, and so are new ones."""
         async with registry(outage.url) as here, here.open("run") as token:
@@ -570,6 +577,7 @@ class TestOutage:
             async with here.open("another") as token:
                 assert not token.cancelled
 
+    @pytest.mark.usefixtures("impatient")
     async def test_key_used_again(self, outage: Outage) -> None:
         """C16: a key that is used again during the outage is clean, too."""
         async with registry(outage.url) as here:
@@ -586,6 +594,7 @@ class TestOutage:
             outage.begin()
             await until(lambda: not here.connected)
 
+    @pytest.mark.usefixtures("impatient")
     async def test_silent_server(self) -> None:
         """G10: a server that accepts and says nothing is away: entering is bounded."""
         with socket.socket() as silent:
@@ -700,6 +709,7 @@ class TestOutage:
             "Redis is back",
         ] * 2
 
+    @pytest.mark.usefixtures("impatient")
     async def test_bounded(self, outage: Outage) -> None:
         """H7: cancellations that wait for the server are bounded: the oldest go."""
         async with registry(outage.url, max_remembered=10) as here:
