@@ -248,7 +248,7 @@ class Pump:
         :return: a native cancellation of asyncio, which comes only once, to be raised in the source
 
         """
-        if self._stopping or self._scopes.has_pending_signal:
+        if self._must_act():
             return None
         cancelled = self._cancelled
         self._scopes.pause()
@@ -261,7 +261,7 @@ class Pump:
                 native = self._relay.put_off(exc)
                 if signal is not None:
                     self.cancel(signal)
-                if native or self._stopping or self._scopes.has_pending_signal:  # type: ignore[redundant-expr]
+                if native or self._must_act():
                     return native
             else:
                 return None
@@ -275,6 +275,10 @@ class Pump:
             return None
         finally:
             self._scopes.resume()
+
+    def _must_act(self) -> bool:
+        """Tell whether the source is to be told or closed, and not to wait for the consumer."""
+        return self._stopping or self._scopes.has_pending_signal
 
     def _judge(self, raised: BaseException | None) -> Ending:
         scopes = self._scopes

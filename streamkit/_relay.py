@@ -135,7 +135,8 @@ class Relay(ABC):
                     else:
                         yielded = send(value)
                 except StopIteration as stop:
-                    return stop.value  # type: ignore[no-any-return]
+                    result: T = stop.value
+                    return result
                 value = exc = None
                 self._blocked(yielded)
                 try:

@@ -191,18 +191,21 @@ class RedisCancelRegistry:
         """Send what is to be sent, if that takes no longer than two seconds, and disconnect."""
         assert self._tasks is not None
         tasks, self._tasks = self._tasks, None
-        with anyio.move_on_after(_PATIENCE, shield=True):
-            self._set_work()
-            if self._connected or self._outbox:
-                await self._idle.wait()
-            # Not cancelled: coredis would lose its connections in the wrong order.
-            self._leaving.set()
-            await self._disconnected.wait()
-        tasks.cancel_scope.cancel()
-        for waiter in list(self._waiters.values()):
-            waiter.done.cancel(_LEFT)
-        # The error of the block is not the group's business: it would come back in a group.
-        await self._stack.aclose()
+        try:
+            with anyio.move_on_after(_PATIENCE, shield=True):
+                self._set_work()
+                if self._connected or self._outbox:
+                    await self._idle.wait()
+                # Not cancelled: coredis would lose its connections in the wrong order.
+                self._leaving.set()
+                await self._disconnected.wait()
+        finally:
+            # Also after a native Task.cancel(), which comes through the shield.
+            tasks.cancel_scope.cancel()
+            for waiter in list(self._waiters.values()):
+                waiter.done.cancel(_LEFT)
+            # The error of the block is not the group's business: it would come back in a group.
+            await self._stack.aclose()
 
     def __len__(self) -> int:
         """Return how many keys are held in this process."""
@@ -242,8 +245,7 @@ class RedisCancelRegistry:
 
         """
         _check_text("a key", key, MAX_KEY)
-        if self._tasks is None:
-            raise RuntimeError(f"{self!r} is not open: write 'async with registry:' around its use")
+        self._check_open()
         holder = self._local.open(key)
         return Holder(key, holder, self._join, self._leave, lambda: self._connected)
 
@@ -289,7 +291,7 @@ class RedisCancelRegistry:
         :return: ``True`` if all holders have left, ``False`` if the time was up before, or the
             registry was left
         :raises RuntimeError: if the calling task holds the key itself, which it would do for ever;
-            nobody is told then. Or if the registry was left before
+            nobody is told then. Or if the registry was not entered, or was left
 
         """
         if timeout is not None:
@@ -298,8 +300,7 @@ class RedisCancelRegistry:
         if reason is not None:
             _check_text("a reason", reason, MAX_REASON)
         self._local.refuse_to_wait_for_itself(key)
-        if self._loop is not None and self._tasks is None:
-            raise RuntimeError(f"{self!r} is not open: write 'async with registry:' around its use")
+        self._check_open()
         request, waiter = uuid4().hex, _Waiter(self._send(key, reason))
         self._waiters[request] = waiter
         try:
@@ -310,6 +311,10 @@ class RedisCancelRegistry:
             return False
         finally:
             del self._waiters[request]
+
+    def _check_open(self) -> None:
+        if self._tasks is None:
+            raise RuntimeError(f"{self!r} is not open: write 'async with registry:' around its use")
 
     # Called in any thread
 
@@ -468,7 +473,8 @@ class RedisCancelRegistry:
         """Do again what may have been lost with the last connection."""
         with self._lock:
             self._look_ups = dict.fromkeys(self._held)
-            for request, waiter in self._waiters.items():
+            # A copy: tasks in other threads begin and end to wait meanwhile.
+            for request, waiter in list(self._waiters.items()):
                 self._ask(waiter.cancellation, request)
         self._set_work()
 
@@ -528,7 +534,7 @@ class RedisCancelRegistry:
     async def _those_that_count(
         self, batch: list[_Cancellation], client: _Client
     ) -> dict[str, _Cancellation]:
-        """Return what is stored already, if that is still to be heeded; else replace it."""
+        """Return what is stored already, or else ours, and store it anew: its time begins again."""
         count = {each.key: each for each in batch}
         for key, (earlier, settled) in (await self._stored(list(count), client)).items():
             if not settled:

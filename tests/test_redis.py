@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import os
@@ -257,6 +258,8 @@ class TestCancel:
             here.open("run")
         with pytest.raises(RuntimeError, match="used once"):
             await here.__aenter__()
+        with pytest.raises(RuntimeError, match="async with registry:"):
+            await registry(url).cancel_and_wait("run")
 
     def test_url(self) -> None:
         """Misuse: an address of something else is an error that says so, without the password."""
@@ -762,6 +765,26 @@ class TestEnd:
             pass
         assert here.cancel("run") == 0
 
+    @pytest.mark.asyncio_only
+    async def test_native_cancel(self, outage: Outage) -> None:
+        """C7: a ``Task.cancel()`` while it is left: it comes out, and no task stays behind."""
+        leaving = anyio.Event()
+
+        async def use() -> None:
+            async with registry(outage.url) as here:
+                outage.begin()
+                await until(lambda: not here.connected)
+                here.cancel("run")
+                leaving.set()
+
+        task = asyncio.create_task(use())
+        await leaving.wait()
+        await anyio.sleep(0.05)
+        assert not task.done(), "it waits for the server"
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
     async def test_left_before_its_holders(self, url: str) -> None:
         """G9: a holder that outlives the block lets go in peace."""
         async with registry(url) as here:
@@ -816,3 +839,15 @@ def test_two_runs(backend: Backend, url: str) -> None:
 
     backend.run(cancel)
     backend.run(hold)
+
+
+def test_of_a_module(backend: Backend, url: str) -> None:
+    """H10: made where no event loop runs, as in a module, and entered later."""
+    here = registry(url)
+
+    async def use() -> None:
+        async with here, here.open("run") as token:
+            here.cancel("run", "stop")
+            assert token.reason == "stop"
+
+    backend.run(use)
