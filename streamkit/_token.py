@@ -81,19 +81,12 @@ class CancelToken:
         :return: ``True`` for the call that fired it, ``False`` for every later one
 
         """
-        with self._lock:
-            if self._cancelled:
-                return False
-            self._reason = reason
-            self._cancelled = True
-            listeners = list(self._listeners.values())
-            self._listeners.clear()
-            children = list(self._children or ())
-            self._children = None
-        for listener in listeners:
-            listener.notify(reason)
-        for child in children:
-            child.cancel(reason)
+        children = self._fire(reason)
+        if children is None:
+            return False
+        # One after the other, not one inside the other: a tree may be deeper than the stack.
+        while children:
+            children.extend(children.pop()._fire(reason) or ())
         return True
 
     def child(self) -> CancelToken:
@@ -186,6 +179,21 @@ cancelled_caught`` tells whether it was cut short, and :attr:`reason` why. A tok
                 return handle
         listener.notify(self._reason)
         return handle
+
+    def _fire(self, reason: object) -> list[CancelToken] | None:
+        """Tell the listeners of this token alone. Returns its children, or ``None`` if too late."""
+        with self._lock:
+            if self._cancelled:
+                return None
+            self._reason = reason
+            self._cancelled = True
+            listeners = list(self._listeners.values())
+            self._listeners.clear()
+            children = list(self._children or ())
+            self._children = None
+        for listener in listeners:
+            listener.notify(reason)
+        return children
 
     def _adopt(self, child: CancelToken) -> None:
         with self._lock:

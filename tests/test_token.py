@@ -302,6 +302,14 @@ class TestTree:
         root.cancel("stop")
         assert grandchild.reason == "stop"
 
+    def test_deep(self) -> None:
+        """N8: a tree deeper than the stack: cancel() does not raise, and the last one is told."""
+        root = last = CancelToken()
+        for _ in range(20_000):
+            last = last.child()
+        assert root.cancel("stop") is True
+        assert last.reason == "stop"
+
     def test_children_do_not_leak(self) -> None:
         """C16: of 10^5 short-lived children of one parent nothing is left, without a collection."""
         root = CancelToken()
