@@ -14,18 +14,27 @@ be cancelled at any point.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Generator
 from typing import Any
 
 import anyio
 from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 
+from ._backend import get_clock, make_wakeup
 from ._clock import WaitClock
-from ._wakeup import make_wakeup
 
 # With read-ahead, neither side has to wait for the other. So each lets other tasks run, and looks
 # for a cancellation, at every so many items.
 _BATCH = 64
+
+
+class _AtOnce:
+    def __await__(self) -> Generator[Any, None, None]:
+        return
+        yield
+
+
+_AT_ONCE = _AtOnce()
 
 
 class Handoff:
@@ -37,17 +46,21 @@ class Handoff:
     """
 
     def __init__(self, read_ahead: float = 0) -> None:
+        #: The present, in seconds.
+        self.now: Callable[[], float] = get_clock()
         self._reads_ahead = read_ahead > 0
         self._read_ahead = read_ahead
         #: As many, once the consumer has asked.
         self._room: float = 0
-        self._asks = 0
-        self._steps = 0
+        #: How many more items may be taken, and steps made, until the next checkpoint.
+        self._takes_left = _BATCH - 1 if read_ahead else 0
+        self._steps_left = _BATCH - 1
+        self._pauses = False
         self._packets: deque[Any] = deque()
         self._first_beats: deque[Any] = deque()
         self._due_beats: deque[Any] = deque()
         self._asked = False
-        self._woken = False
+        self._source_waits = False
         self._demand = make_wakeup()
         self._arrival = make_wakeup()
         self._receiving = False
@@ -77,31 +90,38 @@ class Handoff:
         :raises ~anyio.ClosedResourceError: if the stream was closed before it ended
 
         """
-        self._start_receiving()
+        if self._receiving:
+            raise anyio.BusyResourceError("waiting for the next item of")
+        if self._takes_left and self._packets:
+            self._takes_left -= 1
+            return self._take()
+        self._receiving = True
         try:
-            ready = bool(self._has_arrived() or self._first_beats)
-            pauses = ready
+            ready = pauses = bool(
+                self._packets or self._first_beats or self._ended or self.closed
+            )
             if self._reads_ahead:
-                # Every so many asks, also those that are to wait: on asyncio, a scope spares a wait
-                # that is over by the time it looks, and a source that keeps pace may end each one
-                # in time.
-                self._asks += 1
-                pauses = self._asks % _BATCH == 0
+                # Also asks that are to wait: on asyncio, a scope spares a wait that is over by the
+                # time it looks, and a source that keeps pace may end each one in time.
+                pauses = not self._takes_left
+                self._takes_left = _BATCH - 1 if pauses else self._takes_left - 1
             if pauses:
                 # Before anything is taken: a cancellation in it must not lose anything.
                 await checkpoint()
             if not ready:
-                self._ask()
+                self._asked = True
+                self._room = self._read_ahead
+                if self._source_waits:
+                    self._let_source_go_on()
                 self.waits += 1
-                self.waiting_since = anyio.current_time()
+                self.waiting_since = self.now()
                 if self.asked_at is None:
                     self.asked_at = self.waiting_since
                 if self._clock is not None:
                     self._clock.start()
-                while not (self._has_arrived() or self._due_beats):
+                while not (self._packets or self._due_beats or self._ended or self.closed):
                     await self._arrival.wait()
             if self._packets:
-                self._first_beats.clear()
                 return self._take()
             beats = self._first_beats or self._due_beats
             if beats and not self.closed:
@@ -119,8 +139,9 @@ class Handoff:
             self._receiving = False
             if self._clock is not None:
                 self._clock.stop()
-            # A beat belongs to the wait in which it was due.
-            self._due_beats.clear()
+            if self._due_beats:
+                # A beat belongs to the wait in which it was due.
+                self._due_beats.clear()
             # The traceback of an error includes this frame.
             del self
 
@@ -133,9 +154,15 @@ class Handoff:
         :raises ~anyio.ClosedResourceError: if the stream was closed before it ended
 
         """
-        self._start_receiving()
+        if self._receiving:
+            raise anyio.BusyResourceError("waiting for the next item of")
+        self._receiving = True
         try:
-            self._ask()
+            if not self._packets:
+                self._asked = True
+                self._room = self._read_ahead
+                if self._source_waits:
+                    self._let_source_go_on()
             if self._clock is not None:
                 self._clock.start()
             await checkpoint()
@@ -170,25 +197,20 @@ class Handoff:
             self._packets.clear()
             self.wake_consumer()
 
-    def _start_receiving(self) -> None:
-        if self._receiving:
-            raise anyio.BusyResourceError("waiting for the next item of")
-        self._receiving = True
-
     def _has_arrived(self) -> bool:
         return bool(self._packets) or self._ended or self.closed
 
-    def _ask(self) -> None:
-        if not self._packets:
-            self._asked = True
-            self._room = self._read_ahead
-            self._demand.set()
-
     def _take(self) -> Any:
+        if self._first_beats:
+            self._first_beats.clear()
         item = self._packets.popleft()
-        if len(self._packets) < self._room:
-            self._demand.set()
+        if self._source_waits and len(self._packets) < self._room:
+            self._let_source_go_on()
         return item
+
+    def _let_source_go_on(self) -> None:
+        self._source_waits = False
+        self._demand.set()
 
     def wake_consumer(self) -> None:
         """Have a consumer that waits look again."""
@@ -196,44 +218,52 @@ class Handoff:
 
     # The source's side
 
-    def must_wait(self, *, answered: bool) -> bool:
+    def put(self, item: Any) -> bool:
         """
-        Tell whether the source task must await :meth:`demand` before its next step.
+        Hand an item over. Never blocks: the demand for the next one is what waits.
 
-        :param answered: whether the last ask has been answered
+        :return: whether the source task must await :meth:`demand` before its next step
 
         """
-        if not self._reads_ahead:
-            return answered
-        self._steps += 1
-        return len(self._packets) >= self._room or self._steps % _BATCH == 0
-
-    async def demand(self) -> None:
-        """
-        Wait until the consumer asks, until there is room to read ahead, or until :meth:`wake` is
-        called. Where there is room already, only let other tasks run.
-        """
-        if len(self._packets) < self._room:
-            await checkpoint()
-        try:
-            while not (self._asked or self._woken or len(self._packets) < self._room):
-                await self._demand.wait()
-        finally:
-            self._woken = False
-
-    def wake(self) -> None:
-        """Let a source task that waits for demand go on without an ask."""
-        self._woken = self._demand.is_awaited
-        self._demand.set()
-
-    def put(self, item: Any) -> None:
-        """Hand an item over. Never blocks: the demand for the next one is what waits."""
         self._asked = False
         if self._clock is not None:
             self._clock.stop()
         if not self.closed:
             self._packets.append(item)
-            self.wake_consumer()
+            if self._receiving:
+                self._arrival.set()
+        if not self._reads_ahead:
+            return True
+        return self.skip() or len(self._packets) >= self._room
+
+    def skip(self) -> bool:
+        """
+        Take note of a step that makes no item.
+
+        :return: whether the source task must await :meth:`demand` before its next step
+
+        """
+        if self._steps_left:
+            self._steps_left -= 1
+            return False
+        self._steps_left = _BATCH - 1
+        self._pauses = True
+        return True
+
+    def demand(self) -> Awaitable[None]:
+        """
+        Wait until the consumer asks, until there is room to read ahead, or until :meth:`wake` is
+        called. To be awaited at once. Where there is room already, only let other tasks run.
+        """
+        pauses, self._pauses = self._pauses, False
+        if self._asked or len(self._packets) < self._room:
+            return checkpoint() if pauses else _AT_ONCE
+        self._source_waits = True
+        return self._demand.wait()
+
+    def wake(self) -> None:
+        """Let a source task that waits for demand go on without an ask."""
+        self._let_source_go_on()
 
     def end(self, error: BaseException | None) -> None:
         """Say that nothing more comes, and with which error."""

@@ -84,9 +84,11 @@ class _Keepalive(Stage[T, T | B]):
         self._last: T | None = None
         self._silent_since: float | None = None
         self._count = 0
+        self._now: Callable[[], float] | None = None
 
     @asynccontextmanager
     async def lifespan(self, control: Control) -> AsyncGenerator[None, None]:
+        self._now = control.now
         if self._initial:
             self._send(control, control.beat_first, 0.0)
         yield
@@ -107,7 +109,8 @@ class _Keepalive(Stage[T, T | B]):
 
     def on_item(self, item: T) -> T:
         self._last = item
-        self._silent_since = anyio.current_time()
+        assert self._now is not None
+        self._silent_since = self._now()
         self._count = 0
         return item
 

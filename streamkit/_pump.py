@@ -18,7 +18,8 @@ that came before it.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Literal, Protocol
+from enum import Enum
+from typing import Any, Final, Literal, Protocol, TypeAlias
 
 import anyio
 
@@ -36,11 +37,20 @@ from ._scopes import Scopes, Signal
 from ._source import Source
 
 
+class _Skip(Enum):
+    SKIP = "SKIP"
+
+
+#: Returned by :meth:`Stage.on_item` for an item that the consumer is not to receive.
+SKIP: Final = _Skip.SKIP
+Skip: TypeAlias = Literal[_Skip.SKIP]
+
+
 class Pipeline(Protocol):
     """What stands between a source and its consumer. The pump knows no more of it."""
 
-    def transform(self, item: Any) -> tuple[Any, ...]:
-        """Return the item as the consumer receives it, or nothing."""
+    def transform(self, item: Any) -> Any:
+        """Return the item as the consumer receives it, or :data:`SKIP`."""
         ...
 
     async def end(self, outcome: Outcome) -> None:
@@ -77,11 +87,13 @@ class Pump:
         self._relay: Relay
         self._task_id: int | None = None
         self._cancelled = anyio.get_cancelled_exc_class()
-        self._state: Literal["new", "running", "idle", "closing"] = "new"
+        self._state: Literal["new", "started", "closing"] = "new"
         self._items = 0
         self._first_item_at: float | None = None
         self._exhausted = False
         self._left = False
+        #: The consumer has left, or a stage has failed: the source is not stepped any more.
+        self._stopping = False
         self._failure: BaseException | None = None
         self._raises: BaseException | None = None
         # What remains of the error at the end if the consumer does not meet it.
@@ -154,13 +166,10 @@ class Pump:
         error, self._raises = self.handoff.take_error() or self._raises, None
         return error
 
-    @property
-    def _stopping(self) -> bool:
-        return self._left or self._failure is not None
-
     def _stop(self) -> None:
+        self._stopping = True
         self.handoff.wake()
-        if self._state == "running":
+        if self._state == "started" and self._relay.in_source:
             self._scopes.close()
 
     # The source task
@@ -172,7 +181,7 @@ class Pump:
         try:
             with self._scopes:
                 self._relay = make_relay(self._scopes)
-                ending = self._judge(await self._drive())
+                ending = self._judge(await self._relay.drive(self._drive()))
                 self._state = "closing"
                 await self._close(ending)
             self._write_outcome(ending)
@@ -184,35 +193,44 @@ class Pump:
 
     async def _drive(self) -> BaseException | None:
         """Step the source until it ends or must not be stepped again. Returns what it raised."""
+        source, relay, scopes = self._source, self._relay, self._scopes
         throw = await self._next_demand()
+        if not self._may_start(throw):
+            return throw
         try:
-            while self._may_go_on(throw):
-                self._state = "running"
-                item = await self._relay.drive(self._source.step(throw))
-                self._state = "idle"
+            while True:
+                relay.in_source = True
+                item = await source.step(throw)
+                relay.in_source = False
                 throw = None
-                answered = self._put(item)
-                if self._scopes.armed:
+                must_wait = self._put(item)
+                if scopes.armed:
                     # It came to a yield before it blocked: the signal is raised at that yield.
-                    self._scopes.deliver()
-                    throw = self._relay.exception()
-                elif self.handoff.must_wait(answered=answered):
+                    scopes.deliver()
+                    throw = relay.exception()
+                elif must_wait:
                     throw = await self._next_demand()
+                disturbed = self._stopping or scopes.signal is not None or throw is not None
+                if disturbed and not self._may_go_on(throw):
+                    return throw
         except StopAsyncIteration:
             self._exhausted = True
             return None
         except BaseException as exc:
             return _from_source(exc)
-        else:
-            return throw
         finally:
+            relay.in_source = False
             del throw
 
+    def _may_start(self, throw: BaseException | None) -> bool:
+        # Where a scope around the stream is cancelled by now, nothing begins any more.
+        cancelled = anyio.get_current_task().has_pending_cancellation()
+        if throw or self._stopping or self._scopes.signal or cancelled:
+            return False
+        self._state = "started"
+        return True
+
     def _may_go_on(self, throw: BaseException | None) -> bool:
-        if self._state == "new":
-            # Where a scope around the stream is cancelled by now, nothing begins any more.
-            cancelled = anyio.get_current_task().has_pending_cancellation()
-            return not (throw or self._stopping or self._scopes.signal or cancelled)
         if throw is not None:
             return self._source.can_throw
         if self._scopes.armed:
@@ -222,7 +240,7 @@ class Pump:
         return not (self._stopping or self._scopes.cut)
 
     def _put(self, item: Any) -> bool:
-        """Hand an item over. Returns ``False`` if the consumer's ask is not answered by it."""
+        """Hand an item over. Returns whether the next step must wait for the consumer."""
         try:
             outgoing = self._pipeline.transform(item)
         except BaseException as exc:
@@ -230,12 +248,12 @@ class Pump:
             return True
         if self._stopping:
             return True
-        for ready in outgoing:
-            if self._first_item_at is None:
-                self._first_item_at = anyio.current_time()
-            self._items += 1
-            self.handoff.put(ready)
-        return bool(outgoing)
+        if outgoing is SKIP:
+            return self.handoff.skip()
+        if not self._items:
+            self._first_item_at = self.handoff.now()
+        self._items += 1
+        return self.handoff.put(outgoing)
 
     async def _next_demand(self) -> BaseException | None:
         """
@@ -248,16 +266,17 @@ class Pump:
         :return: a native cancellation of asyncio, which comes only once, to be raised in the source
 
         """
-        if self._must_act():
+        scopes = self._scopes
+        if self._stopping or (scopes.signal is not None and not scopes.delivered):
             return None
-        cancelled = self._cancelled
-        self._scopes.pause()
+        if scopes.delivered:
+            scopes.pause()
         self._relay.idle()
         try:
             try:
                 await self.handoff.demand()
-            except cancelled as exc:
-                signal = self._scopes.signal_around(tag_of(exc))
+            except self._cancelled as exc:
+                signal = scopes.signal_around(tag_of(exc))
                 native = self._relay.put_off(exc)
                 if signal is not None:
                     self.cancel(signal)
@@ -270,11 +289,12 @@ class Pump:
                 # Entered on top of the source's scopes, and left before the source runs again.
                 with anyio.CancelScope(shield=True):
                     await self.handoff.demand()
-            except cancelled as exc:
+            except self._cancelled as exc:
                 return self._relay.put_off(exc)
             return None
         finally:
-            self._scopes.resume()
+            if scopes.delivered:
+                scopes.resume()
 
     def _must_act(self) -> bool:
         """Tell whether the source is to be told or closed, and not to wait for the consumer."""

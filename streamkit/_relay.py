@@ -1,5 +1,5 @@
 """
-The trampoline between a source and the event loop. With ``_wakeup`` and ``_loop``, the only module
+The trampoline between a source and the event loop. With ``_backend`` and ``_loop``, the only module
 that tells the backends apart.
 
 A source is not awaited directly. It is driven by a small generator-based coroutine that forwards
@@ -17,9 +17,9 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Generator
+from collections.abc import Coroutine, Generator
 from types import coroutine
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import anyio
 
@@ -67,13 +67,16 @@ def is_stray(exc: BaseException) -> bool:
 
 class Relay(ABC):
     """
-    Drives the awaitables of one source, and delivers its typed cancellation.
+    Drives the task of one source, and delivers its typed cancellation.
 
     This is the part that all backends share; :func:`make_relay` returns the right subclass.
     """
 
     def __init__(self, scopes: Scopes) -> None:
         self._scopes = scopes
+        #: Whether the source is being stepped. Otherwise the source task waits for the consumer, and
+        #: what reaches it then is none of the source's business.
+        self.in_source = False
 
     def exception(self) -> StreamCancelled:
         """Return a fresh exception to raise in the source: never the same in two places."""
@@ -115,45 +118,35 @@ class Relay(ABC):
         """Return what the source sees of a value sent by the event loop."""
 
     @coroutine
-    def drive(self, awaitable: Awaitable[T]) -> Generator[Any, Any, T]:
-        """Await ``awaitable``; one that does not suspend passes through at once."""
-        # Not every awaitable is a coroutine: an iterator may lack send() and throw().
-        steps: Any = awaitable if hasattr(awaitable, "send") else awaitable.__await__()
-        send = getattr(steps, "send", None)
-        throw = getattr(steps, "throw", None)
+    def drive(self, work: Coroutine[Any, Any, T]) -> Generator[Any, Any, T]:
+        """Await what the source task does: all of it, so that a step of the source costs nothing."""
         value: Any = None
         exc: BaseException | None = None
         try:
             while True:
                 try:
-                    if exc is not None:
-                        if throw is None:
-                            raise exc
-                        yielded = throw(exc)
-                    elif send is None:
-                        yielded = next(steps)
-                    else:
-                        yielded = send(value)
+                    yielded = work.send(value) if exc is None else work.throw(exc)
                 except StopIteration as stop:
-                    result: T = stop.value
-                    return result
+                    # Not through a variable: it may be an error that leads to this frame.
+                    return cast("T", stop.value)
                 value = exc = None
-                self._blocked(yielded)
+                if self.in_source:
+                    self._blocked(yielded)
                 try:
                     value = yield yielded
                 except GeneratorExit:
                     # The event loop drops the task: no way back from here.
-                    if hasattr(steps, "close"):
-                        steps.close()
+                    work.close()
                     raise
                 except BaseException as thrown:
                     exc = thrown
                 # Outside of the except block: the exception that replaces another one must not
                 # have it as its context, where anyio would look for a cancellation of its own.
-                if exc is not None:
-                    exc = self._thrown(exc)
-                else:
-                    value = self._sent(value)
+                if self.in_source:
+                    if exc is None:
+                        value = self._sent(value)
+                    else:
+                        exc = self._thrown(exc)
         finally:
             # This frame is part of the traceback of what it raises.
             value = exc = yielded = None

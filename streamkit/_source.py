@@ -7,6 +7,7 @@ from collections.abc import (
     AsyncGenerator,
     AsyncIterable,
     Awaitable,
+    Callable,
     Iterable,
 )
 from contextlib import AbstractAsyncContextManager
@@ -52,6 +53,7 @@ class Source(Generic[T]):
         #: Seconds that it has to clean up.
         self.grace: float = DEFAULT_GRACE
         self._iterator: Any = None
+        self._next: Callable[[], Awaitable[T]] = self._first
 
     @property
     def can_throw(self) -> bool:
@@ -60,11 +62,15 @@ class Source(Generic[T]):
 
     def step(self, throw: BaseException | None = None) -> Awaitable[T]:
         """Ask for the next item, or raise an exception in the source and ask for what follows."""
-        if self._iterator is None:
-            self._iterator = self._source.__aiter__()
-        iterator = self._iterator
-        step: Awaitable[T] = iterator.__anext__() if throw is None else iterator.athrow(throw)
-        return step
+        if throw is None:
+            return self._next()
+        thrown: Awaitable[T] = self._iterator.athrow(throw)
+        return thrown
+
+    def _first(self) -> Awaitable[T]:
+        self._iterator = self._source.__aiter__()
+        self._next = self._iterator.__anext__
+        return self._next()
 
     async def close(self) -> None:
         """

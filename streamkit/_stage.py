@@ -4,27 +4,17 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
-from enum import Enum
-from typing import Any, Final, Generic, Literal, TypeAlias, TypeVar, cast
+from typing import Any, Generic, Literal, TypeVar, cast
 
 import anyio
 
 from ._exceptions import StreamCancelled, both
 from ._outcome import Outcome
-from ._pump import Pump
+from ._pump import SKIP, Pump, Skip
 from ._scopes import Signal
 
 T_contra = TypeVar("T_contra", contravariant=True)
 T_co = TypeVar("T_co", covariant=True)
-
-
-class _Skip(Enum):
-    SKIP = "SKIP"
-
-
-#: Returned by :meth:`Stage.on_item` for an item that the consumer is not to receive.
-SKIP: Final = _Skip.SKIP
-Skip: TypeAlias = Literal[_Skip.SKIP]
 
 
 class Metadata:
@@ -52,6 +42,11 @@ class Control:
     def started_at(self) -> float:
         """When the stream was entered, in seconds on the clock of :func:`anyio.current_time`."""
         return self._pump.started_at
+
+    @property
+    def now(self) -> Callable[[], float]:
+        """The clock of :func:`anyio.current_time`, cheap enough to be asked for each item."""
+        return self._handoff.now
 
     @property
     def waited(self) -> float:
@@ -240,14 +235,14 @@ class Stages:
         self._stages = stages
         self._on_item = [stage.on_item for stage in stages if overrides(stage, "on_item")]
 
-    def transform(self, item: Any) -> tuple[Any, ...]:
+    def transform(self, item: Any) -> Any:
         if isinstance(item, Metadata) and any(stage.on_metadata(item) for stage in self._stages):
-            return ()
+            return SKIP
         for on_item in self._on_item:
             item = on_item(item)
             if item is SKIP:
-                return ()
-        return (item,)
+                break
+        return item
 
     async def end(self, outcome: Outcome) -> None:
         error: BaseException | None = None
@@ -272,7 +267,7 @@ class Stages:
             outgoing
             for items, number in last
             for item in items or ()
-            for outgoing in Stages(self._stages[number:]).transform(item)
+            if (outgoing := Stages(self._stages[number:]).transform(item)) is not SKIP
         )
 
 

@@ -195,7 +195,8 @@ class _Status(Stage[Any, Any]):
 
     def on_item(self, item: Any) -> Any:
         # The last items of a status further in come after the end.
-        self._has_item = self._has_item or not self._has_ended
+        if not self._has_item:
+            self._has_item = not self._has_ended
         return item
 
     async def on_end(self, outcome: Outcome) -> None:

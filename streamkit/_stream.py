@@ -46,6 +46,8 @@ class Stream(AsyncIterator[T_co], Generic[T_co]):
         self._state: Literal["new", "open", "left"] = "new"
         self._owner: Stream[Any] | None = None
         self._pump: Pump | None = None
+        #: Where to ask while the stream is open.
+        self._open_handoff: Handoff | None = None
         self._outcome: Outcome | None = None
         self._tasks: TaskGroup
         self._entered_by: int
@@ -91,7 +93,7 @@ class Stream(AsyncIterator[T_co], Generic[T_co]):
             self._state = "left"
             await self._close_unstarted()
             raise
-        self._pump, self._tasks = pump, tasks
+        self._pump, self._open_handoff, self._tasks = pump, pump.handoff, tasks
         self._entered_by = anyio.get_current_task().id
         tasks.start_soon(_run_pump, pump, self._helpers, name=f"source task of {self._source.name}")
         for stage, control in zip(self._stages, controls, strict=True):
@@ -115,7 +117,7 @@ class Stream(AsyncIterator[T_co], Generic[T_co]):
         reason.
         """
         assert self._pump is not None
-        self._state = "left"
+        self._state, self._open_handoff = "left", None
         try:
             self._pump.leave(exc)
             if anyio.get_current_task().id != self._entered_by:
@@ -175,7 +177,8 @@ class Stream(AsyncIterator[T_co], Generic[T_co]):
             nobody had asked for
 
         """
-        return self._handoff.receive()
+        handoff = self._open_handoff
+        return (self._handoff if handoff is None else handoff).receive()
 
     async def aclose(self) -> None:
         """
@@ -204,8 +207,8 @@ class Stream(AsyncIterator[T_co], Generic[T_co]):
 
     @property
     def _handoff(self) -> Handoff:
-        if self._pump is not None and self._state == "open":
-            return self._pump.handoff
+        if self._open_handoff is not None:
+            return self._open_handoff
         if self._state == "left":
             raise anyio.ClosedResourceError("the stream has been closed: its block was left")
         if self._owner is not None:
