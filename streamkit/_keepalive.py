@@ -73,24 +73,21 @@ def with_keepalive(
 
     """
     interval = seconds("interval", interval, positive=True)
+    if callable(beat):
+        return with_stage(source, _TellingKeepalive[T, B](interval, beat, initial))
     return with_stage(source, _Keepalive[T, B](interval, beat, initial))
 
 
 class _Keepalive(Stage[T, T | B]):
-    def __init__(self, interval: float, beat: Callable[[Idle[T]], B] | B, initial: bool) -> None:
+    def __init__(self, interval: float, beat: Any, initial: bool) -> None:
         self._interval = interval
         self._beat = beat
         self._initial = initial
-        self._last: T | None = None
-        self._silent_since: float | None = None
-        self._count = 0
-        self._now: Callable[[], float] | None = None
 
     @asynccontextmanager
     async def lifespan(self, control: Control) -> AsyncGenerator[None, None]:
-        self._now = control.now
         if self._initial:
-            self._send(control, control.beat_first, 0.0)
+            control.beat_first(self._make(control))
         yield
 
     async def run(self, control: Control) -> None:
@@ -102,21 +99,38 @@ class _Keepalive(Stage[T, T | B]):
                 await anyio.sleep_until(since + self._interval)
                 # Not by the clock, which may be coarse: is it still the same wait?
                 if control.is_waiting(wait):
-                    if self._silent_since is None:
-                        self._silent_since = control.asked_at or since
-                    self._send(control, control.beat, anyio.current_time() - self._silent_since)
+                    control.beat(self._make(control))
                     break
+
+    def _make(self, control: Control) -> Any:
+        return self._beat
+
+
+class _TellingKeepalive(_Keepalive[T, B]):
+    """Takes note of each item, to tell of the silence since."""
+
+    def __init__(self, interval: float, beat: Callable[[Idle[T]], B], initial: bool) -> None:
+        super().__init__(interval, beat, initial)
+        self._last: T | None = None
+        self._silent_since: float | None = None
+        self._count = 0
+        self._now: Callable[[], float] = anyio.current_time
+
+    @asynccontextmanager
+    async def lifespan(self, control: Control) -> AsyncGenerator[None, None]:
+        self._now = control.now
+        async with super().lifespan(control):
+            yield
 
     def on_item(self, item: T) -> T:
         self._last = item
-        assert self._now is not None
         self._silent_since = self._now()
         self._count = 0
         return item
 
-    def _send(self, control: Control, send: Callable[[object], object], silent_for: float) -> None:
+    def _make(self, control: Control) -> Any:
         self._count += 1
-        beat: Any = self._beat
-        if callable(beat):
-            beat = beat(Idle(self._last, silent_for, self._count))
-        send(beat)
+        if self._silent_since is None:
+            self._silent_since = control.asked_at
+        silent_for = 0.0 if self._silent_since is None else self._now() - self._silent_since
+        return self._beat(Idle(self._last, silent_for, self._count))

@@ -150,6 +150,11 @@ class Pump:
         outcome, self.outcome, self._failure, self._unseen = self.outcome, None, None, None
         return outcome
 
+    @property
+    def has_item(self) -> bool:
+        """Whether an item has been handed over."""
+        return self._items > 0
+
     def in_source_task(self) -> bool:
         """Tell whether the caller is the source, or something that it awaits."""
         return anyio.get_current_task().id == self._task_id
@@ -200,7 +205,7 @@ class Pump:
         try:
             while True:
                 relay.in_source = True
-                item = await source.step(throw)
+                item = await (source.next() if throw is None else source.throw(throw))
                 relay.in_source = False
                 throw = None
                 must_wait = self._put(item)

@@ -53,24 +53,23 @@ class Source(Generic[T]):
         #: Seconds that it has to clean up.
         self.grace: float = DEFAULT_GRACE
         self._iterator: Any = None
-        self._next: Callable[[], Awaitable[T]] = self._first
+        #: Asks for the next item. An attribute, so that it costs one call.
+        self.next: Callable[[], Awaitable[T]] = self._first
 
     @property
     def can_throw(self) -> bool:
         """Whether an exception can be raised at the ``yield`` at which the source is suspended."""
         return hasattr(self._iterator, "athrow")
 
-    def step(self, throw: BaseException | None = None) -> Awaitable[T]:
-        """Ask for the next item, or raise an exception in the source and ask for what follows."""
-        if throw is None:
-            return self._next()
-        thrown: Awaitable[T] = self._iterator.athrow(throw)
+    def throw(self, exc: BaseException) -> Awaitable[T]:
+        """Raise an exception at the ``yield`` of the source, and ask for what follows."""
+        thrown: Awaitable[T] = self._iterator.athrow(exc)
         return thrown
 
     def _first(self) -> Awaitable[T]:
         self._iterator = self._source.__aiter__()
-        self._next = self._iterator.__anext__
-        return self._next()
+        self.next = self._iterator.__anext__
+        return self.next()
 
     async def close(self) -> None:
         """

@@ -85,6 +85,11 @@ class Control:
         return self._handoff.waits == wait and self._handoff.wants_beat()
 
     @property
+    def has_item(self) -> bool:
+        """Whether the source has made an item for the consumer."""
+        return self._pump.has_item
+
+    @property
     def outcome(self) -> Outcome | None:
         """How the stream ended, or ``None`` while it goes on."""
         return self._pump.outcome

@@ -168,8 +168,7 @@ class _Status(Stage[Any, Any]):
         self._final = final
         self._on_end = on_end
         self._control: Control | None = None
-        self._has_item = False
-        self._has_ended = False
+        self._had_item = False
         self._decided: Head | None = None
 
     @asynccontextmanager
@@ -178,12 +177,12 @@ class _Status(Stage[Any, Any]):
         try:
             yield
         finally:
-            self._control = None
+            self._had_item, self._control = control.has_item, None
 
     def on_metadata(self, item: Metadata) -> bool:
         if not isinstance(item, Head):
             return False
-        if self._has_item or self.given is not None:
+        if self._has_item() or self.given is not None:
             raise RuntimeError(
                 "a source yields its Head once, before its first item: yield it first, or put what "
                 "comes later into an item"
@@ -193,14 +192,7 @@ class _Status(Stage[Any, Any]):
         self._control.wake_consumer()
         return True
 
-    def on_item(self, item: Any) -> Any:
-        # The last items of a status further in come after the end.
-        if not self._has_item:
-            self._has_item = not self._has_ended
-        return item
-
     async def on_end(self, outcome: Outcome) -> None:
-        self._has_ended = True
         if self._on_end is not None:
             ending: Any = self._on_end(outcome)
             if not isinstance(ending, Awaitable):
@@ -227,7 +219,7 @@ class _Status(Stage[Any, Any]):
         error = None
         if self.innermost.given is not None:
             head = self.innermost.given
-        elif self._has_item:
+        elif self._has_item():
             head = Head(decided_by="item")
         else:
             assert self._control is not None
@@ -242,7 +234,10 @@ class _Status(Stage[Any, Any]):
         return head
 
     def _is_known(self) -> bool:
-        return self.innermost.given is not None or self._has_item
+        return self.innermost.given is not None or self._has_item()
+
+    def _has_item(self) -> bool:
+        return self._had_item if self._control is None else self._control.has_item
 
 
 def _decide_without_item(control: Control) -> tuple[Head, BaseException | None]:
