@@ -1,10 +1,10 @@
 """
 What the two backends offer, in public, for less than it costs through anyio: a task that waits for
-another one, and the clock.
+another one, the clock, and the running task.
 
 An event of anyio can be waited for by any number of tasks and stays set, which is paid for with
-each item. Here it is one task, and it is woken once. The clock is the same; what it costs to ask
-anyio for the running backend each time is saved.
+each item. Here it is one task, and it is woken once. The rest is what anyio asks, too; but to find
+out which backend is running costs more than the answer, so it is done once for each stream.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import asyncio
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Any
 
 import anyio
@@ -54,41 +55,45 @@ class _AsyncioWakeup(Wakeup):
 
 class _TrioWakeup(Wakeup):
     def __init__(self) -> None:
-        trio: Any = sys.modules["trio"].lowlevel
-        self._current_task = trio.current_task
-        self._wait_task_rescheduled = trio.wait_task_rescheduled
-        self._reschedule = trio.reschedule
-        self._succeeded = trio.Abort.SUCCEEDED
+        self._trio: Any = sys.modules["trio"].lowlevel
         self._task: Any = None
 
     def wait(self) -> Awaitable[None]:
-        self._task = self._current_task()
-        waiting: Awaitable[None] = self._wait_task_rescheduled(self._abort)
+        self._task = self._trio.current_task()
+        waiting: Awaitable[None] = self._trio.wait_task_rescheduled(self._abort)
         return waiting
 
     def _abort(self, raise_cancel: object) -> Any:
         self._task = None
-        return self._succeeded
+        return self._trio.Abort.SUCCEEDED
 
     def set(self) -> None:
         task = self._task
         if task is not None:
             self._task = None
-            self._reschedule(task)
+            self._trio.reschedule(task)
 
 
-def _on_asyncio() -> bool:
-    return issubclass(asyncio.CancelledError, anyio.get_cancelled_exc_class())
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """The backend of the running event loop."""
+
+    is_asyncio: bool
+    #: What it raises in a task that is cancelled.
+    cancelled: type[BaseException]
+    #: The clock of :func:`anyio.current_time`.
+    now: Callable[[], float]
+    #: Returns the running task, as an object that is nobody else.
+    current_task: Callable[[], object]
+    make_wakeup: Callable[[], Wakeup]
 
 
-def make_wakeup() -> Wakeup:
-    """Return one for the running event loop."""
-    return _AsyncioWakeup() if _on_asyncio() else _TrioWakeup()
-
-
-def get_clock() -> Callable[[], float]:
-    """Return what :func:`anyio.current_time` asks in the running event loop."""
-    if _on_asyncio():
-        return asyncio.get_running_loop().time
-    clock: Callable[[], float] = sys.modules["trio"].lowlevel.current_clock().current_time
-    return clock
+def get_backend() -> Backend:
+    """Return the backend of the running event loop."""
+    cancelled = anyio.get_cancelled_exc_class()
+    if issubclass(asyncio.CancelledError, cancelled):
+        now = asyncio.get_running_loop().time
+        return Backend(True, cancelled, now, asyncio.current_task, _AsyncioWakeup)
+    trio: Any = sys.modules["trio"].lowlevel
+    now = trio.current_clock().current_time
+    return Backend(False, cancelled, now, trio.current_task, _TrioWakeup)

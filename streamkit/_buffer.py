@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from ._source import AsyncSource
 from ._stage import Stage
@@ -36,10 +36,10 @@ def with_buffer(source: AsyncSource[T], size: float) -> Stream[T]:
     :raises ValueError: if ``size`` is negative, or a ``float`` other than ``math.inf``
 
     """
-    return with_stage(source, _Buffer[T](_checked(size)))
+    return with_stage(source, _Buffer(_checked(size)))
 
 
-class _Buffer(Stage[T, T]):
+class _Buffer(Stage[Any, Any]):
     def __init__(self, size: float) -> None:
         self.read_ahead = size
 

@@ -9,13 +9,14 @@ from contextlib import (
     AsyncExitStack,
     asynccontextmanager,
 )
+from functools import partial
 from typing import Any, TypeAlias, TypeVar
 
 from ._arguments import seconds
 from ._source import DEFAULT_GRACE, AsyncSource
 from ._stage import Control, Stage
 from ._stream import Stream, with_stage
-from ._token import CancelToken
+from ._token import CancelHandle, CancelToken
 
 T = TypeVar("T")
 
@@ -57,28 +58,47 @@ def with_cancellation(
     """
     for signal in signals:
         _check_signal(signal)
-    return with_stage(source, _Cancellation[T](signals, seconds("grace", grace)))
+    grace = seconds("grace", grace)
+    if all(isinstance(signal, CancelToken) for signal in signals):
+        return with_stage(source, _Cancellation(signals, grace))
+    return with_stage(source, _EnteredCancellation(signals, grace))
 
 
-class _Cancellation(Stage[T, T]):
+class _Cancellation(Stage[Any, Any]):
     def __init__(self, signals: tuple[CancelSignal, ...], grace: float) -> None:
         self._signals = signals
         self.grace: float | None = grace
         self._grace = grace
+        self._handles: list[CancelHandle] = []
 
+    def on_open(self, control: Control) -> None:
+        for signal in self._signals:
+            if isinstance(signal, CancelToken):
+                self._listen(signal, control)
+
+    def on_close(self) -> None:
+        for handle in self._handles:
+            handle.close()
+
+    def _listen(self, token: CancelToken, control: Control) -> None:
+        listen = partial(control.cancel, grace=self._grace)
+        self._handles.append(token.on_cancel(listen))
+
+
+class _EnteredCancellation(_Cancellation):
     @asynccontextmanager
     async def lifespan(self, control: Control) -> AsyncGenerator[None, None]:
         async with AsyncExitStack() as stack:
             for signal in self._signals:
-                token = await _enter(signal, stack)
-                handle = token.on_cancel(lambda reason: control.cancel(reason, grace=self._grace))
-                stack.callback(handle.close)
+                if not isinstance(signal, CancelToken):
+                    self._listen(await _enter(signal, stack), control)
             yield
 
 
-async def _enter(signal: CancelSignal, stack: AsyncExitStack) -> CancelToken:
-    if isinstance(signal, CancelToken):
-        return signal
+async def _enter(
+    signal: AbstractContextManager[CancelToken] | AbstractAsyncContextManager[CancelToken],
+    stack: AsyncExitStack,
+) -> CancelToken:
     if isinstance(signal, AbstractAsyncContextManager):
         token: Any = await stack.enter_async_context(signal)
     else:

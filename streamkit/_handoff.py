@@ -20,7 +20,7 @@ from typing import Any
 import anyio
 from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 
-from ._backend import get_clock, make_wakeup
+from ._backend import Backend
 from ._clock import WaitClock
 
 # With read-ahead, neither side has to wait for the other. So each lets other tasks run, and looks
@@ -41,13 +41,14 @@ class Handoff:
     """
     A rendezvous of one source task with one consumer task.
 
+    :param backend: the backend of the running event loop
     :param read_ahead: how many items may wait here, from the first ask on
 
     """
 
-    def __init__(self, read_ahead: float = 0) -> None:
+    def __init__(self, backend: Backend, read_ahead: float = 0) -> None:
         #: The present, in seconds.
-        self.now: Callable[[], float] = get_clock()
+        self.now: Callable[[], float] = backend.now
         self._reads_ahead = read_ahead > 0
         self._read_ahead = read_ahead
         #: As many, once the consumer has asked.
@@ -57,12 +58,13 @@ class Handoff:
         self._steps_left = _BATCH - 1
         self._pauses = False
         self._packets: deque[Any] = deque()
-        self._first_beats: deque[Any] = deque()
-        self._due_beats: deque[Any] = deque()
+        self._first_beats: list[Any] = []
+        #: One at most.
+        self._due_beats: list[Any] = []
         self._asked = False
         self._source_waits = False
-        self._demand = make_wakeup()
-        self._arrival = make_wakeup()
+        self._demand = backend.make_wakeup()
+        self._arrival = backend.make_wakeup()
         self._receiving = False
         self._silent = False
         self._ended = False
@@ -97,9 +99,7 @@ class Handoff:
             return self._take()
         self._receiving = True
         try:
-            ready = pauses = bool(
-                self._packets or self._first_beats or self._ended or self.closed
-            )
+            ready = pauses = bool(self._packets or self._first_beats or self._ended or self.closed)
             if self._reads_ahead:
                 # Also asks that are to wait: on asyncio, a scope spares a wait that is over by the
                 # time it looks, and a source that keeps pace may end each one in time.
@@ -126,7 +126,7 @@ class Handoff:
             beats = self._first_beats or self._due_beats
             if beats and not self.closed:
                 self.beats += 1
-                return beats.popleft()
+                return beats.pop(0)
             if self._ended and not self.closed:
                 # A scope around both sides may have ended the source first. The consumer's own
                 # cancellation is what it must see then.

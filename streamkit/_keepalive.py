@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar, overload
 
@@ -74,21 +73,19 @@ def with_keepalive(
     """
     interval = seconds("interval", interval, positive=True)
     if callable(beat):
-        return with_stage(source, _TellingKeepalive[T, B](interval, beat, initial))
-    return with_stage(source, _Keepalive[T, B](interval, beat, initial))
+        return with_stage(source, _TellingKeepalive(interval, beat, initial))
+    return with_stage(source, _Keepalive(interval, beat, initial))
 
 
-class _Keepalive(Stage[T, T | B]):
+class _Keepalive(Stage[Any, Any]):
     def __init__(self, interval: float, beat: Any, initial: bool) -> None:
         self._interval = interval
         self._beat = beat
         self._initial = initial
 
-    @asynccontextmanager
-    async def lifespan(self, control: Control) -> AsyncGenerator[None, None]:
+    def on_open(self, control: Control) -> None:
         if self._initial:
             control.beat_first(self._make(control))
-        yield
 
     async def run(self, control: Control) -> None:
         while True:
@@ -106,23 +103,21 @@ class _Keepalive(Stage[T, T | B]):
         return self._beat
 
 
-class _TellingKeepalive(_Keepalive[T, B]):
+class _TellingKeepalive(_Keepalive):
     """Takes note of each item, to tell of the silence since."""
 
-    def __init__(self, interval: float, beat: Callable[[Idle[T]], B], initial: bool) -> None:
+    def __init__(self, interval: float, beat: Callable[[Idle[Any]], Any], initial: bool) -> None:
         super().__init__(interval, beat, initial)
-        self._last: T | None = None
+        self._last: Any = None
         self._silent_since: float | None = None
         self._count = 0
         self._now: Callable[[], float] = anyio.current_time
 
-    @asynccontextmanager
-    async def lifespan(self, control: Control) -> AsyncGenerator[None, None]:
+    def on_open(self, control: Control) -> None:
         self._now = control.now
-        async with super().lifespan(control):
-            yield
+        super().on_open(control)
 
-    def on_item(self, item: T) -> T:
+    def on_item(self, item: Any) -> Any:
         self._last = item
         self._silent_since = self._now()
         self._count = 0

@@ -23,6 +23,7 @@ from typing import Any, Final, Literal, Protocol, TypeAlias
 
 import anyio
 
+from ._backend import Backend
 from ._ending import (
     Ending,
     is_backend_cancellation,
@@ -68,25 +69,31 @@ class Pump:
 
     :param source: the source, which nobody else touches from now on
     :param pipeline: the stages
+    :param backend: the backend of the running event loop
     :param read_ahead: how many items the source may be ahead of the consumer
 
     """
 
-    def __init__(self, source: Source[Any], pipeline: Pipeline, read_ahead: float = 0) -> None:
-        self.handoff: Handoff = Handoff(read_ahead)
+    def __init__(
+        self, source: Source[Any], pipeline: Pipeline, backend: Backend, read_ahead: float = 0
+    ) -> None:
+        self.handoff: Handoff = Handoff(backend, read_ahead)
         #: How the stream ended, written once, when the source has been closed.
         self.outcome: Outcome | None = None
         #: Whether the end has something to raise in the consumer.
         self.has_failed: bool = False
-        #: Set when the source task has nothing more to do.
-        self.finished: anyio.Event = anyio.Event()
-        self.started_at: float = anyio.current_time()
+        #: Whether the source task has nothing more to do.
+        self.is_finished: bool = False
+        #: Of the tasks beside it: cancelled when it has finished.
+        self.beside: list[anyio.CancelScope] = []
+        self.started_at: float = backend.now()
+        self._finished: anyio.Event | None = None
+        self.backend = backend
         self._source = source
         self._pipeline = pipeline
         self._scopes = Scopes(source.grace)
         self._relay: Relay
-        self._task_id: int | None = None
-        self._cancelled = anyio.get_cancelled_exc_class()
+        self._task: object = None
         self._state: Literal["new", "started", "closing"] = "new"
         self._items = 0
         self._first_item_at: float | None = None
@@ -157,7 +164,15 @@ class Pump:
 
     def in_source_task(self) -> bool:
         """Tell whether the caller is the source, or something that it awaits."""
-        return anyio.get_current_task().id == self._task_id
+        return self.backend.current_task() is self._task
+
+    async def wait_finished(self) -> None:
+        """Wait until the source task has nothing more to do."""
+        if self._finished is None:
+            self._finished = anyio.Event()
+            if self.is_finished:
+                self._finished.set()
+        await self._finished.wait()
 
     def take_error(self) -> BaseException | None:
         """Return what failed and was raised nowhere yet: in the closing, or before it unseen."""
@@ -181,18 +196,22 @@ class Pump:
 
     async def run(self) -> None:
         """Do all that the source task does. Never raises."""
-        self._task_id = anyio.get_current_task().id
+        self._task = self.backend.current_task()
         ending = None
         try:
             with self._scopes:
-                self._relay = make_relay(self._scopes)
+                self._relay = make_relay(self._scopes, self.backend)
                 ending = self._judge(await self._relay.drive(self._drive()))
                 self._state = "closing"
                 await self._close(ending)
             self._write_outcome(ending)
             await self._hand_over_last(ending)
         finally:
-            self.finished.set()
+            self.is_finished, self._task = True, None
+            if self._finished is not None:
+                self._finished.set()
+            for scope in self.beside:
+                scope.cancel()
             # The frame of a source that raised leads back to this one.
             del ending
 
@@ -280,7 +299,7 @@ class Pump:
         try:
             try:
                 await self.handoff.demand()
-            except self._cancelled as exc:
+            except self.backend.cancelled as exc:
                 signal = scopes.signal_around(tag_of(exc))
                 native = self._relay.put_off(exc)
                 if signal is not None:
@@ -294,7 +313,7 @@ class Pump:
                 # Entered on top of the source's scopes, and left before the source runs again.
                 with anyio.CancelScope(shield=True):
                     await self.handoff.demand()
-            except self._cancelled as exc:
+            except self.backend.cancelled as exc:
                 return self._relay.put_off(exc)
             return None
         finally:
@@ -346,7 +365,7 @@ class Pump:
             beats=self.handoff.beats,
             started_at=self.started_at,
             first_item_at=self._first_item_at,
-            ended_at=anyio.current_time(),
+            ended_at=self.backend.now(),
         )
 
     async def _hand_over_last(self, ending: Ending) -> None:

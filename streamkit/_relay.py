@@ -23,6 +23,7 @@ from typing import Any, TypeVar, cast
 
 import anyio
 
+from ._backend import Backend
 from ._exceptions import StreamCancelled
 from ._scopes import Scopes
 
@@ -74,8 +75,8 @@ class Relay(ABC):
 
     def __init__(self, scopes: Scopes) -> None:
         self._scopes = scopes
-        #: Whether the source is being stepped. Otherwise the source task waits for the consumer, and
-        #: what reaches it then is none of the source's business.
+        #: Whether the source is being stepped. Otherwise its task waits for the consumer, and what
+        #: reaches it then is none of the source's business.
         self.in_source = False
 
     def exception(self) -> StreamCancelled:
@@ -119,7 +120,7 @@ class Relay(ABC):
 
     @coroutine
     def drive(self, work: Coroutine[Any, Any, T]) -> Generator[Any, Any, T]:
-        """Await what the source task does: all of it, so that a step of the source costs nothing."""
+        """Await what the source task does: all of it, so that no step costs anything."""
         value: Any = None
         exc: BaseException | None = None
         try:
@@ -227,7 +228,6 @@ class _TrioRelay(Relay):
         return value
 
 
-def make_relay(scopes: Scopes) -> Relay:
+def make_relay(scopes: Scopes, backend: Backend) -> Relay:
     """Return a relay for the running backend. Must be called in the source task."""
-    on_asyncio = issubclass(asyncio.CancelledError, anyio.get_cancelled_exc_class())
-    return _AsyncioRelay(scopes) if on_asyncio else _TrioRelay(scopes)
+    return _AsyncioRelay(scopes) if backend.is_asyncio else _TrioRelay(scopes)

@@ -1,15 +1,13 @@
 """
-The three cancel scopes around a source, and when each of them lets a cancellation through.
+The two cancel scopes around a source, and when each of them lets a cancellation through.
 
 From the outside in:
 
-``close``
-    is cancelled when the consumer leaves while the source is blocked. The source sees the
-    backend's own cancellation, again at each await until it has unwound, like any task.
-
 ``interrupt``
-    is cancelled to wake a blocked source for a typed cancellation. The relay recognises it by its
-    tag and raises :exc:`StreamCancelled` in its place.
+    is cancelled to wake a blocked source. If that is for a typed cancellation, the relay recognises
+    it by its tag and raises :exc:`StreamCancelled` in its place. If it is because the consumer has
+    left, the source sees the backend's own cancellation, again at each await until it has unwound,
+    like any task.
 
 ``grace``
     is a shield from the moment of delivery on, with a deadline: clean-up can await, until its time
@@ -18,7 +16,7 @@ From the outside in:
 They are entered once before the source starts and left once after it is closed. A source that is
 suspended at a ``yield`` may hold scopes and task groups of its own; a scope entered on top of them
 and left after them would corrupt the stack. So nothing here is entered in between: attributes of
-the three are changed instead.
+the two are changed instead.
 
 A typed cancellation passes through these states, each once::
 
@@ -81,9 +79,7 @@ class Scopes:
         #: The source was cancelled at the end of its grace.
         self.cut = False
         self._tag = f"streamkit-{next(_numbers)}"
-        self._close_tag = f"{self._tag}-close"
         self._enclosing: Scopes | None = None
-        self._close_scope = anyio.CancelScope()
         self._interrupt_scope = anyio.CancelScope()
         self._grace_scope = anyio.CancelScope()
         self._paused_for: float | None = None
@@ -91,7 +87,6 @@ class Scopes:
     def __enter__(self) -> None:
         self._enclosing = _current.get()
         _current.set(self)
-        self._close_scope.__enter__()
         self._interrupt_scope.__enter__()
         self._grace_scope.__enter__()
 
@@ -104,7 +99,6 @@ class Scopes:
         # The pump keeps every exception of the source, so none arrives here.
         self._grace_scope.__exit__(exc_type, exc, traceback)
         self._interrupt_scope.__exit__(exc_type, exc, traceback)
-        self._close_scope.__exit__(exc_type, exc, traceback)
 
     @property
     def expired(self) -> bool:
@@ -119,7 +113,7 @@ class Scopes:
 
     def close(self) -> None:
         """Cancel a blocked source, as a consumer that leaves does."""
-        self._close_scope.cancel(self._close_tag)
+        self._interrupt_scope.cancel(self._tag)
 
     def arm(self) -> None:
         """Wake the source for the signal, at its present or next suspension point."""
@@ -145,7 +139,7 @@ class Scopes:
         if self.delivered:
             self.cut = self.cut or self.expired
             return False
-        if not (self.armed and tag in (self._tag, self._close_tag)):
+        if not (self.armed and tag == self._tag):
             signal = self.signal_around(tag)
             if signal is None:
                 if self.armed:

@@ -179,12 +179,29 @@ class Stage(Generic[T_contra, T_co]):
     #: Number of items that the source may be ahead of the consumer. Those of several stages add up.
     read_ahead: float = 0
 
+    def on_open(self, control: Control) -> None:
+        """
+        Take note that the stream is being entered. Called once, in the consumer's task.
+
+        :param control: what the stage may do with its stream until :meth:`on_close`
+
+        """
+
+    def on_close(self) -> None:
+        """
+        Let go of what :meth:`on_open` took.
+
+        Called once, in the consumer's task, after the source has been closed, or if the stream
+        could not be entered. Must not raise.
+        """
+
     @asynccontextmanager
     async def lifespan(self, control: Control) -> AsyncGenerator[None, None]:
         """
-        Enclose the time in which the stream is open.
+        Enclose the time in which the stream is open, between :meth:`on_open` and :meth:`on_close`.
 
         Entered and left in the consumer's task, before the source starts and after it is closed.
+        What needs no ``await`` costs less in these two.
         """
         yield
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import (
-    AsyncGenerator,
     Awaitable,
     Callable,
     Coroutine,
@@ -12,7 +11,6 @@ from collections.abc import (
     Iterator,
     Mapping,
 )
-from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias, TypeVar, cast, overload
 
@@ -150,7 +148,9 @@ def with_status(
                 f"{name}=lambda outcome: ..."
             )
     on_end_timeout = seconds("on_end_timeout", on_end_timeout)
-    return StatusStream(source, _Status(first_item_within, final, on_end, on_end_timeout))
+    if on_end is None:
+        return StatusStream(source, _Status(first_item_within, final))
+    return StatusStream(source, _StatusWithOnEnd(first_item_within, final, on_end, on_end_timeout))
 
 
 class _Status(Stage[Any, Any]):
@@ -158,26 +158,20 @@ class _Status(Stage[Any, Any]):
         self,
         first_item_within: float | None,
         final: Callable[[Outcome], Any] | None,
-        on_end: Callable[[Outcome], Awaitable[object]] | None,
-        on_end_timeout: float,
     ) -> None:
-        self.on_end_timeout = on_end_timeout
         self.innermost: _Status = self
         self.given: Head | None = None
         self._first_item_within = math.inf if first_item_within is None else first_item_within
         self._final = final
-        self._on_end = on_end
         self._control: Control | None = None
         self._had_item = False
         self._decided: Head | None = None
 
-    @asynccontextmanager
-    async def lifespan(self, control: Control) -> AsyncGenerator[None, None]:
+    def on_open(self, control: Control) -> None:
         self._control = control
-        try:
-            yield
-        finally:
-            self._had_item, self._control = control.has_item, None
+
+    def on_close(self) -> None:
+        self._had_item, self._control = self._has_item(), None
 
     def on_metadata(self, item: Metadata) -> bool:
         if not isinstance(item, Head):
@@ -191,16 +185,6 @@ class _Status(Stage[Any, Any]):
         assert self._control is not None
         self._control.wake_consumer()
         return True
-
-    async def on_end(self, outcome: Outcome) -> None:
-        if self._on_end is not None:
-            ending: Any = self._on_end(outcome)
-            if not isinstance(ending, Awaitable):
-                raise TypeError(
-                    f"on_end must be async, but it returned {type(ending).__qualname__}: write "
-                    "'async def on_end(outcome): ...'"
-                )
-            await ending
 
     def final(self, outcome: Outcome) -> Iterable[Any] | None:
         last: Any = None if self._final is None else self._final(outcome)
@@ -238,6 +222,28 @@ class _Status(Stage[Any, Any]):
 
     def _has_item(self) -> bool:
         return self._had_item if self._control is None else self._control.has_item
+
+
+class _StatusWithOnEnd(_Status):
+    def __init__(
+        self,
+        first_item_within: float | None,
+        final: Callable[[Outcome], Any] | None,
+        on_end: Callable[[Outcome], Awaitable[object]],
+        on_end_timeout: float,
+    ) -> None:
+        super().__init__(first_item_within, final)
+        self.on_end_timeout = on_end_timeout
+        self._on_end = on_end
+
+    async def on_end(self, outcome: Outcome) -> None:
+        ending: Any = self._on_end(outcome)
+        if not isinstance(ending, Awaitable):
+            raise TypeError(
+                f"on_end must be async, but it returned {type(ending).__qualname__}: write "
+                "'async def on_end(outcome): ...'"
+            )
+        await ending
 
 
 def _decide_without_item(control: Control) -> tuple[Head, BaseException | None]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Any, Generic, Literal, Self, TypeVar
@@ -10,6 +10,7 @@ from typing import Any, Generic, Literal, Self, TypeVar
 import anyio
 from anyio.abc import TaskGroup
 
+from ._backend import get_backend
 from ._exceptions import bare, both
 from ._handoff import Handoff
 from ._outcome import Outcome
@@ -50,9 +51,9 @@ class Stream(AsyncIterator[T_co], Generic[T_co]):
         self._open_handoff: Handoff | None = None
         self._outcome: Outcome | None = None
         self._tasks: TaskGroup
-        self._entered_by: int
-        self._lifespans: AsyncExitStack
-        self._helpers: list[anyio.CancelScope] = []
+        self._entered_by: object = None
+        self._opened: list[Stage[Any, Any]] = []
+        self._lifespans: AsyncExitStack | None = None
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {self._source.name}, {self._state}>"
@@ -77,29 +78,29 @@ class Stream(AsyncIterator[T_co], Generic[T_co]):
             if stage.grace is not None:
                 self._source.grace = stage.grace
         read_ahead = sum(stage.read_ahead for stage in self._stages)
-        pump = Pump(self._source, Stages(self._stages), read_ahead)
+        backend = get_backend()
+        pump = Pump(self._source, Stages(self._stages), backend, read_ahead)
         controls = [
             Control(pump, self._stages[number:]) for number in range(1, len(self._stages) + 1)
         ]
         try:
-            async with AsyncExitStack() as lifespans:
-                for stage, control in zip(self._stages, controls, strict=True):
-                    if overrides(stage, "lifespan"):
-                        await lifespans.enter_async_context(stage.lifespan(control))
-                tasks = anyio.create_task_group()
-                await tasks.__aenter__()
-                self._lifespans = lifespans.pop_all()
+            for stage, control in zip(self._stages, controls, strict=True):
+                stage.on_open(control)
+                self._opened.append(stage)
+            self._tasks = await self._enter_lifespans(controls)
         except BaseException:
             self._state = "left"
+            self._close_stages()
             await self._close_unstarted()
             raise
-        self._pump, self._open_handoff, self._tasks = pump, pump.handoff, tasks
-        self._entered_by = anyio.get_current_task().id
-        tasks.start_soon(_run_pump, pump, self._helpers, name=f"source task of {self._source.name}")
+        self._pump, self._open_handoff = pump, pump.handoff
+        self._entered_by = backend.current_task()
+        start_soon = self._tasks.start_soon
+        start_soon(pump.run, name=f"source task of {self._source.name}")
         for stage, control in zip(self._stages, controls, strict=True):
             if overrides(stage, "run"):
                 name = f"{type(stage).__name__} of {self._source.name}"
-                tasks.start_soon(_run_helper, pump, self._helpers, stage, control, name=name)
+                start_soon(_run_beside, pump, stage, control, name=name)
         return self
 
     async def __aexit__(
@@ -120,8 +121,8 @@ class Stream(AsyncIterator[T_co], Generic[T_co]):
         self._state, self._open_handoff = "left", None
         try:
             self._pump.leave(exc)
-            if anyio.get_current_task().id != self._entered_by:
-                await self._pump.finished.wait()
+            if self._pump.backend.current_task() is not self._entered_by:
+                await self._pump.wait_finished()
                 raise RuntimeError(
                     f"the block of {self!r} is left in another task than it was entered in: close "
                     "an async generator that holds a stream, with contextlib.aclosing()"
@@ -137,20 +138,40 @@ class Stream(AsyncIterator[T_co], Generic[T_co]):
                 leaving = bare(interrupted)
             else:
                 leaving = both(exc, self._pump.take_error())
-            suppressed = await self._leave_lifespans(leaving)
+            suppressed = self._lifespans is not None and await self._leave_lifespans(
+                self._lifespans, leaving
+            )
             if suppressed or leaving is None or leaving is exc:
                 return suppressed
             raise leaving
         finally:
+            self._close_stages()
             self._outcome, self._pump = self._pump.release(), None
+            self._entered_by = None
             del exc, traceback, self
             leaving = None
 
-    async def _leave_lifespans(self, leaving: BaseException | None) -> bool:
+    async def _enter_lifespans(self, controls: Sequence[Control]) -> TaskGroup:
+        """Enter what the stages enclose the stream with, and inside of it the task group."""
+        tasks = anyio.create_task_group()
+        if not any(overrides(stage, "lifespan") for stage in self._stages):
+            await tasks.__aenter__()
+            return tasks
+        async with AsyncExitStack() as lifespans:
+            for stage, control in zip(self._stages, controls, strict=True):
+                if overrides(stage, "lifespan"):
+                    await lifespans.enter_async_context(stage.lifespan(control))
+            await tasks.__aenter__()
+            self._lifespans = lifespans.pop_all()
+        return tasks
+
+    async def _leave_lifespans(
+        self, lifespans: AsyncExitStack, leaving: BaseException | None
+    ) -> bool:
         exc_type = None if leaving is None else type(leaving)
         traceback = None if leaving is None else leaving.__traceback__
         try:
-            return bool(await self._lifespans.__aexit__(exc_type, leaving, traceback))
+            return bool(await lifespans.__aexit__(exc_type, leaving, traceback))
         except BaseExceptionGroup as group:
             # A signal may hold a task group, which wraps what leaves it. It did not fail itself.
             if leaving is None or bare(group) is not leaving:
@@ -194,7 +215,7 @@ class Stream(AsyncIterator[T_co], Generic[T_co]):
         elif (pump := self._pump) is not None:
             pump.leave()
             if not pump.in_source_task():
-                await pump.finished.wait()
+                await pump.wait_finished()
                 error = pump.take_error()
                 if error is not None:
                     try:
@@ -228,30 +249,27 @@ class Stream(AsyncIterator[T_co], Generic[T_co]):
         self._check_unused()
         self._owner = owner
 
+    def _close_stages(self) -> None:
+        for stage in self._opened:
+            stage.on_close()
+        self._opened.clear()
+
     async def _close_unstarted(self) -> None:
         with anyio.move_on_after(self._source.grace, shield=True):
             await self._source.close()
 
 
-# Not methods: an error holds the frames that it passed, and the stream holds the error.
+# Not a method: an error holds the frames that it passed, and the stream holds the error.
 
 
-async def _run_pump(pump: Pump, helpers: list[anyio.CancelScope]) -> None:
-    await pump.run()
-    for scope in helpers:
-        scope.cancel()
-
-
-async def _run_helper(
-    pump: Pump, helpers: list[anyio.CancelScope], stage: Stage[Any, Any], control: Control
-) -> None:
+async def _run_beside(pump: Pump, stage: Stage[Any, Any], control: Control) -> None:
     with anyio.CancelScope() as scope:
-        if pump.finished.is_set():
+        if pump.is_finished:
             return
-        helpers.append(scope)
+        pump.beside.append(scope)
         try:
             await stage.run(control)
-        except anyio.get_cancelled_exc_class():
+        except pump.backend.cancelled:
             raise
         except BaseException as exc:
             pump.fail(exc)

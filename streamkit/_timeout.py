@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
@@ -139,14 +137,12 @@ class _WaitingTimeout(_Timeout[T]):
         # What the clock of the consumer's waits showed at the last item.
         self._shown = 0.0
 
-    @asynccontextmanager
-    async def lifespan(self, control: Control) -> AsyncGenerator[None, None]:
+    def on_open(self, control: Control) -> None:
         self._control = control
         self._shown = control.waited
-        try:
-            yield
-        finally:
-            self._control = None
+
+    def on_close(self) -> None:
+        self._control = None
 
     def on_item(self, item: T) -> T:
         assert self._control is not None

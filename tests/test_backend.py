@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import anyio
 
-from streamkit._backend import Wakeup, make_wakeup
+from streamkit._backend import Wakeup, get_backend
 from support import Log, wait_all_blocked
 
 
 async def test_set() -> None:
     """B4: a task that waits goes on when it is woken, and can wait again."""
-    wakeup, log = make_wakeup(), Log()
+    wakeup, log = get_backend().make_wakeup(), Log()
     log.start()
 
     async def wait() -> None:
@@ -29,7 +29,7 @@ async def test_set() -> None:
 
 async def test_nobody_waits() -> None:
     """B4: it is not kept for a later wait: whoever waits looks first."""
-    wakeup = make_wakeup()
+    wakeup = get_backend().make_wakeup()
     wakeup.set()
     with anyio.move_on_after(1) as scope:
         await wakeup.wait()
@@ -40,7 +40,7 @@ async def test_nobody_waits() -> None:
 async def test_cancelled_in_the_same_tick() -> None:
     """C31: whichever comes first counts: a wait that is over is not cancelled, nor woken."""
     for woken_first in True, False:
-        wakeup, log = make_wakeup(), Log()
+        wakeup, log = get_backend().make_wakeup(), Log()
         scope = anyio.CancelScope()
 
         async def wait(

@@ -12,6 +12,7 @@ import pytest
 
 from chains import CHAINS, Chain, any_chain, wrap
 from streamkit import CancelToken, StreamCancelled
+from streamkit._backend import get_backend
 from streamkit._handoff import Handoff
 from support import Probe, aiter_of, wait_all_blocked
 
@@ -59,7 +60,7 @@ class TestDemand:
 
     async def test_item_that_is_there(self) -> None:
         """B4: to wait for an item that is there already asks the source for no further one."""
-        handoff = Handoff()
+        handoff = Handoff(get_backend())
         handoff.put("a")
         await handoff.wait_for_item(lambda: False)
         with anyio.move_on_after(1) as scope:

@@ -14,6 +14,7 @@ import pytest
 
 from observing import blocked, call_later, consume, kind
 from streamkit import CancelToken, StreamCancelled, with_cancellation
+from streamkit._backend import get_backend
 from streamkit._relay import make_relay
 from streamkit._scopes import Scopes
 from support import Log, wait_all_blocked
@@ -152,7 +153,7 @@ class TestAwaitables:
             finally:
                 log("closed")
 
-        driven: Any = make_relay(Scopes(5)).drive(work())
+        driven: Any = make_relay(Scopes(5), get_backend()).drive(work())
         driven.send(None)
         driven.close()
         assert log.events == ["closed"]
