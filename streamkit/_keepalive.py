@@ -12,6 +12,7 @@ from ._arguments import seconds
 from ._source import AsyncSource
 from ._stage import Control, Stage
 from ._stream import Stream, with_stage
+from ._timer import Timer
 
 T = TypeVar("T")
 B = TypeVar("B")
@@ -82,22 +83,37 @@ class _Keepalive(Stage[Any, Any]):
         self._interval = interval
         self._beat = beat
         self._initial = initial
+        #: The wait that is to last no longer than until the timer.
+        self._wait = 0
+        self._control: Control | None = None
+        self._timer: Timer | None = None
 
     def on_open(self, control: Control) -> None:
         if self._initial:
             control.beat_first(self._make(control))
+        self._control = control
+        self._timer = control.timer(self._look)
+        # Whatever the consumer waits for by then, no beat is due before.
+        self._timer.set(control.now() + self._interval)
 
-    async def run(self, control: Control) -> None:
-        while True:
-            await anyio.sleep(self._interval)
-            # Whatever the consumer waits for by now, no beat was due before.
-            while (since := control.waiting_since) is not None:
-                wait = control.waits
-                await anyio.sleep_until(since + self._interval)
-                # Not by the clock, which may be coarse: is it still the same wait?
-                if control.is_waiting(wait):
-                    control.beat(self._make(control))
-                    break
+    def on_close(self) -> None:
+        self._control = self._timer = None
+
+    def _look(self) -> None:
+        """See whether a beat is due, and when to look again."""
+        control, timer = self._control, self._timer
+        assert control is not None
+        assert timer is not None
+        since = control.waiting_since
+        # Not by the clock, which may be coarse: is it still the same wait?
+        if since is None or control.is_waiting(self._wait):
+            if since is not None:
+                control.beat(self._make(control))
+            self._wait = 0
+            timer.set(control.now() + self._interval)
+        else:
+            self._wait = control.waits
+            timer.set(since + self._interval)
 
     def _make(self, control: Control) -> Any:
         return self._beat

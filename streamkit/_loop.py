@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
+import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-import anyio
 from anyio.lowlevel import current_token
 
 
@@ -16,7 +17,7 @@ class Loop:
     """The event loop that is running in the current thread, to be reached from elsewhere."""
 
     def __init__(self) -> None:
-        self._token = current_token()
+        self._native: Any = current_token().native_token
 
     def call(self, function: Callable[[], object]) -> None:
         """
@@ -24,22 +25,29 @@ class Loop:
 
         If the loop is closed by now, nothing is left to call.
         """
-        if self._is_current() and not _in_signal_handler():
+        native = self._native
+        on_asyncio = isinstance(native, asyncio.AbstractEventLoop)
+        is_current = _is_current_on_asyncio if on_asyncio else _is_current_on_trio
+        if is_current(native) and not _in_signal_handler():
             function()
             return
-        native: Any = self._token.native_token
         # asyncio's and trio's public ways in from a foreign thread. Neither blocks, so they do
         # for a signal handler, too, where anyio.from_thread.run_sync() would wait for itself.
-        soon = getattr(native, "call_soon_threadsafe", None) or native.run_sync_soon
+        soon = native.call_soon_threadsafe if on_asyncio else native.run_sync_soon
         with suppress(RuntimeError):
             soon(function)
 
-    def _is_current(self) -> bool:
-        try:
-            anyio.get_current_task()
-            return current_token() == self._token
-        except RuntimeError:
-            return False
+
+def _is_current_on_asyncio(native: object) -> bool:
+    try:
+        return asyncio.get_running_loop() is native and asyncio.current_task() is not None
+    except RuntimeError:
+        return False
+
+
+def _is_current_on_trio(native: object) -> bool:
+    trio: Any = sys.modules["trio"].lowlevel
+    return bool(trio.in_trio_task()) and trio.current_trio_token() is native
 
 
 def _in_signal_handler() -> bool:
@@ -55,10 +63,13 @@ def _in_signal_handler() -> bool:
     frame = here and here.f_back
     del here
     while frame is not None:
+        if frame.f_code.co_flags & _COROUTINE:
+            # Code of a task: what has interrupted it would have come first.
+            return False
         interrupted = frame.f_back
-        # The arguments are (number, frame). To look into the frame of a coroutine would keep its
+        # The arguments are (number, frame). To look into the frame of a generator would keep its
         # variables alive for as long as that runs, and no handler is one.
-        if interrupted is not None and not frame.f_code.co_flags & _COROUTINE:
+        if interrupted is not None and not frame.f_code.co_flags & inspect.CO_GENERATOR:
             for value in frame.f_locals.values():
                 if value is interrupted or (type(value) is tuple and value[1:] == (interrupted,)):
                     return True
@@ -66,4 +77,4 @@ def _in_signal_handler() -> bool:
     return False
 
 
-_COROUTINE = inspect.CO_COROUTINE | inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR
+_COROUTINE = inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR

@@ -17,7 +17,7 @@ that came before it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from enum import Enum
 from typing import Any, Final, Literal, Protocol, TypeAlias
 
@@ -36,6 +36,7 @@ from ._outcome import Outcome
 from ._relay import Relay, make_relay, tag_of
 from ._scopes import Scopes, Signal
 from ._source import Source
+from ._timer import AsyncioTimer, TaskTimer, Timer
 
 
 class _Skip(Enum):
@@ -84,8 +85,10 @@ class Pump:
         self.has_failed: bool = False
         #: Whether the source task has nothing more to do.
         self.is_finished: bool = False
-        #: Of the tasks beside it: cancelled when it has finished.
-        self.beside: list[anyio.CancelScope] = []
+        #: Called when it has finished.
+        self.on_finished: list[Callable[[], object]] = []
+        #: Timers that are tasks, to be started beside the source task.
+        self.timers: list[TaskTimer] = []
         self.started_at: float = backend.now()
         self._finished: anyio.Event | None = None
         self.backend = backend
@@ -131,6 +134,24 @@ class Pump:
             self._failure = error
             self._stop()
 
+    def make_timer(self, function: Callable[[], object]) -> Timer:
+        """Return a timer that lives as long as the source."""
+
+        def call() -> None:
+            try:
+                function()
+            except BaseException as exc:
+                self.fail(exc)
+
+        timer: Timer
+        if self.backend.is_asyncio:
+            timer = AsyncioTimer(call)
+        else:
+            timer = task_timer = TaskTimer(call)
+            self.timers.append(task_timer)
+        self.on_finished.append(timer.close)
+        return timer
+
     def leave(self, exc: BaseException | None = None) -> None:
         """
         End the stream because nobody takes its items any more.
@@ -165,6 +186,16 @@ class Pump:
     def in_source_task(self) -> bool:
         """Tell whether the caller is the source, or something that it awaits."""
         return self.backend.current_task() is self._task
+
+    def finish(self) -> None:
+        """Say that the source task has nothing more to do, or was never started."""
+        self.is_finished, self._task = True, None
+        if self._finished is not None:
+            self._finished.set()
+        for call in self.on_finished:
+            call()
+        self.on_finished.clear()
+        self.timers.clear()
 
     async def wait_finished(self) -> None:
         """Wait until the source task has nothing more to do."""
@@ -207,11 +238,7 @@ class Pump:
             self._write_outcome(ending)
             await self._hand_over_last(ending)
         finally:
-            self.is_finished, self._task = True, None
-            if self._finished is not None:
-                self._finished.set()
-            for scope in self.beside:
-                scope.cancel()
+            self.finish()
             # The frame of a source that raised leads back to this one.
             del ending
 

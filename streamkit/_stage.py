@@ -12,6 +12,7 @@ from ._exceptions import StreamCancelled, both
 from ._outcome import Outcome
 from ._pump import SKIP, Pump, Skip
 from ._scopes import Signal
+from ._timer import Timer
 
 T_contra = TypeVar("T_contra", contravariant=True)
 T_co = TypeVar("T_co", covariant=True)
@@ -37,6 +38,15 @@ class Control:
         self._pump = pump
         self._handoff = pump.handoff
         self._outer = outer
+
+    def timer(self, function: Callable[[], object]) -> Timer:
+        """
+        Return a timer that calls ``function``, which must not block, until the source is closed.
+
+        To be called in :meth:`Stage.on_open`. What the function raises ends the stream, like an
+        error of any hook. It does not run in a task of its own where the event loop has timers.
+        """
+        return self._pump.make_timer(function)
 
     @property
     def started_at(self) -> float:

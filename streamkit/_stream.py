@@ -90,6 +90,7 @@ class Stream(AsyncIterator[T_co], Generic[T_co]):
             self._tasks = await self._enter_lifespans(controls)
         except BaseException:
             self._state = "left"
+            pump.finish()
             self._close_stages()
             await self._close_unstarted()
             raise
@@ -97,6 +98,8 @@ class Stream(AsyncIterator[T_co], Generic[T_co]):
         self._entered_by = backend.current_task()
         start_soon = self._tasks.start_soon
         start_soon(pump.run, name=f"source task of {self._source.name}")
+        for timer in pump.timers:
+            start_soon(timer.run, name=f"timer of {self._source.name}")
         for stage, control in zip(self._stages, controls, strict=True):
             if overrides(stage, "run"):
                 name = f"{type(stage).__name__} of {self._source.name}"
@@ -266,7 +269,7 @@ async def _run_beside(pump: Pump, stage: Stage[Any, Any], control: Control) -> N
     with anyio.CancelScope() as scope:
         if pump.is_finished:
             return
-        pump.beside.append(scope)
+        pump.on_finished.append(scope.cancel)
         try:
             await stage.run(control)
         except pump.backend.cancelled:

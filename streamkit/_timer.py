@@ -1,0 +1,84 @@
+"""
+A function that is called at a time: by the event loop, where it has timers.
+
+A task that sleeps does the same, and weighs as much as the source's own. asyncio has timers; trio
+has none, so a task does it there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+
+import anyio
+
+
+class Timer(ABC):
+    """
+    Calls a function of a stage at a time. Made by :meth:`Control.timer`, closed with the source.
+    """
+
+    @abstractmethod
+    def set(self, when: float) -> None:
+        """
+        Have the function called once, at this time, and not at the one set before.
+
+        What else is due at the same time, and earlier in the order of things, comes first.
+
+        :param when: seconds on the clock of :func:`anyio.current_time`
+
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Call it no more."""
+
+
+class AsyncioTimer(Timer):
+    """One of the event loop's own."""
+
+    def __init__(self, function: Callable[[], object]) -> None:
+        self._function = function
+        self._loop = asyncio.get_running_loop()
+        self._handle: asyncio.Handle | None = None
+
+    def set(self, when: float) -> None:
+        self.close()
+        self._handle = self._loop.call_at(when, self._call_soon)
+
+    def _call_soon(self) -> None:
+        # With the next pass of the loop, as a task that slept until now would run in it.
+        self._handle = self._loop.call_soon(self._function)
+
+    def close(self) -> None:
+        if self._handle is not None:
+            self._handle.cancel()
+            self._handle = None
+
+
+class TaskTimer(Timer):
+    """A task, which :meth:`run` is."""
+
+    def __init__(self, function: Callable[[], object]) -> None:
+        self._function = function
+        self._when = math.inf
+        self._is_closed = False
+        self._scope = anyio.CancelScope()
+
+    def set(self, when: float) -> None:
+        self._when = self._scope.deadline = when
+
+    def close(self) -> None:
+        self._is_closed = True
+        self._scope.cancel()
+
+    async def run(self) -> None:
+        """Call the function at each time that is set, until the timer is closed."""
+        while not self._is_closed:
+            with anyio.CancelScope(deadline=self._when) as self._scope:
+                await anyio.sleep_forever()
+            if not self._is_closed:
+                self._when = math.inf
+                self._function()
