@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Awaitable, Callable, Generator
+from functools import partial
 from typing import Any
 
 import anyio
@@ -57,7 +58,15 @@ class Handoff:
         self._takes_left = _BATCH - 1 if read_ahead else 0
         self._steps_left = _BATCH - 1
         self._pauses = False
-        self._packets: deque[Any] = deque()
+        # An empty deque has room for 64 items, which is a lot for the one that there will be.
+        self._packets: deque[Any] | list[Any]
+        self._pop: Callable[[], Any]
+        if self._reads_ahead:
+            self._packets = deque()
+            self._pop = self._packets.popleft
+        else:
+            self._packets = []
+            self._pop = partial(self._packets.pop, 0)
         self._first_beats: list[Any] = []
         #: One at most.
         self._due_beats: list[Any] = []
@@ -203,7 +212,7 @@ class Handoff:
     def _take(self) -> Any:
         if self._first_beats:
             self._first_beats.clear()
-        item = self._packets.popleft()
+        item = self._pop()
         if self._source_waits and len(self._packets) < self._room:
             self._let_source_go_on()
         return item

@@ -147,7 +147,7 @@ class Pump:
         if self.backend.is_asyncio:
             timer = AsyncioTimer(call)
         else:
-            timer = task_timer = TaskTimer(call)
+            timer = task_timer = TaskTimer(call, self.backend.make_wakeup())
             self.timers.append(task_timer)
         self.on_finished.append(timer.close)
         return timer

@@ -14,6 +14,8 @@ from collections.abc import Callable
 
 import anyio
 
+from ._backend import Wakeup
+
 
 class Timer(ABC):
     """
@@ -61,24 +63,27 @@ class AsyncioTimer(Timer):
 class TaskTimer(Timer):
     """A task, which :meth:`run` is."""
 
-    def __init__(self, function: Callable[[], object]) -> None:
+    def __init__(self, function: Callable[[], object], wakeup: Wakeup) -> None:
         self._function = function
+        self._wakeup = wakeup
         self._when = math.inf
         self._is_closed = False
-        self._scope = anyio.CancelScope()
+        self._scope: anyio.CancelScope | None = None
 
     def set(self, when: float) -> None:
-        self._when = self._scope.deadline = when
+        self._when = when
+        if self._scope is not None:
+            self._scope.deadline = when
 
     def close(self) -> None:
         self._is_closed = True
-        self._scope.cancel()
+        self._wakeup.set()
 
     async def run(self) -> None:
         """Call the function at each time that is set, until the timer is closed."""
         while not self._is_closed:
             with anyio.CancelScope(deadline=self._when) as self._scope:
-                await anyio.sleep_forever()
+                await self._wakeup.wait()
             if not self._is_closed:
                 self._when = math.inf
                 self._function()
