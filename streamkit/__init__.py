@@ -23,6 +23,7 @@ from ._timeout import (
     TimedOut as TimedOut,
     with_timeout as with_timeout,
 )
+from ._timer import Timer as Timer
 from ._token import CancelHandle as CancelHandle, CancelToken as CancelToken
 
 __all__ = [
@@ -46,6 +47,7 @@ __all__ = [
     "StreamCancelled",
     "StreamTimeout",
     "TimedOut",
+    "Timer",
     "current_cancellation",
     "poll",
     "shared_poll",

@@ -31,8 +31,7 @@ _BATCH = 64
 
 class _AtOnce:
     def __await__(self) -> Generator[Any, None, None]:
-        return
-        yield
+        yield from ()
 
 
 _AT_ONCE = _AtOnce()

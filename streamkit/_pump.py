@@ -87,8 +87,9 @@ class Pump:
         self.is_finished: bool = False
         #: Called when it has finished.
         self.on_finished: list[Callable[[], object]] = []
-        #: Timers that are tasks, to be started beside the source task.
+        #: Timers that are tasks, to be started beside the source task, which is then set.
         self.timers: list[TaskTimer] = []
+        self.is_started: bool = False
         self.started_at: float = backend.now()
         self._finished: anyio.Event | None = None
         self.backend = backend
@@ -143,6 +144,11 @@ class Pump:
             except BaseException as exc:
                 self.fail(exc)
 
+        if self.is_started:
+            raise RuntimeError(
+                "the stream is open already: call control.timer(function) in on_open, keep the "
+                "timer, and set it later"
+            )
         timer: Timer
         if self.backend.is_asyncio:
             timer = AsyncioTimer(call)

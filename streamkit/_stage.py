@@ -10,7 +10,7 @@ import anyio
 
 from ._exceptions import StreamCancelled, both
 from ._outcome import Outcome
-from ._pump import SKIP, Pump, Skip
+from ._pump import SKIP as SKIP, Pump, Skip as Skip
 from ._scopes import Signal
 from ._timer import Timer
 

@@ -6,7 +6,17 @@ from collections.abc import AsyncGenerator, AsyncIterable, Iterable
 from contextlib import asynccontextmanager
 from typing import assert_type
 
-from streamkit import SKIP, Control, Outcome, Skip, Stage, Stream, with_stage, with_status
+from streamkit import (
+    SKIP,
+    Control,
+    Outcome,
+    Skip,
+    Stage,
+    Stream,
+    Timer,
+    with_stage,
+    with_status,
+)
 
 
 class Text(Stage[int, str]):
@@ -17,6 +27,12 @@ class Text(Stage[int, str]):
 
     def on_beat(self, beat: object) -> object:
         return beat
+
+    def on_open(self, control: Control) -> None:
+        assert_type(control.now(), float)
+        assert_type(control.timer(self.on_close), Timer)
+
+    def on_close(self) -> None: ...
 
     @asynccontextmanager
     async def lifespan(self, control: Control) -> AsyncGenerator[None, None]:

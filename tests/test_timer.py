@@ -1,0 +1,208 @@
+"""Timers: functions that stages have called at a time."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import pytest
+
+from streamkit import Control, Stage, Timer, with_stage
+from support import Log, Probe, wait_all_blocked
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+
+class Timed(Stage[Any, Any]):
+    """Has a function called at some times, counted from its opening."""
+
+    timer: Timer
+
+    def __init__(self, log: Log, *times: float) -> None:
+        self.log = log
+        self.times = times
+
+    def on_open(self, control: Control) -> None:
+        self.control = control
+        self.opened_at = control.now()
+        self.timer = control.timer(self.call)
+        for time in self.times:
+            self.timer.set(self.opened_at + time)
+
+    def call(self) -> None:
+        self.log("called")
+
+
+async def test_is_called_once() -> None:
+    """K1: the function is called at the time that is set, and not again."""
+    log = Log()
+    log.start()
+    async with with_stage(Probe(block=True).source(), Timed(log, 3)):
+        await anyio.sleep(20)
+    assert log == [(3, "called")]
+
+
+@pytest.mark.parametrize("times", [(8, 3), (2, 3)], ids=["earlier", "later"])
+async def test_set_anew(times: tuple[float, ...]) -> None:
+    """K1: a time that is set comes in the place of the one before."""
+    log = Log()
+    log.start()
+    async with with_stage(Probe(block=True).source(), Timed(log, *times)):
+        await anyio.sleep(20)
+    assert log == [(3, "called")]
+
+
+@pytest.mark.parametrize("anew", [2, 5], ids=["earlier", "later"])
+async def test_set_anew_while_it_runs(anew: float) -> None:
+    """K1: the same from the consumer's task, long after the stream was entered."""
+    log = Log()
+    log.start()
+    timed = Timed(log, 3)
+    async with with_stage(Probe(block=True).source(), timed):
+        await anyio.sleep(1)
+        timed.timer.set(timed.opened_at + anew)
+        await anyio.sleep(20)
+    assert log == [(anew, "called")]
+
+
+async def test_set_in_the_function() -> None:
+    """K1: the function sets its next time itself, as a ticker does."""
+    log = Log()
+
+    class Ticks(Timed):
+        def call(self) -> None:
+            super().call()
+            self.timer.set(self.control.now() + 4)
+
+    log.start()
+    async with with_stage(Probe(block=True).source(), Ticks(log, 3)):
+        await anyio.sleep(12)
+    await anyio.sleep(20)
+    assert log == [(3, "called"), (7, "called"), (11, "called")]
+
+
+async def test_closed_with_the_source() -> None:
+    """G3: when the source has ended, nothing is called any more, though the block goes on."""
+    log = Log()
+    log.start()
+    async with with_stage(Probe("a").source(), Timed(log, 3)) as stream:
+        assert [item async for item in stream] == ["a"]
+        await anyio.sleep(20)
+    assert log == []
+
+
+async def test_closed_by_the_stage() -> None:
+    """G3: a stage may close its timer before, and more than once."""
+    log = Log()
+    timed = Timed(log, 3)
+    log.start()
+    async with with_stage(Probe(block=True).source(), timed):
+        timed.timer.close()
+        timed.timer.close()
+        await anyio.sleep(20)
+    assert log == []
+
+
+@pytest.mark.asyncio_only
+async def test_closed_while_it_is_due() -> None:
+    """G3: the timer is closed at the very time that was set, before its function is called."""
+    log = Log()
+    timed = Timed(log, 3)
+
+    async def close() -> None:
+        await anyio.sleep(3)
+        timed.timer.close()
+
+    log.start()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(close)
+        await wait_all_blocked()
+        async with with_stage(Probe(block=True).source(), timed):
+            await anyio.sleep(20)
+    assert log == []
+
+
+async def test_stream_that_is_not_entered() -> None:
+    """E3: another stage fails in ``on_open``: the timer is closed, and so is what was opened."""
+    log = Log()
+
+    class Closed(Timed):
+        def on_close(self) -> None:
+            self.log("closed")
+
+    class Broken(Stage[Any, Any]):
+        def on_open(self, control: Control) -> None:
+            raise LookupError("on_open")
+
+        def on_close(self) -> None:
+            raise AssertionError("it was not opened")
+
+    probe = Probe("a")
+    log.start()
+    with pytest.raises(LookupError, match="on_open"):
+        async with with_stage(with_stage(probe.source(), Closed(log, 3)), Broken()):
+            raise AssertionError("must not be entered")
+    await anyio.sleep(20)
+    assert log == [(0, "closed")]
+    assert not probe.started
+
+
+async def test_fails() -> None:
+    """E1: what the function raises ends the stream like the error of any hook."""
+    error = LookupError("timer")
+
+    class Fails(Timed):
+        def call(self) -> None:
+            raise error
+
+    probe = Probe[str](block=True)
+    with pytest.raises(LookupError) as caught:
+        async with with_stage(probe.source(), Fails(Log(), 3)) as stream:
+            await anext(stream)
+    assert caught.value is error
+    assert probe.closed == 1
+
+
+async def test_made_too_late() -> None:
+    """M1: a timer that is asked for when the stream is open: the error says where to ask."""
+    timed = Timed(Log(), 3)
+    async with with_stage(Probe(block=True).source(), timed):
+        with pytest.raises(RuntimeError, match=r"call control\.timer\(function\) in on_open"):
+            timed.control.timer(timed.call)
+
+
+async def test_item_at_the_same_time() -> None:
+    """K5: an item that is made at the very time of a timer is there before its function runs."""
+    log = Log()
+
+    class Looks(Timed):
+        def on_item(self, item: Any) -> Any:
+            self.log("item")
+            return item
+
+    async def source() -> AsyncGenerator[str, None]:
+        await anyio.sleep(3)
+        yield "a"
+
+    stage = Looks(log)
+    log.start()
+    async with with_stage(source(), stage) as stream:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(anext, stream)
+            await wait_all_blocked()
+            stage.timer.set(stage.opened_at + 3)
+    assert log == [(3, "item"), (3, "called")]
+
+
+async def test_cancelled_from_outside() -> None:
+    """G4: a scope around the stream is cancelled: nothing is called after that."""
+    log = Log()
+    log.start()
+    with anyio.move_on_after(2):
+        async with with_stage(Probe(block=True).source(), Timed(log, 3)) as stream:
+            with suppress(StopAsyncIteration):
+                await anext(stream)
+    await anyio.sleep(20)
+    assert log == []
