@@ -27,8 +27,6 @@ class Timer(ABC):
         """
         Have the function called once, at this time, and not at the one set before.
 
-        What else is due at the same time, and earlier in the order of things, comes first.
-
         :param when: seconds on the clock of :func:`anyio.current_time`
 
         """

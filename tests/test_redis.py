@@ -466,7 +466,7 @@ class TestCancelAndWait:
         """T1: a holder that takes its time is waited for no longer than said."""
         async with two_of_them(url) as (here, there), there.open("run") as token:
             assert await here.cancel_and_wait("run", "stop", timeout=0.1) is False
-            assert token.reason == "stop"
+            assert await token.wait() == "stop"
             assert not here._waiters
             with pytest.raises(ValueError, match="timeout must be"):
                 await here.cancel_and_wait("run", timeout=-1)

@@ -173,6 +173,7 @@ async def test_made_too_late() -> None:
             timed.control.timer(timed.call)
 
 
+@pytest.mark.asyncio_only
 async def test_item_at_the_same_time() -> None:
     """K5: an item that is made at the very time of a timer is there before its function runs."""
     log = Log()
