@@ -1,0 +1,155 @@
+"""
+B1: what each item costs, beside the bare loop, the floor, and what people use today.
+
+A cost is the processor time of the one thread that does all the work: nothing here waits for
+anything but the other task, and what else runs on the machine is not counted. The overhead of a
+peer is its time per item less that of the bare loop over the same source.
+
+In each round every peer is measured once, in an order that moves on from round to round. A ratio is
+taken within a round, between two things that were measured next to each other, and the median of
+the rounds is what counts.
+"""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import AsyncGenerator, Callable
+from functools import partial
+from statistics import median
+
+import anyio
+
+from .backends import Backend, installed
+from .peers import (
+    AIOSTREAM,
+    BARE,
+    BUFFERED,
+    BUFFERED_FLOOR,
+    FLOOR,
+    MEMORY_STREAM,
+    QUEUE,
+    SAFE_CHANNEL,
+    SUBJECT,
+    Peer,
+    peers_on,
+)
+from .report import Ratio, Result, Table, number
+
+TITLE = "Cost per item"
+
+#: Microseconds per item of each peer, one number for each round.
+Costs = dict[str, list[float]]
+
+# What is compared with what it must be is measured side by side.
+ORDER = [
+    BARE,
+    FLOOR,
+    SUBJECT,
+    QUEUE,
+    SAFE_CHANNEL,
+    BUFFERED,
+    BUFFERED_FLOOR,
+    MEMORY_STREAM,
+    AIOSTREAM,
+]
+
+
+async def ready(count: int) -> AsyncGenerator[int, None]:
+    """Yield what is there already: never suspends."""
+    for item in range(count):
+        yield item
+
+
+async def suspending(count: int) -> AsyncGenerator[int, None]:
+    """Let the event loop run before each item, as what reads from a socket does."""
+    for item in range(count):
+        await anyio.sleep(0)  # noqa: ASYNC115  (what users write)
+        yield item
+
+
+SOURCES: dict[str, Callable[[int], AsyncGenerator[int, None]]] = {
+    "ready": ready,
+    "suspending": suspending,
+}
+
+
+def measure(*, quick: bool = False) -> Result:
+    count, rounds = (500, 5) if quick else (10_000, 15)
+    result = Result("B1", TITLE)
+    for backend in installed():
+        for source in SOURCES:
+            costs = backend.run(measure_all, backend.name, source, count, rounds)
+            result.tables.append(_table(f"{backend.name}, {source} source", costs))
+            result.ratios += _ratios(backend, source, costs)
+            result.data[f"{backend.name}, {source}"] = {
+                peer: median(overheads) for peer, overheads in _overheads(costs).items()
+            }
+    return result
+
+
+async def measure_all(backend: str, source: str, count: int, rounds: int) -> Costs:
+    """Measure every peer in every round, in the running event loop."""
+    peers = peers_on(backend)
+    names = [name for name in ORDER if name in peers]
+    for name in names:
+        await _measure_one(name, peers[name], source, count)
+    costs: Costs = {name: [] for name in names}
+    for number_of_round in range(rounds):
+        first = number_of_round % len(names)
+        for name in names[first:] + names[:first]:
+            costs[name].append(await _measure_one(name, peers[name], source, count))
+    return costs
+
+
+async def _measure_one(name: str, peer: Peer, source: str, count: int) -> float:
+    received: list[int] = []
+    function = partial(SOURCES[source], count)
+    # The collector stays on, as it is in programs. None pays for what another one has left.
+    gc.collect()
+    start = time.thread_time()
+    await peer(function, received.append)
+    taken = time.thread_time() - start
+    if received != list(range(count)):
+        raise RuntimeError(f"{name!r} lost, repeated or reordered items of the {source} source")
+    return taken / count * 1e6
+
+
+def _overheads(costs: Costs) -> Costs:
+    return {
+        peer: [cost - bare for cost, bare in zip(costs[peer], costs[BARE], strict=True)]
+        for peer in costs
+        if peer != BARE
+    }
+
+
+def _table(title: str, costs: Costs) -> Table:
+    overheads = _overheads(costs)
+    rows = [[BARE, number(median(costs[BARE])), "", ""]]
+    for peer, overhead in overheads.items():
+        floor = BUFFERED_FLOOR if peer in (BUFFERED, BUFFERED_FLOOR) else FLOOR
+        by_floor = Ratio.of("", overhead, overheads[floor]).value
+        rows.append([peer, number(median(costs[peer])), number(median(overhead)), number(by_floor)])
+    columns = ["", "µs per item", "overhead, µs", "overhead by that of the floor"]
+    return Table(title, columns, rows)
+
+
+def _ratios(backend: Backend, source: str, costs: Costs) -> list[Ratio]:
+    overheads = _overheads(costs)
+
+    def by(other: str, subject: str, must: float, aim: float) -> Ratio:
+        what = f"{backend.name}, {source}: {subject} / {other}"
+        return Ratio.of(what, overheads[subject], overheads[other], must, aim)
+
+    on_uvloop = backend.name == "uvloop"
+    ratios = [by(FLOOR, SUBJECT, 2.5, 1.6) if on_uvloop else by(FLOOR, SUBJECT, 2.0, 1.3)]
+    if backend.name == "trio":
+        return [*ratios, by(SAFE_CHANNEL, SUBJECT, 0.9, 0.7)]
+    ratios.append(by(QUEUE, SUBJECT, 0.7, 0.45))
+    if source == "ready":
+        ratios.append(by(QUEUE, BUFFERED, 0.1, 0.05))
+    elif on_uvloop:
+        ratios.append(by(QUEUE, BUFFERED, 0.5, 0.25))
+    else:
+        ratios.append(by(QUEUE, BUFFERED, 0.35, 0.2))
+    return ratios
