@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
-from statistics import median
+from statistics import quantiles
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -20,12 +20,12 @@ LIBRARIES = ("anyio-streamkit", "anyio", "trio", "uvloop", "aiostream")
 
 @dataclass(frozen=True)
 class Ratio:
-    """What one thing costs by another: the median of what was measured round by round."""
+    """What one thing costs by another: the median and the quartiles of all rounds."""
 
     what: str
     value: float
-    lowest: float
-    highest: float
+    low: float
+    high: float
     must: float | None = None
     aim: float | None = None
 
@@ -40,7 +40,8 @@ class Ratio:
     ) -> Ratio:
         """Compare costs with those that were measured next to them."""
         ratios = [cost / other for cost, other in zip(costs, others, strict=True)]
-        return cls(what, median(ratios), min(ratios), max(ratios), must, aim)
+        low, middle, high = quantiles(ratios, n=4, method="inclusive")
+        return cls(what, middle, low, high, must, aim)
 
     @property
     def verdict(self) -> str:
@@ -92,14 +93,14 @@ def ratio_table(ratios: Iterable[Ratio]) -> Table:
         [
             ratio.what,
             number(ratio.value),
-            f"{number(ratio.lowest)} - {number(ratio.highest)}",
+            f"{number(ratio.low)} - {number(ratio.high)}",
             "" if ratio.must is None else f"≤ {ratio.must:g}",
             "" if ratio.aim is None else f"≤ {ratio.aim:g}",
             ratio.verdict,
         ]
         for ratio in ratios
     ]
-    return Table("Ratios", ["ratio of", "median", "lowest - highest", "must", "aim", "met"], rows)
+    return Table("Ratios", ["ratio of", "median", "quartiles", "must", "aim", "met"], rows)
 
 
 def text(result: Result) -> str:
