@@ -6,12 +6,13 @@ import argparse
 from pathlib import Path
 from types import ModuleType
 
-from . import cost_per_item
+from . import cost_per_item, growth
 from .report import Result, machine, text, write_json
 
 #: Each is a module with a ``measure(*, quick)`` that returns a :class:`~.report.Result`.
 MEASUREMENTS: dict[str, ModuleType] = {
     "B1": cost_per_item,
+    "B2": growth,
 }
 
 

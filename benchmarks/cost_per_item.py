@@ -15,12 +15,8 @@ the rounds is what counts.
 from __future__ import annotations
 
 import gc
-import time
-from collections.abc import AsyncGenerator, Callable
 from functools import partial
 from statistics import median
-
-import anyio
 
 from .backends import Backend, installed
 from .peers import (
@@ -37,6 +33,7 @@ from .peers import (
     peers_on,
 )
 from .report import Ratio, Result, Table, number
+from .sources import SOURCES, Run
 
 TITLE = "Cost per item"
 
@@ -55,53 +52,6 @@ ORDER = [
     MEMORY_STREAM,
     AIOSTREAM,
 ]
-
-
-class Run:
-    """One measurement of one peer: its clock, and what it received."""
-
-    def __init__(self, count: int) -> None:
-        self.count = count
-        self.last = count - 1
-        self.received: list[int] = []
-        self.started_at = self.ended_at = 0.0
-
-    def begin(self) -> None:
-        self.started_at = time.thread_time()
-
-    def take(self, item: int) -> None:
-        self.received.append(item)
-        if item == self.last:
-            self.ended_at = time.thread_time()
-
-    def is_right(self) -> bool:
-        return self.received == list(range(self.count))
-
-    @property
-    def cost(self) -> float:
-        """Microseconds per item."""
-        return (self.ended_at - self.started_at) / self.count * 1e6
-
-
-async def ready(run: Run) -> AsyncGenerator[int, None]:
-    """Yield what is there already: never suspends."""
-    run.begin()
-    for item in range(run.count):
-        yield item
-
-
-async def suspending(run: Run) -> AsyncGenerator[int, None]:
-    """Let the event loop run before each item, as what reads from a socket does."""
-    run.begin()
-    for item in range(run.count):
-        await anyio.sleep(0)  # noqa: ASYNC115  (what users write)
-        yield item
-
-
-SOURCES: dict[str, Callable[[Run], AsyncGenerator[int, None]]] = {
-    "ready": ready,
-    "suspending": suspending,
-}
 
 
 def measure(*, quick: bool = False) -> Result:
@@ -141,8 +91,7 @@ async def _measure_one(name: str, peer: Peer, source: str, count: int) -> float:
     # The collector stays on, as it is in programs. None pays for what another one has left.
     gc.collect()
     await peer(partial(SOURCES[source], run), run.take)
-    if not run.is_right():
-        raise RuntimeError(f"{name!r} lost, repeated or reordered items of the {source} source")
+    run.check(f"{name!r}, with the {source} source,")
     return run.cost
 
 

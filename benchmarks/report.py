@@ -20,7 +20,13 @@ LIBRARIES = ("anyio-streamkit", "anyio", "trio", "uvloop", "aiostream")
 
 @dataclass(frozen=True)
 class Ratio:
-    """What one thing costs by another: the median and the quartiles of all rounds."""
+    """
+    What one thing costs by another: the median and the quartiles of all rounds.
+
+    :param what: which two things
+    :param must: it is to be no more than this
+    :param aim: and rather no more than this
+    """
 
     what: str
     value: float
@@ -42,6 +48,13 @@ class Ratio:
         ratios = [cost / other for cost, other in zip(costs, others, strict=True)]
         low, middle, high = quantiles(ratios, n=4, method="inclusive")
         return cls(what, middle, low, high, must, aim)
+
+    @classmethod
+    def once(
+        cls, what: str, value: float, must: float | None = None, aim: float | None = None
+    ) -> Ratio:
+        """Judge what is counted, and the same each time."""
+        return cls(what, value, value, value, must, aim)
 
     @property
     def verdict(self) -> str:
@@ -93,7 +106,7 @@ def ratio_table(ratios: Iterable[Ratio]) -> Table:
         [
             ratio.what,
             number(ratio.value),
-            f"{number(ratio.low)} - {number(ratio.high)}",
+            "" if ratio.low == ratio.high else f"{number(ratio.low)} - {number(ratio.high)}",
             "" if ratio.must is None else f"≤ {ratio.must:g}",
             "" if ratio.aim is None else f"≤ {ratio.aim:g}",
             ratio.verdict,
