@@ -6,13 +6,15 @@ import argparse
 from pathlib import Path
 from types import ModuleType
 
-from . import cost_per_item, growth
+from . import cancel_latency, cost_per_item, growth, many_streams
 from .report import Result, machine, text, write_json
 
 #: Each is a module with a ``measure(*, quick)`` that returns a :class:`~.report.Result`.
 MEASUREMENTS: dict[str, ModuleType] = {
     "B1": cost_per_item,
     "B2": growth,
+    "B3": many_streams,
+    "B4": cancel_latency,
 }
 
 

@@ -62,8 +62,8 @@ def measure(*, quick: bool = False) -> Result:
         oldest, (times, blocks) = ages[-1], measured[ages[-1]]
         what = f"{backend.name}: item after {oldest:,} items / item of a fresh stream"
         result.ratios.append(Ratio.of(what, times["old"], times["fresh"], 1.1))
-        what = f"{backend.name}: blocks of memory kept per item, over {oldest:,} items"
-        result.ratios.append(Ratio.once(what, blocks / oldest, 0.001))
+        what = f"{backend.name}: blocks of memory kept per 1,000 items, of {oldest:,}"
+        result.ratios.append(Ratio.once(what, blocks / oldest * 1000, 1))
     columns = ["µs per item, by length of the chain", *map(str, LENGTHS)]
     result.tables.append(Table("Longer chains", columns, length_rows))
     columns = ["a chain of 3, ready source", "µs per item", "fresh stream, µs", "blocks of memory"]

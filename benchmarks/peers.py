@@ -20,16 +20,15 @@ from aiostream import stream
 from anyio.abc import ObjectSendStream
 from outcome import Value
 
-from streamkit import CancelToken, with_buffer, with_cancellation, with_keepalive, with_status
+from streamkit import with_buffer
+
+from .chain import SILENCE, chain_of_three
 
 SourceFunction = Callable[[], AsyncGenerator[int, None]]
 Take = Callable[[int], object]
 Peer = Callable[[SourceFunction, Take], Awaitable[None]]
 
 READ_AHEAD = 64
-
-# Long enough that it never comes: what is measured is the readiness for it.
-SILENCE = 30
 
 BARE = "bare loop"
 SUBJECT = "streamkit"
@@ -76,16 +75,13 @@ async def bare(source: SourceFunction, take: Take) -> None:
 
 
 async def streamkit(source: SourceFunction, take: Take) -> None:
-    chain = with_status(with_keepalive(with_cancellation(source(), CancelToken()), SILENCE, -1))
-    async with chain as items:
+    async with chain_of_three(source()) as items:
         async for item in items:
             take(item)
 
 
 async def buffered_streamkit(source: SourceFunction, take: Take) -> None:
-    buffered = with_buffer(source(), READ_AHEAD)
-    chain = with_status(with_keepalive(with_cancellation(buffered, CancelToken()), SILENCE, -1))
-    async with chain as items:
+    async with chain_of_three(with_buffer(source(), READ_AHEAD)) as items:
         async for item in items:
             take(item)
 
