@@ -119,9 +119,14 @@ def docs(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Measure what streamkit costs, with every peer installed; what follows ``--`` goes to it."""
+    """Measure what streamkit costs, beside its peers; what follows ``--`` goes to it.
+
+    The numbers and the plots are in build/benchmarks. ``-- --docs`` renews those of the site.
+    """
     install(session, "bench")
-    session.run("python", "-m", "benchmarks", *session.posargs)
+    folder = "build/benchmarks"
+    written = ("--json", f"{folder}/results.json", "--plots", folder)
+    session.run("python", "-m", "benchmarks", *written, *session.posargs)
 
 
 @nox.session

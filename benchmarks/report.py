@@ -6,7 +6,7 @@ import json
 import os
 import platform
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from statistics import quantiles
@@ -83,9 +83,12 @@ class Result:
     #: Numbers for the plots, by name.
     data: dict[str, Any] = field(default_factory=dict)
 
-    def all_tables(self) -> list[Table]:
-        """Return its tables, and that of its ratios."""
-        return [*self.tables, ratio_table(self.ratios)] if self.ratios else self.tables
+    def ratio_tables(self) -> list[Table]:
+        """Return its ratios as a table: first those that must be something, then the others."""
+        judged = [ratio for ratio in self.ratios if ratio.must is not None]
+        others = [ratio for ratio in self.ratios if ratio.must is None]
+        tables = [_judged(judged)] if judged else []
+        return [*tables, _for_comparison(others)] if others else tables
 
     @classmethod
     def from_json(cls, form: dict[str, Any]) -> Result:
@@ -101,13 +104,11 @@ def number(value: float) -> str:
     return f"{value:.1f}" if value >= 9.995 else f"{value:.2f}"
 
 
-def ratio_table(ratios: Iterable[Ratio]) -> Table:
+def _judged(ratios: Sequence[Ratio]) -> Table:
     rows = [
         [
-            ratio.what,
-            number(ratio.value),
-            "" if ratio.low == ratio.high else f"{number(ratio.low)} - {number(ratio.high)}",
-            "" if ratio.must is None else f"≤ {ratio.must:g}",
+            *_row(ratio),
+            f"≤ {ratio.must:g}",
             "" if ratio.aim is None else f"≤ {ratio.aim:g}",
             ratio.verdict,
         ]
@@ -116,10 +117,19 @@ def ratio_table(ratios: Iterable[Ratio]) -> Table:
     return Table("Ratios", ["ratio of", "median", "quartiles", "must", "aim", "met"], rows)
 
 
+def _for_comparison(ratios: Sequence[Ratio]) -> Table:
+    return Table("For comparison", ["ratio of", "median", "quartiles"], [_row(r) for r in ratios])
+
+
+def _row(ratio: Ratio) -> list[str]:
+    quartiles = f"{number(ratio.low)} - {number(ratio.high)}" if ratio.low != ratio.high else ""
+    return [ratio.what, number(ratio.value), quartiles]
+
+
 def text(result: Result) -> str:
     """Write a result for a terminal."""
     lines = [f"{result.key}. {result.title}", ""]
-    for table in result.all_tables():
+    for table in [*result.tables, *result.ratio_tables()]:
         lines += [table.title, ""]
         cells = [table.columns, *table.rows]
         widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
@@ -149,6 +159,7 @@ def machine() -> dict[str, str]:
 
 def write_json(path: Path, about: dict[str, str], results: Sequence[Result]) -> None:
     form = {"machine": about, "results": [asdict(result) for result in results]}
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(form, indent=1) + "\n", encoding="utf-8")
 
 
