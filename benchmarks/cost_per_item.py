@@ -58,12 +58,15 @@ def measure(*, quick: bool = False) -> Result:
     count, rounds = (200, 5) if quick else (1_000, 101)
     result = Result("B1", TITLE)
     for backend in installed():
+        costs = {
+            source: backend.run(measure_all, backend.name, source, count, rounds)
+            for source in SOURCES
+        }
+        result.tables.append(_table(backend.name, costs))
         for source in SOURCES:
-            costs = backend.run(measure_all, backend.name, source, count, rounds)
-            result.tables.append(_table(f"{backend.name}, {source} source", costs))
-            result.ratios += _ratios(backend, source, costs)
+            result.ratios += _ratios(backend, source, costs[source])
             result.data[f"{backend.name}, {source}"] = {
-                peer: median(overheads) for peer, overheads in _overheads(costs).items()
+                peer: median(overheads) for peer, overheads in _overheads(costs[source]).items()
             }
     return result
 
@@ -103,14 +106,21 @@ def _overheads(costs: Costs) -> Costs:
     }
 
 
-def _table(title: str, costs: Costs) -> Table:
-    overheads = _overheads(costs)
-    rows = [[BARE, number(median(costs[BARE])), "", ""]]
-    for peer, overhead in overheads.items():
-        floor = BUFFERED_FLOOR if peer in (BUFFERED, BUFFERED_FLOOR) else FLOOR
-        by_floor = Ratio.of("", overhead, overheads[floor]).value
-        rows.append([peer, number(median(costs[peer])), number(median(overhead)), number(by_floor)])
-    columns = ["", "µs per item", "overhead, µs", "overhead by that of the floor"]
+def _table(title: str, costs_of: dict[str, Costs]) -> Table:
+    columns = ["µs per item"]
+    rows = [[peer] for peer in next(iter(costs_of.values()))]
+    for source, costs in costs_of.items():
+        columns += [source, "overhead", "/ floor"]
+        overheads = _overheads(costs)
+        for row in rows:
+            peer = row[0]
+            row.append(number(median(costs[peer])))
+            if peer == BARE:
+                row += ["", ""]
+                continue
+            floor = BUFFERED_FLOOR if peer in (BUFFERED, BUFFERED_FLOOR) else FLOOR
+            by_floor = Ratio.of("", overheads[peer], overheads[floor]).value
+            row += [number(median(overheads[peer])), number(by_floor)]
     return Table(title, columns, rows)
 
 
