@@ -4,6 +4,7 @@ The one door to every check of the project.
 nox                               tests, lint, typing, docs
 nox -s tests                      the suite on every Python of this machine, on one with coverage
 nox -s tests-3.12 -- -x -k grace  some tests on one Python
+nox -s bench                      measure what it costs, as ratios; -- --help says more
 nox -s demo                       stream a real command; Ctrl-C stops it with grace
 nox -s demo-stop                  stop a run from a second terminal, through Valkey
 """
@@ -114,6 +115,18 @@ def docs(session: nox.Session) -> None:
         "--nitpicky", "docs", "docs/_build/html",
     )
     # fmt: on
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Measure what streamkit costs, beside its peers; what follows ``--`` goes to it.
+
+    The numbers and the plots are in build/benchmarks. ``-- --docs`` renews those of the site.
+    """
+    install(session, "bench")
+    folder = "build/benchmarks"
+    written = ("--json", f"{folder}/results.json", "--plots", folder)
+    session.run("python", "-m", "benchmarks", *written, *session.posargs)
 
 
 @nox.session

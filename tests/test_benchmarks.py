@@ -1,0 +1,142 @@
+"""The benchmarks: that they refuse what loses an item, and judge as they say. CI runs them all."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from benchmarks import cost_per_item
+from benchmarks.backends import BACKENDS
+from benchmarks.peers import (
+    BARE,
+    BUFFERED,
+    BUFFERED_FLOOR,
+    MEMORY_STREAM,
+    QUEUE,
+    READ_AHEAD,
+    peers_on,
+)
+from benchmarks.report import Ratio, Result, Table, read_json, text, write_json
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Awaitable, Callable
+    from pathlib import Path
+
+    from benchmarks.peers import SourceFunction, Take
+
+# How many items wait when the source goes on, of those that read ahead.
+AHEAD = {MEMORY_STREAM: 1, QUEUE: 2, BUFFERED: READ_AHEAD - 1, BUFFERED_FLOOR: READ_AHEAD - 1}
+
+each_loop = pytest.mark.parametrize("loop", BACKENDS, ids=lambda loop: loop.name)
+
+
+async def loses_the_last(source: SourceFunction, take: Take) -> None:
+    items = [item async for item in source()]
+    for item in items[:-1]:
+        take(item)
+
+
+async def doubles_the_first(source: SourceFunction, take: Take) -> None:
+    items = [item async for item in source()]
+    for item in (items[0], *items):
+        take(item)
+
+
+async def swaps_two(source: SourceFunction, take: Take) -> None:
+    first, second, *others = [item async for item in source()]
+    for item in (second, first, *others):
+        take(item)
+
+
+@each_loop
+def test_every_peer_is_right(loop: Any) -> None:
+    """Each peer hands over every item, once and in order, of both sources."""
+    for source in cost_per_item.SOURCES:
+        costs = loop.run(cost_per_item.measure_all, loop.name, source, 100, 1)
+        assert costs.keys() == peers_on(loop.name).keys()
+
+
+@each_loop
+@pytest.mark.parametrize("broken", [loses_the_last, doubles_the_first, swaps_two])
+def test_a_wrong_peer_is_refused(
+    loop: Any,
+    broken: Callable[[SourceFunction, Take], Awaitable[None]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A peer that loses, repeats or reorders an item ends the measurement, by its name."""
+    monkeypatch.setattr(cost_per_item, "peers_on", lambda _: {BARE: broken})
+    with pytest.raises(RuntimeError, match=r"'bare loop'.*lost, repeated or reordered"):
+        loop.run(cost_per_item.measure_all, loop.name, "ready", 10, 1)
+
+
+@each_loop
+def test_read_ahead(loop: Any) -> None:
+    """Each peer reads as many items ahead as docs/cost.md says, so that like is compared."""
+    for name, peer in peers_on(loop.name).items():
+        taken: list[int] = []
+        ahead: list[int] = []
+        loop.run(peer, partial(watched_source, taken, ahead), taken.append)
+        assert max(ahead) == AHEAD.get(name, 0), name
+
+
+async def watched_source(taken: list[int], ahead: list[int]) -> AsyncGenerator[int, None]:
+    for item in range(200):
+        ahead.append(item - len(taken))
+        yield item
+
+
+def test_ratio_is_taken_within_a_round() -> None:
+    """A round in which the machine was slow for both does not change the ratio."""
+    ratio = Ratio.of("a / b", [2, 40, 6], [1, 20, 3])
+    assert (ratio.value, ratio.low, ratio.high) == (2, 2, 2)
+
+
+@pytest.mark.parametrize(
+    ("value", "verdict"),
+    [(1.0, "aim"), (1.3, "aim"), (1.31, "must"), (2.0, "must"), (2.1, "MISSED")],
+)
+def test_verdict(value: float, verdict: str) -> None:
+    """The verdict is the better of the two limits that holds."""
+    assert Ratio.once("a / b", value, 2.0, 1.3).verdict == verdict
+
+
+def test_ratio_without_a_limit() -> None:
+    """What is only there for comparison is not judged."""
+    assert Ratio.once("a / b", 100).verdict == ""
+
+
+def test_json(tmp_path: Path) -> None:
+    """What is written as JSON reads back as the same result, so that it can be drawn again."""
+    table = Table("Title", ["", "µs"], [["one", "1.00"]])
+    result = Result("B0", "Nothing", [table], [Ratio.once("a / b", 1, 2)], {"a": [1, 2]})
+    write_json(tmp_path / "new" / "results.json", {"Python": "3"}, [result])
+    assert read_json(tmp_path / "new" / "results.json") == ({"Python": "3"}, [result])
+
+
+def test_text() -> None:
+    """A result as text has its tables and its ratios, those that are judged first."""
+    ratios = [Ratio.once("c / d", 3), Ratio.once("a / b", 1, 2, 0.5)]
+    table = Table("Title", ["", "µs"], [["one", "1.00"]])
+    assert text(Result("B0", "Nothing", [table], ratios)).splitlines() == [
+        "B0. Nothing",
+        "",
+        "Title",
+        "",
+        "     µs",
+        "---  ----",
+        "one  1.00",
+        "",
+        "Ratios",
+        "",
+        "ratio of  median  quartiles  must  aim    met",
+        "--------  ------  ---------  ----  -----  ----",
+        "a / b     1.00               ≤ 2   ≤ 0.5  must",
+        "",
+        "For comparison",
+        "",
+        "ratio of  median  quartiles",
+        "--------  ------  ---------",
+        "c / d     3.00",
+    ]
