@@ -143,12 +143,23 @@ _BEAT = Frame(b": ping\n")
 _HEADERS = MappingProxyType({"Cache-Control": "no-cache, no-transform", "X-Accel-Buffering": "no"})
 
 
-def _data_event(item: object) -> ServerSentEvent:
-    return ServerSentEvent(item if isinstance(item, str | bytes) else _json(item))
+def _data_event(item: object) -> ServerSentEvent | Frame:
+    text = item if isinstance(item, str | bytes) else _json(item)
+    # Most items come by here. What is empty is left to the check of the profile.
+    return Frame(_lines(b"data: ", _utf8(text)) + b"\n") if text else ServerSentEvent(text)
 
 
 def _no_tail(kind: OutcomeKind, message: str) -> None:
     return None
+
+
+def _check_beat(value: object) -> None:
+    # Plain bytes would be the data of an event.
+    if not isinstance(value, Frame):
+        raise TypeError(
+            f"beat must be a Frame, got {type(value).__qualname__}: write Frame(b': ping\\n'), or "
+            "ServerSentEvent(...).encode()"
+        )
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -180,6 +191,14 @@ class Profile:
     media_type: str = "text/event-stream; charset=utf-8"
     #: Further headers of the response.
     headers: Mapping[str, str] = field(default_factory=lambda: _HEADERS)
+
+    def __post_init__(self) -> None:
+        _check_beat(self.beat)
+        if "event" in self.requires and self.event_of is _data_event:
+            raise ValueError(
+                "events have no name by default: write event_of=lambda item: "
+                "ServerSentEvent(..., event='...')"
+            )
 
     def encode(self, item: object) -> Frame:
         """

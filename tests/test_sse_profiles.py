@@ -258,6 +258,15 @@ def test_a_profile_of_ones_own() -> None:
     assert plain.final(outcome("completed")) == BROWSER.final(outcome("completed"))
 
 
+def test_a_profile_that_cannot_be() -> None:
+    """A beat that would be encoded, and a need that no item can fill, are refused early."""
+    beat: Any = b": ping\n"
+    with pytest.raises(TypeError, match="beat must be a Frame, got bytes: write Frame"):
+        Profile("mine", beat=beat)
+    with pytest.raises(ValueError, match="events have no name by default: write event_of="):
+        Profile("mine", requires=("event",))
+
+
 def test_a_profile_by_its_name_alone() -> None:
     """The least profile encodes as for a browser, and adds no tail."""
     least = Profile("least")
