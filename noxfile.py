@@ -5,6 +5,7 @@ nox                               tests, lint, typing, docs
 nox -s tests                      the suite on every Python of this machine, on one with coverage
 nox -s tests-3.12 -- -x -k grace  some tests on one Python
 nox -s bench                      measure what it costs, as ratios; -- --help says more
+nox -s clients                    browsers and SDKs read event streams
 nox -s demo                       stream a real command; Ctrl-C stops it with grace
 nox -s demo-stop                  stop a run from a second terminal, through Valkey
 """
@@ -85,6 +86,44 @@ def tests(session: nox.Session) -> None:
         session.run("coverage", "run", "-m", "pytest", *in_parallel, env=env)
         session.run("coverage", "combine", "--quiet", env=env)
         session.run("coverage", "report", env=env)
+
+
+@nox.session
+def clients(session: nox.Session) -> None:
+    """Let real clients read event streams: the SDKs, Node.js and Chromium. Nothing is skipped."""
+    install(session, "clients")
+    node_modules = Path(session.virtualenv.location).resolve() / "npm"
+    # fmt: off
+    session.run(
+        "npm", "install", "--no-audit", "--no-fund", "--prefix", str(node_modules),
+        "eventsource@^5",
+    )
+    # fmt: on
+    install_chromium(session)
+    session.run(
+        "pytest",
+        *(session.posargs or ["tests/clients"]),
+        env={"EVENTSOURCE": str(node_modules)},
+    )
+
+
+def install_chromium(session: nox.Session) -> None:
+    """Install the browser and its driver if root can, with apt, and else say what is needed."""
+    if shutil.which("chromium") and shutil.which("chromedriver"):
+        return
+    if shutil.which("apt-get") is None or os.geteuid() != 0:
+        session.error(
+            "the clients need Chromium and ChromeDriver: install them so that 'chromium' and "
+            "'chromedriver' are on PATH, on Debian with 'apt-get install chromium chromium-driver'"
+        )
+    env: dict[str, str | None] = {"DEBIAN_FRONTEND": "noninteractive"}
+    session.run("apt-get", "update", "--quiet", external=True, env=env)
+    # fmt: off
+    session.run(
+        "apt-get", "install", "--yes", "--quiet", "--no-install-recommends",
+        "chromium", "chromium-driver", external=True, env=env,
+    )
+    # fmt: on
 
 
 @nox.session

@@ -82,7 +82,8 @@ def test_all_is_complete(module: ModuleType) -> None:
 def is_defined_in(module: ModuleType, value: object) -> bool:
     if inspect.isclass(value) or inspect.isfunction(value):
         return value.__module__ == module.__name__
-    return isinstance(value, int | float | str)
+    # A constant: a plain one, or an instance of a class of this module.
+    return isinstance(value, int | float | str) or type(value).__module__ == module.__name__
 
 
 def test_every_combinator_is_exported() -> None:

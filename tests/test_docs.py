@@ -20,6 +20,7 @@ import pytest
 
 import streamkit
 import streamkit.redis
+import streamkit.sse
 from support import Backend
 
 if TYPE_CHECKING:
@@ -129,8 +130,12 @@ def test_reference_has_every_public_name() -> None:
     """Docs: the API reference has every public name, and no other."""
     text = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
     documented = re.findall(r"^\.\. (?!automodule)[\w:]+:: streamkit\.([\w.]+)", text, re.MULTILINE)
-    of_redis = [f"redis.{name}" for name in streamkit.redis.__all__]
-    assert sorted(documented) == sorted([*streamkit.__all__, *of_redis])
+    of_modules = [
+        f"{module.__name__.removeprefix('streamkit.')}.{name}"
+        for module in (streamkit.redis, streamkit.sse)
+        for name in module.__all__
+    ]
+    assert sorted(documented) == sorted([*streamkit.__all__, *of_modules])
 
 
 def test_links_of_the_readme() -> None:
