@@ -1,0 +1,44 @@
+"""A server is asked to end while two hundred streams are open."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from serving import Server
+
+# At the top of the application, and as many below a ``BaseHTTPMiddleware``.
+STREAMS = 100
+
+# Seconds. The grace of each stream is 2, of which the source takes 0.2; hypercorn waits for 3.
+WITHIN = 2.0
+
+
+def test_sigterm(own: Server) -> None:
+    """WS20: each source is told that the server shuts down, each client receives the last items.
+
+    The server ends soon, without an error, and with its lifespan.
+    """
+    opened = [
+        own.request("idle with grace", under=under, final=True)
+        for under in ("plain", "wrapped")
+        for _ in range(STREAMS)
+    ]
+    for client, _ in opened:
+        assert client.head().status_code == 200
+        client.read(b"item\n")
+    asked = time.monotonic()
+    own.terminate()
+    for client, _ in opened:
+        assert client.rest() == (b"last item\nthe end: cancelled Shutdown\n", True)
+        client.leave()
+    own.wait()
+    assert time.monotonic() - asked < WITHIN
+    for _, key in opened:
+        events = own.events(key)
+        assert events[-3:] == ["closed", "ended", "dependency closed"]
+        assert len({own.record(key, event)["task"] for event in ("started", "closed")}) == 1
+        assert own.record(key, "ended")["reason"] == "Shutdown"
+    assert own.events("host") == ["entered", "leaving", "left"]
+    assert own.trouble() == []
