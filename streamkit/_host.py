@@ -1,0 +1,189 @@
+"""``StreamHost``: where the streams of an application are ended, and where some live on."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Literal, Self
+
+import anyio
+from anyio.abc import TaskGroup
+
+from ._arguments import seconds
+from ._exceptions import both
+from ._token import CancelToken
+
+_logger = logging.getLogger("streamkit")
+
+
+@dataclass(frozen=True, slots=True)
+class Shutdown:
+    """The reason that a source is told when the program ends."""
+
+
+class StreamHost:
+    """
+    The home of an application's responses: an async context manager for its lifespan.
+
+    At the end of the block, or when :meth:`shut_down` is called before, every open stream is told
+    ``StreamCancelled(Shutdown())``, has its grace and says its last word; the end of the block
+    waits until all of them are closed. A response that is called from then on has its source
+    cancelled before it starts. With ``on_disconnect="drain"`` a stream whose client has gone lives
+    on here, and its request ends.
+
+    A host belongs to the event loop in which its block was entered, and is used once. A response
+    is given it as ``host``, or finds it in the state of the lifespan.
+
+    :param grace: seconds that a stream has at shutdown, where its own grace is not shorter, and
+        that a client then has to take a message
+    :raises TypeError: if ``grace`` is no number
+    :raises ValueError: if ``grace`` is negative or not finite
+
+    """
+
+    def __init__(self, *, grace: float = 5.0) -> None:
+        self._grace = seconds("grace", grace)
+        self._shutdown = CancelToken()
+        self._state: Literal["new", "open", "left"] = "new"
+        self._tasks: TaskGroup
+        self._open = 0
+        self._empty: anyio.Event | None = None
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}, {self._state}, {self._open} streams>"
+
+    async def __aenter__(self) -> Self:
+        """
+        Open the host.
+
+        :raises RuntimeError: if it was entered before
+
+        """
+        if self._state != "new":
+            raise RuntimeError(f"{self!r} is used once: make a new one for each lifespan")
+        self._tasks = anyio.create_task_group()
+        await self._tasks.__aenter__()
+        self._state = "open"
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """
+        Shut down, and wait until every stream is closed.
+
+        Each has its grace, and its ``on_end`` its time. If this wait is cancelled, the streams that
+        live on here are cancelled, too, and those that have a request are not waited for.
+        """
+        self.shut_down()
+        self._empty = anyio.Event()
+        try:
+            if self._open:
+                await self._empty.wait()
+        except BaseException:
+            self._tasks.cancel_scope.cancel()
+            raise
+        finally:
+            self._state = "left"
+            # The body's exception is not the group's business: it would come back in a group.
+            await self._tasks.__aexit__(None, None, None)
+
+    def shut_down(self) -> None:
+        """
+        Tell every open stream, and every later one, that the program ends.
+
+        Does not block, and does nothing the second time. May be called from any thread and from a
+        signal handler: the streams are told in their event loop.
+        """
+        self._shutdown.cancel(Shutdown())
+
+    @property
+    def is_shut_down(self) -> bool:
+        """Whether the streams have been told that the program ends."""
+        return self._shutdown.cancelled
+
+    @contextmanager
+    def attend(self, on_shutdown: Callable[[object, float], None]) -> Generator[None, None, None]:
+        # Not for users: a response is in here for as long as its stream is open.
+        self._check_entered()
+        self._open += 1
+        handle = self._shutdown.on_cancel(lambda reason: on_shutdown(reason, self._grace))
+        try:
+            yield
+        finally:
+            handle.close()
+            self._open -= 1
+            if self._empty is not None and not self._open:
+                self._empty.set()
+
+    async def run(
+        self, function: Callable[[], Awaitable[None]], let_go: anyio.Event, name: str
+    ) -> None:
+        # Not for users: returns when the function has ended, or has set ``let_go``.
+        self._check_entered()
+        guest = _Guest(function, let_go)
+        self._tasks.start_soon(guest.run, name=name)
+        await guest.wait()
+
+    def _check_entered(self) -> None:
+        if self._state == "new":
+            raise RuntimeError(
+                f"{self!r} was not entered: write 'async with StreamHost() as host:' in the "
+                "lifespan of the application"
+            )
+
+
+class _Guest:
+    """What runs in a task of the host on behalf of a request, which may leave before it ends."""
+
+    def __init__(self, function: Callable[[], Awaitable[None]], let_go: anyio.Event) -> None:
+        self._function = function
+        self._let_go = let_go
+        self._scope = anyio.CancelScope()
+        self._done = anyio.Event()
+        self._error: BaseException | None = None
+
+    async def run(self) -> None:
+        """Run the function, in the task of the host."""
+        try:
+            with self._scope:
+                await self._function()
+        except anyio.get_cancelled_exc_class():
+            if not (self._let_go.is_set() or self._scope.cancel_called):
+                self._error = anyio.ClosedResourceError("the host of this response was cancelled")
+            raise
+        except BaseException as exc:
+            if not self._let_go.is_set():
+                self._error = exc
+            elif isinstance(exc, Exception):
+                _logger.exception("a stream failed after its client had gone")
+            else:
+                raise
+        finally:
+            self._done.set()
+            self._let_go.set()
+
+    async def wait(self) -> None:
+        """Wait for it, in the task of the request. A cancellation of the wait is passed on."""
+        leaving: BaseException | None = None
+        try:
+            await self._let_go.wait()
+        except BaseException as exc:
+            leaving = exc
+        if leaving is not None and not self._let_go.is_set():
+            self._scope.cancel()
+            with anyio.CancelScope(shield=True):
+                await self._done.wait()
+        leaving, self._error = both(leaving, self._error), None
+        if leaving is not None:
+            try:
+                raise leaving
+            finally:
+                # Its traceback includes this frame.
+                del leaving, self
