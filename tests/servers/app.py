@@ -66,6 +66,10 @@ async def source(key: str, kind: str) -> AsyncGenerator[bytes | Head, None]:
             case "three":
                 for number in range(3):
                     yield b"item %d\n" % number
+            case "slow":
+                for _ in range(5):
+                    yield b"item\n"
+                    await anyio.sleep(0.1)
             case "broken later":
                 yield b"item\n"
                 await anyio.sleep(0.05)

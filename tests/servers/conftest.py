@@ -17,9 +17,10 @@ if TYPE_CHECKING:
 def shared(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Server]:
-    """A server for many tests, once for each kind."""
+    """A server for many tests, once for each kind. It is idle when it is asked to end."""
     with running(request.param, tmp_path_factory.mktemp(request.param)) as server:
         yield server
+        server.end()
 
 
 @pytest.fixture

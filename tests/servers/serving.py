@@ -47,10 +47,19 @@ class Server:
     def __init__(self, name: str, directory: Path) -> None:
         self.name = name
         self.port = free_port()
+        self._client = httpx.Client(
+            base_url=f"http://127.0.0.1:{self.port}",
+            headers={"Connection": "close"},
+            timeout=PATIENCE,
+            trust_env=False,
+            verify=False,  # makes it cheap
+        )
         self._keys = count(1)
         self._written = directory / "output.txt"
         self._log = directory / "log.jsonl"
         self._log.touch()
+        self._records: list[dict[str, Any]] = []
+        self._read = 0
         self._seen = 0
         command = [part.format(port=self.port) for part in COMMANDS[name]]
         paths = [str(HERE), environment()["PYTHONPATH"]]
@@ -84,12 +93,9 @@ class Server:
         #: the tasks of a server that does nothing but tell what its tasks are
         self.idle_tasks = self.state()["tasks"]
 
-    def state(self, **options: Any) -> dict[str, Any]:
+    def state(self) -> dict[str, Any]:
         """Ask for what ``/state`` tells, in a request like any other."""
-        with httpx.Client(trust_env=False, timeout=PATIENCE) as client:
-            return client.get(
-                f"http://127.0.0.1:{self.port}/state", headers={"Connection": "close"}, **options
-            ).json()
+        return self._client.get("/state").json()
 
     def request(self, kind: str, *, under: str = "plain", **options: Any) -> tuple[Client, str]:
         """Ask for a stream. Returns the client, and the key of what is noted about the request."""
@@ -101,8 +107,12 @@ class Server:
 
     def records(self, key: str | None = None) -> list[dict[str, Any]]:
         """Return what was noted about a request, or about all."""
-        lines = map(json.loads, self._log.read_text().splitlines())
-        return [record for record in lines if key is None or record["key"] == key]
+        with self._log.open("rb") as log:
+            log.seek(self._read)
+            lines = log.readlines()
+            self._read = log.tell()
+        self._records.extend(map(json.loads, lines))
+        return [record for record in self._records if key is None or record["key"] == key]
 
     def record(self, key: str, event: str) -> dict[str, Any]:
         """Return the first thing of that name that was noted about a request."""
@@ -123,6 +133,14 @@ class Server:
         """Return what the server has written since the last call of :meth:`trouble`."""
         return self._written.read_bytes()[self._seen :].decode()
 
+    def end(self) -> None:
+        """Have it end, and check that it does so without a word about errors."""
+        self.terminate()
+        code = self.wait(10)
+        assert code in (0, -signal.SIGTERM), self.output()
+        assert self.events("host") == ["entered", "leaving", "left"]
+        assert self.trouble() == []
+
     def trouble(self) -> list[str]:
         """Return the lines with errors and warnings that are new."""
         output = self.output()
@@ -135,6 +153,10 @@ class Server:
         """Ask it to end, as an operator would."""
         self._process.send_signal(signal.SIGTERM)
 
+    def interrupt(self) -> None:
+        """Press Ctrl-C in its terminal: every process of the server gets the signal."""
+        os.killpg(self._process.pid, signal.SIGINT)
+
     def wait(self, within: float = 30.0) -> int:
         """Wait for its end. Returns the exit code."""
         return self._process.wait(within)
@@ -143,6 +165,7 @@ class Server:
         with suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
+        self._client.close()
 
 
 def eventually(

@@ -162,6 +162,32 @@ class TestDisconnect:
         assert time.monotonic() - left < SOON
         assert_cancelled(server, key, left)
 
+    def test_drain(self, server: Server, under: str) -> None:
+        """WS15: a source that is to run on without its client: it does, and the request ends."""
+        client, key = server.request("slow", under=under, on="drain")
+        client.head()
+        client.read(b"item\n")
+        left = client.leave()
+        server.wait_for(key, "ended")
+        assert server.events(key) == [
+            "dependency opened",
+            "started",
+            "dependency closed",
+            "closed",
+            "ended",
+        ]
+        assert server.record(key, "dependency closed")["time"] - left < 0.3
+        assert server.record(key, "closed")["time"] - left > 0.3
+        assert server.record(key, "ended")["kind"] == "completed"
+
+    def test_close(self, server: Server, under: str) -> None:
+        """WS16: a source that is closed without a word."""
+        client, key = server.request("idle", under=under, on="close")
+        client.head()
+        client.read(b"item\n")
+        assert_closed(server, key, left=client.leave())
+        assert server.record(key, "ended")["kind"] == "closed"
+
     def test_last_items_have_no_reader(self, server: Server, under: str) -> None:
         """WS14: a source uses its grace, and what it yields then and the last item go nowhere."""
         client, key = server.request("idle with grace", under=under, final=True)

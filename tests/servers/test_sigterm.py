@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+import pytest
+
 if TYPE_CHECKING:
     from serving import Server
 
@@ -15,10 +17,12 @@ STREAMS = 100
 WITHIN = 2.0
 
 
-def test_sigterm(own: Server) -> None:
+@pytest.mark.parametrize("how", ["SIGTERM", "Ctrl-C"])
+def test_sigterm(own: Server, how: str) -> None:
     """WS20: each source is told that the server shuts down, each client receives the last items.
 
-    The server ends soon, without an error, and with its lifespan.
+    So is a source that runs on without its client. The server ends soon, without an error, and
+    with its lifespan.
     """
     opened = [
         own.request("idle with grace", under=under, final=True)
@@ -28,8 +32,16 @@ def test_sigterm(own: Server) -> None:
     for client, _ in opened:
         assert client.head().status_code == 200
         client.read(b"item\n")
+    gone, drained = own.request("idle with grace", on="drain")
+    gone.head()
+    gone.read(b"item\n")
+    gone.leave()
+    own.wait_for(drained, "dependency closed")
     asked = time.monotonic()
-    own.terminate()
+    if how == "SIGTERM":
+        own.terminate()
+    else:
+        own.interrupt()
     for client, _ in opened:
         assert client.rest() == (b"last item\nthe end: cancelled Shutdown\n", True)
         client.leave()
@@ -40,5 +52,9 @@ def test_sigterm(own: Server) -> None:
         assert events[-3:] == ["closed", "ended", "dependency closed"]
         assert len({own.record(key, event)["task"] for event in ("started", "closed")}) == 1
         assert own.record(key, "ended")["reason"] == "Shutdown"
+    alone = own.events(drained)[-4:]
+    assert alone == ["dependency closed", "saved", "closed", "ended"]
+    assert own.record(drained, "ended")["reason"] == "Shutdown"
+    assert own.record(drained, "ended")["time"] < own.record("host", "left")["time"]
     assert own.events("host") == ["entered", "leaving", "left"]
     assert own.trouble() == []
