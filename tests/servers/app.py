@@ -25,7 +25,7 @@ from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoin
 from starlette.responses import JSONResponse
 from starlette.routing import Mount, Route
 
-from streamkit import Head, Outcome, StreamCancelled
+from streamkit import Head, Outcome, StreamCancelled, with_buffer
 from streamkit._termination import Termination
 from streamkit.asgi import StreamHost, StreamResponse
 
@@ -129,7 +129,11 @@ class Returned(Response):
 
 
 async def stream(
-    key: Annotated[str, Depends(dependency)], kind: str, final: bool = False, on: str = "cancel"
+    key: Annotated[str, Depends(dependency)],
+    kind: str,
+    final: bool = False,
+    on: str = "cancel",
+    ahead: int = 0,
 ) -> Response:
     async def ended(outcome: Outcome) -> None:
         note(key, "ended", kind=outcome.kind, reason=type(outcome.reason).__name__)
@@ -137,9 +141,10 @@ async def stream(
     def last(outcome: Outcome) -> bytes:
         return f"the end: {outcome.kind} {type(outcome.reason).__name__}\n".encode()
 
+    items = source(key, kind)
     return Returned(
         StreamResponse(
-            source(key, kind),
+            with_buffer(items, ahead) if ahead else items,
             final=last if final else None,
             on_end=ended,
             on_disconnect=on,  # type: ignore[arg-type]

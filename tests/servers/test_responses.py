@@ -152,9 +152,10 @@ class TestDisconnect:
         wait_until_blocked(server, key)
         assert_cancelled(server, key, client.leave())
 
-    def test_hot(self, server: Server, under: str) -> None:
+    @pytest.mark.parametrize("ahead", [0, 100], ids=["", "buffered"])
+    def test_hot(self, server: Server, under: str, ahead: int) -> None:
         """WS13: a source that never waits does not keep the server from its other requests."""
-        client, key = server.request("hot", under=under)
+        client, key = server.request("hot", under=under, ahead=ahead)
         client.head()
         client.read(b"item\n")
         left = client.leave()
