@@ -148,7 +148,6 @@ async def stream(
             final=last if final else None,
             on_end=ended,
             on_disconnect=on,  # type: ignore[arg-type]
-            grace=2.0,
             host=host,
         )
     )

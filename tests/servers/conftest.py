@@ -32,7 +32,6 @@ def server(shared: Server) -> Iterator[Server]:
     yield shared
     eventually(
         lambda: shared.state()["tasks"] == shared.idle_tasks,
-        within=1.0,
         what=lambda: (shared.state()["tasks"], shared.idle_tasks),
     )
     assert shared.trouble() == []

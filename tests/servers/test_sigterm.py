@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 # At the top of the application, and as many below a ``BaseHTTPMiddleware``.
 STREAMS = 100
 
-# Seconds. The grace of each stream is 2, of which the source takes 0.2; hypercorn waits for 3.
-WITHIN = 2.0
+# Seconds. The grace of each stream, of which the source takes 0.2. Hypercorn itself cuts after 3.
+WITHIN = 5.0
 
 
 @pytest.mark.parametrize("how", ["SIGTERM", "Ctrl-C"])
