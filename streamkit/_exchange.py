@@ -18,7 +18,14 @@ from typing import Any, Literal, TypeAlias
 import anyio
 from anyio.lowlevel import checkpoint
 
-from ._exceptions import StreamCancelled, bare, both, cancelled_only, is_stream_cancelled, without
+from ._exceptions import (
+    StreamCancelled,
+    bare,
+    both,
+    cancelled_only,
+    is_stream_cancelled,
+    without,
+)
 from ._headers import RawHeaders, merged, raw
 from ._host import Shutdown, StreamHost
 from ._outlet import Outlet, encode
@@ -112,6 +119,7 @@ class Exchange:
         self._send_timeout = terms.send_timeout
         self._is_sending = False
         self._has_started = False
+        self._is_complete = False
         self._client_gone = False
         self._too_slow = False
         # Everything is sent in here.
@@ -146,8 +154,9 @@ class Exchange:
             try:
                 raise error
             finally:
-                # Its traceback includes this frame. Where a server cuts the connection when the
-                # last reference to send() has gone, a cycle would keep it open.
+                # Its traceback includes this frame, and so on further in. Where a server ends the
+                # connection when nothing refers to send() any more, as granian does, a cycle would
+                # keep it open.
                 del error, self
 
     async def conclude(self) -> None:
@@ -194,7 +203,8 @@ class Exchange:
             self._lose_client()
 
     def _lose_client(self) -> None:
-        if not self._client_gone:
+        # Servers say so after the last message, too.
+        if not (self._client_gone or self._is_complete):
             self._client_gone = True
             if self._terms.on_disconnect == "cancel":
                 self._outlet.cancel(Disconnected(), self._terms.grace)
@@ -212,29 +222,32 @@ class Exchange:
 
     async def _answer(self) -> None:
         attended = nullcontext() if self._host is None else self._host.attend(self._shut_down)
-        with attended:
-            async with self._stream as stream:
-                with self._while_connected:
-                    if self._is_head:
-                        await self._send_start(Head())
-                        await self._transmit(_body(b"", more_body=False))
-                    else:
-                        await self._send_stream(stream)
-                if self._while_connected.cancelled_caught:
-                    self._too_slow = not self._client_gone
-                    self._lose_client()
-                    if not self._is_head:
-                        await self._go_on_alone(stream)
+        try:
+            with attended:
+                async with self._stream:
+                    with self._while_connected:
+                        if self._is_head:
+                            await self._send_start(Head())
+                            await self._transmit(_body(b"", more_body=False))
+                        else:
+                            await self._send_stream()
+                    if self._while_connected.cancelled_caught:
+                        self._too_slow = not self._client_gone
+                        self._lose_client()
+                        if not self._is_head:
+                            await self._go_on_alone()
+        finally:
+            del attended, self
 
-    async def _send_stream(self, stream: StatusStream[Any]) -> None:
+    async def _send_stream(self) -> None:
         stopped: StreamCancelled | None = None
         try:
-            await self._send_start(await stream.head())
+            await self._send_start(await self._stream.head())
         except StreamCancelled as stop:
             # No failure, so what ``final`` says of it is an answer, if it says something.
             stopped = stop
         try:
-            async for item in stream:
+            async for item in self._stream:
                 if not self._has_started:
                     await self._send_start(Head())
                 # Again, for the items of ``final`` do not pass the outlet.
@@ -247,8 +260,7 @@ class Exchange:
                 await self._transmit(_start(503, [(b"content-length", b"0")]))
                 await self._transmit(_body(b"", more_body=False))
         finally:
-            # Its traceback includes this frame.
-            del stopped
+            del stopped, self
 
     async def _send_start(self, head: Head) -> None:
         await self._transmit(_start(head.status, merged(self._terms.headers, raw(head.headers))))
@@ -269,13 +281,14 @@ class Exchange:
                 self._lose_client()
             finally:
                 self._is_sending = False
+            self._is_complete = message.get("more_body") is False
             if self._while_connected.deadline < math.inf:
                 self._while_connected.deadline = math.inf
         # Servers do not suspend in send() when the client has gone, and a stream that reads ahead
         # does not, either.
         await checkpoint()
 
-    async def _go_on_alone(self, stream: StatusStream[Any]) -> None:
+    async def _go_on_alone(self) -> None:
         """Consume what comes after the client has gone, and drop it."""
         if self._terms.on_disconnect == "close":
             return
@@ -284,16 +297,15 @@ class Exchange:
             if self._terms.on_disconnect == "drain":
                 self.let_go.set()
                 with anyio.move_on_after(self._terms.drain_timeout) as limit:
-                    await _drop(stream)
+                    await self._drop()
                 if not limit.cancelled_caught:
                     return
                 self._outlet.cancel(Disconnected(), self._terms.grace)
-            await _drop(stream)
+            await self._drop()
 
-
-async def _drop(stream: StatusStream[Any]) -> None:
-    async for _ in stream:
-        await checkpoint()
+    async def _drop(self) -> None:
+        async for _ in self._stream:
+            await checkpoint()
 
 
 def _start(status: int, headers: RawHeaders) -> Message:

@@ -129,7 +129,11 @@ class StreamHost:
         self._check_entered()
         guest = _Guest(function, let_go)
         self._tasks.start_soon(guest.run, name=name)
-        await guest.wait()
+        try:
+            await guest.wait()
+        finally:
+            # The traceback of an error includes this frame.
+            del function, guest, self
 
     def _check_entered(self) -> None:
         if self._state == "new":
@@ -168,6 +172,8 @@ class _Guest:
         finally:
             self._done.set()
             self._let_go.set()
+            # The traceback of an error includes this frame.
+            del self
 
     async def wait(self) -> None:
         """Wait for it, in the task of the request. A cancellation of the wait is passed on."""
