@@ -18,6 +18,7 @@ from typing import Any, Literal, TypeAlias
 import anyio
 from anyio.lowlevel import checkpoint
 
+from ._ending import is_backend_cancellation
 from ._exceptions import (
     StreamCancelled,
     bare,
@@ -143,11 +144,16 @@ class Exchange:
                 except anyio.get_cancelled_exc_class():
                     raise
                 except BaseException as exc:
+                    # Not the task group's business: it would come back in a group.
                     error = exc
                 self._watching.cancel()
-        except BaseExceptionGroup as group:
-            # Of receive(): the rest was kept out of the task group, which makes a group of all.
-            error = both(error, bare(group))
+                # So that no scope around has its say here, in place of the error.
+                tasks.cancel_scope.shield = True
+        except BaseException as interrupted:
+            # A cancellation, or what receive() raised, which has cancelled the answer.
+            failed = error and without(error, is_backend_cancellation)
+            error = both(failed, bare(interrupted))
+            del failed
         if error is not None:
             error = self._for_the_server(error)
         if error is not None:

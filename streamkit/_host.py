@@ -13,7 +13,8 @@ import anyio
 from anyio.abc import TaskGroup
 
 from ._arguments import seconds
-from ._exceptions import both
+from ._ending import is_backend_cancellation
+from ._exceptions import bare, both, without
 from ._token import CancelToken
 
 _logger = logging.getLogger("streamkit")
@@ -83,16 +84,27 @@ class StreamHost:
         """
         self.shut_down()
         self._empty = anyio.Event()
+        leaving: BaseException | None = exc
         try:
             if self._open:
                 await self._empty.wait()
-        except BaseException:
+        except BaseException as interrupted:
             self._tasks.cancel_scope.cancel()
-            raise
-        finally:
-            self._state = "left"
+            leaving = both(exc and without(exc, is_backend_cancellation), interrupted)
+        self._state = "left"
+        try:
+            # By now they have ended, or are being closed, which is bounded.
+            self._tasks.cancel_scope.shield = True
             # The body's exception is not the group's business: it would come back in a group.
             await self._tasks.__aexit__(None, None, None)
+        except BaseException as raised:
+            leaving = both(leaving and without(leaving, is_backend_cancellation), bare(raised))
+        if leaving is not None and leaving is not exc:
+            try:
+                raise leaving
+            finally:
+                # Its traceback includes this frame.
+                del leaving, exc, traceback, self
 
     def shut_down(self) -> None:
         """

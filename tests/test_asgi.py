@@ -945,6 +945,41 @@ class TestRequestIsCancelled:
         assert task.cancelled()
         self.check(point, at, notes, client)
 
+    async def test_closing_fails(self) -> None:
+        """Web: what the closing raises then is not lost."""
+
+        async def source() -> AsyncGenerator[str, None]:
+            try:
+                yield "a"
+                await anyio.sleep_forever()
+            finally:
+                raise LookupError
+
+        # trio leaves it in its group, and takes its own cancellation out; so does anyio.
+        with pytest.raises(ExceptionGroup) as caught:
+            with anyio.move_on_after(1):
+                await Client().get(StreamResponse(source()))
+        assert caught.group_contains(LookupError)
+
+    async def test_closing_fails_after_an_error_of_receive(self) -> None:
+        """Web: nor is it when receive() has failed."""
+
+        async def receive() -> Any:
+            await anyio.sleep(1)
+            raise RuntimeError
+
+        async def source() -> AsyncGenerator[str, None]:
+            try:
+                yield "a"
+                await anyio.sleep_forever()
+            finally:
+                raise LookupError
+
+        with pytest.raises(ExceptionGroup) as caught:
+            await Client().get(StreamResponse(source()), receive=receive)
+        assert caught.group_contains(LookupError)
+        assert caught.group_contains(RuntimeError)
+
 
 class TestMiddleware:
     """Web: between server and response is something that works like Starlette's BaseHTTPMiddleware:
