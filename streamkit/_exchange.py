@@ -41,8 +41,11 @@ Send: TypeAlias = Callable[[Message], Awaitable[None]]
 # What servers and middleware raise from send() when the client has gone.
 _GONE = (OSError, anyio.ClosedResourceError, anyio.BrokenResourceError)
 
-# Seconds for an answer that nobody is there to read.
-_LAST_RESORT = 1.0
+# Seconds that a message has at least, where the time for it is not the user's to say.
+_SHORT = 1.0
+
+# The status of an answer for which nothing else is known, and of which the body follows at once.
+_PLAIN = Head(decided_by="end")
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,8 +134,8 @@ class Exchange:
         """
         Answer, and return when the stream is closed.
 
-        :raises BaseException: what the stream raises, bare, unless nobody is there to be told
-        :raises ResponseCancelled: if that was a cancellation
+        :raises BaseException: what the stream raises, bare
+        :raises ResponseCancelled: if that was a cancellation, and a client is there to be told
 
         """
         error: BaseException | None = None
@@ -155,10 +158,8 @@ class Exchange:
             error = both(failed, bare(interrupted))
             del failed
         if error is not None:
-            error = self._for_the_server(error)
-        if error is not None:
             try:
-                raise error
+                raise _for_the_server(error)
             finally:
                 # Its traceback includes this frame, and so on further in. Where a server ends the
                 # connection when nothing refers to send() any more, as granian does, a cycle would
@@ -179,22 +180,9 @@ class Exchange:
         if self._client_gone and not self._has_started:
             # Not for the client. What stands between would take no answer at all for an error:
             # Starlette's BaseHTTPMiddleware does.
-            with anyio.move_on_after(_LAST_RESORT), suppress(Exception):
+            with anyio.move_on_after(_SHORT), suppress(Exception):
                 await self._send(_start(499, []))
                 await self._send(_body(b"", more_body=False))
-
-    def _for_the_server(self, error: BaseException) -> BaseException | None:
-        """Return what to raise for an error: servers only expect an :exc:`Exception`."""
-        stop = cancelled_only(error)
-        if stop is None:
-            rest = without(error, is_stream_cancelled)
-            assert rest is not None
-            return rest if rest is error else bare(rest)
-        if self._client_gone:
-            return None
-        cancelled = ResponseCancelled(stop.reason)
-        cancelled.__cause__ = error
-        return cancelled
 
     # The client
 
@@ -219,10 +207,11 @@ class Exchange:
     def _shut_down(self, reason: object, grace: float) -> None:
         self._outlet.cancel(reason, min(grace, self._terms.grace))
         # The time to clean up stands still while the client is waited for, so that is bounded.
-        if self._send_timeout is None or self._send_timeout > grace:
-            self._send_timeout = grace
+        limit = max(grace, _SHORT)
+        if self._send_timeout is None or self._send_timeout > limit:
+            self._send_timeout = limit
             if self._is_sending:
-                self._while_connected.deadline = anyio.current_time() + grace
+                self._while_connected.deadline = anyio.current_time() + limit
 
     # The answer
 
@@ -233,7 +222,7 @@ class Exchange:
                 async with self._stream:
                     with self._while_connected:
                         if self._is_head:
-                            await self._send_start(Head())
+                            await self._send_start(_PLAIN)
                             await self._transmit(_body(b"", more_body=False))
                         else:
                             await self._send_stream()
@@ -255,16 +244,14 @@ class Exchange:
         try:
             async for item in self._stream:
                 if not self._has_started:
-                    await self._send_start(Head())
+                    await self._send_start(_PLAIN)
                 # Again, for the items of ``final`` do not pass the outlet.
                 await self._transmit(_body(encode(item), more_body=True))
-            if self._has_started:
-                await self._transmit(_body(b"", more_body=False))
-            elif stopped is not None:
+            if stopped is not None and not self._has_started:
                 if not isinstance(stopped.reason, Shutdown):
                     raise stopped
                 await self._transmit(_start(503, [(b"content-length", b"0")]))
-                await self._transmit(_body(b"", more_body=False))
+            await self._transmit(_body(b"", more_body=False))
         finally:
             del stopped, self
 
@@ -312,6 +299,18 @@ class Exchange:
     async def _drop(self) -> None:
         async for _ in self._stream:
             await checkpoint()
+
+
+def _for_the_server(error: BaseException) -> BaseException:
+    """Return what to raise for an error: servers only expect an :exc:`Exception`."""
+    stop = cancelled_only(error)
+    if stop is None:
+        rest = without(error, is_stream_cancelled)
+        assert rest is not None
+        return rest if rest is error else bare(rest)
+    cancelled = ResponseCancelled(stop.reason)
+    cancelled.__cause__ = error
+    return cancelled
 
 
 def _start(status: int, headers: RawHeaders) -> Message:

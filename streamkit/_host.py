@@ -38,8 +38,8 @@ class StreamHost:
     A host belongs to the event loop in which its block was entered, and is used once. A response
     is given it as ``host``, or finds it in the state of the lifespan.
 
-    :param grace: seconds that a stream has at shutdown, where its own grace is not shorter, and
-        that a client then has to take a message
+    :param grace: seconds that a stream has at shutdown, where its own grace is not shorter. A
+        client then has as long to take a message, and a second at least.
     :raises TypeError: if ``grace`` is no number
     :raises ValueError: if ``grace`` is negative or not finite
 

@@ -150,6 +150,16 @@ class TestShutdown:
         assert log == [(1.5, "told Shutdown()"), (1.5, "closed")]
         assert anyio.current_time() == (1002.0 if send_timeout == 1.0 else 1004.5)
 
+    async def test_without_grace(self) -> None:
+        """Web: without a grace, a client still has the time to take the last word."""
+        log, client = Log(), Client(takes={2: 0.5})
+        async with anyio.create_task_group() as tasks:
+            async with StreamHost(grace=0) as host:
+                response = StreamResponse(Run(log).source(), final=last_word, host=host)
+                tasks.start_soon(client.get, response)
+                await anyio.sleep(1.5)
+        assert client.log[-2:] == [(2.0, "[Shutdown()]"), (2.0, "end")]
+
     async def test_client_that_stops_reading_then(self) -> None:
         """Web: nor does one that stops reading when the last word is sent."""
         log, client = Log(), Client(takes={2: math.inf})
@@ -442,6 +452,21 @@ class TestDrain:
             log("left")
         assert set(log) >= {(1.5, "closed"), (1.5, "raised"), (1.5, "left")}
         assert not client.complete
+
+    async def test_host_is_cancelled_while_it_drains(self) -> None:
+        """Web: what is drained then is closed like anything that is cancelled."""
+        log = Log()
+        log.start()
+        with anyio.move_on_after(3.5) as lifespan:
+            async with StreamHost() as host:
+                run = Run(log)
+                response = StreamResponse(run.source(), on_disconnect="drain", host=host)
+                await Client(goes_after=1.5).get(response)
+                await anyio.sleep_forever()
+        assert lifespan.cancelled_caught
+        assert log.events[-1] == "closed"
+        assert anyio.current_time() == 1003.5
+        assert len(run.tasks) == 1
 
     async def test_contexts(self) -> None:
         """Web: a source in a host sees the context variables of its request."""

@@ -52,7 +52,8 @@ class Client:
         self._goes_after = goes_after
         self._goes_at = math.inf
         self._takes = dict(takes or {})
-        self._sends = 0
+        #: how many messages it was sent
+        self.sends = 0
         self._started = False
         self._over = anyio.Event()
 
@@ -84,7 +85,7 @@ class Client:
         if self.gone.is_set():
             self.late.append(message.get("status") or message["body"])
             return
-        number, self._sends = self._sends, self._sends + 1
+        number, self.sends = self.sends, self.sends + 1
         takes = self._takes.get(number, 0.0)
         if isinstance(takes, BaseException):
             self.gone.set()
