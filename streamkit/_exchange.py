@@ -18,7 +18,15 @@ from typing import Any, Literal, TypeAlias
 import anyio
 from anyio.lowlevel import checkpoint
 
-from ._exceptions import StreamCancelled, bare, both, cancelled_only, is_stream_cancelled, without
+from ._ending import is_backend_cancellation
+from ._exceptions import (
+    StreamCancelled,
+    bare,
+    both,
+    cancelled_only,
+    is_stream_cancelled,
+    without,
+)
 from ._headers import RawHeaders, merged, raw
 from ._host import Shutdown, StreamHost
 from ._outlet import Outlet, encode
@@ -33,8 +41,11 @@ Send: TypeAlias = Callable[[Message], Awaitable[None]]
 # What servers and middleware raise from send() when the client has gone.
 _GONE = (OSError, anyio.ClosedResourceError, anyio.BrokenResourceError)
 
-# Seconds for an answer that nobody is there to read.
-_LAST_RESORT = 1.0
+# Seconds that a message has at least, where the time for it is not the user's to say.
+_SHORT = 1.0
+
+# The status of an answer for which nothing else is known, and of which the body follows at once.
+_PLAIN = Head(decided_by="end")
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +123,7 @@ class Exchange:
         self._send_timeout = terms.send_timeout
         self._is_sending = False
         self._has_started = False
+        self._is_complete = False
         self._client_gone = False
         self._too_slow = False
         # Everything is sent in here.
@@ -122,8 +134,8 @@ class Exchange:
         """
         Answer, and return when the stream is closed.
 
-        :raises BaseException: what the stream raises, bare, unless nobody is there to be told
-        :raises ResponseCancelled: if that was a cancellation
+        :raises BaseException: what the stream raises, bare
+        :raises ResponseCancelled: if that was a cancellation, and a client is there to be told
 
         """
         error: BaseException | None = None
@@ -135,19 +147,23 @@ class Exchange:
                 except anyio.get_cancelled_exc_class():
                     raise
                 except BaseException as exc:
+                    # Not the task group's business: it would come back in a group.
                     error = exc
                 self._watching.cancel()
-        except BaseExceptionGroup as group:
-            # Of receive(): the rest was kept out of the task group, which makes a group of all.
-            error = both(error, bare(group))
-        if error is not None:
-            error = self._for_the_server(error)
+                # So that no scope around has its say here, in place of the error.
+                tasks.cancel_scope.shield = True
+        except BaseException as interrupted:
+            # A cancellation, or what receive() raised, which has cancelled the answer.
+            failed = error and without(error, is_backend_cancellation)
+            error = both(failed, bare(interrupted))
+            del failed
         if error is not None:
             try:
-                raise error
+                raise _for_the_server(error)
             finally:
-                # Its traceback includes this frame. Where a server cuts the connection when the
-                # last reference to send() has gone, a cycle would keep it open.
+                # Its traceback includes this frame, and so on further in. Where a server ends the
+                # connection when nothing refers to send() any more, as granian does, a cycle would
+                # keep it open.
                 del error, self
 
     async def conclude(self) -> None:
@@ -164,22 +180,9 @@ class Exchange:
         if self._client_gone and not self._has_started:
             # Not for the client. What stands between would take no answer at all for an error:
             # Starlette's BaseHTTPMiddleware does.
-            with anyio.move_on_after(_LAST_RESORT), suppress(Exception):
+            with anyio.move_on_after(_SHORT), suppress(Exception):
                 await self._send(_start(499, []))
                 await self._send(_body(b"", more_body=False))
-
-    def _for_the_server(self, error: BaseException) -> BaseException | None:
-        """Return what to raise for an error: servers only expect an :exc:`Exception`."""
-        stop = cancelled_only(error)
-        if stop is None:
-            rest = without(error, is_stream_cancelled)
-            assert rest is not None
-            return rest if rest is error else bare(rest)
-        if self._client_gone:
-            return None
-        cancelled = ResponseCancelled(stop.reason)
-        cancelled.__cause__ = error
-        return cancelled
 
     # The client
 
@@ -194,7 +197,8 @@ class Exchange:
             self._lose_client()
 
     def _lose_client(self) -> None:
-        if not self._client_gone:
+        # Servers say so after the last message, too.
+        if not (self._client_gone or self._is_complete):
             self._client_gone = True
             if self._terms.on_disconnect == "cancel":
                 self._outlet.cancel(Disconnected(), self._terms.grace)
@@ -203,52 +207,53 @@ class Exchange:
     def _shut_down(self, reason: object, grace: float) -> None:
         self._outlet.cancel(reason, min(grace, self._terms.grace))
         # The time to clean up stands still while the client is waited for, so that is bounded.
-        if self._send_timeout is None or self._send_timeout > grace:
-            self._send_timeout = grace
+        limit = max(grace, _SHORT)
+        if self._send_timeout is None or self._send_timeout > limit:
+            self._send_timeout = limit
             if self._is_sending:
-                self._while_connected.deadline = anyio.current_time() + grace
+                self._while_connected.deadline = anyio.current_time() + limit
 
     # The answer
 
     async def _answer(self) -> None:
         attended = nullcontext() if self._host is None else self._host.attend(self._shut_down)
-        with attended:
-            async with self._stream as stream:
-                with self._while_connected:
-                    if self._is_head:
-                        await self._send_start(Head())
-                        await self._transmit(_body(b"", more_body=False))
-                    else:
-                        await self._send_stream(stream)
-                if self._while_connected.cancelled_caught:
-                    self._too_slow = not self._client_gone
-                    self._lose_client()
-                    if not self._is_head:
-                        await self._go_on_alone(stream)
+        try:
+            with attended:
+                async with self._stream:
+                    with self._while_connected:
+                        if self._is_head:
+                            await self._send_start(_PLAIN)
+                            await self._transmit(_body(b"", more_body=False))
+                        else:
+                            await self._send_stream()
+                    if self._while_connected.cancelled_caught:
+                        self._too_slow = not self._client_gone
+                        self._lose_client()
+                        if not self._is_head:
+                            await self._go_on_alone()
+        finally:
+            del attended, self
 
-    async def _send_stream(self, stream: StatusStream[Any]) -> None:
+    async def _send_stream(self) -> None:
         stopped: StreamCancelled | None = None
         try:
-            await self._send_start(await stream.head())
+            await self._send_start(await self._stream.head())
         except StreamCancelled as stop:
             # No failure, so what ``final`` says of it is an answer, if it says something.
             stopped = stop
         try:
-            async for item in stream:
+            async for item in self._stream:
                 if not self._has_started:
-                    await self._send_start(Head())
+                    await self._send_start(_PLAIN)
                 # Again, for the items of ``final`` do not pass the outlet.
                 await self._transmit(_body(encode(item), more_body=True))
-            if self._has_started:
-                await self._transmit(_body(b"", more_body=False))
-            elif stopped is not None:
+            if stopped is not None and not self._has_started:
                 if not isinstance(stopped.reason, Shutdown):
                     raise stopped
                 await self._transmit(_start(503, [(b"content-length", b"0")]))
-                await self._transmit(_body(b"", more_body=False))
+            await self._transmit(_body(b"", more_body=False))
         finally:
-            # Its traceback includes this frame.
-            del stopped
+            del stopped, self
 
     async def _send_start(self, head: Head) -> None:
         await self._transmit(_start(head.status, merged(self._terms.headers, raw(head.headers))))
@@ -269,13 +274,14 @@ class Exchange:
                 self._lose_client()
             finally:
                 self._is_sending = False
+            self._is_complete = message.get("more_body") is False
             if self._while_connected.deadline < math.inf:
                 self._while_connected.deadline = math.inf
         # Servers do not suspend in send() when the client has gone, and a stream that reads ahead
         # does not, either.
         await checkpoint()
 
-    async def _go_on_alone(self, stream: StatusStream[Any]) -> None:
+    async def _go_on_alone(self) -> None:
         """Consume what comes after the client has gone, and drop it."""
         if self._terms.on_disconnect == "close":
             return
@@ -284,16 +290,27 @@ class Exchange:
             if self._terms.on_disconnect == "drain":
                 self.let_go.set()
                 with anyio.move_on_after(self._terms.drain_timeout) as limit:
-                    await _drop(stream)
+                    await self._drop()
                 if not limit.cancelled_caught:
                     return
                 self._outlet.cancel(Disconnected(), self._terms.grace)
-            await _drop(stream)
+            await self._drop()
+
+    async def _drop(self) -> None:
+        async for _ in self._stream:
+            await checkpoint()
 
 
-async def _drop(stream: StatusStream[Any]) -> None:
-    async for _ in stream:
-        await checkpoint()
+def _for_the_server(error: BaseException) -> BaseException:
+    """Return what to raise for an error: servers only expect an :exc:`Exception`."""
+    stop = cancelled_only(error)
+    if stop is None:
+        rest = without(error, is_stream_cancelled)
+        assert rest is not None
+        return rest if rest is error else bare(rest)
+    cancelled = ResponseCancelled(stop.reason)
+    cancelled.__cause__ = error
+    return cancelled
 
 
 def _start(status: int, headers: RawHeaders) -> Message:

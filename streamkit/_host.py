@@ -13,7 +13,8 @@ import anyio
 from anyio.abc import TaskGroup
 
 from ._arguments import seconds
-from ._exceptions import both
+from ._ending import is_backend_cancellation
+from ._exceptions import bare, both, without
 from ._token import CancelToken
 
 _logger = logging.getLogger("streamkit")
@@ -37,8 +38,8 @@ class StreamHost:
     A host belongs to the event loop in which its block was entered, and is used once. A response
     is given it as ``host``, or finds it in the state of the lifespan.
 
-    :param grace: seconds that a stream has at shutdown, where its own grace is not shorter, and
-        that a client then has to take a message
+    :param grace: seconds that a stream has at shutdown, where its own grace is not shorter. A
+        client then has as long to take a message, and a second at least.
     :raises TypeError: if ``grace`` is no number
     :raises ValueError: if ``grace`` is negative or not finite
 
@@ -83,16 +84,27 @@ class StreamHost:
         """
         self.shut_down()
         self._empty = anyio.Event()
+        leaving: BaseException | None = exc
         try:
             if self._open:
                 await self._empty.wait()
-        except BaseException:
+        except BaseException as interrupted:
             self._tasks.cancel_scope.cancel()
-            raise
-        finally:
-            self._state = "left"
+            leaving = both(exc and without(exc, is_backend_cancellation), interrupted)
+        self._state = "left"
+        try:
+            # By now they have ended, or are being closed, which is bounded.
+            self._tasks.cancel_scope.shield = True
             # The body's exception is not the group's business: it would come back in a group.
             await self._tasks.__aexit__(None, None, None)
+        except BaseException as raised:
+            leaving = both(leaving and without(leaving, is_backend_cancellation), bare(raised))
+        if leaving is not None and leaving is not exc:
+            try:
+                raise leaving
+            finally:
+                # Its traceback includes this frame.
+                del leaving, exc, traceback, self
 
     def shut_down(self) -> None:
         """
@@ -129,7 +141,11 @@ class StreamHost:
         self._check_entered()
         guest = _Guest(function, let_go)
         self._tasks.start_soon(guest.run, name=name)
-        await guest.wait()
+        try:
+            await guest.wait()
+        finally:
+            # The traceback of an error includes this frame.
+            del function, guest, self
 
     def _check_entered(self) -> None:
         if self._state == "new":
@@ -168,6 +184,8 @@ class _Guest:
         finally:
             self._done.set()
             self._let_go.set()
+            # The traceback of an error includes this frame.
+            del self
 
     async def wait(self) -> None:
         """Wait for it, in the task of the request. A cancellation of the wait is passed on."""

@@ -7,7 +7,7 @@ Answer an HTTP request with a stream: for any ASGI server and framework, on asyn
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
-from typing import Literal, TypeAlias, cast
+from typing import Any, Literal, TypeAlias, cast
 
 from ._arguments import seconds
 from ._exchange import (
@@ -24,7 +24,7 @@ from ._host import Shutdown as Shutdown, StreamHost as StreamHost
 from ._outcome import Outcome
 from ._outlet import Content, Outlet
 from ._source import AsyncSource
-from ._status import Head, with_status
+from ._status import Head, StatusStream, with_status
 from ._stream import with_stage
 
 __all__ = [
@@ -141,7 +141,10 @@ class StreamResponse:
         )
         self._host = host
         self._outlet = Outlet()
-        self._stream = with_status(
+        # Given away with the call. Frames of a framework hold this response, an error holds them,
+        # and the outcome of the stream the error: such a cycle would keep send() alive, and granian
+        # ends the connection when nothing refers to that any more.
+        self._stream: StatusStream[Any] | None = with_status(
             with_stage(source, self._outlet),
             first_item_within=first_item_within,
             final=final,
@@ -150,12 +153,8 @@ class StreamResponse:
         )
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} with {self._stream!r}>"
-
-    @property
-    def outcome(self) -> Outcome | None:
-        """How the stream ended, or ``None`` while the source is not closed."""
-        return self._stream.outcome
+        state = "used" if self._stream is None else f"with {self._stream!r}"
+        return f"<{type(self).__name__} {state}>"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """
@@ -177,9 +176,12 @@ class StreamResponse:
                 f"a {type(self).__name__} answers an HTTP request, and was called with a scope of "
                 f"the type {scope['type']!r}: return it from an HTTP endpoint"
             )
+        if self._stream is None:
+            raise RuntimeError(f"{self!r} answers one request: make a new one for each")
+        stream, self._stream = self._stream, None
         host = self._host or _host_in(scope)
         exchange = Exchange(
-            self._stream,
+            stream,
             self._outlet,
             self._terms,
             host,
@@ -187,11 +189,15 @@ class StreamResponse:
             receive=receive,
             send=send,
         )
-        if host is None or host.is_shut_down or self._terms.on_disconnect != "drain":
-            await exchange.run()
-        else:
-            await host.run(exchange.run, exchange.let_go, f"response of {self._stream!r}")
-        await exchange.conclude()
+        try:
+            if host is None or host.is_shut_down or self._terms.on_disconnect != "drain":
+                await exchange.run()
+            else:
+                await host.run(exchange.run, exchange.let_go, f"response with {stream!r}")
+            await exchange.conclude()
+        finally:
+            # The traceback of an error includes this frame.
+            del stream, exchange
 
 
 def _check_host(given: object) -> None:

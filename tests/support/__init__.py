@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .asgi import Client
+from .asgi import Client, Middleware
 from .backends import BACKENDS, Backend
 from .leaks import LeakError, live_tasks, on_trio, wait_all_blocked
 from .programs import environment
@@ -16,6 +16,7 @@ __all__ = [
     "Client",
     "LeakError",
     "Log",
+    "Middleware",
     "PlainSource",
     "Probe",
     "aiter_of",

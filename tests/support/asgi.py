@@ -52,15 +52,18 @@ class Client:
         self._goes_after = goes_after
         self._goes_at = math.inf
         self._takes = dict(takes or {})
-        self._sends = 0
+        #: how many messages it was sent
+        self.sends = 0
         self._started = False
         self._over = anyio.Event()
 
-    async def get(self, app: Callable[..., Awaitable[None]]) -> None:
-        """Make the request."""
+    async def get(
+        self, app: Callable[..., Awaitable[None]], *, receive: Any = None, send: Any = None
+    ) -> None:
+        """Make the request. The two arguments take the place of this client's own."""
         self.log.start()
         self._goes_at = anyio.current_time() + self._goes_after
-        await app(self.scope, self.receive, self.send)
+        await app(self.scope, receive or self.receive, send or self.send)
 
     def go(self) -> None:
         """Disconnect."""
@@ -72,7 +75,7 @@ class Client:
             part = self._body.pop(0)
             return {"type": "http.request", "body": part, "more_body": bool(self._body)}
         if not self._over.is_set():
-            with anyio.move_on_at(self._goes_at) as until:
+            with anyio.CancelScope(deadline=self._goes_at) as until:
                 await self._over.wait()
             if until.cancelled_caught:
                 self.go()
@@ -82,7 +85,7 @@ class Client:
         if self.gone.is_set():
             self.late.append(message.get("status") or message["body"])
             return
-        number, self._sends = self._sends, self._sends + 1
+        number, self.sends = self.sends, self.sends + 1
         takes = self._takes.get(number, 0.0)
         if isinstance(takes, BaseException):
             self.gone.set()
@@ -105,3 +108,69 @@ class Client:
                 self.complete = True
                 self._over.set()
                 self.log("end")
+
+
+class Middleware:
+    """What stands between server and application, and behaves like Starlette's BaseHTTPMiddleware.
+
+    It runs the application in a task of its own, takes its messages from a stream and sends them
+    itself, and takes an application that ends without an answer for a broken one.
+    """
+
+    def __init__(self, app: Callable[..., Awaitable[None]]) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        error: Exception | None = None
+        sent = anyio.Event()
+        to_server, from_app = anyio.create_memory_object_stream[Any]()
+
+        async def receive_unless_sent() -> Any:
+            message: Any = DISCONNECT
+            async with anyio.create_task_group() as tasks:
+
+                async def until_sent() -> None:
+                    await sent.wait()
+                    tasks.cancel_scope.cancel()
+
+                tasks.start_soon(until_sent)
+                message = await receive()
+                tasks.cancel_scope.cancel()
+            return message
+
+        async def send_on(message: Any) -> None:
+            await to_server.send(message)
+            if message.get("more_body") is False:
+                await sent.wait()
+
+        async def call() -> None:
+            nonlocal error
+            with to_server:
+                try:
+                    await self._app(scope, receive_unless_sent, send_on)
+                except Exception as exc:
+                    error = exc
+
+        async def answer() -> None:
+            started = False
+            async for message in from_app:
+                await send(message)
+                started = True
+                if message.get("more_body") is False:
+                    break
+            else:
+                if not started:
+                    raise error or RuntimeError("No response returned.")
+                # It takes any end for a good one.
+                await send({"type": "http.response.body", "body": b"", "more_body": False})
+            sent.set()
+
+        try:
+            with from_app:
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(call)
+                    await answer()
+        except BaseExceptionGroup as group:
+            raise group.exceptions[0] from None
+        if error is not None:
+            raise error
