@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Awaitable, Callable, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import anyio
 from anyio.abc import TaskGroup
@@ -15,6 +15,7 @@ from anyio.abc import TaskGroup
 from ._arguments import seconds
 from ._ending import is_backend_cancellation
 from ._exceptions import bare, both, without
+from ._termination import Termination
 from ._token import CancelToken
 
 _logger = logging.getLogger("streamkit")
@@ -29,11 +30,13 @@ class StreamHost:
     """
     The home of an application's responses: an async context manager for its lifespan.
 
-    At the end of the block, or when :meth:`shut_down` is called before, every open stream is told
-    ``StreamCancelled(Shutdown())``, has its grace and says its last word; the end of the block
-    waits until all of them are closed. A response that is called from then on has its source
-    cancelled before it starts. With ``on_disconnect="drain"`` a stream whose client has gone lives
-    on here, and its request ends.
+    As soon as the server of this process is asked to end, when :meth:`shut_down` is called, or else
+    at the end of the block, every open stream is told ``StreamCancelled(Shutdown())``, has its
+    grace and says its last word; the end of the block waits until all of them are closed. A server
+    that is asked to end stops to listen and waits for open connections, before it ends the
+    lifespan; so it is the sockets of this process that are watched for that, where the system lists
+    them. A response that is called from then on has its source cancelled before it starts. With
+    ``on_disconnect="drain"`` a stream whose client has gone lives on here, and its request ends.
 
     A host belongs to the event loop in which its block was entered, and is used once. A response
     is given it as ``host``, or finds it in the state of the lifespan.
@@ -50,6 +53,8 @@ class StreamHost:
         self._shutdown = CancelToken()
         self._state: Literal["new", "open", "left"] = "new"
         self._tasks: TaskGroup
+        self._termination: Termination
+        self._watching: anyio.CancelScope
         self._open = 0
         self._empty: anyio.Event | None = None
 
@@ -67,6 +72,8 @@ class StreamHost:
             raise RuntimeError(f"{self!r} is used once: make a new one for each lifespan")
         self._tasks = anyio.create_task_group()
         await self._tasks.__aenter__()
+        self._termination, self._watching = Termination(), anyio.CancelScope()
+        self._tasks.start_soon(self._watch, name=f"watcher of {type(self).__name__}")
         self._state = "open"
         return self
 
@@ -82,6 +89,7 @@ class StreamHost:
         Each has its grace, and its ``on_end`` its time. If this wait is cancelled, the streams that
         live on here are cancelled, too, and those that have a request are not waited for.
         """
+        self._watching.cancel()
         self.shut_down()
         self._empty = anyio.Event()
         leaving: BaseException | None = exc
@@ -119,6 +127,16 @@ class StreamHost:
     def is_shut_down(self) -> bool:
         """Whether the streams have been told that the program ends."""
         return self._shutdown.cancelled
+
+    def note(self, scope: Mapping[str, Any]) -> None:
+        # Not for users: a response that is called notes the address of its request.
+        if self._state == "open":
+            self._termination.note(scope)
+
+    async def _watch(self) -> None:
+        with self._watching:
+            await self._termination.wait()
+            self.shut_down()
 
     @contextmanager
     def attend(self, on_shutdown: Callable[[object, float], None]) -> Generator[None, None, None]:

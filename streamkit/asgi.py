@@ -180,6 +180,8 @@ class StreamResponse:
             raise RuntimeError(f"{self!r} answers one request: make a new one for each")
         stream, self._stream = self._stream, None
         host = self._host or _host_in(scope)
+        if host is not None:
+            host.note(scope)
         exchange = Exchange(
             stream,
             self._outlet,

@@ -13,7 +13,8 @@ import pytest
 from observing import call_later
 from streamkit import _termination
 from streamkit._termination import Termination
-from support import Log
+from streamkit.asgi import StreamHost, StreamResponse
+from support import Client, Log, Probe
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -197,6 +198,38 @@ async def test_waits_for_nothing_twice() -> None:
         await termination.wait()
         with anyio.fail_after(0.01):
             await termination.wait()
+
+
+async def test_host() -> None:
+    """W15: a host ends its streams at that moment, long before its block ends."""
+    with listening() as server:
+        client, probe = Client(), Probe("item", block=True)
+        client.scope["server"] = server.getsockname()
+        async with StreamHost() as host, anyio.create_task_group() as tasks:
+            response = StreamResponse(
+                probe.source(), final=lambda outcome: repr(outcome.reason), host=host
+            )
+            tasks.start_soon(client.get, response)
+            await anyio.sleep(1.05)
+            assert not host.is_shut_down
+            server.close()
+            await anyio.sleep(0.05 + 1e-6)
+            assert host.is_shut_down
+            await anyio.sleep(1.0)
+        assert client.log[-1][0] == 1.1
+        assert "Shutdown()" in client.log.events
+        assert client.complete
+
+
+async def test_host_without_a_server() -> None:
+    """W16: where nothing is noticed, a host waits for the end of its block, and is left at once."""
+    client, probe = Client(), Probe("item")
+    client.scope["server"] = ("testserver", 80)
+    async with StreamHost() as host:
+        await client.get(StreamResponse(probe.source(), host=host))
+        await anyio.sleep(100)
+        assert not host.is_shut_down
+    assert client.complete
 
 
 def test_a_look_opens_nothing() -> None:

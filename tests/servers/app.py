@@ -26,7 +26,6 @@ from starlette.responses import JSONResponse
 from starlette.routing import Mount, Route
 
 from streamkit import Head, Outcome, StreamCancelled, with_buffer
-from streamkit._termination import Termination
 from streamkit.asgi import StreamHost, StreamResponse
 
 if TYPE_CHECKING:
@@ -124,7 +123,6 @@ class Returned(Response):
         self.application = application
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        termination.note(scope)
         await self.application(scope, receive, send)
 
 
@@ -195,19 +193,10 @@ def tasks() -> list[str]:
 
 @asynccontextmanager
 async def lifespan(app: Starlette) -> AsyncIterator[None]:
-    global termination
-    termination = Termination()
-
-    async def watch():
-        await termination.wait()
-        host.shut_down()
-
-    async with host, anyio.create_task_group() as tasks:
+    async with host:
         note("host", "entered")
-        tasks.start_soon(watch)
         yield
         note("host", "leaving")
-        tasks.cancel_scope.cancel()
     note("host", "left")
 
 
