@@ -129,6 +129,16 @@ class Server:
 
         return eventually(noted, what=lambda: f"{self.records(key)}\n{self.output()}")
 
+    def wait_until_blocked(self, key: str) -> None:
+        """Wait until a source produces nothing any more."""
+
+        def stands_still() -> bool:
+            before = self.state()["produced"].get(key, 0)
+            time.sleep(0.2)
+            return 0 < before == self.state()["produced"][key]
+
+        eventually(stands_still, within=10)
+
     def output(self) -> str:
         """Return what the server has written since the last call of :meth:`trouble`."""
         return self._written.read_bytes()[self._seen :].decode()

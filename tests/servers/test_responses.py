@@ -149,7 +149,7 @@ class TestDisconnect:
         """WS12: a client that has stopped reading, so that the server's ``send`` waits."""
         client, key = server.request("fast", under=under, buffer=4096)
         client.head()
-        wait_until_blocked(server, key)
+        server.wait_until_blocked(key)
         assert_cancelled(server, key, client.leave())
 
     @pytest.mark.parametrize("ahead", [0, 100], ids=["", "buffered"])
@@ -198,14 +198,3 @@ class TestDisconnect:
         assert_closed(server, key, left=left)
         assert server.record(key, "ended")["kind"] == "cancelled"
         assert "saved" in server.events(key)
-
-
-def wait_until_blocked(server: Server, key: str) -> None:
-    """Wait until the source produces nothing any more."""
-
-    def stands_still() -> bool:
-        before = server.state()["produced"].get(key, 0)
-        time.sleep(0.2)
-        return 0 < before == server.state()["produced"][key]
-
-    eventually(stands_still, within=10)

@@ -16,6 +16,9 @@ STREAMS = 100
 # Seconds. The grace of each stream, of which the source takes 0.2. Hypercorn itself cuts after 3.
 WITHIN = 5.0
 
+# Seconds in which a source is closed that does nothing when it is told.
+SOON = 1.0
+
 
 @pytest.mark.parametrize("how", ["SIGTERM", "Ctrl-C"])
 def test_sigterm(own: Server, how: str) -> None:
@@ -58,3 +61,28 @@ def test_sigterm(own: Server, how: str) -> None:
     assert own.record(drained, "ended")["time"] < own.record("host", "left")["time"]
     assert own.events("host") == ["entered", "leaving", "left"]
     assert own.trouble() == []
+
+
+def test_clients_that_do_not_read(own: Server) -> None:
+    """WS21: each source is told and closed at once, also where its ``send`` waits for the client.
+
+    That is all that is in the hands of an application. Unless it has an option that limits this,
+    the server then waits for as long as the client does.
+    """
+    opened = [
+        own.request("fast", under=under, buffer=4096)
+        for under in ("plain", "wrapped")
+        for _ in range(5)
+    ]
+    for client, key in opened:
+        client.head()
+        own.wait_until_blocked(key)
+    asked = time.monotonic()
+    own.terminate()
+    for _, key in opened:
+        own.wait_for(key, "ended")
+        assert own.record(key, "closed")["time"] - asked < SOON
+        assert own.record(key, "ended")["reason"] == "Shutdown"
+    for client, _ in opened:
+        client.leave()
+    own.wait()
