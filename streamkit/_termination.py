@@ -75,8 +75,8 @@ def _port(server: Any) -> int | None:
     if isinstance(server, str | bytes):
         return None
     try:
-        # A number as the specification has it, a string on granian, None with a path.
-        return int(server[1])
+        # A number as the specification has it, a string on granian. With a path None, or 0.
+        return int(server[1]) or None
     except (TypeError, ValueError, LookupError):
         return None
 
