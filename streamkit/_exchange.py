@@ -150,8 +150,6 @@ class Exchange:
                     # Not the task group's business: it would come back in a group.
                     error = exc
                 self._watching.cancel()
-                # So that no scope around has its say here, in place of the error.
-                tasks.cancel_scope.shield = True
         except BaseException as interrupted:
             # A cancellation, or what receive() raised, which has cancelled the answer.
             failed = error and without(error, is_backend_cancellation)

@@ -174,9 +174,11 @@ class TestAnswer:
         """Web: a beat that cannot be sent is such a failure, too."""
         client = Client()
         beats: Any = with_keepalive(Probe("a", every=5).source(), 1.0, 7)
+        response = Noted(beats, first_item_within=2)
         with pytest.raises(TypeError, match="got int"):
-            await client.get(StreamResponse(beats, first_item_within=2))
+            await client.get(response)
         assert client.log == [(2.0, 200)]
+        assert outcome_of(response).kind == "failed"
 
     async def test_beats(self) -> None:
         """Web: beats do not decide the status; after first_item_within they flow."""
@@ -567,6 +569,24 @@ class TestDisconnect:
         await client.get(response)
         assert notes.log[1:] == [(1.5, "cancelled"), (1.5, "closed")]
         assert outcome_of(response).kind == "closed"
+
+    async def test_close_within_the_grace_of_the_source(self) -> None:
+        """Web: what bounds the closing is the stream's own, and not the response's."""
+        client, log = Client(goes_after=1, takes={1: math.inf}), Log()
+
+        async def source() -> AsyncGenerator[str, None]:
+            try:
+                yield "a"
+            finally:
+                try:
+                    await anyio.sleep(60)
+                finally:
+                    log("closed")
+
+        stream = with_cancellation(source(), CancelToken(), grace=7)
+        log.start()
+        await client.get(StreamResponse(stream, on_disconnect="close", grace=2))
+        assert log == [(8.0, "closed")]
 
     @pytest.mark.parametrize("policy", POLICIES)
     async def test_before_the_first_item(self, policy: Any) -> None:
