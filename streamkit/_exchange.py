@@ -150,16 +150,16 @@ class Exchange:
                     # Not the task group's business: it would come back in a group.
                     error = exc
                 self._watching.cancel()
-                # So that no scope around has its say here, in place of the error.
-                tasks.cancel_scope.shield = True
         except BaseException as interrupted:
             # A cancellation, or what receive() raised, which has cancelled the answer.
             failed = error and without(error, is_backend_cancellation)
             error = both(failed, bare(interrupted))
             del failed
         if error is not None:
+            error = self._for_the_server(error)
+        if error is not None:
             try:
-                raise _for_the_server(error)
+                raise error
             finally:
                 # Its traceback includes this frame, and so on further in. Where a server ends the
                 # connection when nothing refers to send() any more, as granian does, a cycle would
@@ -183,6 +183,20 @@ class Exchange:
             with anyio.move_on_after(_SHORT), suppress(Exception):
                 await self._send(_start(499, []))
                 await self._send(_body(b"", more_body=False))
+
+    def _for_the_server(self, error: BaseException) -> BaseException | None:
+        """Return what to raise for an error: servers only expect an :exc:`Exception`."""
+        stop = cancelled_only(error)
+        if stop is None:
+            rest = without(error, is_stream_cancelled)
+            assert rest is not None
+            return rest if rest is error else bare(rest)
+        if self._client_gone:
+            # It went after the end of the stream, and is not there to be told.
+            return None
+        cancelled = ResponseCancelled(stop.reason)
+        cancelled.__cause__ = error
+        return cancelled
 
     # The client
 
@@ -299,18 +313,6 @@ class Exchange:
     async def _drop(self) -> None:
         async for _ in self._stream:
             await checkpoint()
-
-
-def _for_the_server(error: BaseException) -> BaseException:
-    """Return what to raise for an error: servers only expect an :exc:`Exception`."""
-    stop = cancelled_only(error)
-    if stop is None:
-        rest = without(error, is_stream_cancelled)
-        assert rest is not None
-        return rest if rest is error else bare(rest)
-    cancelled = ResponseCancelled(stop.reason)
-    cancelled.__cause__ = error
-    return cancelled
 
 
 def _start(status: int, headers: RawHeaders) -> Message:

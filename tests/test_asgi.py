@@ -7,6 +7,7 @@ import gc
 import math
 import weakref
 from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from typing import Any
 
@@ -173,9 +174,11 @@ class TestAnswer:
         """Web: a beat that cannot be sent is such a failure, too."""
         client = Client()
         beats: Any = with_keepalive(Probe("a", every=5).source(), 1.0, 7)
+        response = Noted(beats, first_item_within=2)
         with pytest.raises(TypeError, match="got int"):
-            await client.get(StreamResponse(beats, first_item_within=2))
+            await client.get(response)
         assert client.log == [(2.0, 200)]
+        assert outcome_of(response).kind == "failed"
 
     async def test_beats(self) -> None:
         """Web: beats do not decide the status; after first_item_within they flow."""
@@ -567,6 +570,24 @@ class TestDisconnect:
         assert notes.log[1:] == [(1.5, "cancelled"), (1.5, "closed")]
         assert outcome_of(response).kind == "closed"
 
+    async def test_close_within_the_grace_of_the_source(self) -> None:
+        """Web: what bounds the closing is the stream's own, and not the response's."""
+        client, log = Client(goes_after=1, takes={1: math.inf}), Log()
+
+        async def source() -> AsyncGenerator[str, None]:
+            try:
+                yield "a"
+            finally:
+                try:
+                    await anyio.sleep(60)
+                finally:
+                    log("closed")
+
+        stream = with_cancellation(source(), CancelToken(), grace=7)
+        log.start()
+        await client.get(StreamResponse(stream, on_disconnect="close", grace=2))
+        assert log == [(8.0, "closed")]
+
     @pytest.mark.parametrize("policy", POLICIES)
     async def test_before_the_first_item(self, policy: Any) -> None:
         """Web: a client that goes before there is a status is noticed, too. Nobody reads the 499,
@@ -719,18 +740,23 @@ class TestDisconnect:
             await client.get(StreamResponse(with_cancellation(notes.source(), token)))
         assert notes.log[1:] == [(1.5, "told 'stop'"), (1.5, "closed")]
 
-    async def test_disconnect_at_the_end_of_a_cancellation(self) -> None:
-        """Web: a client that goes when the source has just been stopped is not missed."""
+    async def test_disconnect_after_a_cancellation(self) -> None:
+        """Web: a client that goes while a stopped stream is left needs no telling."""
         client, token = Client(), CancelToken()
 
-        async def on_end(_: Outcome) -> None:
-            client.go()
+        @asynccontextmanager
+        async def signal() -> AsyncGenerator[CancelToken, None]:
+            try:
+                yield token
+            finally:
+                client.go()
+                await anyio.sleep(1)
 
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(call_later, 1.5, token.cancel, "stop")
-            source = with_cancellation(Notes().source(), token)
-            await client.get(StreamResponse(source, on_end=on_end))
+            await client.get(StreamResponse(with_cancellation(Notes().source(), signal())))
         assert client.log == [(1.0, 200), (1.0, "0")]
+        assert client.late == []
 
     async def test_disconnect_with_the_first_item(self) -> None:
         """Web: no item is sent if the client goes just when the first one is there."""
