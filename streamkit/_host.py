@@ -129,7 +129,7 @@ class StreamHost:
         return self._shutdown.cancelled
 
     def note(self, scope: Mapping[str, Any]) -> None:
-        # Not for users: a response that is called notes the address of its request.
+        """Note where a request came in. Called by each response; not for users."""
         if self._state == "open":
             self._termination.note(scope)
 
