@@ -53,7 +53,11 @@ class Termination:
         if port in self._ports or len(self._ports) == _MOST:
             return
         self._ports.add(port)
-        self._listening.update((number, port) for number in _open_files() if _listens(number, port))
+        found = {number for number in _open_files() if _listens(number, port)}
+        # A server that is given a socket by its parent may listen on a copy (uvicorn --fd does),
+        # and then it never closes the original.
+        copies = {number for number in found if not _is_inheritable(number)}
+        self._listening.update((number, port) for number in copies or found)
         if self._listening:
             self._found.set()
 
@@ -87,6 +91,13 @@ def _open_files() -> Iterator[int]:
         return map(int, os.listdir("/dev/fd"))
     except OSError:
         return iter(())
+
+
+def _is_inheritable(number: int) -> bool:
+    """Tell whether a file descriptor is of the kind that a child gets; what Python opens is not."""
+    with suppress(OSError):
+        return os.get_inheritable(number)
+    return False
 
 
 def _listens(number: int, port: int | None) -> bool:

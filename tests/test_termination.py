@@ -136,6 +136,19 @@ async def test_number_is_taken_again() -> None:
         assert await noticed(termination, after=other.close) == [(1.1, "stopped to listen")]
 
 
+async def test_inherited() -> None:
+    """W17: a server that listens on a copy of the socket that its parent has opened for it."""
+    with listening() as inherited:
+        inherited.set_inheritable(True)
+        with inherited.dup() as server:
+            termination = Termination()
+            termination.note(request(server.getsockname()))
+            assert await noticed(termination, after=server.close) == [(1.1, "stopped to listen")]
+        termination = Termination()
+        termination.note(request(inherited.getsockname()))
+        assert await noticed(termination, after=inherited.close) == [(1.1, "stopped to listen")]
+
+
 @pytest.mark.parametrize("server", [("testserver", 80), ("testserver", "http"), None, (), "ab"])
 async def test_no_server(server: object) -> None:
     """W9: a request that no socket of this process took, as in a test: it waits for ever."""
@@ -231,6 +244,7 @@ async def test_host_without_a_server() -> None:
     assert client.complete
 
 
-def test_a_look_opens_nothing() -> None:
+def test_closed_while_it_looks() -> None:
     """W14: a socket that is closed while it is looked at is no error."""
     assert not _termination._listens(10**6, 80)
+    assert not _termination._is_inheritable(10**6)
