@@ -25,7 +25,69 @@ class Shutdown:
     """The reason that a source is told when the program ends."""
 
 
-class StreamHost:
+class Home:
+    """What a host is to its responses."""
+
+    def __init__(self, grace: float) -> None:
+        self._grace = grace
+        self._shutdown = CancelToken()
+        self._state: Literal["new", "open", "left"] = "new"
+        self._tasks: TaskGroup
+        self._open = 0
+        self._empty: anyio.Event | None = None
+
+    @contextmanager
+    def attended(self, on_shutdown: Callable[[object, float], None]) -> Generator[None, None, None]:
+        """
+        Keep the host waiting for this block.
+
+        :param on_shutdown: called with the reason and the grace, once, when the host shuts down, or
+            at once if it has
+        :raises RuntimeError: if the host was not entered
+
+        """
+        self._check_entered()
+        self._open += 1
+        handle = self._shutdown.on_cancel(lambda reason: on_shutdown(reason, self._grace))
+        try:
+            yield
+        finally:
+            handle.close()
+            self._open -= 1
+            if self._empty is not None and not self._open:
+                self._empty.set()
+
+    async def run(
+        self, function: Callable[[], Awaitable[None]], let_go: anyio.Event, name: str
+    ) -> None:
+        """
+        Run a function in a task of the host, and return when it has ended or has set ``let_go``.
+
+        Until then, a cancellation of the call is passed on, and waits until the function has ended.
+
+        :raises BaseException: what the function raised until then; later it is logged
+        :raises ~anyio.ClosedResourceError: if the host was cancelled
+        :raises RuntimeError: if the host was not entered
+
+        """
+        self._check_entered()
+        guest = _Guest(function, let_go)
+        self._tasks.start_soon(guest.run, name=name)
+        try:
+            await guest.wait()
+        finally:
+            # The traceback of an error includes this frame.
+            del function, guest
+
+    def _check_entered(self) -> None:
+        if self._state == "new":
+            raise RuntimeError(
+                f"{self!r} was not entered: write 'async with StreamHost() as host:' in the "
+                "lifespan of the application"
+            )
+
+
+class StreamHost(Home):
     """
     The home of an application's responses: an async context manager for its lifespan.
 
@@ -46,12 +108,7 @@ class StreamHost:
     """
 
     def __init__(self, *, grace: float = 5.0) -> None:
-        self._grace = seconds("grace", grace)
-        self._shutdown = CancelToken()
-        self._state: Literal["new", "open", "left"] = "new"
-        self._tasks: TaskGroup
-        self._open = 0
-        self._empty: anyio.Event | None = None
+        super().__init__(seconds("grace", grace))
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__}, {self._state}, {self._open} streams>"
@@ -119,40 +176,6 @@ class StreamHost:
     def is_shut_down(self) -> bool:
         """Whether the streams have been told that the program ends."""
         return self._shutdown.cancelled
-
-    @contextmanager
-    def attend(self, on_shutdown: Callable[[object, float], None]) -> Generator[None, None, None]:
-        # Not for users: a response is in here for as long as its stream is open.
-        self._check_entered()
-        self._open += 1
-        handle = self._shutdown.on_cancel(lambda reason: on_shutdown(reason, self._grace))
-        try:
-            yield
-        finally:
-            handle.close()
-            self._open -= 1
-            if self._empty is not None and not self._open:
-                self._empty.set()
-
-    async def run(
-        self, function: Callable[[], Awaitable[None]], let_go: anyio.Event, name: str
-    ) -> None:
-        # Not for users: returns when the function has ended, or has set ``let_go``.
-        self._check_entered()
-        guest = _Guest(function, let_go)
-        self._tasks.start_soon(guest.run, name=name)
-        try:
-            await guest.wait()
-        finally:
-            # The traceback of an error includes this frame.
-            del function, guest, self
-
-    def _check_entered(self) -> None:
-        if self._state == "new":
-            raise RuntimeError(
-                f"{self!r} was not entered: write 'async with StreamHost() as host:' in the "
-                "lifespan of the application"
-            )
 
 
 class _Guest:
