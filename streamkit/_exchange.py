@@ -28,7 +28,7 @@ from ._exceptions import (
     without,
 )
 from ._headers import RawHeaders, merged, raw
-from ._host import Shutdown, StreamHost
+from ._host import Home, Shutdown
 from ._outlet import Outlet, encode
 from ._status import Head, StatusStream
 
@@ -105,7 +105,7 @@ class Exchange:
         stream: StatusStream[Any],
         outlet: Outlet,
         terms: Terms,
-        host: StreamHost | None,
+        host: Home | None,
         *,
         is_head: bool,
         receive: Receive,
@@ -230,7 +230,7 @@ class Exchange:
     # The answer
 
     async def _answer(self) -> None:
-        attended = nullcontext() if self._host is None else self._host.attend(self._shut_down)
+        attended = nullcontext() if self._host is None else self._host.attended(self._shut_down)
         try:
             with attended:
                 async with self._stream:

@@ -26,17 +26,88 @@ class Shutdown:
     """The reason that a source is told when the program ends."""
 
 
-class StreamHost:
+class Home:
+    """What a host is to its responses."""
+
+    def __init__(self, grace: float) -> None:
+        self._grace = grace
+        self._shutdown = CancelToken()
+        self._state: Literal["new", "open", "left"] = "new"
+        self._tasks: TaskGroup
+        self._termination: Termination
+        self._watching: anyio.CancelScope
+        self._open = 0
+        self._empty: anyio.Event | None = None
+
+    def note(self, scope: Mapping[str, Any]) -> None:
+        """Note where a request came in, to notice when the server stops to listen there."""
+        if self._state == "open":
+            self._termination.note(scope)
+
+    @contextmanager
+    def attended(self, on_shutdown: Callable[[object, float], None]) -> Generator[None, None, None]:
+        """
+        Keep the host waiting for this block.
+
+        :param on_shutdown: called with the reason and the grace, once, when the host shuts down, or
+            at once if it has
+        :raises RuntimeError: if the host was not entered
+
+        """
+        self._check_entered()
+        self._open += 1
+        handle = self._shutdown.on_cancel(lambda reason: on_shutdown(reason, self._grace))
+        try:
+            yield
+        finally:
+            handle.close()
+            self._open -= 1
+            if self._empty is not None and not self._open:
+                self._empty.set()
+
+    async def run(
+        self, function: Callable[[], Awaitable[None]], let_go: anyio.Event, name: str
+    ) -> None:
+        """
+        Run a function in a task of the host, and return when it has ended or has set ``let_go``.
+
+        Until then, a cancellation of the call is passed on, and waits until the function has ended.
+
+        :raises BaseException: what the function raised until then; later it is logged
+        :raises ~anyio.ClosedResourceError: if the host was cancelled
+        :raises RuntimeError: if the host was not entered
+
+        """
+        self._check_entered()
+        guest = _Guest(function, let_go)
+        self._tasks.start_soon(guest.run, name=name)
+        try:
+            await guest.wait()
+        finally:
+            # The traceback of an error includes this frame.
+            del function, guest
+
+    def _check_entered(self) -> None:
+        if self._state == "new":
+            raise RuntimeError(
+                f"{self!r} was not entered: write 'async with StreamHost() as host:' in the "
+                "lifespan of the application"
+            )
+
+
+class StreamHost(Home):
     """
     The home of an application's responses: an async context manager for its lifespan.
 
     As soon as the server of this process is asked to end, when :meth:`shut_down` is called, or else
     at the end of the block, every open stream is told ``StreamCancelled(Shutdown())``, has its
-    grace and says its last word; the end of the block waits until all of them are closed. A server
-    that is asked to end stops to listen and waits for open connections, before it ends the
-    lifespan; so it is the sockets of this process that are watched for that, where the system lists
-    them. A response that is called from then on has its source cancelled before it starts. With
+    grace and says its last word; the end of the block waits until all of them are closed. A
+    response that is called from then on has its source cancelled before it starts. With
     ``on_disconnect="drain"`` a stream whose client has gone lives on here, and its request ends.
+
+    A server that is asked to end stops to listen, waits for its open connections, and ends the
+    lifespan after that. So it is the sockets of this process that are watched, which the system has
+    to list: on Windows it is :meth:`shut_down` or the end of the block.
 
     A host belongs to the event loop in which its block was entered, and is used once. A response
     is given it as ``host``, or finds it in the state of the lifespan.
@@ -49,14 +120,7 @@ class StreamHost:
     """
 
     def __init__(self, *, grace: float = 5.0) -> None:
-        self._grace = seconds("grace", grace)
-        self._shutdown = CancelToken()
-        self._state: Literal["new", "open", "left"] = "new"
-        self._tasks: TaskGroup
-        self._termination: Termination
-        self._watching: anyio.CancelScope
-        self._open = 0
-        self._empty: anyio.Event | None = None
+        super().__init__(seconds("grace", grace))
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__}, {self._state}, {self._open} streams>"
@@ -128,49 +192,10 @@ class StreamHost:
         """Whether the streams have been told that the program ends."""
         return self._shutdown.cancelled
 
-    def note(self, scope: Mapping[str, Any]) -> None:
-        """Note where a request came in. Called by each response; not for users."""
-        if self._state == "open":
-            self._termination.note(scope)
-
     async def _watch(self) -> None:
         with self._watching:
             await self._termination.wait()
             self.shut_down()
-
-    @contextmanager
-    def attend(self, on_shutdown: Callable[[object, float], None]) -> Generator[None, None, None]:
-        # Not for users: a response is in here for as long as its stream is open.
-        self._check_entered()
-        self._open += 1
-        handle = self._shutdown.on_cancel(lambda reason: on_shutdown(reason, self._grace))
-        try:
-            yield
-        finally:
-            handle.close()
-            self._open -= 1
-            if self._empty is not None and not self._open:
-                self._empty.set()
-
-    async def run(
-        self, function: Callable[[], Awaitable[None]], let_go: anyio.Event, name: str
-    ) -> None:
-        # Not for users: returns when the function has ended, or has set ``let_go``.
-        self._check_entered()
-        guest = _Guest(function, let_go)
-        self._tasks.start_soon(guest.run, name=name)
-        try:
-            await guest.wait()
-        finally:
-            # The traceback of an error includes this frame.
-            del function, guest, self
-
-    def _check_entered(self) -> None:
-        if self._state == "new":
-            raise RuntimeError(
-                f"{self!r} was not entered: write 'async with StreamHost() as host:' in the "
-                "lifespan of the application"
-            )
 
 
 class _Guest:

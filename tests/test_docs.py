@@ -19,6 +19,7 @@ import anyio
 import pytest
 
 import streamkit
+import streamkit.asgi
 import streamkit.redis
 from support import Backend
 
@@ -115,6 +116,7 @@ def test_page(page: Path, backend: Backend, monkeypatch: pytest.MonkeyPatch) -> 
         "README.md",
         "docs/tutorial.md",
         "docs/stopping.md",
+        "docs/web.md",
         "docs/ownership.md",
         "docs/guarantees.md",
     ],
@@ -128,9 +130,11 @@ def test_page_has_code(name: str) -> None:
 def test_reference_has_every_public_name() -> None:
     """Docs: the API reference has every public name, and no other."""
     text = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    expected = list(streamkit.__all__)
     documented = re.findall(r"^\.\. (?!automodule)[\w:]+:: streamkit\.([\w.]+)", text, re.MULTILINE)
-    of_redis = [f"redis.{name}" for name in streamkit.redis.__all__]
-    assert sorted(documented) == sorted([*streamkit.__all__, *of_redis])
+    for name, module in {"asgi": streamkit.asgi, "redis": streamkit.redis}.items():
+        expected += [f"{name}.{public}" for public in module.__all__]
+    assert sorted(documented) == sorted(expected)
 
 
 def test_links_of_the_readme() -> None:
