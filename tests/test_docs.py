@@ -19,6 +19,7 @@ import anyio
 import pytest
 
 import streamkit
+import streamkit.asgi
 import streamkit.redis
 import streamkit.sse
 from support import Backend
@@ -116,6 +117,7 @@ def test_page(page: Path, backend: Backend, monkeypatch: pytest.MonkeyPatch) -> 
         "README.md",
         "docs/tutorial.md",
         "docs/stopping.md",
+        "docs/web.md",
         "docs/ownership.md",
         "docs/guarantees.md",
     ],
@@ -129,13 +131,14 @@ def test_page_has_code(name: str) -> None:
 def test_reference_has_every_public_name() -> None:
     """Docs: the API reference has every public name, and no other."""
     text = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    expected = list(streamkit.__all__)
     documented = re.findall(r"^\.\. (?!automodule)[\w:]+:: streamkit\.([\w.]+)", text, re.MULTILINE)
     of_modules = [
         f"{module.__name__.removeprefix('streamkit.')}.{name}"
-        for module in (streamkit.redis, streamkit.sse)
+        for module in (streamkit.asgi, streamkit.redis, streamkit.sse)
         for name in module.__all__
     ]
-    assert sorted(documented) == sorted([*streamkit.__all__, *of_modules])
+    assert sorted(documented) == sorted([*expected, *of_modules])
 
 
 def test_links_of_the_readme() -> None:
