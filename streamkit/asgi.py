@@ -6,8 +6,8 @@ Answer an HTTP request with a stream: for any ASGI server and framework, on asyn
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
-from typing import Any, Literal, TypeAlias, cast
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Literal, TypeAlias, TypedDict, cast
 
 from ._arguments import seconds
 from ._exchange import (
@@ -30,24 +30,33 @@ from ._stream import with_stage
 __all__ = [
     "Disconnected",
     "ResponseCancelled",
+    "ResponseOptions",
     "Shutdown",
     "StreamHost",
     "StreamResponse",
 ]
 
 #: What ``final`` may return: one item, several in a list, a tuple or an iterator, or nothing.
-LastWord: TypeAlias = (
-    Content
-    | list[str]
-    | list[bytes]
-    | list[Content]
-    | tuple[Content, ...]
-    | Iterator[Content]
-    | None
-)
+LastWord: TypeAlias = Content | Sequence[Content] | Iterator[Content] | None
 
 # What keeps proxies from holding back or changing what is meant to be seen at once.
 _DEFAULT_HEADERS = {"cache-control": "no-cache, no-transform", "x-accel-buffering": "no"}
+
+
+class ResponseOptions(TypedDict, total=False):
+    """
+    The options of a :class:`StreamResponse` that say nothing of its content: those of every
+    response that is made of one.
+    """
+
+    first_item_within: float
+    on_end: Callable[[Outcome], Awaitable[object]] | None
+    on_end_timeout: float
+    on_disconnect: Literal["cancel", "drain", "close"]
+    grace: float
+    drain_timeout: float
+    send_timeout: float | None
+    host: StreamHost | None
 
 
 class StreamResponse:

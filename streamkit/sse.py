@@ -1,5 +1,6 @@
 """
-Server-sent events: ``ServerSentEvent``, and profiles that fit the clients that read them.
+Server-sent events: ``ServerSentEvent``, profiles that fit the clients that read them, and
+``EventStream``, a response of both.
 
 What a stream yields becomes a :class:`Frame`: bytes as they go on the wire. Each frame is whole, so
 that a beat can go between any two of them.
@@ -12,12 +13,17 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import KW_ONLY, dataclass, field, fields, is_dataclass
 from types import MappingProxyType
-from typing import Any, Literal, cast
+from typing import Any, Literal, Unpack, cast
 
+from ._keepalive import with_keepalive
 from ._outcome import Outcome, OutcomeKind
+from ._source import AsyncSource
+from ._stage import Stage
+from ._stream import Stream, with_stage
+from .asgi import ResponseOptions, StreamResponse
 
 __all__ = [
     "ANTHROPIC",
@@ -27,6 +33,7 @@ __all__ = [
     "OPENAI_CHAT",
     "OPENAI_RESPONSES",
     "RAW",
+    "EventStream",
     "Frame",
     "Profile",
     "ServerSentEvent",
@@ -354,6 +361,103 @@ def _frame(item: object) -> Frame:
 #: They pass as they are, so each item must be of whole lines: a beat comes between two of them. The
 #: client is told nothing of the end. If the stream fails, or is cancelled, the exception is raised.
 RAW = Profile("RAW", event_of=_frame)
+
+
+class EventStream(StreamResponse):
+    """
+    An answer of server-sent events: a :class:`~streamkit.asgi.StreamResponse` that speaks to its
+    clients as a profile says.
+
+    Items are encoded by the profile, one at a time, in the source task. While the source is silent,
+    the client receives the profile's beat, which it does not notice, and which carries no id. The
+    end is told as the profile tells it, with a message for the public.
+
+    :param source: an async iterable of what the profile encodes, and of :class:`ServerSentEvent`
+        and :class:`Frame`, which every profile takes; an async context manager that yields one; or
+        a stream, whose own beats are encoded, too. Owned and closed by the response.
+    :param profile: for which kind of client: one of this module's, or one of your own
+    :param keepalive: seconds of silence before each beat, or ``None`` for no beats
+    :param final: called with the :class:`~streamkit.Outcome`, in place of :meth:`Profile.final`.
+        Returns what is to be sent last: an item, several in a list, a tuple or an iterator, or
+        ``None``. To change the message alone, write ``final=lambda outcome: profile.final(outcome,
+        message="...")``.
+    :param headers: headers of the response, which may replace those of the profile
+    :param options: further options of :class:`~streamkit.asgi.StreamResponse`, all but
+        ``media_type``, which is that of the profile
+    :raises TypeError: if an argument is of the wrong type
+    :raises ValueError: if a time is out of range, or a header none
+
+    """
+
+    def __init__(
+        self,
+        source: AsyncSource[Any],
+        *,
+        profile: Profile = BROWSER,
+        keepalive: float | None = 15.0,
+        final: Callable[[Outcome], object] | None = None,
+        headers: Mapping[str, str] | Iterable[tuple[str, str]] = (),
+        **options: Unpack[ResponseOptions],
+    ) -> None:
+        _check_profile(profile)
+        if final is not None and not callable(final):
+            raise TypeError(
+                f"final must be callable, got {type(final).__qualname__}: write "
+                "final=lambda outcome: ..."
+            )
+        stream: Stream[Any] = with_stage(source, _Encoded(profile))
+        if keepalive is not None:
+            stream = with_keepalive(stream, keepalive, profile.beat)
+        super().__init__(
+            stream,
+            final=profile.final if final is None else _encoded_final(final, profile),
+            headers=_with_headers(profile, headers),
+            media_type=profile.media_type,
+            **options,
+        )
+
+
+def _check_profile(given: object) -> None:
+    if not isinstance(given, Profile):
+        raise TypeError(
+            f"profile must be a Profile, got {type(given).__qualname__}: write "
+            "EventStream(source, profile=BROWSER), for instance"
+        )
+
+
+class _Encoded(Stage[Any, Frame]):
+    def __init__(self, profile: Profile) -> None:
+        self._encode = profile.encode
+
+    def on_item(self, item: Any) -> Frame:
+        return self._encode(item)
+
+    def on_beat(self, beat: Any) -> Frame:
+        return self._encode(beat)
+
+
+def _encoded_final(
+    final: Callable[[Outcome], object], profile: Profile
+) -> Callable[[Outcome], list[Frame] | None]:
+    def encoded(outcome: Outcome) -> list[Frame] | None:
+        last: Any = final(outcome)
+        if last is None:
+            return None
+        several = isinstance(last, list | tuple | Iterator)
+        items = cast("Iterable[object]", last) if several else (last,)
+        return [profile.encode(item) for item in items]
+
+    return encoded
+
+
+def _with_headers(
+    profile: Profile, headers: Mapping[str, str] | Iterable[tuple[str, str]]
+) -> list[tuple[str, str]]:
+    given = list(
+        cast("Mapping[str, str]", headers).items() if isinstance(headers, Mapping) else headers
+    )
+    names = {name.lower() for name, _ in given}
+    return [pair for pair in profile.headers.items() if pair[0].lower() not in names] + given
 
 
 def last_event_id(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
