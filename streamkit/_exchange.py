@@ -57,8 +57,8 @@ class ResponseCancelled(Exception):
     """
     Raised by a response whose source was cancelled, and which has no last word to say so.
 
-    It stands in for :exc:`StreamCancelled`, which no server expects and no exception handler of a
-    framework catches. It is not raised when the client has gone.
+    It stands in for :exc:`~streamkit.StreamCancelled`, which no server expects, and no exception
+    handler of a framework catches. It is not raised when the client has gone.
 
     :param reason: why the stream was cancelled
 
@@ -122,6 +122,7 @@ class Exchange:
         self._send = send
         self._send_timeout = terms.send_timeout
         self._is_sending = False
+        self._waits = 0
         self._has_started = False
         self._is_complete = False
         self._client_gone = False
@@ -291,9 +292,7 @@ class Exchange:
             self._is_complete = message.get("more_body") is False
             if self._while_connected.deadline < math.inf:
                 self._while_connected.deadline = math.inf
-        # Servers do not suspend in send() when the client has gone, and a stream that reads ahead
-        # does not, either.
-        await checkpoint()
+        await self._give_way()
 
     async def _go_on_alone(self) -> None:
         """Consume what comes after the client has gone, and drop it."""
@@ -312,7 +311,15 @@ class Exchange:
 
     async def _drop(self) -> None:
         async for _ in self._stream:
+            await self._give_way()
+
+    async def _give_way(self) -> None:
+        """Let other tasks run once per item, and a cancellation through."""
+        # Servers do not suspend in send() when the client has gone, and neither does a stream that
+        # has read ahead. A wait for an item has been all that is needed.
+        if self._waits == self._outlet.waits:
             await checkpoint()
+        self._waits = self._outlet.waits
 
 
 def _start(status: int, headers: RawHeaders) -> Message:

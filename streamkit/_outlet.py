@@ -39,6 +39,11 @@ class Outlet(Stage[Any, bytes]):
     def on_beat(self, beat: Any) -> bytes:
         return encode(beat)
 
+    @property
+    def waits(self) -> int:
+        """How often the response has had to wait for what it asked for, and let others run."""
+        return 0 if self._control is None else self._control.waits
+
     def cancel(self, reason: object, grace: float) -> None:
         """Tell the source, now or as soon as its stream is open."""
         if self._control is None:

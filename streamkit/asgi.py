@@ -64,10 +64,10 @@ class StreamResponse:
     An answer to an HTTP request whose body is a stream: an ASGI application for one request.
 
     It enters the stream itself, in the task of the request, so an endpoint returns it as it is. The
-    status is that of the :class:`Head` that the source may yield first; without one it is 200, sent
-    with the first item, at the end, or after ``first_item_within`` seconds. Beats go out after the
-    status, and do not decide it. Nothing is read ahead of the client, unless the source is
-    :func:`with_buffer`.
+    status is that of the :class:`~streamkit.Head` that the source may yield first; without one it
+    is 200, sent with the first item, at the end, or after ``first_item_within`` seconds. Beats go
+    out after the status, and do not decide it. Nothing is read ahead of the client, unless the
+    source is :func:`~streamkit.with_buffer`.
 
     What goes wrong before the first item is raised from the call, the same object, before anything
     has been sent: a framework answers it like any error of an endpoint. Later, ``final`` has the
@@ -93,14 +93,14 @@ class StreamResponse:
         manager that yields one, or a stream; owned and closed by the response. An item of another
         type ends it with :exc:`TypeError`.
     :param headers: headers of the response, which may replace the default ones: these ask caches
-        and proxies to pass everything on at once. Those of a :class:`Head` replace both.
+        and proxies to pass everything on at once. Those of a :class:`~streamkit.Head` replace both.
     :param media_type: the content type, or ``None`` for none
     :param first_item_within: seconds after which the status 200 is sent without an item
-    :param final: called with the :class:`Outcome` when the source is closed. Returns the last item,
-        or several in a list, a tuple or an iterator; with ``None``, the outcome is raised if it is
-        an error. Not called if the stream is left.
-    :param on_end: called with the :class:`Outcome` and awaited, once, before ``final``. Also for a
-        ``HEAD``, with the outcome of a stream that nobody has asked for an item
+    :param final: called with the :class:`~streamkit.Outcome` when the source is closed. Returns the
+        last item, or several in a list, a tuple or an iterator; with ``None``, the outcome is
+        raised if it is an error. Not called if the stream is left.
+    :param on_end: called with the :class:`~streamkit.Outcome` and awaited, once, before ``final``.
+        Also for a ``HEAD``, with the outcome of a stream that nobody has asked for an item
     :param on_end_timeout: seconds after which ``on_end`` is cancelled
     :param on_disconnect: what to do when the client goes
     :param grace: seconds that the source has to react to a disconnect, or to a shutdown
