@@ -119,8 +119,8 @@ class Handoff:
             if not ready:
                 self._asked = True
                 self._room = self._read_ahead
-                if self._source_waits:
-                    self._let_source_go_on()
+                self._source_waits = False
+                self._demand.set()
                 self.waits += 1
                 self.waiting_since = self.now()
                 if self.asked_at is None:
@@ -169,8 +169,8 @@ class Handoff:
             if not self._packets:
                 self._asked = True
                 self._room = self._read_ahead
-                if self._source_waits:
-                    self._let_source_go_on()
+                self._source_waits = False
+                self._demand.set()
             if self._clock is not None:
                 self._clock.start()
             await checkpoint()
@@ -211,14 +211,12 @@ class Handoff:
     def _take(self) -> Any:
         if self._first_beats:
             self._first_beats.clear()
-        item = self._pop()
+        # The one that there is, in most cases.
+        item = self._packets.pop() if len(self._packets) == 1 else self._pop()
         if self._source_waits and len(self._packets) < self._room:
-            self._let_source_go_on()
+            self._source_waits = False
+            self._demand.set()
         return item
-
-    def _let_source_go_on(self) -> None:
-        self._source_waits = False
-        self._demand.set()
 
     def wake_consumer(self) -> None:
         """Have a consumer that waits look again."""
@@ -271,7 +269,8 @@ class Handoff:
 
     def wake(self) -> None:
         """Let a source task that waits for demand go on without an ask."""
-        self._let_source_go_on()
+        self._source_waits = False
+        self._demand.set()
 
     def end(self, error: BaseException | None) -> None:
         """Say that nothing more comes, and with which error."""
