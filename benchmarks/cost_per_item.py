@@ -25,7 +25,9 @@ from .peers import (
     BUFFERED,
     BUFFERED_FLOOR,
     FLOOR,
+    HAND_OFF,
     MEMORY_STREAM,
+    NO_COMBINATOR,
     QUEUE,
     SAFE_CHANNEL,
     SUBJECT,
@@ -44,6 +46,8 @@ Costs = dict[str, list[float]]
 ORDER = [
     BARE,
     FLOOR,
+    HAND_OFF,
+    NO_COMBINATOR,
     SUBJECT,
     QUEUE,
     SAFE_CHANNEL,
