@@ -30,6 +30,8 @@ _BATCH = 64
 
 
 class _AtOnce:
+    """What need not be waited for: not even a checkpoint."""
+
     def __await__(self) -> Generator[Any, None, None]:
         yield from ()
 

@@ -137,6 +137,11 @@ class Pump:
 
     def make_timer(self, function: Callable[[], object]) -> Timer:
         """Return a timer that lives as long as the source."""
+        if self.is_started:
+            raise RuntimeError(
+                "the stream is open already: call control.timer(function) in on_open, keep the "
+                "timer, and set it later"
+            )
 
         def call() -> None:
             try:
@@ -144,11 +149,6 @@ class Pump:
             except BaseException as exc:
                 self.fail(exc)
 
-        if self.is_started:
-            raise RuntimeError(
-                "the stream is open already: call control.timer(function) in on_open, keep the "
-                "timer, and set it later"
-            )
         timer: Timer
         if self.backend.is_asyncio:
             timer = AsyncioTimer(call)
