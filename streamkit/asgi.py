@@ -106,7 +106,8 @@ class StreamResponse:
     :param grace: seconds that the source has to react to a disconnect, or to a shutdown
     :param drain_timeout: seconds for which a source runs on without a client
     :param send_timeout: seconds that the client may take for one message before it counts as gone;
-        :exc:`TimeoutError` is then raised from the call, so that the server cuts the connection
+        :exc:`TimeoutError` is then raised from the call. When the connection ends is up to the
+        server, which may wait for the client to read what it was sent
     :param host: where streams are drained, and who tells that the program ends. If it is ``None``,
         the :class:`StreamHost` in ``scope["state"]`` is taken, under whatever name the lifespan has
         put it there.
