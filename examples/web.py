@@ -209,11 +209,11 @@ async def output_of(command: Sequence[str], run: Run) -> AsyncGenerator[ServerSe
         except StreamCancelled:  # raised in the very await that waits for a line
             run.state = "stopping"
             send_signal(signal.SIGTERM, process.pid)
-            with anyio.move_on_after(GRACE) as patience:
+            with anyio.move_on_after(GRACE):
                 async for line in lines:  # what it says while it ends
                     yield run.line(line)
                 await process.wait()
-            if patience.cancelled_caught:
+            if process.returncode is None:
                 yield run.remark(f"killed: it was still there {GRACE:.0f} seconds after SIGTERM")
             return
         finally:

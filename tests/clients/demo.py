@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from selenium import webdriver
 
+EXAMPLE = ROOT / "examples" / "web.py"
+
 # Real seconds for anything that is to happen on the page.
 PATIENCE = 15.0
 
@@ -31,7 +33,7 @@ class DemoServer:
         with written.open("wb") as output:
             # Out of the reach of a Ctrl-C for the tests, and with the default for SIGINT.
             self.process = subprocess.Popen(
-                [sys.executable, str(ROOT / "examples" / "web.py"), "--port", "0", *arguments],
+                [sys.executable, str(EXAMPLE), "--port", "0", *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,

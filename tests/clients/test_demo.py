@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import select
 import signal
+import subprocess
 import sys
 from contextlib import closing
 from functools import partial
@@ -15,7 +17,8 @@ import httpx
 import pytest
 
 from clients.browser import chromium
-from clients.demo import PATIENCE, DemoServer, Tab, demo_server, until
+from clients.demo import EXAMPLE, PATIENCE, DemoServer, Tab, demo_server, until
+from support import environment
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -114,6 +117,22 @@ def test_items_and_beats(demo: DemoServer, open_tab: Callable[[str], Tab]) -> No
     assert tab.text("#numbers").startswith("2 items · ")
     tab.click("#stop button")
     tab.wait_for_state("cancelled")
+
+
+def test_beats_on_the_wire(demo: DemoServer, children: Children) -> None:
+    """An item has its number as its id. A beat has none, so that the last id stays that of an item.
+
+    A client that goes without a word stops its run like a tab.
+    """
+    url = f"{demo.url}/runs/check/0a1b2c3d"
+    with httpx.stream("POST", url, trust_env=False) as response:
+        lines = response.iter_lines()
+        events = [list(iter(lambda: next(lines), "")) for _ in range(3)]
+    assert events[:2] == [["id: 1", "data: one"], ["id: 2", "data: two"]]
+    name, data = events[2]
+    assert name == "event: beat"
+    assert json.loads(data.removeprefix("data: "))["count"] == 1
+    assert children.are_gone()
 
 
 def test_stop(demo: DemoServer, open_tab: Callable[[str], Tab], children: Children) -> None:
@@ -271,10 +290,10 @@ def test_many_lines(tmp_path: Path, open_tab: Callable[[str], Tab]) -> None:
         tab = open_tab(demo.url)
         tab.start("check")
         shown = "return document.querySelectorAll('#log div').length"
-        until(lambda: tab.do(shown) == 2000, lambda: tab.text("#numbers"))
+        until(lambda: tab.do(shown) == 500, lambda: tab.text("#numbers"))
         tab.click("#stop button")
         tab.wait_for_state("cancelled")
-        assert tab.do(shown) == 2000
+        assert tab.do(shown) == 500
 
 
 @pytest.mark.parametrize(
@@ -304,3 +323,26 @@ def test_too_many_runs(tmp_path: Path, children: Children) -> None:
         with client.stream("POST", f"{demo.url}/runs/check/8") as response:
             assert response.status_code == 200
         assert children.are_gone()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        (["--interval", "0"], "--interval must be a number of seconds > 0, not 0.0"),
+        (["--port", "{port}"], "cannot listen on port {port}: Address already in use"),
+        (["--", "no-such-command", "-x"], "there is no command no-such-command"),
+    ],
+)
+def test_wrong_arguments(demo: DemoServer, arguments: list[str], error: str) -> None:
+    """What cannot be served is an error of usage, and says what is wrong."""
+    port = demo.url.rpartition(":")[2]
+    result = subprocess.run(
+        [sys.executable, str(EXAMPLE), *(each.format(port=port) for each in arguments)],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+        env=environment(),
+    )
+    assert (result.returncode, result.stdout) == (2, "")
+    assert error.format(port=port) in result.stderr
