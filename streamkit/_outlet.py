@@ -60,7 +60,8 @@ def encode(item: object) -> bytes:
 
     """
     if isinstance(item, bytes):
-        return item
+        # Servers written in other languages may take nothing but the very class.
+        return item if type(item) is bytes else bytes(item)
     if isinstance(item, str):
         # Half of a surrogate pair, which a model may well send, must not end the stream.
         return item.encode("utf-8", "replace")

@@ -93,7 +93,8 @@ class StreamResponse:
         manager that yields one, or a stream; owned and closed by the response. An item of another
         type ends it with :exc:`TypeError`.
     :param headers: headers of the response, which may replace the default ones: these ask caches
-        and proxies to pass everything on at once. Those of a :class:`~streamkit.Head` replace both.
+        and proxies to pass everything on at once. Those of a :class:`~streamkit.Head` replace both,
+        but for cookies, which are added.
     :param media_type: the content type, or ``None`` for none
     :param first_item_within: seconds after which the status 200 is sent without an item
     :param final: called with the :class:`~streamkit.Outcome` when the source is closed. Returns the
@@ -106,7 +107,8 @@ class StreamResponse:
     :param grace: seconds that the source has to react to a disconnect, or to a shutdown
     :param drain_timeout: seconds for which a source runs on without a client
     :param send_timeout: seconds that the client may take for one message before it counts as gone;
-        :exc:`TimeoutError` is then raised from the call, so that the server cuts the connection
+        :exc:`TimeoutError` is then raised from the call. When the connection ends is up to the
+        server, which may wait for the client to read what it was sent
     :param host: where streams are drained, and who tells that the program ends. If it is ``None``,
         the :class:`StreamHost` in ``scope["state"]`` is taken, under whatever name the lifespan has
         put it there.
