@@ -84,7 +84,8 @@ import signal, time
 signal.signal(signal.SIGTERM, lambda *_: print("SIGTERM? Not now."))
 print("this will not end on its own, nor when it is told to")
 while True:
-    time.sleep(60)
+    time.sleep(5)
+    print("still here")
 """
 PROGRAMS = {"check": CHECK, "fail": FAIL, "locked": LOCKED, "deaf": DEAF}
 

@@ -59,7 +59,10 @@ def demo_server(directory: Path, *arguments: str) -> Iterator[DemoServer]:
         yield server
     finally:
         server.process.terminate()
-        server.process.wait(PATIENCE)
+        try:
+            server.process.wait(PATIENCE)
+        finally:
+            server.process.kill()
     assert "Traceback" not in server.output()
 
 
