@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +28,13 @@ if TYPE_CHECKING:
     from benchmarks.peers import SourceFunction, Take
 
 # How many items wait when the source goes on, of those that read ahead.
-AHEAD = {MEMORY_STREAM: 1, QUEUE: 2, BUFFERED: READ_AHEAD - 1, BUFFERED_FLOOR: READ_AHEAD - 1}
+AHEAD = {
+    MEMORY_STREAM: 1,
+    # The task that wait_for() once made runs a little later than its caller.
+    QUEUE: 2 if sys.version_info < (3, 12) else 1,
+    BUFFERED: READ_AHEAD - 1,
+    BUFFERED_FLOOR: READ_AHEAD - 1,
+}
 
 each_loop = pytest.mark.parametrize("loop", BACKENDS, ids=lambda loop: loop.name)
 
