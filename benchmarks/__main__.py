@@ -41,11 +41,12 @@ def main() -> None:
         for result in measured:
             print(text(result), flush=True)
         results += measured
+        if arguments.json:
+            # After each: it may be stopped before the last.
+            write_json(arguments.json, about, results)
     if arguments.quick:
         print("These numbers mean nothing: --quick only sees that all of it runs.")
 
-    if arguments.json:
-        write_json(arguments.json, about, results)
     if arguments.docs:
         pages.write(about, results, pages.FOLDER)
     for folder in filter(None, (arguments.plots, pages.FOLDER if arguments.docs else None)):

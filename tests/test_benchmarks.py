@@ -28,11 +28,10 @@ if TYPE_CHECKING:
     from benchmarks.peers import SourceFunction, Take
 
 # How many items wait when the source goes on, of those that read ahead.
-# A task of wait_for() has taken one more before Python 3.12.
-IN_QUEUE = 2 if sys.version_info < (3, 12) else 1
 AHEAD = {
     MEMORY_STREAM: 1,
-    QUEUE: IN_QUEUE,
+    # The task that wait_for() once made runs a little later than its caller.
+    QUEUE: 2 if sys.version_info < (3, 12) else 1,
     BUFFERED: READ_AHEAD - 1,
     BUFFERED_FLOOR: READ_AHEAD - 1,
 }
