@@ -84,6 +84,10 @@ class Terms:
     grace: float
     drain_timeout: float
     send_timeout: float | None
+    #: Where no :class:`Head` says another.
+    status: int = 200
+    #: To be called and awaited when the stream is closed, if nothing is raised.
+    background: Callable[[], Awaitable[object]] | None = None
 
 
 class Exchange:
@@ -184,6 +188,12 @@ class Exchange:
             with anyio.move_on_after(_SHORT), suppress(Exception):
                 await self._send(_start(499, []))
                 await self._send(_body(b"", more_body=False))
+        if not self.let_go.is_set():
+            await self._run_background()
+
+    async def _run_background(self) -> None:
+        if self._terms.background is not None:
+            await self._terms.background()
 
     def _for_the_server(self, error: BaseException) -> BaseException | None:
         """Return what to raise for an error: servers only expect an :exc:`Exception`."""
@@ -246,6 +256,9 @@ class Exchange:
                         self._lose_client()
                         if not self._is_head:
                             await self._go_on_alone()
+                if self.let_go.is_set():
+                    # Nobody else is there to do it: the request may have ended.
+                    await self._run_background()
         finally:
             del attended, self
 
@@ -271,7 +284,8 @@ class Exchange:
             del stopped, self
 
     async def _send_start(self, head: Head) -> None:
-        await self._transmit(_start(head.status, merged(self._terms.headers, raw(head.headers))))
+        status = head.status if head.decided_by == "head" else self._terms.status
+        await self._transmit(_start(status, merged(self._terms.headers, raw(head.headers))))
         if head.decided_by in ("head", "timeout"):
             # The first item may take a while. granian keeps the status until there is a body.
             await self._transmit(_body(b"", more_body=True))

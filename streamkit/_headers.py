@@ -38,6 +38,10 @@ def raw(headers: Mapping[str, str] | Iterable[tuple[str, str]]) -> RawHeaders:
 
 
 def merged(headers: RawHeaders, later: RawHeaders) -> RawHeaders:
-    """Return headers of which the later ones take the place of those of the same name."""
-    names = {name for name, _ in later}
+    """
+    Return headers of which the later ones take the place of those of the same name.
+
+    Cookies are the exception: there may be several.
+    """
+    names = {name for name, _ in later} - {b"set-cookie"}
     return [(name, value) for name, value in headers if name not in names] + later

@@ -93,7 +93,8 @@ class StreamResponse:
         manager that yields one, or a stream; owned and closed by the response. An item of another
         type ends it with :exc:`TypeError`.
     :param headers: headers of the response, which may replace the default ones: these ask caches
-        and proxies to pass everything on at once. Those of a :class:`~streamkit.Head` replace both.
+        and proxies to pass everything on at once. Those of a :class:`~streamkit.Head` replace both,
+        but for cookies, which are added.
     :param media_type: the content type, or ``None`` for none
     :param first_item_within: seconds after which the status 200 is sent without an item
     :param final: called with the :class:`~streamkit.Outcome` when the source is closed. Returns the

@@ -22,6 +22,7 @@ import streamkit
 import streamkit.asgi
 import streamkit.redis
 import streamkit.sse
+import streamkit.starlette
 from support import Backend
 
 if TYPE_CHECKING:
@@ -135,7 +136,7 @@ def test_reference_has_every_public_name() -> None:
     documented = re.findall(r"^\.\. (?!automodule)[\w:]+:: streamkit\.([\w.]+)", text, re.MULTILINE)
     of_modules = [
         f"{module.__name__.removeprefix('streamkit.')}.{name}"
-        for module in (streamkit.asgi, streamkit.redis, streamkit.sse)
+        for module in (streamkit.asgi, streamkit.redis, streamkit.sse, streamkit.starlette)
         for name in module.__all__
     ]
     assert sorted(documented) == sorted([*expected, *of_modules])

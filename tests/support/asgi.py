@@ -38,7 +38,13 @@ class Client:
         takes: Mapping[int, float | BaseException] | None = None,
         state: Mapping[str, Any] | None = None,
     ) -> None:
-        self.scope: dict[str, Any] = {"type": "http", "method": method, "headers": []}
+        self.scope: dict[str, Any] = {
+            "type": "http",
+            "method": method,
+            "path": "/",
+            "query_string": b"",
+            "headers": [],
+        }
         if state is not None:
             self.scope["state"] = state
         #: what was sent, as the client sees it, and when
@@ -104,7 +110,7 @@ class Client:
             assert type(message["body"]) is bytes
             if message["body"]:
                 self.log(message["body"].decode())
-            if not message["more_body"]:
+            if not message.get("more_body", False):
                 self.complete = True
                 self._over.set()
                 self.log("end")
