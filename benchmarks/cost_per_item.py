@@ -59,7 +59,7 @@ ORDER = [
 
 
 def measure(*, quick: bool = False) -> Result:
-    count, rounds = (200, 5) if quick else (1_000, 101)
+    count, rounds = (200, 5) if quick else (4_000, 31)
     result = Result("B1", TITLE)
     for backend in installed():
         costs = {

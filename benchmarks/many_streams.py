@@ -33,6 +33,9 @@ ENTERED = "entered"
 TASK_GROUP = "task group"
 HOLDER = "holder alone"
 
+# A slow machine takes its time to open all of them.
+LONG_SILENCE = 3_600
+
 
 Shape = Callable[[Countdown], Awaitable[None]]
 
@@ -43,7 +46,7 @@ async def hold_asked(opened: Countdown) -> None:
         await anyio.sleep_forever()
         yield 0
 
-    async with chain_of_three(source()) as items:
+    async with chain_of_three(source(), silence=LONG_SILENCE) as items:
         async for _ in items:
             raise AssertionError("nothing was sent")
 
@@ -53,7 +56,7 @@ async def hold_entered(opened: Countdown) -> None:
         raise AssertionError("nobody asked")
         yield 0
 
-    async with chain_of_three(source()):
+    async with chain_of_three(source(), silence=LONG_SILENCE):
         opened.arrive()
         await anyio.sleep_forever()
 

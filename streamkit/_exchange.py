@@ -274,7 +274,10 @@ class Exchange:
                 if not self._has_started:
                     await self._send_start(_PLAIN)
                 # Again, for the items of ``final`` do not pass the outlet.
-                await self._transmit(_body(encode(item), more_body=True))
+                body = item if type(item) is bytes else encode(item)
+                await self._transmit(
+                    {"type": "http.response.body", "body": body, "more_body": True}
+                )
             if stopped is not None and not self._has_started:
                 if not isinstance(stopped.reason, Shutdown):
                     raise stopped
@@ -293,20 +296,19 @@ class Exchange:
     async def _transmit(self, message: Message) -> None:
         """Send something, unless the client has gone. Ends at the latest when it goes."""
         if not self._client_gone:
-            self._has_started = True
+            self._has_started = self._is_sending = True
             if self._send_timeout is not None:
                 self._while_connected.deadline = anyio.current_time() + self._send_timeout
-            self._is_sending = True
             try:
                 await self._send(message)
             except _GONE:
                 self._lose_client()
-            finally:
-                self._is_sending = False
+            self._is_sending = False
             self._is_complete = message.get("more_body") is False
-            if self._while_connected.deadline < math.inf:
+            if self._send_timeout is not None:
                 self._while_connected.deadline = math.inf
-        await self._give_way()
+        if self._must_give_way():
+            await checkpoint()
 
     async def _go_on_alone(self) -> None:
         """Consume what comes after the client has gone, and drop it."""
@@ -325,15 +327,15 @@ class Exchange:
 
     async def _drop(self) -> None:
         async for _ in self._stream:
-            await self._give_way()
+            if self._must_give_way():
+                await checkpoint()
 
-    async def _give_way(self) -> None:
-        """Let other tasks run once per item, and a cancellation through."""
+    def _must_give_way(self) -> bool:
+        """Tell whether nothing has let other tasks run, and a cancellation through, for an item."""
         # Servers do not suspend in send() when the client has gone, and neither does a stream that
         # has read ahead. A wait for an item has been all that is needed.
-        if self._waits == self._outlet.waits:
-            await checkpoint()
-        self._waits = self._outlet.waits
+        before, self._waits = self._waits, self._outlet.waits
+        return before == self._waits
 
 
 def _start(status: int, headers: RawHeaders) -> Message:

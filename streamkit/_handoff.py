@@ -104,12 +104,16 @@ class Handoff:
         """
         if self._receiving:
             raise anyio.BusyResourceError("waiting for the next item of")
-        if self._takes_left and self._packets:
+        packets = self._packets
+        if self._takes_left and packets:
+            # With read-ahead, most asks end here.
             self._takes_left -= 1
-            return self._take()
+            if self._source_waits or self._first_beats:
+                return self._take()
+            return self._pop()
         self._receiving = True
         try:
-            ready = pauses = bool(self._packets or self._first_beats or self._ended or self.closed)
+            ready = pauses = bool(packets or self._first_beats or self._ended or self.closed)
             if self._reads_ahead:
                 # Also asks that are to wait: on asyncio, a scope spares a wait that is over by the
                 # time it looks, and a source that keeps pace may end each one in time.
@@ -129,9 +133,9 @@ class Handoff:
                     self.asked_at = self.waiting_since
                 if self._clock is not None:
                     self._clock.start()
-                while not (self._packets or self._due_beats or self._ended or self.closed):
+                while not (packets or self._due_beats or self._ended or self.closed):
                     await self._arrival.wait()
-            if self._packets:
+            if packets:
                 return self._take()
             beats = self._first_beats or self._due_beats
             if beats and not self.closed:
@@ -153,7 +157,7 @@ class Handoff:
                 # A beat belongs to the wait in which it was due.
                 self._due_beats.clear()
             # The traceback of an error includes this frame.
-            del self
+            del self, packets
 
     async def wait_for_item(self, enough: Callable[[], bool]) -> None:
         """
@@ -242,7 +246,10 @@ class Handoff:
                 self._arrival.set()
         if not self._reads_ahead:
             return True
-        return self.skip() or len(self._packets) >= self._room
+        if self._steps_left:
+            self._steps_left -= 1
+            return len(self._packets) >= self._room
+        return self.skip()
 
     def skip(self) -> bool:
         """

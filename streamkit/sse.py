@@ -151,7 +151,7 @@ _HEADERS = MappingProxyType({"Cache-Control": "no-cache, no-transform", "X-Accel
 
 
 def _data_event(item: object) -> ServerSentEvent | Frame:
-    text = item if isinstance(item, str | bytes) else _json(item)
+    text = item if isinstance(item, (str, bytes)) else _json(item)
     # Most items come by here. What is empty is left to the check of the profile.
     return Frame(_lines(b"data: ", _utf8(text)) + b"\n") if text else ServerSentEvent(text)
 
@@ -485,6 +485,8 @@ def last_event_id(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
     return None
 
 
+# As numbers, which is what bytes are searched for fastest.
+_CR, _LF = b"\r\n"
 _BREAKS = frozenset(b"\r\n\0")
 _SURROGATES = re.compile("[\ud800-\udfff]")
 
@@ -552,9 +554,11 @@ def _utf8(text: str | bytes) -> bytes:
 
 def _lines(prefix: bytes, text: bytes) -> bytes:
     # Not splitlines(), which also splits str at U+2028, VT, FF and NEL: those are text here.
-    if b"\r" in text:
+    if _CR in text:
         text = text.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
-    return b"%b%b\n" % (prefix, text.replace(b"\n", b"\n" + prefix))
+    if _LF in text:
+        text = text.replace(b"\n", b"\n" + prefix)
+    return prefix + text + b"\n"
 
 
 def _json(value: object) -> str:

@@ -6,35 +6,24 @@ import json
 import os
 import subprocess
 from pathlib import Path
-from shutil import which
 from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
-from selenium import webdriver
 
+from clients.browser import chromium
 from clients.scripts import CUT, script
 from streamkit.sse import BROWSER, RAW, ServerSentEvent, last_event_id
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from selenium import webdriver
+
     from streamkit import OutcomeKind
     from support.event_server import EventServer
 
 WATCH = Path(__file__).with_name("events.js").read_text(encoding="utf-8")
 ITEMS = ({"text": "a"}, "b\nc", {"text": " d"})
-FLAGS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-dev-shm-usage",
-    "--disable-quic",
-    "--no-first-run",
-    "--no-proxy-server",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 ODD = "a\u2028b\x85c\x0bd\0e\ufeff\U0001d11e"
 
 
@@ -45,27 +34,19 @@ class Watch(Protocol):
 
 
 @pytest.fixture(scope="module")
-def chromium(
+def driver(
     server: EventServer, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[webdriver.Chrome]:
-    options = webdriver.ChromeOptions()
-    browser, its_driver = which("chromium"), which("chromedriver")
-    assert browser, "chromium must be on PATH: run 'nox -s clients'"
-    assert its_driver, "chromedriver must be on PATH: run 'nox -s clients'"
-    options.binary_location = browser
-    for flag in [*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('chromium')}"]:
-        options.add_argument(flag)
-    with webdriver.Chrome(options, webdriver.ChromeService(its_driver)) as driver:
-        driver.set_script_timeout(30)
+    with chromium(tmp_path_factory.mktemp("chromium")) as driver:
         driver.get(server.answer([b"<!DOCTYPE html><title>test</title>"]).url)
         yield driver
 
 
 @pytest.fixture
-def in_chromium(chromium: webdriver.Chrome) -> Watch:
+def in_chromium(driver: webdriver.Chrome) -> Watch:
     def watch(url: str, **options: Any) -> list[Any]:
         program = "watch(EventSource, arguments[0], arguments[1]).then(arguments[2]);"
-        return chromium.execute_async_script(WATCH + program, url, options)
+        return driver.execute_async_script(WATCH + program, url, options)
 
     return watch
 
