@@ -4,7 +4,7 @@ The one door to every check of the project.
 nox                               tests, lint, typing, docs
 nox -s tests                      the suite on every Python of this machine, on one with coverage
 nox -s tests-3.12 -- -x -k grace  some tests on one Python
-nox -s servers                    responses on real servers; -- -k granian for one of them
+nox -s servers                    responses on real servers, and the recipes; -- -k granian for one
 nox -s bench                      measure what it costs, as ratios; -- --help says more
 nox -s clients                    browsers and SDKs read event streams
 nox -s demo                       stream a real command; Ctrl-C stops it with grace
@@ -92,7 +92,7 @@ def tests(session: nox.Session) -> None:
 
 @nox.session
 def servers(session: nox.Session) -> None:
-    """Test responses on uvicorn, hypercorn (asyncio and trio) and granian."""
+    """Test responses on uvicorn, hypercorn (asyncio and trio) and granian, and the recipes."""
     install(session, "servers")
     session.run("pytest", "tests/servers", *session.posargs)
 

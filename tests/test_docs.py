@@ -36,6 +36,8 @@ FENCE = re.compile(r"(?P<indent>[\s>]*)(?P<mark>`{3,}|~{3,}|:{3,})(?P<info>.*)")
 # However it is marked up, as ```py or as ```{code-block} python, it looks like Python to a reader.
 PYTHON = re.compile(r"py(thon3?|con)?\b|ipython|doctest", re.IGNORECASE)
 OUTPUT = {"text", "console"}
+# A whole example: it has tests of its own.
+EXAMPLE = re.compile(r"\{literalinclude\} \.\./examples/\w+\.py")
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,8 @@ def run_page(text: str, where: str, current: Backend, monkeypatch: pytest.Monkey
             with redirect_stdout(StringIO()) as stdout:
                 exec(code, namespace)
             ran, printed = ran + 1, stdout.getvalue()
+        elif EXAMPLE.fullmatch(block.language):
+            assert block.code == ":language: python\n", f"{where}:{block.line}: show all of it"
         elif PYTHON.search(block.language):
             raise ValueError(f"{where}:{block.line}: not run: write ```python at the margin")
         elif block.language in OUTPUT and block.follows:
@@ -188,6 +192,7 @@ class TestRunner:
             "```pycon",
             "~~~python3",
             "```{code-block} python",
+            "```{literalinclude} ../streamkit/asgi.py",
             ":::{code-block} python",
             "  ```python",
             "> ```python",

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from recipes import Upstream, running as running_program
 from serving import COMMANDS, Server, eventually, running
 
 if TYPE_CHECKING:
@@ -48,3 +49,11 @@ def own(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Server]:
     """A server for this test alone."""
     with running(request.param, tmp_path) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def upstream(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Upstream]:
+    """The server behind the recipes that ask a model."""
+    with running_program(Upstream(tmp_path_factory.mktemp("upstream"))) as upstream:
+        yield upstream
+        assert upstream.trouble() == []
