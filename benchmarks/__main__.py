@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from types import ModuleType
 
-from . import cancel_latency, cost_per_item, growth, many_streams, pages
+from . import cancel_latency, cost_per_item, growth, many_streams, pages, responses
 from .report import Result, machine, read_json, text, write_json
 
 #: Each is a module with a ``measure(*, quick)`` that returns a :class:`~.report.Result`.
@@ -15,6 +15,7 @@ MEASUREMENTS: dict[str, ModuleType] = {
     "B2": growth,
     "B3": many_streams,
     "B4": cancel_latency,
+    "B5": responses,
 }
 
 

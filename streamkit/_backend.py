@@ -14,6 +14,7 @@ import sys
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import anyio
@@ -86,6 +87,8 @@ class Backend:
     #: Returns the running task, as an object that is nobody else.
     current_task: Callable[[], object]
     make_wakeup: Callable[[], Wakeup]
+    #: Lets other tasks run, and a cancellation through.
+    checkpoint: Callable[[], Awaitable[None]]
 
 
 def get_backend() -> Backend:
@@ -93,7 +96,11 @@ def get_backend() -> Backend:
     cancelled = anyio.get_cancelled_exc_class()
     if issubclass(asyncio.CancelledError, cancelled):
         now = asyncio.get_running_loop().time
-        return Backend(True, cancelled, now, asyncio.current_task, _AsyncioWakeup)
+        current_task: Callable[[], object] = asyncio.current_task
+        return Backend(True, cancelled, now, current_task, _AsyncioWakeup, _asyncio_checkpoint)
     trio: Any = sys.modules["trio"].lowlevel
     now = trio.current_clock().current_time
-    return Backend(False, cancelled, now, trio.current_task, _TrioWakeup)
+    return Backend(False, cancelled, now, trio.current_task, _TrioWakeup, trio.checkpoint)
+
+
+_asyncio_checkpoint = partial(asyncio.sleep, 0)

@@ -18,6 +18,7 @@ from typing import Any, Literal, TypeAlias
 import anyio
 from anyio.lowlevel import checkpoint
 
+from ._backend import get_backend
 from ._ending import is_backend_cancellation
 from ._exceptions import (
     StreamCancelled,
@@ -127,6 +128,7 @@ class Exchange:
         self._send_timeout = terms.send_timeout
         self._is_sending = False
         self._waits = 0
+        self._checkpoint = get_backend().checkpoint
         self._has_started = False
         self._is_complete = False
         self._client_gone = False
@@ -308,7 +310,7 @@ class Exchange:
             if self._send_timeout is not None:
                 self._while_connected.deadline = math.inf
         if self._must_give_way():
-            await checkpoint()
+            await self._checkpoint()
 
     async def _go_on_alone(self) -> None:
         """Consume what comes after the client has gone, and drop it."""
@@ -328,7 +330,7 @@ class Exchange:
     async def _drop(self) -> None:
         async for _ in self._stream:
             if self._must_give_way():
-                await checkpoint()
+                await self._checkpoint()
 
     def _must_give_way(self) -> bool:
         """Tell whether nothing has let other tasks run, and a cancellation through, for an item."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
 from typing import Any, TypeAlias
 
 from ._stage import Control, Stage
@@ -23,18 +21,16 @@ class Outlet(Stage[Any, bytes]):
         self._control: Control | None = None
         self._early: tuple[object, float] | None = None
 
-    @asynccontextmanager
-    async def lifespan(self, control: Control) -> AsyncGenerator[None, None]:
+    def on_open(self, control: Control) -> None:
         self._control = control
         if self._early is not None:
             self.cancel(*self._early)
-        try:
-            yield
-        finally:
-            self._control = None
+
+    def on_close(self) -> None:
+        self._control = None
 
     def on_item(self, item: Any) -> bytes:
-        return encode(item)
+        return item if type(item) is bytes else encode(item)
 
     def on_beat(self, beat: Any) -> bytes:
         return encode(beat)

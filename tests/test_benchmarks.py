@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from benchmarks import cost_per_item
+from benchmarks import cost_per_item, responses
 from benchmarks.backends import BACKENDS
 from benchmarks.peers import (
     BARE,
@@ -76,6 +76,29 @@ def test_a_wrong_peer_is_refused(
     monkeypatch.setattr(cost_per_item, "peers_on", lambda _: {BARE: broken})
     with pytest.raises(RuntimeError, match=r"'bare loop'.*lost, repeated or reordered"):
         loop.run(cost_per_item.measure_all, loop.name, "ready", 10, 1)
+
+
+@each_loop
+def test_every_response_is_right(loop: Any) -> None:
+    """Each peer sends every event, once and in order, from both sources, and the same bytes."""
+    for source in responses.SOURCES:
+        costs = loop.run(responses.measure_all, loop.name, source, 10, 1)
+        assert costs.keys() == responses.peers_on(loop.name).keys()
+
+
+def test_a_wrong_response_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A peer that adds something of its own ends the measurement, by its name."""
+
+    def chatty(source: responses.Source) -> responses.App:
+        async def app(scope: Any, receive: Any, send: Any) -> None:
+            await responses.bare(source)(scope, receive, send)
+            await send({"type": "http.response.body", "body": b"bye", "more_body": False})
+
+        return app
+
+    monkeypatch.setattr(responses, "peers_on", lambda _: {"chatty": chatty})
+    with pytest.raises(RuntimeError, match=r"'chatty'.*did not send what it was given"):
+        BACKENDS[0].run(responses.measure_all, "asyncio", "ready", 10, 1)
 
 
 @each_loop

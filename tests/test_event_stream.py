@@ -12,6 +12,7 @@ import pytest
 from observing import call_later
 from streamkit import CancelToken, Head, Idle, Outcome, with_cancellation, with_keepalive
 from streamkit.sse import (
+    BROWSER,
     OPENAI_CHAT,
     RAW,
     EventStream,
@@ -45,6 +46,24 @@ class TestItems:
             Event('{"kind":"completed"}', "end"),
         ]
         assert client.complete
+
+    async def test_any_text(self) -> None:
+        """Web: whatever a text holds, what goes out is what the profile makes of it."""
+        texts = ["a", "", "a\nb", "a\rb", "a\r\n", "\ud800", "\ufeff\u2028\0", "é"]
+        client, sent = Client(), bytearray()
+
+        async def send(message: dict[str, Any]) -> None:
+            sent.extend(message.get("body", b""))
+
+        await client.get(EventStream(aiter_of(*texts), final=lambda outcome: None), send=send)
+        assert bytes(sent) == b"".join(map(BROWSER.encode, texts))
+
+    async def test_text_of_another_profile(self) -> None:
+        """Web: text is encoded by the profile that has a way of its own."""
+        profile = Profile("mine", event_of=lambda item: ServerSentEvent(item, event="mine"))
+        client = Client()
+        await client.get(EventStream(aiter_of("a"), profile=profile))
+        assert read(client).events == [Event("a", "mine")]
 
     async def test_events_and_frames(self) -> None:
         """Web: what is an event or a frame already passes as it is."""

@@ -228,6 +228,14 @@ class TestResponse:
             "x-b": "of the source",
         }
 
+    async def test_other_headers(self) -> None:
+        """Web: all headers may be replaced, as the method that Starlette has for it does."""
+        response = StreamResponse(aiter_of("a"))
+        response.init_headers({"x-a": "1"})
+        client = Client()
+        await client.get(response)
+        assert client.headers == {"x-a": "1", "content-type": "text/plain; charset=utf-8"}
+
     async def test_cookies(self) -> None:
         """Web: cookies may be set and deleted, and one in a Head comes on top of them."""
         sent: list[Any] = []
