@@ -15,7 +15,7 @@ import sys
 import time
 from collections import Counter
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import anyio
 import anyio.lowlevel
@@ -26,7 +26,8 @@ from starlette.responses import JSONResponse
 from starlette.routing import Mount, Route
 
 from streamkit import Head, Outcome, StreamCancelled, with_buffer
-from streamkit.asgi import StreamHost, StreamResponse
+from streamkit.asgi import StreamHost
+from streamkit.starlette import StreamResponse
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator
@@ -115,24 +116,13 @@ async def dependency(key: str) -> AsyncIterator[str]:
         note(key, "dependency closed")
 
 
-class Returned(Response):
-    """A plain ASGI application, in the shape in which FastAPI takes one as a response."""
-
-    def __init__(self, application: Any) -> None:
-        super().__init__()
-        self.application = application
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        await self.application(scope, receive, send)
-
-
 async def stream(
     key: Annotated[str, Depends(dependency)],
     kind: str,
     final: bool = False,
     on: str = "cancel",
     ahead: int = 0,
-) -> Response:
+) -> StreamResponse:
     async def ended(outcome: Outcome) -> None:
         note(key, "ended", kind=outcome.kind, reason=type(outcome.reason).__name__)
 
@@ -140,14 +130,12 @@ async def stream(
         return f"the end: {outcome.kind} {type(outcome.reason).__name__}\n".encode()
 
     items = source(key, kind)
-    return Returned(
-        StreamResponse(
-            with_buffer(items, ahead) if ahead else items,
-            final=last if final else None,
-            on_end=ended,
-            on_disconnect=on,  # type: ignore[arg-type]
-            host=host,
-        )
+    return StreamResponse(
+        with_buffer(items, ahead) if ahead else items,
+        final=last if final else None,
+        on_end=ended,
+        on_disconnect=on,  # type: ignore[arg-type]
+        host=host,
     )
 
 
@@ -157,7 +145,7 @@ async def conflict(request: Request, exc: Exception) -> Response:
 
 def streams() -> FastAPI:
     app = FastAPI(exception_handlers={ConflictError: conflict})
-    app.add_api_route("/stream", stream, methods=["GET", "HEAD"], response_class=Response)
+    app.add_api_route("/stream", stream, methods=["GET", "HEAD"])
     return app
 
 
