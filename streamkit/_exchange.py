@@ -48,6 +48,10 @@ _logger = logging.getLogger("streamkit")
 # Seconds that a message has at least, where the time for it is not the user's to say.
 _SHORT = 1.0
 
+# How many items that were there already are sent without a turn for others: a buffer is asked for
+# to save such turns.
+_IN_A_ROW = 16
+
 # The status of an answer for which nothing else is known, and of which the body follows at once.
 _PLAIN = Head(decided_by="end")
 
@@ -131,6 +135,7 @@ class Exchange:
         self._send_timeout = terms.send_timeout
         self._is_sending = False
         self._waits = 0
+        self._in_a_row = 0
         self._checkpoint = get_backend().checkpoint
         self._has_started = False
         self._is_complete = False
@@ -344,11 +349,17 @@ class Exchange:
                 await self._checkpoint()
 
     def _must_give_way(self) -> bool:
-        """Tell whether nothing has let other tasks run, and a cancellation through, for an item."""
+        """Tell whether nothing has let other tasks run, and a cancellation through, for a while."""
         # Servers do not suspend in send() when the client has gone, and neither does a stream that
-        # has read ahead. A wait for an item has been all that is needed.
+        # has read ahead. A wait for an item has been all that is needed: without a buffer, there is
+        # one for each.
         before, self._waits = self._waits, self._outlet.waits
-        return before == self._waits
+        if before != self._waits:
+            self._in_a_row = 0
+            return False
+        self._in_a_row += 1
+        # The last one that is there: the source has a turn now, or soon.
+        return self._in_a_row % _IN_A_ROW == 0 or not self._outlet.has_more
 
 
 def _start(status: int, headers: RawHeaders) -> Message:

@@ -106,8 +106,9 @@ class _Keepalive(Stage[Any, Any]):
         assert timer is not None
         since = control.waiting_since
         # Not by the clock, which may be coarse: is it still the same wait?
-        if since is None or control.is_waiting(self._wait):
-            if since is not None:
+        if since is None or control.waits == self._wait:
+            # Else it has something to receive, or the source is closed and on_end is not done.
+            if control.is_waiting(self._wait):
                 control.beat(self._make(control))
             self._wait = 0
             timer.set(control.now() + self._interval)

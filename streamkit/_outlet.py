@@ -40,6 +40,11 @@ class Outlet(Stage[Any, bytes]):
         """How often the response has had to wait for what it asked for, and let others run."""
         return 0 if self._control is None else self._control.waits
 
+    @property
+    def has_more(self) -> bool:
+        """Whether another item is there, and need not be waited for."""
+        return self._control is not None and self._control.ready > 0
+
     def cancel(self, reason: object, grace: float) -> None:
         """Tell the source, now or as soon as its stream is open."""
         if self._control is None:

@@ -98,6 +98,9 @@ class Scopes:
     ) -> None:
         # The pump keeps every exception of the source, so none arrives here.
         self._grace_scope.__exit__(exc_type, exc, traceback)
+        # Under a cancelled scope, anyio would pass the count of what it has asked this task for on
+        # to the task of that scope, the consumer, and take back a cancellation of its own there.
+        self._interrupt_scope.shield = True
         self._interrupt_scope.__exit__(exc_type, exc, traceback)
 
     @property

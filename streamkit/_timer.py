@@ -1,8 +1,8 @@
 """
 A function that is called at a time: by the event loop, where it has timers.
 
-A task that sleeps does the same, and weighs as much as the source's own. asyncio has timers; trio
-has none, so a task does it there.
+A task that sleeps does the same, and weighs as much as the source's own. asyncio has timers, so it
+gets a task only when the time has come; trio has none, so a task does it there.
 """
 
 from __future__ import annotations
@@ -43,16 +43,32 @@ class AsyncioTimer(Timer):
         self._function = function
         self._loop = asyncio.get_running_loop()
         self._handle: asyncio.Handle | None = None
+        self._is_closed = False
 
     def set(self, when: float) -> None:
-        self.close()
-        self._handle = self._loop.call_at(when, self._call_soon)
+        self._cancel()
+        if not self._is_closed:
+            self._handle = self._loop.call_at(when, self._call_soon)
 
     def _call_soon(self) -> None:
         # With the next pass of the loop, as a task that slept until now would run in it.
-        self._handle = self._loop.call_soon(self._function)
+        self._handle = self._loop.call_soon(self._start)
+
+    def _start(self) -> None:
+        # Outside of a task, anyio need not know which event loop is running.
+        self._handle = None
+        self._loop.create_task(self._call(), name="timer of a stream")
+
+    async def _call(self) -> None:
+        # Neither closed nor set anew since.
+        if self._handle is None and not self._is_closed:
+            self._function()
 
     def close(self) -> None:
+        self._is_closed = True
+        self._cancel()
+
+    def _cancel(self) -> None:
         if self._handle is not None:
             self._handle.cancel()
             self._handle = None
@@ -66,11 +82,15 @@ class TaskTimer(Timer):
         self._wakeup = wakeup
         self._when = math.inf
         self._is_closed = False
+        #: Around the wait for the time, and set only there.
         self._scope: anyio.CancelScope | None = None
+        self._is_too_late = False
 
     def set(self, when: float) -> None:
         self._when = when
         if self._scope is not None:
+            # The time set before may have come, though the task has not run since.
+            self._is_too_late = self._scope.cancel_called
             self._scope.deadline = when
 
     def close(self) -> None:
@@ -82,6 +102,9 @@ class TaskTimer(Timer):
         while not self._is_closed:
             with anyio.CancelScope(deadline=self._when) as self._scope:
                 await self._wakeup.wait()
-            if not self._is_closed:
+            self._scope = None
+            if self._is_too_late:
+                self._is_too_late = False
+            elif not self._is_closed:
                 self._when = math.inf
                 self._function()

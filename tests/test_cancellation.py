@@ -267,6 +267,32 @@ class TestNativeCancellation:
         assert task.cancelling() == 1
         assert log == [(2, "closed")]
 
+    async def test_while_the_block_waits_for_a_source_that_was_told(self) -> None:
+        """C9: the same where the body's ``StreamCancelled`` interrupts the source: it counts."""
+        log = Log()
+
+        async def source() -> AsyncGenerator[object, None]:
+            try:
+                yield 1
+                await anyio.sleep(60)
+            finally:
+                await anyio.sleep(2)
+                log("closed")
+
+        async def main() -> None:
+            async with with_cancellation(source()) as stream:
+                await anext(stream)
+                raise StreamCancelled("stop")
+
+        log.start()
+        task = asyncio.create_task(main())
+        await asyncio.sleep(1)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert task.cancelling() == 1
+        assert log == [(2, "closed")]
+
     @pytest.mark.parametrize("first", ["token", "task"])
     async def test_with_a_token_in_the_same_tick(self, first: str) -> None:
         """C8: the token goes to the source, and the task ends cancelled nevertheless."""

@@ -19,6 +19,7 @@ from streamkit import (
     StreamCancelled,
     with_cancellation,
     with_keepalive,
+    with_status,
 )
 from support import START, Log, PlainSource, Probe, aiter_of, on_trio, wait_all_blocked
 
@@ -171,6 +172,18 @@ class TestWhenDue:
                     await anext(stream)
         assert stream.outcome is not None
         assert stream.outcome.beats == 0
+
+    async def test_while_on_end_takes_its_time(self) -> None:
+        """K7: nor before the end, while the consumer still waits and ``on_end`` is not done."""
+
+        async def on_end(outcome: object) -> None:
+            await anyio.sleep(4.5)
+
+        stream = with_keepalive(Probe("a", every=5).source(), 3, "beat")
+        async with with_status(stream, on_end=on_end) as stream:
+            log = await received(stream)
+            log("end")
+        assert log == [(3, "beat"), (5, "a"), (9.5, "end")]
 
     @pytest.mark.parametrize("chain", [c for c in ORDERS if c[-1] == "status"], ids="+".join)
     async def test_during_grace(self, chain: Chain) -> None:

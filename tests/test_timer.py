@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import anyio
 import pytest
+import trio
+import trio.testing
+from anyio.lowlevel import checkpoint
 
 from streamkit import Control, Stage, Timer, with_stage
-from support import Log, Probe, wait_all_blocked
+from support import Backend, Log, Probe, wait_all_blocked
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -65,6 +69,83 @@ async def test_set_anew_while_it_runs(anew: float) -> None:
         timed.timer.set(timed.opened_at + anew)
         await anyio.sleep(20)
     assert log == [(anew, "called")]
+
+
+@pytest.mark.asyncio_only
+async def test_set_anew_when_its_time_has_come() -> None:
+    """K1: set anew when its time has come, in each pass of the loop until the function runs."""
+    for passes in range(5):
+        log = Log()
+        timed = Timed(log)
+        log.start()
+        async with with_stage(Probe(block=True).source(), timed):
+            timed.timer.set(timed.opened_at + 3)
+            await anyio.sleep(3)
+            for _ in range(passes):
+                await checkpoint()
+            log("set")
+            timed.timer.set(timed.opened_at + 8)
+            await anyio.sleep(20)
+        assert log[log.index((3, "set")) :] == [(3, "set"), (8, "called")]
+    assert log[0] == (3, "called")
+
+
+@pytest.mark.trio_only
+async def test_set_anew_when_its_time_has_come_on_trio() -> None:
+    """K1: the same, by something else that is due before the task of the timer has run."""
+    log = Log()
+    timed = Timed(log, 3)
+
+    def set_anew(raise_cancel: object) -> trio.lowlevel.Abort:
+        timed.timer.set(timed.opened_at + 8)
+        return trio.lowlevel.Abort.SUCCEEDED
+
+    log.start()
+    async with with_stage(Probe(block=True).source(), timed):
+        await wait_all_blocked()
+        clock = trio.lowlevel.current_clock()
+        assert isinstance(clock, trio.testing.MockClock)
+        with anyio.CancelScope(deadline=timed.opened_at + 4):
+            # Both times are over by now, and are seen in their order.
+            clock.jump(5)
+            await trio.lowlevel.wait_task_rescheduled(set_anew)
+        await anyio.sleep(20)
+    assert log == [(8, "called")]
+
+
+async def test_set_after_the_end() -> None:
+    """G3: a timer that is set when the source has been closed calls nothing."""
+    log = Log()
+    timed = Timed(log)
+    log.start()
+    async with with_stage(Probe("a").source(), timed) as stream:
+        assert [item async for item in stream] == ["a"]
+        timed.timer.set(timed.opened_at + 3)
+        await anyio.sleep(20)
+    timed.timer.set(timed.opened_at + 30)
+    await anyio.sleep(20)
+    assert log == []
+
+
+@pytest.mark.asyncio_only
+def test_called_in_a_task(backend: Backend) -> None:
+    """K1: the function may ask anyio what it likes, also if asyncio was not started by anyio."""
+    seen: list[object] = []
+
+    class Asks(Timed):
+        def call(self) -> None:
+            seen.append((self.control.waited, anyio.current_time() - self.opened_at))
+
+    async def main() -> None:
+        async with with_stage(Probe(block=True).source(), Asks(Log(), 3)) as stream:
+            with anyio.move_on_after(20):
+                await anext(stream)
+
+    with asyncio.Runner(
+        loop_factory=backend.anyio_options()["backend_options"]["loop_factory"]
+    ) as runner:
+        runner.run(main())
+    assert seen == [(0, 3)]
 
 
 async def test_set_in_the_function() -> None:
