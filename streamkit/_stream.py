@@ -274,7 +274,9 @@ async def _run_beside(pump: Pump, stage: Stage[Any, Any], control: Control) -> N
         try:
             await stage.run(control)
         except pump.backend.cancelled:
-            raise
+            # By a scope around the stream. asyncio's group, which is shielded by the time it hears
+            # of it, would take it for a native one, and cancel the wait for the source.
+            return
         except BaseException as exc:
             pump.fail(exc)
 
