@@ -142,6 +142,9 @@ class Stream(AsyncIterator[T_co], Generic[T_co]):
                 leaving = bare(interrupted)
             else:
                 leaving = both(exc, self._pump.take_error())
+            if not self._pump.is_finished:
+                # Somebody has cancelled its task before that began.
+                self._pump.finish()
             suppressed = self._lifespans is not None and await self._leave_lifespans(
                 self._lifespans, leaving
             )
