@@ -282,6 +282,9 @@ async def _run_beside(pump: Pump, stage: Stage[Any, Any], control: Control) -> N
             return
         except BaseException as exc:
             pump.fail(exc)
+        finally:
+            # As in Scopes: what anyio has counted is of this task.
+            scope.shield = True
 
 
 def with_stage(source: AsyncSource[T], stage: Stage[T, U]) -> Stream[U]:

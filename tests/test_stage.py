@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -462,6 +463,30 @@ class TestRun:
             with pytest.raises(LookupError, match="first"):
                 await anext(stream)
         assert str(outcome_of(stream).error) == "first"
+
+    @pytest.mark.asyncio_only
+    async def test_native_cancellation(self) -> None:
+        """C9: the block is cancelled while it waits for run(): ``Task.cancelling()`` says so."""
+
+        class CleansUp(Stage[str, str]):
+            async def run(self, control: Control) -> None:
+                try:
+                    await anyio.sleep_forever()
+                finally:
+                    with anyio.CancelScope(shield=True):
+                        await anyio.sleep(2)
+
+        async def main() -> None:
+            async with with_stage(Probe("a").source(), CleansUp()) as stream:
+                await anext(stream)
+                await wait_all_blocked()
+
+        task = asyncio.create_task(main())
+        await anyio.sleep(1)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert task.cancelling() == 1
 
     @pytest.mark.parametrize("where", ["body", "source"])
     async def test_scope_around_the_stream(self, where: str) -> None:
