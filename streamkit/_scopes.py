@@ -98,8 +98,8 @@ class Scopes:
     ) -> None:
         # The pump keeps every exception of the source, so none arrives here.
         self._grace_scope.__exit__(exc_type, exc, traceback)
-        # Under a cancelled scope, anyio would pass the count of what it has asked this task for on
-        # to the task of that scope, the consumer, and take back a cancellation of its own there.
+        # Under a cancelled scope, anyio would pass on how often it has cancelled this task to the
+        # task of that scope, the consumer, and take as many of its own cancellations back there.
         self._interrupt_scope.shield = True
         self._interrupt_scope.__exit__(exc_type, exc, traceback)
 

@@ -142,6 +142,9 @@ class Stream(AsyncIterator[T_co], Generic[T_co]):
                 leaving = bare(interrupted)
             else:
                 leaving = both(exc, self._pump.take_error())
+            if not self._pump.is_finished:
+                # Somebody has cancelled its task before that began.
+                self._pump.finish()
             suppressed = self._lifespans is not None and await self._leave_lifespans(
                 self._lifespans, leaving
             )
@@ -276,9 +279,14 @@ async def _run_beside(pump: Pump, stage: Stage[Any, Any], control: Control) -> N
         try:
             await stage.run(control)
         except pump.backend.cancelled:
-            raise
+            # By a scope around the stream. asyncio's group, which is shielded by the time it hears
+            # of it, would take it for a native one, and cancel the wait for the source.
+            return
         except BaseException as exc:
             pump.fail(exc)
+        finally:
+            # As in Scopes: what anyio has counted is of this task.
+            scope.shield = True
 
 
 def with_stage(source: AsyncSource[T], stage: Stage[T, U]) -> Stream[U]:

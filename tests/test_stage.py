@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -22,12 +23,16 @@ from streamkit import (
     with_stage,
     with_status,
 )
+from streamkit._exceptions import bare
 from support import START, Log, Probe, aiter_of, live_tasks, wait_all_blocked
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Iterable
 
     from streamkit import Stream
+
+# How often a case is run whose outcome may depend on the order in which tasks are scheduled.
+REPEATS = 30
 
 
 def outcome_of(stream: Stream[Any]) -> Outcome:
@@ -458,6 +463,60 @@ class TestRun:
             with pytest.raises(LookupError, match="first"):
                 await anext(stream)
         assert str(outcome_of(stream).error) == "first"
+
+    @pytest.mark.asyncio_only
+    async def test_native_cancellation(self) -> None:
+        """C9: the block is cancelled while it waits for run(): ``Task.cancelling()`` says so."""
+
+        class CleansUp(Stage[str, str]):
+            async def run(self, control: Control) -> None:
+                try:
+                    await anyio.sleep_forever()
+                finally:
+                    with anyio.CancelScope(shield=True):
+                        await anyio.sleep(2)
+
+        async def main() -> None:
+            async with with_stage(Probe("a").source(), CleansUp()) as stream:
+                await anext(stream)
+                await wait_all_blocked()
+
+        task = asyncio.create_task(main())
+        await anyio.sleep(1)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert task.cancelling() == 1
+
+    @pytest.mark.parametrize("where", ["body", "source"])
+    async def test_scope_around_the_stream(self, where: str) -> None:
+        """E4: a scope around the stream cancels run(), too: what else is raised is not lost."""
+
+        async def source() -> AsyncGenerator[str, None]:
+            try:
+                await anyio.sleep_forever()
+                yield "never"
+            finally:
+                if where == "source":
+                    raise LookupError(where)
+
+        # Which of the three tasks is cancelled first is up to chance.
+        for _ in range(REPEATS):
+            raised: BaseException | None = None
+            try:
+                with anyio.move_on_after(3):
+                    async with with_stage(source(), Runs(1000)) as stream:
+                        try:
+                            await anext(stream)
+                        finally:
+                            if where == "body":
+                                raise LookupError(where)
+            except (LookupError, ExceptionGroup) as exc:
+                raised = exc
+            assert raised is not None
+            error = bare(raised)
+            assert isinstance(error, LookupError)
+            assert str(error) == where
 
 
 class Polite(Stage[Any, Any]):

@@ -205,6 +205,22 @@ async def test_closed_while_it_is_due() -> None:
     assert log == []
 
 
+@pytest.mark.asyncio_only
+@pytest.mark.filterwarnings("ignore:coroutine 'Pump.run' was never awaited:RuntimeWarning")
+async def test_source_task_that_never_began() -> None:
+    """G3: the source task is cancelled before it has begun: the timer is closed all the same."""
+    log = Log()
+    log.start()
+    with suppress(asyncio.CancelledError):
+        async with with_stage(Probe("a").source(), Timed(log, 3)):
+            for task in asyncio.all_tasks():
+                if task.get_name().startswith("source task"):
+                    task.cancel()
+            await anyio.sleep(1)
+    await anyio.sleep(20)
+    assert log == []
+
+
 async def test_stream_that_is_not_entered() -> None:
     """E3: another stage fails in ``on_open``: the timer is closed, and so is what was opened."""
     log = Log()
