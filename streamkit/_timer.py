@@ -48,16 +48,13 @@ class AsyncioTimer(Timer):
     def set(self, when: float) -> None:
         self._cancel()
         if not self._is_closed:
-            self._handle = self._loop.call_at(when, self._call_soon)
-
-    def _call_soon(self) -> None:
-        # With the next pass of the loop, as a task that slept until now would run in it.
-        self._handle = self._loop.call_soon(self._start)
+            self._handle = self._loop.call_at(when, self._start)
 
     def _start(self) -> None:
-        # Outside of a task, anyio need not know which event loop is running.
+        # Outside of a task, anyio need not know which event loop is running. No factory makes this
+        # one: it is to run with the next pass of the loop, as a task that slept until now would.
         self._handle = None
-        self._loop.create_task(self._call(), name="timer of a stream")
+        asyncio.Task(self._call(), loop=self._loop, name="timer of a stream")
 
     async def _call(self) -> None:
         # Neither closed nor set anew since.
