@@ -23,6 +23,8 @@ import anyio
 class Wakeup(ABC):
     """A place at which one task waits."""
 
+    __slots__ = ()
+
     @abstractmethod
     def wait(self) -> Awaitable[None]:
         """
@@ -38,6 +40,8 @@ class Wakeup(ABC):
 
 
 class _AsyncioWakeup(Wakeup):
+    __slots__ = ("_create_future", "_waiter")
+
     def __init__(self) -> None:
         self._create_future = asyncio.get_running_loop().create_future
         self._waiter: asyncio.Future[None] | None = None
@@ -55,6 +59,8 @@ class _AsyncioWakeup(Wakeup):
 
 
 class _TrioWakeup(Wakeup):
+    __slots__ = ("_task", "_trio")
+
     def __init__(self) -> None:
         self._trio: Any = sys.modules["trio"].lowlevel
         self._task: Any = None

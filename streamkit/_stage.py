@@ -34,6 +34,8 @@ class Control:
     belongs to the event loop that the stream was opened in.
     """
 
+    __slots__ = ("_handoff", "_outer", "_pump")
+
     def __init__(self, pump: Pump, outer: Sequence[Stage[Any, Any]]) -> None:
         self._pump = pump
         self._handoff = pump.handoff

@@ -22,6 +22,8 @@ class Timer(ABC):
     Calls a function of a stage at a time. Made by :meth:`Control.timer`, closed with the source.
     """
 
+    __slots__ = ()
+
     @abstractmethod
     def set(self, when: float) -> None:
         """
@@ -38,6 +40,8 @@ class Timer(ABC):
 
 class AsyncioTimer(Timer):
     """One of the event loop's own."""
+
+    __slots__ = ("_function", "_handle", "_is_closed", "_loop")
 
     def __init__(self, function: Callable[[], object]) -> None:
         self._function = function
@@ -73,6 +77,8 @@ class AsyncioTimer(Timer):
 
 class TaskTimer(Timer):
     """A task, which :meth:`run` is."""
+
+    __slots__ = ("_function", "_is_closed", "_is_too_late", "_scope", "_wakeup", "_when")
 
     def __init__(self, function: Callable[[], object], wakeup: Wakeup) -> None:
         self._function = function
