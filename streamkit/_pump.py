@@ -294,9 +294,11 @@ class Pump:
             del throw
 
     def _may_start(self, throw: BaseException | None) -> bool:
+        if throw or self._stopping or self._scopes.signal:
+            return False
         # Where a scope around the stream is cancelled by now, nothing begins any more.
-        cancelled = anyio.get_current_task().has_pending_cancellation()
-        if throw or self._stopping or self._scopes.signal or cancelled:
+        if anyio.get_current_task().has_pending_cancellation():
+            self._scopes.signal = self._scopes.pending_signal_around()
             return False
         self._state = "started"
         return True

@@ -181,6 +181,15 @@ class Scopes:
             enclosing = enclosing._enclosing
         return None
 
+    def pending_signal_around(self) -> Signal | None:
+        """Return the signal that an enclosing stream is about to be told, if there is one."""
+        enclosing = self._enclosing
+        while enclosing is not None:
+            if enclosing.signal is not None and not enclosing.delivered:
+                return Signal(enclosing.signal.reason, self.grace)
+            enclosing = enclosing._enclosing
+        return None
+
     def deliver(self) -> None:
         """Begin the grace of the signal: it is being raised in the source now."""
         assert self.signal is not None

@@ -932,6 +932,28 @@ class TestTokenInANest:
             assert error.reason == "stop outer"
             assert [kind_of(stream) for stream in nest.streams.values()] == ["cancelled"] * 3
 
+    @pytest.mark.parametrize("between", [0, 1])
+    async def test_before_the_inner_source_has_begun(self, between: int) -> None:
+        """N7: the outer token fires when the inner stream has just been opened, and asked."""
+
+        async def source(stream: Stream[str], token: CancelToken | None) -> AsyncIterator[str]:
+            async with stream:
+                if token is not None:
+                    token.cancel("stop")
+                async for item in stream:
+                    yield item
+
+        for _ in range(REPEATS):
+            token = CancelToken()
+            inner = wrap(Probe[str](block=True).source(), ("keepalive",))
+            outer = source(inner, token)
+            for _ in range(between):
+                outer = source(with_keepalive(outer, 1e6, "beat"), None)
+            async with with_cancellation(outer, token) as stream:
+                with pytest.raises(StreamCancelled, match="stop"):
+                    await anext(stream)
+            assert (inner.outcome.kind, inner.outcome.reason) == ("cancelled", "stop")
+
     def _check_inwards(self, nest: Nest, level: str) -> None:
         inwards = LEVELS[LEVELS.index(level) :]
         seen = {name: [repr(exc) for exc in nest.seen[name]] for name in inwards}
