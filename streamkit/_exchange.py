@@ -9,7 +9,6 @@ says after that is consumed and dropped.
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Awaitable, Callable, MutableMapping
 from contextlib import nullcontext, suppress
@@ -43,14 +42,12 @@ Send: TypeAlias = Callable[[Message], Awaitable[None]]
 # What servers and middleware raise from send() when the client has gone.
 _GONE = (OSError, anyio.ClosedResourceError, anyio.BrokenResourceError)
 
-_logger = logging.getLogger("streamkit")
-
 # Seconds that a message has at least, where the time for it is not the user's to say.
 _SHORT = 1.0
 
 # How many items that were there already are sent without a turn for others: a buffer is asked for
-# to save such turns.
-_IN_A_ROW = 16
+# to save such turns. asyncio's transports log a warning for the fifth to a client that has gone.
+_IN_A_ROW = 4
 
 # The status of an answer for which nothing else is known, and of which the body follows at once.
 _PLAIN = Head(decided_by="end")
@@ -170,9 +167,7 @@ class Exchange:
             failed = error and without(error, is_backend_cancellation)
             error = both(failed, bare(interrupted))
             del failed
-        if error is None:
-            self._log_failure()
-        else:
+        if error is not None:
             error = self._for_the_server(error)
         if error is not None:
             try:
@@ -182,12 +177,6 @@ class Exchange:
                 # connection when nothing refers to send() any more, as granian does, a cycle would
                 # keep it open.
                 del error, self
-
-    def _log_failure(self) -> None:
-        """Leave a trace of an error that the last word has taken the place of: nobody raises it."""
-        outcome = self._stream.outcome
-        if outcome is not None and outcome.kind == "failed":
-            _logger.error("a stream failed, and its client was told so", exc_info=outcome.error)
 
     async def conclude(self) -> None:
         """

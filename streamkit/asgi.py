@@ -71,8 +71,7 @@ class StreamResponse:
 
     What goes wrong before the first item is raised from the call, the same object, before anything
     has been sent: a framework answers it like any error of an endpoint. Later, ``final`` has the
-    last word for each kind of outcome, in the body; an error that it has told of is logged, under
-    the name ``streamkit``. If it has none for an outcome that raises, that
+    last word for each kind of outcome, in the body. If it has none for an outcome that raises, that
     is raised from the call, and the server cuts the connection: it never looks like a complete
     answer. A cancellation counts as no error: if it comes before the first item and ``final`` has
     something to say, that is sent with status 200.
