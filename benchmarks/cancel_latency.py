@@ -52,7 +52,7 @@ async def block_in_stream(watch: Watch, token: CancelToken) -> None:
             watch.note()
         yield 0
 
-    async with chain_of_three(source(), token) as items:
+    async with chain_of_three(source(), token, silence=3_600) as items:
         async for _ in items:
             pass
 

@@ -16,8 +16,10 @@ from streamkit import (
 SILENCE = 30
 
 
-def chain_of_three(source: Any, token: CancelToken | None = None) -> StatusStream[int]:
+def chain_of_three(
+    source: Any, token: CancelToken | None = None, silence: float = SILENCE
+) -> StatusStream[int]:
     """Put cancellation, keepalive and status on a source."""
     return with_status(
-        with_keepalive(with_cancellation(source, token or CancelToken()), SILENCE, -1)
+        with_keepalive(with_cancellation(source, token or CancelToken()), silence, -1)
     )

@@ -25,7 +25,9 @@ from .peers import (
     BUFFERED,
     BUFFERED_FLOOR,
     FLOOR,
+    HAND_OFF,
     MEMORY_STREAM,
+    NO_COMBINATOR,
     QUEUE,
     SAFE_CHANNEL,
     SUBJECT,
@@ -44,6 +46,8 @@ Costs = dict[str, list[float]]
 ORDER = [
     BARE,
     FLOOR,
+    HAND_OFF,
+    NO_COMBINATOR,
     SUBJECT,
     QUEUE,
     SAFE_CHANNEL,
@@ -55,7 +59,7 @@ ORDER = [
 
 
 def measure(*, quick: bool = False) -> Result:
-    count, rounds = (200, 5) if quick else (1_000, 101)
+    count, rounds = (200, 5) if quick else (4_000, 31)
     result = Result("B1", TITLE)
     for backend in installed():
         costs = {

@@ -54,7 +54,7 @@ def measure(*, quick: bool = False) -> Result:
             length_rows.append([what, *(number(median(costs[length])) for length in LENGTHS)])
             longest = f"{what}: chain of {LENGTHS[-1]} / chain of {LENGTHS[0]}"
             result.ratios.append(Ratio.of(longest, costs[16], costs[1], 1.5, 1.2))
-        ages = (1_000, 10_000) if quick else (1_000, 10_000, 100_000, 1_000_000)
+        ages = (1_000, 4_000) if quick else (1_000, 10_000, 100_000, 1_000_000)
         measured = backend.run(measure_ages, ages, *((100, 5) if quick else (250, 31)))
         for age, (times, blocks) in measured.items():
             old, fresh = (number(median(times[kind])) for kind in ("old", "fresh"))

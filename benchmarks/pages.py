@@ -22,5 +22,7 @@ def write(about: dict[str, str], results: Sequence[Result], folder: Path) -> Non
 
 def _markdown(table: Table) -> str:
     ruler = ["---", *("--:" for _ in table.columns[1:])]
-    rows = [f"| {' | '.join(row)} |" for row in (table.columns, ruler, *table.rows)]
+    # A number and its sign stay on one line.
+    cells = [[what, *(cell.replace(" ", "\u00a0") for cell in row)] for what, *row in table.rows]
+    rows = [f"| {' | '.join(row)} |" for row in (table.columns, ruler, *cells)]
     return "\n".join([f"**{table.title}**", "", *rows, ""])

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import suppress
 from typing import Any
 
 import anyio
@@ -20,7 +21,9 @@ from aiostream import stream
 from anyio.abc import ObjectSendStream
 from outcome import Value
 
-from streamkit import with_buffer
+from streamkit import Stage, with_buffer, with_stage
+from streamkit._backend import get_backend
+from streamkit._handoff import Handoff
 
 from .chain import SILENCE, chain_of_three
 
@@ -33,6 +36,8 @@ READ_AHEAD = 64
 BARE = "bare loop"
 SUBJECT = "streamkit"
 BUFFERED = f"streamkit, buffer of {READ_AHEAD}"
+NO_COMBINATOR = "streamkit, no combinator"
+HAND_OFF = "hand-off alone"
 FLOOR = "floor"
 BUFFERED_FLOOR = f"floor, buffer of {READ_AHEAD}"
 QUEUE = "queue + wait_for"
@@ -47,6 +52,8 @@ def peers_on(backend: str) -> dict[str, Peer]:
         BARE: bare,
         SUBJECT: streamkit,
         BUFFERED: buffered_streamkit,
+        NO_COMBINATOR: no_combinator,
+        HAND_OFF: hand_off,
         MEMORY_STREAM: memory_stream,
     }
     if backend == "trio":
@@ -84,6 +91,34 @@ async def buffered_streamkit(source: SourceFunction, take: Take) -> None:
     async with chain_of_three(with_buffer(source(), READ_AHEAD)) as items:
         async for item in items:
             take(item)
+
+
+# Parts of the subject, to see where its time goes
+
+
+async def no_combinator(source: SourceFunction, take: Take) -> None:
+    """A stream with a stage that does nothing: what the source task costs."""
+    async with with_stage(source(), Stage[int, int]()) as items:
+        async for item in items:
+            take(item)
+
+
+async def hand_off(source: SourceFunction, take: Take) -> None:
+    """The hand-off of streamkit between two plain tasks, as the floor is one."""
+    meeting = Handoff(get_backend())
+
+    async def produce() -> None:
+        await meeting.demand()
+        async for item in source():
+            meeting.put(item)
+            await meeting.demand()
+        meeting.end(None)
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(produce)
+        with suppress(StopAsyncIteration):
+            while True:
+                take(await meeting.receive())
 
 
 # The floor: nothing but the wait of one task for the other. No beat, no signal, no close, and a

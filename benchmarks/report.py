@@ -15,7 +15,16 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pathlib import Path
 
-LIBRARIES = ("anyio-streamkit", "anyio", "trio", "uvloop", "aiostream")
+LIBRARIES = (
+    "anyio-streamkit",
+    "anyio",
+    "trio",
+    "uvloop",
+    "aiostream",
+    "starlette",
+    "sse-starlette",
+    "fastapi",
+)
 
 
 @dataclass(frozen=True)
@@ -108,7 +117,7 @@ def _judged(ratios: Sequence[Ratio]) -> Table:
     rows = [
         [
             *_row(ratio),
-            f"≤ {ratio.must:g}",
+            f"≤ {ratio.must:.3g}",
             "" if ratio.aim is None else f"≤ {ratio.aim:g}",
             ratio.verdict,
         ]

@@ -42,7 +42,11 @@ intersphinx_mapping = _inventories.intersphinx_mapping(HERE / "_build" / "invent
 intersphinx_disabled_reftypes: list[str] = []
 
 # Type variables are not documented anywhere.
-nitpick_ignore_regex = [("py:(class|obj)", r"(streamkit\._\w+\.)?_?[A-Z][a-zA-Z]?(_co|_contra)?")]
+nitpick_ignore_regex = [
+    ("py:(class|obj)", r"(streamkit\._\w+\.)?_?[A-Z][a-zA-Z]?(_co|_contra)?"),
+    # Its documentation is no reference that could be linked to.
+    ("py:class", r"starlette\..*"),
+]
 
 
 def import_what_annotations_name() -> None:

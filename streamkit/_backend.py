@@ -14,6 +14,7 @@ import sys
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import anyio
@@ -21,6 +22,8 @@ import anyio
 
 class Wakeup(ABC):
     """A place at which one task waits."""
+
+    __slots__ = ()
 
     @abstractmethod
     def wait(self) -> Awaitable[None]:
@@ -37,6 +40,8 @@ class Wakeup(ABC):
 
 
 class _AsyncioWakeup(Wakeup):
+    __slots__ = ("_create_future", "_waiter")
+
     def __init__(self) -> None:
         self._create_future = asyncio.get_running_loop().create_future
         self._waiter: asyncio.Future[None] | None = None
@@ -54,6 +59,8 @@ class _AsyncioWakeup(Wakeup):
 
 
 class _TrioWakeup(Wakeup):
+    __slots__ = ("_task", "_trio")
+
     def __init__(self) -> None:
         self._trio: Any = sys.modules["trio"].lowlevel
         self._task: Any = None
@@ -86,6 +93,8 @@ class Backend:
     #: Returns the running task, as an object that is nobody else.
     current_task: Callable[[], object]
     make_wakeup: Callable[[], Wakeup]
+    #: Lets other tasks run, and a cancellation through.
+    checkpoint: Callable[[], Awaitable[None]]
 
 
 def get_backend() -> Backend:
@@ -93,7 +102,11 @@ def get_backend() -> Backend:
     cancelled = anyio.get_cancelled_exc_class()
     if issubclass(asyncio.CancelledError, cancelled):
         now = asyncio.get_running_loop().time
-        return Backend(True, cancelled, now, asyncio.current_task, _AsyncioWakeup)
+        current_task: Callable[[], object] = asyncio.current_task
+        return Backend(True, cancelled, now, current_task, _AsyncioWakeup, _asyncio_checkpoint)
     trio: Any = sys.modules["trio"].lowlevel
     now = trio.current_clock().current_time
-    return Backend(False, cancelled, now, trio.current_task, _TrioWakeup)
+    return Backend(False, cancelled, now, trio.current_task, _TrioWakeup, trio.checkpoint)
+
+
+_asyncio_checkpoint = partial(asyncio.sleep, 0)

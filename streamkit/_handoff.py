@@ -30,6 +30,8 @@ _BATCH = 64
 
 
 class _AtOnce:
+    """What need not be waited for: not even a checkpoint."""
+
     def __await__(self) -> Generator[Any, None, None]:
         yield from ()
 
@@ -102,12 +104,16 @@ class Handoff:
         """
         if self._receiving:
             raise anyio.BusyResourceError("waiting for the next item of")
-        if self._takes_left and self._packets:
+        packets = self._packets
+        if self._takes_left and packets:
+            # With read-ahead, most asks end here.
             self._takes_left -= 1
-            return self._take()
+            if self._source_waits or self._first_beats:
+                return self._take()
+            return self._pop()
         self._receiving = True
         try:
-            ready = pauses = bool(self._packets or self._first_beats or self._ended or self.closed)
+            ready = pauses = bool(packets or self._first_beats or self._ended or self.closed)
             if self._reads_ahead:
                 # Also asks that are to wait: on asyncio, a scope spares a wait that is over by the
                 # time it looks, and a source that keeps pace may end each one in time.
@@ -119,17 +125,17 @@ class Handoff:
             if not ready:
                 self._asked = True
                 self._room = self._read_ahead
-                if self._source_waits:
-                    self._let_source_go_on()
+                self._source_waits = False
+                self._demand.set()
                 self.waits += 1
                 self.waiting_since = self.now()
                 if self.asked_at is None:
                     self.asked_at = self.waiting_since
                 if self._clock is not None:
                     self._clock.start()
-                while not (self._packets or self._due_beats or self._ended or self.closed):
+                while not (packets or self._due_beats or self._ended or self.closed):
                     await self._arrival.wait()
-            if self._packets:
+            if packets:
                 return self._take()
             beats = self._first_beats or self._due_beats
             if beats and not self.closed:
@@ -151,7 +157,7 @@ class Handoff:
                 # A beat belongs to the wait in which it was due.
                 self._due_beats.clear()
             # The traceback of an error includes this frame.
-            del self
+            del self, packets
 
     async def wait_for_item(self, enough: Callable[[], bool]) -> None:
         """
@@ -169,8 +175,8 @@ class Handoff:
             if not self._packets:
                 self._asked = True
                 self._room = self._read_ahead
-                if self._source_waits:
-                    self._let_source_go_on()
+                self._source_waits = False
+                self._demand.set()
             if self._clock is not None:
                 self._clock.start()
             await checkpoint()
@@ -211,14 +217,12 @@ class Handoff:
     def _take(self) -> Any:
         if self._first_beats:
             self._first_beats.clear()
-        item = self._pop()
+        # The one that there is, in most cases.
+        item = self._packets.pop() if len(self._packets) == 1 else self._pop()
         if self._source_waits and len(self._packets) < self._room:
-            self._let_source_go_on()
+            self._source_waits = False
+            self._demand.set()
         return item
-
-    def _let_source_go_on(self) -> None:
-        self._source_waits = False
-        self._demand.set()
 
     def wake_consumer(self) -> None:
         """Have a consumer that waits look again."""
@@ -242,7 +246,10 @@ class Handoff:
                 self._arrival.set()
         if not self._reads_ahead:
             return True
-        return self.skip() or len(self._packets) >= self._room
+        if self._steps_left:
+            self._steps_left -= 1
+            return len(self._packets) >= self._room
+        return self.skip()
 
     def skip(self) -> bool:
         """
@@ -271,7 +278,8 @@ class Handoff:
 
     def wake(self) -> None:
         """Let a source task that waits for demand go on without an ask."""
-        self._let_source_go_on()
+        self._source_waits = False
+        self._demand.set()
 
     def end(self, error: BaseException | None) -> None:
         """Say that nothing more comes, and with which error."""
@@ -288,6 +296,11 @@ class Handoff:
         return self._clock
 
     # The side of the stages
+
+    @property
+    def ready(self) -> int:
+        """How many items are here."""
+        return len(self._packets)
 
     def wants_beat(self) -> bool:
         """Tell whether the consumer waits, with nothing to receive yet."""

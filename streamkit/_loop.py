@@ -62,10 +62,8 @@ def _in_signal_handler() -> bool:
     here = inspect.currentframe()
     frame = here and here.f_back
     del here
-    while frame is not None:
-        if frame.f_code.co_flags & _COROUTINE:
-            # Code of a task: what has interrupted it would have come first.
-            return False
+    # As far as the code of a task: what has interrupted that would have come first.
+    while frame is not None and not frame.f_code.co_flags & _COROUTINE:
         interrupted = frame.f_back
         # The arguments are (number, frame). To look into the frame of a generator would keep its
         # variables alive for as long as that runs, and no handler is one.

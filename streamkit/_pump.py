@@ -137,6 +137,11 @@ class Pump:
 
     def make_timer(self, function: Callable[[], object]) -> Timer:
         """Return a timer that lives as long as the source."""
+        if self.is_started:
+            raise RuntimeError(
+                "the stream is open already: call control.timer(function) in on_open, keep the "
+                "timer, and set it later"
+            )
 
         def call() -> None:
             try:
@@ -144,11 +149,6 @@ class Pump:
             except BaseException as exc:
                 self.fail(exc)
 
-        if self.is_started:
-            raise RuntimeError(
-                "the stream is open already: call control.timer(function) in on_open, keep the "
-                "timer, and set it later"
-            )
         timer: Timer
         if self.backend.is_asyncio:
             timer = AsyncioTimer(call)
@@ -250,7 +250,8 @@ class Pump:
 
     async def _drive(self) -> BaseException | None:
         """Step the source until it ends or must not be stepped again. Returns what it raised."""
-        source, relay, scopes = self._source, self._relay, self._scopes
+        source, relay, scopes, handoff = self._source, self._relay, self._scopes, self.handoff
+        transform = self._pipeline.transform
         throw = await self._next_demand()
         if not self._may_start(throw):
             return throw
@@ -262,7 +263,20 @@ class Pump:
                 item = await (source.next() if throw is None else source.throw(throw))
                 relay.in_source = False
                 throw = None
-                must_wait = self._put(item)
+                try:
+                    outgoing = transform(item)
+                except BaseException as exc:
+                    self.fail(exc)
+                    outgoing = SKIP
+                if self._stopping:
+                    must_wait = False
+                elif outgoing is SKIP:
+                    must_wait = handoff.skip()
+                else:
+                    if not self._items:
+                        self._first_item_at = handoff.now()
+                    self._items += 1
+                    must_wait = handoff.put(outgoing)
                 if scopes.armed:
                     # It came to a yield before it blocked: the signal is raised at that yield.
                     scopes.deliver()
@@ -299,22 +313,6 @@ class Pump:
         if self._scopes.delivered and self._scopes.expired:
             self._scopes.cut = True
         return not (self._stopping or self._scopes.cut)
-
-    def _put(self, item: Any) -> bool:
-        """Hand an item over. Returns whether the next step must wait for the consumer."""
-        try:
-            outgoing = self._pipeline.transform(item)
-        except BaseException as exc:
-            self.fail(exc)
-            return True
-        if self._stopping:
-            return True
-        if outgoing is SKIP:
-            return self.handoff.skip()
-        if not self._items:
-            self._first_item_at = self.handoff.now()
-        self._items += 1
-        return self.handoff.put(outgoing)
 
     async def _next_demand(self) -> BaseException | None:
         """

@@ -69,6 +69,19 @@ class Scopes:
 
     """
 
+    __slots__ = (
+        "_enclosing",
+        "_grace_scope",
+        "_interrupt_scope",
+        "_paused_for",
+        "_tag",
+        "armed",
+        "cut",
+        "delivered",
+        "grace",
+        "signal",
+    )
+
     def __init__(self, grace: float) -> None:
         self.grace = grace
         #: What the source was or is to be told: the first signal, for good.

@@ -34,6 +34,8 @@ class Control:
     belongs to the event loop that the stream was opened in.
     """
 
+    __slots__ = ("_handoff", "_outer", "_pump")
+
     def __init__(self, pump: Pump, outer: Sequence[Stage[Any, Any]]) -> None:
         self._pump = pump
         self._handoff = pump.handoff
@@ -80,6 +82,11 @@ class Control:
         ``None`` while it is busy elsewhere.
         """
         return self._handoff.waiting_since
+
+    @property
+    def ready(self) -> int:
+        """How many items are there for the consumer, which has not taken them."""
+        return self._handoff.ready
 
     @property
     def asked_at(self) -> float | None:

@@ -206,7 +206,9 @@ class Stream(AsyncIterator[T_co], Generic[T_co]):
 
         """
         handoff = self._open_handoff
-        return (self._handoff if handoff is None else handoff).receive()
+        if handoff is None:
+            handoff = self._handoff
+        return handoff.receive()
 
     async def aclose(self) -> None:
         """

@@ -22,6 +22,8 @@ class Timer(ABC):
     Calls a function of a stage at a time. Made by :meth:`Control.timer`, closed with the source.
     """
 
+    __slots__ = ()
+
     @abstractmethod
     def set(self, when: float) -> None:
         """
@@ -39,6 +41,8 @@ class Timer(ABC):
 class AsyncioTimer(Timer):
     """One of the event loop's own."""
 
+    __slots__ = ("_function", "_handle", "_is_closed", "_loop")
+
     def __init__(self, function: Callable[[], object]) -> None:
         self._function = function
         self._loop = asyncio.get_running_loop()
@@ -48,16 +52,13 @@ class AsyncioTimer(Timer):
     def set(self, when: float) -> None:
         self._cancel()
         if not self._is_closed:
-            self._handle = self._loop.call_at(when, self._call_soon)
-
-    def _call_soon(self) -> None:
-        # With the next pass of the loop, as a task that slept until now would run in it.
-        self._handle = self._loop.call_soon(self._start)
+            self._handle = self._loop.call_at(when, self._start)
 
     def _start(self) -> None:
-        # Outside of a task, anyio need not know which event loop is running.
+        # Outside of a task, anyio need not know which event loop is running. No factory makes this
+        # one: it is to run with the next pass of the loop, as a task that slept until now would.
         self._handle = None
-        self._loop.create_task(self._call(), name="timer of a stream")
+        asyncio.Task(self._call(), loop=self._loop, name="timer of a stream")
 
     async def _call(self) -> None:
         # Neither closed nor set anew since.
@@ -76,6 +77,8 @@ class AsyncioTimer(Timer):
 
 class TaskTimer(Timer):
     """A task, which :meth:`run` is."""
+
+    __slots__ = ("_function", "_is_closed", "_is_too_late", "_scope", "_wakeup", "_when")
 
     def __init__(self, function: Callable[[], object], wakeup: Wakeup) -> None:
         self._function = function

@@ -256,7 +256,7 @@ class TestCost:
     @every_chain
     @pytest.mark.parametrize("repeats", [1, 5])
     async def test_tasks(self, chain: Chain, repeats: int, backend: Any) -> None:
-        """R10: one source task, however long the chain; on trio one for each keepalive's timer."""
+        """R10: one source task, however long the chain; on trio a timer for each keepalive."""
         before = live_tasks()
         async with wrap(Probe(1, 2).source(), chain * repeats) as stream:
             assert await anext(stream) == 1

@@ -19,7 +19,10 @@ import anyio
 import pytest
 
 import streamkit
+import streamkit.asgi
 import streamkit.redis
+import streamkit.sse
+import streamkit.starlette
 from support import Backend
 
 if TYPE_CHECKING:
@@ -33,6 +36,8 @@ FENCE = re.compile(r"(?P<indent>[\s>]*)(?P<mark>`{3,}|~{3,}|:{3,})(?P<info>.*)")
 # However it is marked up, as ```py or as ```{code-block} python, it looks like Python to a reader.
 PYTHON = re.compile(r"py(thon3?|con)?\b|ipython|doctest", re.IGNORECASE)
 OUTPUT = {"text", "console"}
+# A whole example: it has tests of its own.
+EXAMPLE = re.compile(r"\{literalinclude\} \.\./examples/\w+\.py")
 
 
 @dataclass(frozen=True)
@@ -81,6 +86,8 @@ def run_page(text: str, where: str, current: Backend, monkeypatch: pytest.Monkey
             with redirect_stdout(StringIO()) as stdout:
                 exec(code, namespace)
             ran, printed = ran + 1, stdout.getvalue()
+        elif EXAMPLE.fullmatch(block.language):
+            assert block.code == ":language: python\n", f"{where}:{block.line}: show all of it"
         elif PYTHON.search(block.language):
             raise ValueError(f"{where}:{block.line}: not run: write ```python at the margin")
         elif block.language in OUTPUT and block.follows:
@@ -115,6 +122,7 @@ def test_page(page: Path, backend: Backend, monkeypatch: pytest.MonkeyPatch) -> 
         "README.md",
         "docs/tutorial.md",
         "docs/stopping.md",
+        "docs/web.md",
         "docs/ownership.md",
         "docs/guarantees.md",
     ],
@@ -128,9 +136,14 @@ def test_page_has_code(name: str) -> None:
 def test_reference_has_every_public_name() -> None:
     """Docs: the API reference has every public name, and no other."""
     text = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    expected = list(streamkit.__all__)
     documented = re.findall(r"^\.\. (?!automodule)[\w:]+:: streamkit\.([\w.]+)", text, re.MULTILINE)
-    of_redis = [f"redis.{name}" for name in streamkit.redis.__all__]
-    assert sorted(documented) == sorted([*streamkit.__all__, *of_redis])
+    of_modules = [
+        f"{module.__name__.removeprefix('streamkit.')}.{name}"
+        for module in (streamkit.asgi, streamkit.redis, streamkit.sse, streamkit.starlette)
+        for name in module.__all__
+    ]
+    assert sorted(documented) == sorted([*expected, *of_modules])
 
 
 def test_links_of_the_readme() -> None:
@@ -179,6 +192,7 @@ class TestRunner:
             "```pycon",
             "~~~python3",
             "```{code-block} python",
+            "```{literalinclude} ../streamkit/asgi.py",
             ":::{code-block} python",
             "  ```python",
             "> ```python",

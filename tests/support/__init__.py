@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .asgi import Client, Middleware
 from .backends import BACKENDS, Backend
 from .leaks import LeakError, live_tasks, on_trio, wait_all_blocked
 from .programs import environment
@@ -12,8 +13,10 @@ __all__ = [
     "BACKENDS",
     "START",
     "Backend",
+    "Client",
     "LeakError",
     "Log",
+    "Middleware",
     "PlainSource",
     "Probe",
     "aiter_of",

@@ -1,0 +1,230 @@
+"""
+Answer an HTTP request with a stream: for any ASGI server and framework, on asyncio and on trio.
+
+:class:`StreamResponse` is one answer, :class:`StreamHost` the home of all of an application.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Literal, TypeAlias, TypedDict, cast
+
+from ._arguments import seconds
+from ._exchange import (
+    Disconnected as Disconnected,
+    Exchange,
+    Receive,
+    ResponseCancelled as ResponseCancelled,
+    Scope,
+    Send,
+    Terms,
+)
+from ._headers import merged, raw
+from ._host import Shutdown as Shutdown, StreamHost as StreamHost
+from ._outcome import Outcome
+from ._outlet import Content, Outlet
+from ._source import AsyncSource
+from ._status import Head, StatusStream, with_status
+from ._stream import with_stage
+
+__all__ = [
+    "Disconnected",
+    "ResponseCancelled",
+    "ResponseOptions",
+    "Shutdown",
+    "StreamHost",
+    "StreamResponse",
+]
+
+#: What ``final`` may return: one item, several in a list, a tuple or an iterator, or nothing.
+LastWord: TypeAlias = Content | Sequence[Content] | Iterator[Content] | None
+
+# What keeps proxies from holding back or changing what is meant to be seen at once.
+_DEFAULT_HEADERS = {"cache-control": "no-cache, no-transform", "x-accel-buffering": "no"}
+
+
+class ResponseOptions(TypedDict, total=False):
+    """
+    The options of a :class:`StreamResponse` that say nothing of its content: those of every
+    response that is made of one.
+    """
+
+    first_item_within: float
+    on_end: Callable[[Outcome], Awaitable[object]] | None
+    on_end_timeout: float
+    on_disconnect: Literal["cancel", "drain", "close"]
+    grace: float
+    drain_timeout: float
+    send_timeout: float | None
+    host: StreamHost | None
+
+
+class StreamResponse:
+    """
+    An answer to an HTTP request whose body is a stream: an ASGI application for one request.
+
+    It enters the stream itself, in the task of the request, so an endpoint returns it as it is. The
+    status is that of the :class:`~streamkit.Head` that the source may yield first; without one it
+    is 200, sent with the first item, at the end, or after ``first_item_within`` seconds. Beats go
+    out after the status, and do not decide it. Nothing is read ahead of the client, unless the
+    source is :func:`~streamkit.with_buffer`.
+
+    What goes wrong before the first item is raised from the call, the same object, before anything
+    has been sent: a framework answers it like any error of an endpoint. Later, ``final`` has the
+    last word for each kind of outcome, in the body; an error that it has told of is logged, under
+    the name ``streamkit``. If it has none for an outcome that raises, that
+    is raised from the call, and the server cuts the connection: it never looks like a complete
+    answer. A cancellation counts as no error: if it comes before the first item and ``final`` has
+    something to say, that is sent with status 200.
+
+    When the client goes, whether ``receive()`` or ``send()`` tells, nothing more is sent, and
+    ``on_disconnect`` decides:
+
+    * ``"cancel"``: the source is told ``StreamCancelled(Disconnected())`` and has its ``grace``.
+    * ``"drain"``: the source runs on to its end, and its items are dropped. After
+      ``drain_timeout`` seconds it is told as above. With a ``host``, the request ends at once, and
+      an error that comes later is logged; without one, it lasts until the source is closed.
+    * ``"close"``: the stream is left, as at the end of a block.
+
+    An error of the source is raised from the call, also then; a client that has gone is none. A
+    cancellation of the request task closes the stream and goes on. ``HEAD`` is answered without
+    starting the source. A response is used once.
+
+    :param source: an async iterable of ``bytes``, ``str`` or ``memoryview``, an async context
+        manager that yields one, or a stream; owned and closed by the response. An item of another
+        type ends it with :exc:`TypeError`.
+    :param headers: headers of the response, which may replace the default ones: these ask caches
+        and proxies to pass everything on at once. Those of a :class:`~streamkit.Head` replace both,
+        but for cookies, which are added.
+    :param media_type: the content type, or ``None`` for none
+    :param first_item_within: seconds after which the status 200 is sent without an item
+    :param final: called with the :class:`~streamkit.Outcome` when the source is closed. Returns the
+        last item, or several in a list, a tuple or an iterator; with ``None``, the outcome is
+        raised if it is an error. Not called if the stream is left.
+    :param on_end: called with the :class:`~streamkit.Outcome` and awaited, once, before ``final``.
+        Also for a ``HEAD``, with the outcome of a stream that nobody has asked for an item
+    :param on_end_timeout: seconds after which ``on_end`` is cancelled
+    :param on_disconnect: what to do when the client goes
+    :param grace: seconds that the source has to react to a disconnect, or to a shutdown
+    :param drain_timeout: seconds for which a source runs on without a client
+    :param send_timeout: seconds that the client may take for one message before it counts as gone;
+        :exc:`TimeoutError` is then raised from the call. When the connection ends is up to the
+        server, which may wait for the client to read what it was sent
+    :param host: where streams are drained, and who tells that the program ends. If it is ``None``,
+        the :class:`StreamHost` in ``scope["state"]`` is taken, under whatever name the lifespan has
+        put it there.
+    :raises TypeError: if an argument is of the wrong type
+    :raises ValueError: if a time is negative or not finite, or a header none
+
+    """
+
+    def __init__(
+        self,
+        source: AsyncSource[Content | Head],
+        *,
+        headers: Mapping[str, str] | Iterable[tuple[str, str]] = (),
+        media_type: str | None = "text/plain; charset=utf-8",
+        first_item_within: float = 15.0,
+        final: Callable[[Outcome], LastWord] | None = None,
+        on_end: Callable[[Outcome], Awaitable[object]] | None = None,
+        on_end_timeout: float = 5.0,
+        on_disconnect: Literal["cancel", "drain", "close"] = "cancel",
+        grace: float = 5.0,
+        drain_timeout: float = 300.0,
+        send_timeout: float | None = None,
+        host: StreamHost | None = None,
+    ) -> None:
+        if on_disconnect not in ("cancel", "drain", "close"):
+            raise ValueError(
+                f"on_disconnect is 'cancel', 'drain' or 'close', got {on_disconnect!r}"
+            )
+        _check_host(host)
+        if send_timeout is not None:
+            seconds("send_timeout", send_timeout, positive=True)
+        own = raw(_DEFAULT_HEADERS)
+        if media_type is not None:
+            own += raw({"content-type": media_type})
+        self._terms = Terms(
+            headers=merged(own, raw(headers)),
+            on_disconnect=on_disconnect,
+            grace=seconds("grace", grace),
+            drain_timeout=seconds("drain_timeout", drain_timeout),
+            send_timeout=send_timeout,
+        )
+        self._host = host
+        self._outlet = Outlet()
+        # Given away with the call. Frames of a framework hold this response, an error holds them,
+        # and the outcome of the stream the error: such a cycle would keep send() alive, and granian
+        # ends the connection when nothing refers to that any more.
+        self._stream: StatusStream[Any] | None = with_status(
+            with_stage(source, self._outlet),
+            first_item_within=first_item_within,
+            final=final,
+            on_end=on_end,
+            on_end_timeout=on_end_timeout,
+        )
+
+    def __repr__(self) -> str:
+        state = "used" if self._stream is None else f"with {self._stream!r}"
+        return f"<{type(self).__name__} {state}>"
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """
+        Answer a request.
+
+        Returns when the source is closed, or when it is drained by a host.
+
+        :raises BaseException: what the source, a stage or ``send`` raised, if nothing was sent in
+            its place
+        :raises ResponseCancelled: if the source was cancelled, let that out, and ``final`` had
+            nothing to say
+        :raises TimeoutError: if the client took longer than ``send_timeout`` for a message
+        :raises RuntimeError: if the scope is not that of an HTTP request, if the response was used
+            before, or if its host was not entered
+
+        """
+        if scope["type"] != "http":
+            raise RuntimeError(
+                f"a {type(self).__name__} answers an HTTP request, and was called with a scope of "
+                f"the type {scope['type']!r}: return it from an HTTP endpoint"
+            )
+        if self._stream is None:
+            raise RuntimeError(f"{self!r} answers one request: make a new one for each")
+        stream, self._stream = self._stream, None
+        host = self._host or _host_in(scope)
+        if host is not None:
+            host.note(scope)
+        exchange = Exchange(
+            stream,
+            self._outlet,
+            self._terms,
+            host,
+            is_head=scope["method"] == "HEAD",
+            receive=receive,
+            send=send,
+        )
+        try:
+            if host is None or host.is_shut_down or self._terms.on_disconnect != "drain":
+                await exchange.run()
+            else:
+                await host.run(exchange.run, exchange.let_go, f"response with {stream!r}")
+            await exchange.conclude()
+        finally:
+            # The traceback of an error includes this frame.
+            del stream, exchange
+
+
+def _check_host(given: object) -> None:
+    if given is not None and not isinstance(given, StreamHost):
+        raise TypeError(
+            f"host must be a StreamHost, got {type(given).__qualname__}: write 'async with "
+            "StreamHost() as host:' in the lifespan of the application"
+        )
+
+
+def _host_in(scope: Scope) -> StreamHost | None:
+    state = scope.get("state")
+    if not isinstance(state, Mapping):
+        return None
+    values = cast("Mapping[str, object]", state).values()
+    return next((value for value in values if isinstance(value, StreamHost)), None)

@@ -1,0 +1,143 @@
+"""
+Answer a request of Starlette or FastAPI with a stream: return one of these from the endpoint.
+
+They are the responses of :mod:`streamkit.asgi` and :mod:`streamkit.sse`, and responses of Starlette
+at the same time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from typing import Any, Unpack
+
+from starlette.background import BackgroundTask
+from starlette.responses import Response
+
+from . import asgi, sse
+from ._exchange import Receive, Scope, Send
+from ._headers import RawHeaders
+from ._outcome import Outcome
+from ._outlet import Content
+from ._source import AsyncSource
+from ._status import Head
+from .asgi import LastWord, ResponseOptions
+from .sse import BROWSER, Profile
+
+__all__ = ["EventStream", "StreamResponse"]
+
+
+class StreamResponse(asgi.StreamResponse, Response):
+    """
+    A :class:`streamkit.asgi.StreamResponse` that is a response of Starlette, too.
+
+    What holds for any response of Starlette holds for it until it starts: ``status_code``,
+    ``headers`` and ``background`` may be set, and cookies. An :exc:`Exception` before the first
+    item is raised where Starlette calls the response, so that exception handlers answer it as if it
+    came from the endpoint. The source is closed before the dependencies of FastAPI are.
+
+    Of FastAPI's route, ``response_class`` only tells the documentation what is returned. An
+    endpoint that yields is none that returns a response: make the response of another generator.
+
+    :param source: as for :class:`streamkit.asgi.StreamResponse`
+    :param status_code: the status, unless the source yields a :class:`~streamkit.Head`
+    :param headers: as for :class:`streamkit.asgi.StreamResponse`
+    :param media_type: the content type. With ``None``, it is the class attribute of this name,
+        which is ``"text/plain"`` here; if that is ``None``, there is none. As everywhere in
+        Starlette, a text is said to be UTF-8.
+    :param background: called and awaited when the source is closed, also if the client has gone. It
+        is not called if the response raises an error. Where a host drains the stream, it runs
+        there, when the request has ended.
+    :param final: as for :class:`streamkit.asgi.StreamResponse`
+    :param options: further options of :class:`streamkit.asgi.StreamResponse`
+    :raises TypeError: if an argument is of the wrong type
+    :raises ValueError: if a time is negative or not finite, or a header none
+
+    """
+
+    media_type: str | None = "text/plain"
+    raw_headers: RawHeaders
+
+    def __init__(
+        self,
+        source: AsyncSource[Content | Head],
+        *,
+        status_code: int = 200,
+        headers: Mapping[str, str] | Iterable[tuple[str, str]] = (),
+        media_type: str | None = None,
+        background: BackgroundTask | None = None,
+        final: Callable[[Outcome], LastWord] | None = None,
+        **options: Unpack[ResponseOptions],
+    ) -> None:
+        if media_type is not None:
+            self.media_type = media_type
+        super().__init__(
+            source,
+            headers=headers,
+            media_type=_with_charset(self.media_type, self.charset),
+            final=final,
+            **options,
+        )
+        self.status_code = status_code
+        self.background = background
+        self.raw_headers = self._terms.headers
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """
+        Answer a request.
+
+        Returns when the source is closed and ``background`` has run, or when the stream is drained
+        by a host.
+
+        :raises BaseException: as :meth:`streamkit.asgi.StreamResponse.__call__`, and what
+            ``background`` raised
+
+        """
+        # Only now: until here, an endpoint may change them, and FastAPI does.
+        self._terms = replace(
+            self._terms,
+            status=self.status_code,
+            headers=self.raw_headers,
+            background=self.background,
+        )
+        await super().__call__(scope, receive, send)
+
+
+class EventStream(sse.EventStream, StreamResponse):
+    """
+    A :class:`streamkit.sse.EventStream` that is a response of Starlette, too.
+
+    It is to :class:`streamkit.sse.EventStream` what :class:`StreamResponse` is to
+    :class:`streamkit.asgi.StreamResponse`, and takes ``status_code`` and ``background`` like that.
+    """
+
+    media_type: str | None = "text/event-stream"
+
+    def __init__(
+        self,
+        source: AsyncSource[Any],
+        *,
+        profile: Profile = BROWSER,
+        keepalive: float | None = 15.0,
+        status_code: int = 200,
+        headers: Mapping[str, str] | Iterable[tuple[str, str]] = (),
+        background: BackgroundTask | None = None,
+        final: Callable[[Outcome], object] | None = None,
+        **options: Unpack[ResponseOptions],
+    ) -> None:
+        super().__init__(
+            source,
+            profile=profile,
+            keepalive=keepalive,
+            headers=headers,
+            final=final,
+            **options,
+        )
+        self.status_code = status_code
+        self.background = background
+
+
+def _with_charset(media_type: str | None, charset: str) -> str | None:
+    if media_type is None or not media_type.startswith("text/") or "charset=" in media_type.lower():
+        return media_type
+    return f"{media_type}; charset={charset}"

@@ -1,0 +1,216 @@
+"""Responses of server-sent events: what the client of a profile reads."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncGenerator
+from typing import Any
+
+import anyio
+import pytest
+
+from observing import call_later
+from streamkit import CancelToken, Head, Idle, Outcome, with_cancellation, with_keepalive
+from streamkit.sse import (
+    BROWSER,
+    OPENAI_CHAT,
+    RAW,
+    EventStream,
+    Frame,
+    Profile,
+    ServerSentEvent,
+)
+from support import Client, aiter_of
+from support.event_stream import Event, EventStreamParser, parse
+
+
+def read(client: Client) -> EventStreamParser:
+    """Return what the client has read."""
+    assert client.log.events[-1] == "end"
+    return parse(*(str(event).encode() for event in client.log.events[1:-1]))
+
+
+class TestItems:
+    async def test_items(self) -> None:
+        """Web: items are encoded by the profile, and the end is told."""
+        client = Client()
+        await client.get(EventStream(aiter_of("a\nb", {"c": 1})))
+        assert client.headers == {
+            "content-type": "text/event-stream; charset=utf-8",
+            "cache-control": "no-cache, no-transform",
+            "x-accel-buffering": "no",
+        }
+        assert read(client).events == [
+            Event("a\nb"),
+            Event('{"c":1}'),
+            Event('{"kind":"completed"}', "end"),
+        ]
+        assert client.complete
+
+    async def test_any_text(self) -> None:
+        """Web: whatever a text holds, what goes out is what the profile makes of it."""
+        texts = ["a", "", "a\nb", "a\rb", "a\r\n", "\ud800", "\ufeff\u2028\0", "é"]
+        client, sent = Client(), bytearray()
+
+        async def send(message: dict[str, Any]) -> None:
+            sent.extend(message.get("body", b""))
+
+        await client.get(EventStream(aiter_of(*texts), final=lambda outcome: None), send=send)
+        assert bytes(sent) == b"".join(map(BROWSER.encode, texts))
+
+    async def test_text_of_another_profile(self) -> None:
+        """Web: text is encoded by the profile that has a way of its own."""
+        profile = Profile("mine", event_of=lambda item: ServerSentEvent(item, event="mine"))
+        client = Client()
+        await client.get(EventStream(aiter_of("a"), profile=profile))
+        assert read(client).events == [Event("a", "mine")]
+
+    async def test_events_and_frames(self) -> None:
+        """Web: what is an event or a frame already passes as it is."""
+        client = Client()
+        await client.get(
+            EventStream(aiter_of(ServerSentEvent("a", id="7"), Frame(b"data: b\n\n")), profile=RAW)
+        )
+        assert read(client).events == [Event("a", last_event_id="7"), Event("b", last_event_id="7")]
+
+    async def test_head(self) -> None:
+        """Web: the status of the source is that of the response."""
+        client = Client()
+        await client.get(EventStream(aiter_of(Head(409, headers={"retry-after": "7"}), "busy")))
+        assert client.log.events[0] == 409
+        assert client.headers["retry-after"] == "7"
+
+    async def test_item_of_another_type(self) -> None:
+        """Web: an item that the profile cannot encode is a failure, which the client is told of."""
+        client = Client()
+        await client.get(EventStream(aiter_of("a", object()), profile=OPENAI_CHAT))
+        first, error = read(client).events
+        assert first == Event("a")
+        assert json.loads(error.data)["error"]["code"] == "failed"
+
+    async def test_headers(self) -> None:
+        """Web: headers may replace those of the profile, whatever their case."""
+        client = Client()
+        await client.get(EventStream(aiter_of(), headers=[("CACHE-control", "no-store")]))
+        assert client.headers == {
+            "content-type": "text/event-stream; charset=utf-8",
+            "x-accel-buffering": "no",
+            "cache-control": "no-store",
+        }
+        client = Client()
+        await client.get(EventStream(aiter_of(), headers={"x-run": "7"}))
+        assert client.headers["x-run"] == "7"
+        assert client.headers["cache-control"] == "no-cache, no-transform"
+
+
+async def silent() -> AsyncGenerator[Any, None]:
+    yield ServerSentEvent("a", id="7")
+    await anyio.sleep(40)
+    yield "b"
+
+
+class TestBeats:
+    async def test_beats(self) -> None:
+        """Web: a beat in each 15 seconds of silence, which is no event and carries no id."""
+        client = Client()
+        await client.get(EventStream(silent()))
+        assert [(at, event) for at, event in client.log if event == ": ping\n"] == [
+            (15, ": ping\n"),
+            (30, ": ping\n"),
+        ]
+        assert read(client).events[:2] == [
+            Event("a", last_event_id="7"),
+            Event("b", last_event_id="7"),
+        ]
+
+    async def test_interval(self) -> None:
+        """Web: the user says how long a silence may be, or that there are no beats."""
+        beats = []
+        for keepalive in 10, None:
+            client = Client()
+            await client.get(EventStream(silent(), keepalive=keepalive))
+            beats.append(client.log.events.count(": ping\n"))
+        assert beats == [3, 0]
+
+    async def test_beats_of_the_source(self) -> None:
+        """Web: beats of the user's own are encoded like items."""
+
+        def beat(idle: Idle[Any]) -> ServerSentEvent:
+            return ServerSentEvent(f"{idle.silent_for:g}", event="silence")
+
+        client = Client()
+        await client.get(EventStream(with_keepalive(silent(), 30, beat), keepalive=None))
+        assert read(client).events[1] == Event("30", "silence", "7")
+
+
+class TestEnds:
+    async def test_cancelled(self) -> None:
+        """Web: the client of a stream that was stopped is told so, and not why."""
+        token, client = CancelToken(), Client()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(call_later, 1, token.cancel, "by the admin")
+            await client.get(EventStream(with_cancellation(silent(), token), profile=OPENAI_CHAT))
+        last = read(client).events[-1]
+        assert json.loads(last.data)["error"]["code"] == "cancelled"
+        assert "admin" not in last.data
+
+    async def test_fails_first(self) -> None:
+        """Web: an error before the first item is raised, and nothing is on the wire."""
+
+        async def source() -> AsyncGenerator[str, None]:
+            raise LookupError("first")
+            yield
+
+        client = Client()
+        with pytest.raises(LookupError, match="first"):
+            await client.get(EventStream(source()))
+        assert client.log == []
+
+    @pytest.mark.parametrize("last", ["a", ["a"], ("a",)], ids=["item", "list", "tuple"])
+    async def test_final(self, last: object) -> None:
+        """Web: the last word is the user's, and encoded like an item."""
+        client = Client()
+        await client.get(EventStream(aiter_of(), final=lambda _: last))
+        assert read(client).events == [Event("a")]
+
+    async def test_final_says_nothing(self) -> None:
+        """Web: where it returns ``None``, nothing is added, and an error is raised."""
+
+        async def source() -> AsyncGenerator[str, None]:
+            yield "a"
+            raise LookupError("later")
+
+        client = Client()
+        with pytest.raises(LookupError, match="later"):
+            await client.get(EventStream(source(), final=lambda _: None))
+        assert not client.complete
+
+    async def test_message(self) -> None:
+        """Web: the message for the public can be changed alone."""
+
+        async def source() -> AsyncGenerator[str, None]:
+            yield "a"
+            raise LookupError("secret")
+
+        def final(outcome: Outcome) -> object:
+            return OPENAI_CHAT.final(outcome, message="Try again.")
+
+        client = Client()
+        await client.get(EventStream(source(), profile=OPENAI_CHAT, final=final))
+        assert json.loads(read(client).events[-1].data)["error"]["message"] == "Try again."
+
+
+class TestMisuse:
+    def test_profile(self) -> None:
+        """M1: something else in the place of the profile."""
+        with pytest.raises(TypeError, match=r"got str: write EventStream\(source, profile=BROWSER"):
+            EventStream(aiter_of(), profile="BROWSER")  # type: ignore[arg-type]
+
+    def test_final(self) -> None:
+        """M1: a last word in the place of the function that makes it."""
+        with pytest.raises(TypeError, match=r"got str: write final=lambda outcome: \.\.\."):
+            EventStream(aiter_of(), final="[DONE]")  # type: ignore[arg-type]
+
+    def test_profile_of_ones_own(self) -> None:
+        """Web: any profile will do."""
+        assert repr(EventStream(aiter_of(), profile=Profile("MINE"))).startswith("<EventStream")

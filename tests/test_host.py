@@ -1,0 +1,556 @@
+"""The home of responses: shutdown, and streams that outlast their request."""
+
+from __future__ import annotations
+
+import logging
+import math
+import signal
+import threading
+from collections.abc import AsyncGenerator
+from contextvars import ContextVar
+from typing import Any
+
+import anyio
+import anyio.to_thread
+import pytest
+
+from observing import call_later
+from streamkit import Head, Outcome, StreamCancelled
+from streamkit.asgi import ResponseCancelled, Shutdown, StreamHost, StreamResponse
+from support import Client, Log, Middleware, Probe, live_tasks
+
+
+class Run:
+    """A run that takes its time when it is told to stop, and notes what happens."""
+
+    def __init__(self, log: Log, name: str = "", *, reaction: float = 0.0, every: float = 1.0):
+        self._log = log
+        self._name = name
+        self._reaction = reaction
+        self._every = every
+        self.tasks: set[int] = set()
+
+    async def source(self) -> AsyncGenerator[str, None]:
+        self.tasks.add(anyio.get_current_task().id)
+        number = 0
+        try:
+            while True:
+                await anyio.sleep(self._every)
+                yield f"{self._name}{number}"
+                number += 1
+        except StreamCancelled as stop:
+            self._log(f"{self._name}told {stop.reason!r}")
+            await anyio.sleep(self._reaction)
+            raise
+        finally:
+            self.tasks.add(anyio.get_current_task().id)
+            self._log(f"{self._name}closed")
+
+
+def last_word(outcome: Outcome) -> str:
+    return f"[{outcome.reason!r}]"
+
+
+class TestShutdown:
+    async def test_at_the_end_of_the_block(self) -> None:
+        """Web: every open stream gets the reason, its grace and its last word, and is awaited."""
+        log = Log()
+        log.start()
+        clients = [Client() for _ in range(3)]
+        async with anyio.create_task_group() as tasks:
+            async with StreamHost() as host:
+                for number, client in enumerate(clients):
+                    run = Run(log, f"{number} ", reaction=number)
+                    response = StreamResponse(run.source(), final=last_word, host=host)
+                    tasks.start_soon(client.get, response)
+                await anyio.sleep(1.5)
+            log("left")
+        assert {(1.5, f"{number} told Shutdown()") for number in range(3)} < set(log)
+        closed = [entry for entry in log if "closed" in str(entry[1])]
+        assert closed == [(1.5, "0 closed"), (2.5, "1 closed"), (3.5, "2 closed")]
+        assert log[-1] == (3.5, "left")
+        for number, client in enumerate(clients):
+            assert client.log[-2:] == [(1.5 + number, "[Shutdown()]"), (1.5 + number, "end")]
+
+    async def test_shut_down(self) -> None:
+        """Web: shut_down() ends the streams while the block goes on."""
+        log, client = Log(), Client()
+        log.start()
+        async with StreamHost() as host:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(call_later, 1.5, host.shut_down)
+                response = StreamResponse(Run(log).source(), final=last_word, host=host)
+                await client.get(response)
+            assert host.is_shut_down
+            host.shut_down()
+            log("goes on")
+        assert log == [(1.5, "told Shutdown()"), (1.5, "closed"), (1.5, "goes on")]
+        assert client.complete
+
+    @pytest.mark.real_time
+    @pytest.mark.one_of_each
+    async def test_from_a_thread(self) -> None:
+        """Web: shut_down() may be called from a thread."""
+        log, client = Log(), Client()
+        async with StreamHost() as host:
+            threading.Timer(0.05, host.shut_down).start()
+            await client.get(
+                StreamResponse(Run(log, every=0.01).source(), host=host, final=last_word)
+            )
+        assert log.events == ["told Shutdown()", "closed"]
+
+    @pytest.mark.real_time
+    @pytest.mark.one_of_each
+    async def test_from_a_signal_handler(self) -> None:
+        """Web: shut_down() may be called from a signal handler."""
+        log, client = Log(), Client()
+        async with StreamHost() as host:
+            before = signal.signal(signal.SIGUSR1, lambda *_: host.shut_down())
+            try:
+                threading.Timer(0.05, signal.raise_signal, [signal.SIGUSR1]).start()
+                source = Run(log, every=0.01).source()
+                await client.get(StreamResponse(source, host=host, final=last_word))
+            finally:
+                signal.signal(signal.SIGUSR1, before)
+        assert log.events == ["told Shutdown()", "closed"]
+
+    @pytest.mark.parametrize(
+        ("of_host", "of_response", "expected"), [(2.0, 9.0, 2.0), (9.0, 2.0, 2.0)]
+    )
+    async def test_grace(self, of_host: float, of_response: float, expected: float) -> None:
+        """Web: the shorter grace counts, that of the host or that of the response."""
+        log, client = Log(), Client()
+        log.start()
+        async with anyio.create_task_group() as tasks:
+            async with StreamHost(grace=of_host) as host:
+                run = Run(log, reaction=60)
+                response = StreamResponse(
+                    run.source(), grace=of_response, final=last_word, host=host
+                )
+                tasks.start_soon(client.get, response)
+                await anyio.sleep(1.5)
+        assert log == [(1.5, "told Shutdown()"), (1.5 + expected, "closed")]
+
+    @pytest.mark.parametrize("send_timeout", [None, 1.0, 60.0])
+    async def test_client_that_does_not_read(self, send_timeout: float | None) -> None:
+        """Web: a client that no longer reads does not hold the shutdown up: from then on it has the
+        grace for a message, if not less."""
+        log, client = Log(), Client(takes={1: math.inf})
+        log.start()
+
+        async def request(host: StreamHost) -> None:
+            response = StreamResponse(Run(log).source(), send_timeout=send_timeout, host=host)
+            with pytest.raises(TimeoutError, match=r"did not take a message within [13]"):
+                await client.get(response)
+
+        async with anyio.create_task_group() as tasks:
+            async with StreamHost(grace=3) as host:
+                tasks.start_soon(request, host)
+                await anyio.sleep(1.5)
+        assert log == [(1.5, "told Shutdown()"), (1.5, "closed")]
+        assert anyio.current_time() == (1002.0 if send_timeout == 1.0 else 1004.5)
+
+    async def test_without_grace(self) -> None:
+        """Web: without a grace, a client still has the time to take the last word."""
+        log, client = Log(), Client(takes={2: 0.5})
+        async with anyio.create_task_group() as tasks:
+            async with StreamHost(grace=0) as host:
+                response = StreamResponse(Run(log).source(), final=last_word, host=host)
+                tasks.start_soon(client.get, response)
+                await anyio.sleep(1.5)
+        assert client.log[-2:] == [(2.0, "[Shutdown()]"), (2.0, "end")]
+
+    async def test_client_that_stops_reading_then(self) -> None:
+        """Web: nor does one that stops reading when the last word is sent."""
+        log, client = Log(), Client(takes={2: math.inf})
+        async with anyio.create_task_group() as tasks:
+            async with StreamHost(grace=3) as host:
+
+                async def request() -> None:
+                    with pytest.raises(TimeoutError):
+                        source = Run(log).source()
+                        await client.get(StreamResponse(source, final=last_word, host=host))
+
+                tasks.start_soon(request)
+                await anyio.sleep(1.5)
+        assert anyio.current_time() == 1004.5
+
+    async def test_without_final(self) -> None:
+        """Web: a stream that is cut short without a last word does not look complete."""
+        client = Client()
+        async with anyio.create_task_group() as tasks:
+            async with StreamHost() as host:
+
+                async def request() -> None:
+                    with pytest.raises(ResponseCancelled) as caught:
+                        await client.get(StreamResponse(Run(Log()).source(), host=host))
+                    assert caught.value.reason == Shutdown()
+
+                tasks.start_soon(request)
+                await anyio.sleep(1.5)
+        assert client.log == [(1.0, 200), (1.0, "0")]
+
+    async def test_before_the_first_item(self) -> None:
+        """Web: a stream without a status by then, and without a last word, is answered with 503."""
+        log, client = Log(), Client()
+        async with anyio.create_task_group() as tasks:
+            async with StreamHost() as host:
+                tasks.start_soon(client.get, StreamResponse(Run(log, every=9).source(), host=host))
+                await anyio.sleep(1.5)
+        assert client.log == [(1.5, 503), (1.5, "end")]
+        assert client.headers == {"content-length": "0"}
+        assert log.events == ["told Shutdown()", "closed"]
+
+    @pytest.mark.parametrize("policy", ["cancel", "drain"])
+    @pytest.mark.parametrize("final", [None, last_word])
+    @pytest.mark.parametrize("left", [False, True], ids=["shut down", "left"])
+    async def test_later_request(self, policy: Any, final: Any, left: bool) -> None:
+        """Web: a response that is called after the shutdown began has a source that never starts,
+        and is answered like one that had not started."""
+        client, probe, host = Client(), Probe("a"), StreamHost()
+
+        async def request() -> None:
+            await client.get(
+                StreamResponse(probe.source(), final=final, on_disconnect=policy, host=host)
+            )
+
+        async with host:
+            host.shut_down()
+            if not left:
+                await request()
+        if left:
+            await request()
+        expected = [503, "end"] if final is None else [200, "[Shutdown()]", "end"]
+        assert client.log.events == expected
+        assert not probe.started
+
+    async def test_error_of_the_body(self) -> None:
+        """Web: an error of the block's body comes out bare, after the streams have been closed."""
+        log, client, error = Log(), Client(), LookupError()
+        log.start()
+
+        async def lifespan() -> None:
+            async with anyio.create_task_group() as tasks:
+                with pytest.raises(LookupError) as caught:
+                    async with StreamHost() as host:
+                        response = StreamResponse(Run(log).source(), final=last_word, host=host)
+                        tasks.start_soon(client.get, response)
+                        await anyio.sleep(1.5)
+                        raise error
+                assert caught.value is error
+
+        await lifespan()
+        assert log == [(1.5, "told Shutdown()"), (1.5, "closed")]
+        assert client.complete
+
+    async def test_head_request(self) -> None:
+        """Web: a HEAD that comes after the shutdown began is answered as ever."""
+        client, probe = Client("HEAD"), Probe("a")
+        async with StreamHost() as host:
+            host.shut_down()
+            await client.get(StreamResponse(probe.source(), host=host))
+        assert (client.log.events, probe.started) == ([200, "end"], False)
+
+    async def test_through_middleware(self) -> None:
+        """Web: the last word also passes what stands between."""
+        client = Client()
+        async with anyio.create_task_group() as tasks:
+            async with StreamHost() as host:
+                response = StreamResponse(Run(Log()).source(), final=last_word, host=host)
+                tasks.start_soon(client.get, Middleware(response))
+                await anyio.sleep(1.5)
+        assert client.log[-2:] == [(1.5, "[Shutdown()]"), (1.5, "end")]
+
+
+class TestDrain:
+    async def test_request_ends(self) -> None:
+        """Web: the request ends when its client goes, and the source runs on, in its task."""
+        client, probe, ends = Client(goes_after=1.5), Probe("a", "b", "c", every=1.0), Log()
+        ends.start()
+
+        async def on_end(outcome: Outcome) -> None:
+            ends(outcome.kind)
+
+        async with StreamHost() as host:
+            response = StreamResponse(
+                probe.source(), on_end=on_end, on_disconnect="drain", host=host
+            )
+            await client.get(response)
+            assert anyio.current_time() == 1001.5
+            assert len(live_tasks()) > 1
+            await anyio.sleep(5)
+            assert ends == [(3.0, "completed")]
+        assert (probe.produced, probe.seen) == (["a", "b", "c"], [])
+        assert len(probe.task_ids) == 1
+        assert client.log == [(1.0, 200), (1.0, "a")]
+        assert client.late == []
+
+    async def test_complete(self) -> None:
+        """Web: with a client that stays, it is an answer like any other."""
+        client, probe = Client(), Probe("a", "b", every=1.0)
+        async with StreamHost() as host:
+            await client.get(StreamResponse(probe.source(), on_disconnect="drain", host=host))
+            assert anyio.current_time() == 1002.0
+        assert client.log == [(1.0, 200), (1.0, "a"), (2.0, "b"), (2.0, "end")]
+
+    async def test_before_the_first_item(self) -> None:
+        """Web: also when the client goes before there is a status."""
+        client, probe = Client(goes_after=0.5), Probe("a", every=1.0)
+        async with StreamHost() as host:
+            await client.get(StreamResponse(probe.source(), on_disconnect="drain", host=host))
+            assert anyio.current_time() == 1000.5
+            await anyio.sleep(1)
+            assert (probe.produced, probe.closed) == (["a"], 1)
+        assert client.late == [499, b""]
+
+    async def test_slow_client(self) -> None:
+        """Web: who does not take a message in time is cut off at once."""
+        client, probe = Client(takes={1: math.inf}), Probe("a", "b", every=1.0)
+        async with StreamHost() as host:
+            response = StreamResponse(
+                probe.source(), on_disconnect="drain", send_timeout=3, host=host
+            )
+            with pytest.raises(TimeoutError, match="within 3 seconds"):
+                await client.get(response)
+            assert anyio.current_time() == 1004.0
+            await anyio.sleep(2)
+        assert (probe.produced, probe.seen) == (["a", "b"], [])
+
+    async def test_shutdown(self) -> None:
+        """Web: at shutdown, what is drained is told, and has its grace."""
+        log = Log()
+        log.start()
+        async with StreamHost() as host:
+            run = Run(log, reaction=2)
+            response = StreamResponse(run.source(), on_disconnect="drain", host=host)
+            await Client(goes_after=1.5).get(response)
+            await anyio.sleep(1)
+        log("left")
+        assert log == [(2.5, "told Shutdown()"), (4.5, "closed"), (4.5, "left")]
+        assert len(run.tasks) == 1
+
+    async def test_drain_timeout(self) -> None:
+        """Web: nothing is drained for ever."""
+        log = Log()
+        log.start()
+        async with StreamHost() as host:
+            response = StreamResponse(
+                Run(log).source(), on_disconnect="drain", drain_timeout=10, host=host
+            )
+            await Client(goes_after=1.5).get(response)
+            await anyio.sleep(60)
+        assert log == [(11.5, "told Disconnected()"), (11.5, "closed")]
+
+    @pytest.mark.parametrize("error_at", [0, 1], ids=["first", "in the middle"])
+    async def test_error(self, error_at: int) -> None:
+        """Web: an error is raised in the request for as long as there is one, bare."""
+        client, error = Client(), LookupError()
+        probe = Probe(*"a" * error_at, error=error)
+        async with StreamHost() as host:
+            with pytest.raises(LookupError) as caught:
+                await client.get(StreamResponse(probe.source(), on_disconnect="drain", host=host))
+        assert caught.value is error
+        assert client.log.events == [200, "a"][: 2 * error_at]
+
+    async def test_error_without_request(self, caplog: pytest.LogCaptureFixture) -> None:
+        """Web: later it is logged, and disturbs no other stream."""
+        error = LookupError("could not save")
+        async with StreamHost() as host:
+            probe = Probe("a", "b", every=1.0, error=error)
+            await Client(goes_after=0.5).get(
+                StreamResponse(probe.source(), on_disconnect="drain", host=host)
+            )
+            other = Probe("a", "b", every=5.0)
+            await Client().get(StreamResponse(other.source(), host=host))
+            assert other.closed == 1
+        [record] = caplog.records
+        assert (record.name, record.levelno) == ("streamkit", logging.ERROR)
+        assert record.exc_info is not None
+        assert record.exc_info[1] is error
+
+    @pytest.mark.trio_only  # asyncio ends its loop with it at once
+    async def test_exit_without_request(self) -> None:
+        """Web: what ends a program ends it, also from there."""
+        probe = Probe("a", every=1.0, error=SystemExit(3))
+        with pytest.raises(SystemExit):
+            async with StreamHost() as host:
+                await Client(goes_after=0.5).get(
+                    StreamResponse(probe.source(), on_disconnect="drain", host=host)
+                )
+                await anyio.sleep(5)
+
+    @pytest.mark.parametrize("at", [0.5, 1.5, 3.0], ids=["first", "idle", "in send"])
+    async def test_request_is_cancelled(self, at: float) -> None:
+        """Web: a cancellation of the request closes the source, in its task, before it goes on."""
+        log, client = Log(), Client(takes={2: math.inf})
+        log.start()
+        async with StreamHost() as host:
+            run = Run(log)
+            with anyio.move_on_after(at) as scope:
+                await client.get(StreamResponse(run.source(), on_disconnect="drain", host=host))
+            assert scope.cancelled_caught
+            assert log == [(at, "closed")]
+            assert len(run.tasks) == 1
+
+    async def test_request_is_cancelled_with_the_disconnect(self) -> None:
+        """Web: a cancellation of the request that comes with the disconnect does not reach the
+        source any more."""
+        client, probe = Client(goes_after=1.5), Probe("a", "b", every=1.0)
+
+        async def request(host: StreamHost) -> None:
+            response = StreamResponse(probe.source(), on_disconnect="drain", host=host)
+            await client.get(response)
+            await anyio.sleep_forever()
+
+        async with StreamHost() as host:
+            with anyio.move_on_after(1.6):
+                await request(host)
+            await anyio.sleep(1)
+        assert probe.produced == ["a", "b"]
+        assert probe.seen == []
+
+    async def test_closing_fails_when_the_request_is_cancelled(self) -> None:
+        """Web: what the closing raises then is not lost."""
+        error = LookupError()
+
+        async def source() -> AsyncGenerator[str, None]:
+            try:
+                yield "a"
+                await anyio.sleep_forever()
+            finally:
+                raise error
+
+        async with StreamHost() as host:
+            with pytest.raises(ExceptionGroup) as caught:
+                with anyio.move_on_after(1):
+                    await Client().get(StreamResponse(source(), on_disconnect="drain", host=host))
+        leaves: list[BaseException] = [caught.value]
+        while isinstance(leaves[0], BaseExceptionGroup):
+            leaves = list(leaves[0].exceptions)
+        assert leaves == [error]
+
+    async def test_host_is_cancelled(self) -> None:
+        """Web: when the lifespan is cancelled, what lives there is closed, and a request that still
+        waits for it does not look complete."""
+        log, client = Log(), Client()
+        log.start()
+        async with anyio.create_task_group() as tasks:
+            with anyio.CancelScope() as lifespan:
+                async with StreamHost() as host:
+
+                    async def request() -> None:
+                        source = Run(log).source()
+                        response = StreamResponse(source, on_disconnect="drain", host=host)
+                        with pytest.raises(anyio.ClosedResourceError, match=r"host .* cancelled"):
+                            await client.get(response)
+                        log("raised")
+
+                    tasks.start_soon(request)
+                    await anyio.sleep(1.5)
+                    lifespan.cancel()
+                    await anyio.sleep_forever()
+            log("left")
+        assert set(log) >= {(1.5, "closed"), (1.5, "raised"), (1.5, "left")}
+        assert not client.complete
+
+    async def test_host_is_cancelled_while_it_drains(self) -> None:
+        """Web: what is drained then is closed like anything that is cancelled."""
+        log = Log()
+        log.start()
+        with anyio.move_on_after(3.5) as lifespan:
+            async with StreamHost() as host:
+                run = Run(log)
+                response = StreamResponse(run.source(), on_disconnect="drain", host=host)
+                await Client(goes_after=1.5).get(response)
+                await anyio.sleep_forever()
+        assert lifespan.cancelled_caught
+        assert log.events[-1] == "closed"
+        assert anyio.current_time() == 1003.5
+        assert len(run.tasks) == 1
+
+    async def test_contexts(self) -> None:
+        """Web: a source in a host sees the context variables of its request."""
+        user: ContextVar[str] = ContextVar("user", default="nobody")
+
+        async def source() -> AsyncGenerator[str, None]:
+            yield user.get()
+
+        client = Client()
+        async with StreamHost() as host:
+            user.set("ada")
+            await client.get(StreamResponse(source(), on_disconnect="drain", host=host))
+        assert client.log.events == [200, "ada", "end"]
+
+
+class TestHost:
+    async def test_in_the_state_of_the_lifespan(self) -> None:
+        """Web: a response finds the host in the state, under whatever name."""
+        log = Log()
+        async with StreamHost() as host:
+            client = Client(goes_after=1.5, state={"database": object(), "streams": host})
+            await client.get(StreamResponse(Run(log).source(), on_disconnect="drain"))
+            assert log == []
+        assert log.events == ["told Shutdown()", "closed"]
+
+    @pytest.mark.parametrize("state", [{}, {"host": "localhost"}, object()])
+    async def test_none_in_the_state(self, state: Any) -> None:
+        """Web: a state without one is fine."""
+        client = Client(state=state)
+        await client.get(StreamResponse(Probe("a").source()))
+        assert client.complete
+
+    async def test_the_given_one_counts(self) -> None:
+        """Web: a host that a response is given comes before one in the state."""
+        client, probe = Client(), Probe("a")
+        async with StreamHost() as host, StreamHost() as other:
+            other.shut_down()
+            client.scope["state"] = {"host": other}
+            await client.get(StreamResponse(probe.source(), host=host))
+        assert client.log.events == [200, "a", "end"]
+
+    @pytest.mark.parametrize("policy", ["cancel", "drain"])
+    async def test_not_entered(self, policy: Any) -> None:
+        """Web: a host whose block was not entered is refused, with advice."""
+        client, probe = Client(), Probe("a")
+        response = StreamResponse(probe.source(), on_disconnect=policy, host=StreamHost())
+        with pytest.raises(RuntimeError, match=r"async with StreamHost\(\) as host:"):
+            await client.get(response)
+        assert (client.log, probe.started) == ([], False)
+
+    async def test_entered_twice(self) -> None:
+        """Web: a host is used once."""
+        host = StreamHost()
+        async with host:
+            assert repr(host) == "<StreamHost, open, 0 streams>"
+        assert repr(host) == "<StreamHost, left, 0 streams>"
+        with pytest.raises(RuntimeError, match="used once"):
+            await host.__aenter__()
+
+    def test_shut_down_before(self) -> None:
+        """Web: shut_down() may come before the block, and outside of an event loop."""
+        host = StreamHost()
+        host.shut_down()
+        assert host.is_shut_down
+
+    def test_wrong_grace(self) -> None:
+        """Web: a wrong grace is refused."""
+        with pytest.raises(ValueError, match=r"grace=5\.0"):
+            StreamHost(grace=math.inf)
+        with pytest.raises(TypeError, match=r"grace=5\.0"):
+            StreamHost(grace="5")  # type: ignore[arg-type]
+
+    async def test_nothing_stays(self) -> None:
+        """Web: a host keeps nothing of the responses that are over."""
+        async with StreamHost() as host:
+            for _ in range(3):
+                await Client().get(StreamResponse(Probe("a").source(), host=host))
+            assert repr(host) == "<StreamHost, open, 0 streams>"
+            assert host._shutdown._listeners == {}
+
+    async def test_status_of_the_source(self) -> None:
+        """Web: a Head is sent from a host, too."""
+        client = Client()
+        async with StreamHost() as host:
+            source: Any = Probe(Head(404), "no such run").source()
+            await client.get(StreamResponse(source, on_disconnect="drain", host=host))
+        assert client.log.events == [404, "no such run", "end"]

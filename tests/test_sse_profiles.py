@@ -1,0 +1,323 @@
+"""The bytes that the profiles of ``streamkit.sse`` send. ``tests/clients`` has the real clients."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import pytest
+
+from streamkit import (
+    CancelToken,
+    Outcome,
+    with_cancellation,
+    with_keepalive,
+    with_status,
+    with_timeout,
+)
+from streamkit.sse import (
+    ANTHROPIC,
+    BROWSER,
+    MAX_RETRY,
+    OPENAI_CHAT,
+    OPENAI_RESPONSES,
+    RAW,
+    Frame,
+    Profile,
+    ServerSentEvent,
+)
+from support.event_stream import Event, parse
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+    from streamkit import OutcomeKind
+
+PROFILES = [BROWSER, OPENAI_CHAT, OPENAI_RESPONSES, ANTHROPIC, RAW]
+of_each = pytest.mark.parametrize("profile", PROFILES, ids=lambda profile: profile.name)
+
+
+def outcome(kind: OutcomeKind) -> Outcome:
+    secret = ValueError("password=hunter2")
+    return Outcome(
+        kind=kind,
+        reason="password=hunter2",
+        error=secret,
+        cleanup_error=secret,
+        started_at=0.0,
+        ended_at=1.0,
+    )
+
+
+class Model:
+    """Like a model of pydantic, as far as it matters here."""
+
+    type = "response.created"
+
+    def __init__(self, **values: object) -> None:
+        self.values = values
+
+    def model_dump(self, *, mode: str, by_alias: bool) -> dict[str, object]:
+        assert (mode, by_alias) == ("json", True)
+        return self.values
+
+
+@dataclass
+class Point:
+    x: int
+    y: object
+
+
+@pytest.mark.parametrize(
+    ("item", "data"),
+    [
+        ("plain text", "plain text"),
+        (b"bytes", "bytes"),
+        ({"a": [1, "é\u2028"]}, '{"a":[1,"é\u2028"]}'),
+        (None, "null"),
+        (True, "true"),
+        (1.5, "1.5"),
+        ("\n", "\n"),
+        ({"a": "\n"}, '{"a":"\\n"}'),
+        (Model(a=1), '{"a":1}'),
+        (Point(1, [Model(a=Point(2, None))]), '{"x":1,"y":[{"a":{"x":2,"y":null}}]}'),
+        (MappingProxyType({"a": 1}), '{"a":1}'),
+        ({"a": "\ud800"}, '{"a":"\ufffd"}'),
+    ],
+)
+def test_items_of_a_browser(item: object, data: str) -> None:
+    """Text is the data as it is, and anything else becomes JSON."""
+    assert parse(BROWSER.encode(item)).events == [Event(data)]
+
+
+@pytest.mark.parametrize(
+    ("profile", "item", "wire"),
+    [
+        (OPENAI_CHAT, {"id": "c1"}, b'data: {"id":"c1"}\n\n'),
+        (OPENAI_CHAT, '{"id":"c1"}', b'data: {"id":"c1"}\n\n'),
+        (OPENAI_CHAT, ServerSentEvent("{}", id="7"), b"id: 7\ndata: {}\n\n"),
+        (OPENAI_CHAT, ServerSentEvent(comment="note"), b": note\n"),
+        (OPENAI_CHAT, ServerSentEvent(retry=5), b"retry: 5\n"),
+        (OPENAI_RESPONSES, {"type": "a"}, b'event: a\ndata: {"type":"a"}\n\n'),
+        (OPENAI_RESPONSES, Model(type="a"), b'event: response.created\ndata: {"type":"a"}\n\n'),
+        (ANTHROPIC, {"type": "ping"}, b'event: ping\ndata: {"type":"ping"}\n\n'),
+        (ANTHROPIC, ServerSentEvent("{}", event="a"), b"event: a\ndata: {}\n\n"),
+        (RAW, b"data: x", b"data: x"),
+        (RAW, "data: é\ud800\r\n", "data: é\ufffd\r\n".encode()),
+        (RAW, ServerSentEvent(id="7"), b"id: 7\n\n"),
+    ],
+)
+def test_items_of_the_others(profile: Profile, item: object, wire: bytes) -> None:
+    """The bytes of each kind of item under each profile."""
+    assert profile.encode(item) == wire
+
+
+@of_each
+def test_a_frame_passes_as_it_is(profile: Profile) -> None:
+    """What is encoded is not encoded again: neither an item nor a beat nor a tail."""
+    frame = Frame(b"anything")
+    assert profile.encode(frame) is frame
+    assert profile.encode(profile.beat) == b": ping\n"
+
+
+@pytest.mark.parametrize(
+    ("profile", "item", "error", "message"),
+    [
+        (BROWSER, object(), TypeError, "there is no JSON for object: yield what json.dumps"),
+        (BROWSER, Point, TypeError, "there is no JSON for type"),
+        (BROWSER, float("nan"), ValueError, "not JSON compliant"),
+        (OPENAI_CHAT, "", ValueError, "OPENAI_CHAT need data in every event: write"),
+        (OPENAI_CHAT, ServerSentEvent(id="7"), ValueError, "need data in every event"),
+        (OPENAI_RESPONSES, "{}", TypeError, "there is none in str: yield {'type': '...', ...}"),
+        (OPENAI_RESPONSES, {"type": 1}, TypeError, "there is none in dict"),
+        (ANTHROPIC, {"a": 1}, TypeError, "there is none in dict"),
+        (ANTHROPIC, ServerSentEvent("{}"), ValueError, "ANTHROPIC need event in every event"),
+        (ANTHROPIC, {"type": ""}, ValueError, "need event in every event"),
+        (ANTHROPIC, {"type": "a\nb"}, ValueError, "event must be one line"),
+        (RAW, {"a": 1}, TypeError, "RAW takes what is encoded already, got dict: yield bytes"),
+    ],
+)
+def test_misuse(profile: Profile, item: object, error: type[Exception], message: str) -> None:
+    """An item that would crash the clients, or be dropped by them, is refused on the way out."""
+    with pytest.raises(error, match=message):
+        profile.encode(item)
+
+
+@pytest.mark.parametrize("kind", ["completed", "cancelled", "timed_out", "failed"])
+@of_each
+def test_a_tail_is_of_whole_events(profile: Profile, kind: OutcomeKind) -> None:
+    """After an ``id:`` and a beat, what comes last is at most one event, and moves no id."""
+    before = b"id: 7\ndata: x\n\n" + profile.beat
+    frames = profile.final(outcome(kind)) or []
+    parser = parse(before, *frames)
+    assert parser.events[0] == Event("x", "message", "7")
+    assert len(parser.events) == 1 + len(frames) <= 2
+    assert parser.last_event_id == "7"
+
+
+@pytest.mark.parametrize("kind", ["completed", "cancelled", "timed_out", "failed"])
+@of_each
+def test_a_tail_tells_the_public_nothing(profile: Profile, kind: OutcomeKind) -> None:
+    """Neither the reason nor an exception is on the wire; what is, is a message of one's own."""
+    assert b"hunter2" not in b"".join(profile.final(outcome(kind)) or [])
+    told = b"".join(profile.final(outcome(kind), message="Sorry:\n\ndata: é") or [])
+    if kind != "completed" and profile is not RAW:
+        assert json.dumps("Sorry:\n\ndata: é", ensure_ascii=False).encode() in told
+    assert b"\ndata: \xc3" not in told
+
+
+@of_each
+def test_who_left_is_told_nothing(profile: Profile) -> None:
+    """There is no tail for a consumer that has left early."""
+    assert profile.final(outcome("closed")) is None
+
+
+def tail(profile: Profile, kind: OutcomeKind) -> list[tuple[str, Any]]:
+    """Return the events of a tail, by name, with their JSON."""
+    parser = parse(*profile.final(outcome(kind), message="Sorry.") or [])
+    return [(event.type, json.loads(event.data)) for event in parser.events]
+
+
+@pytest.mark.parametrize("kind", ["cancelled", "timed_out", "failed"])
+def test_tail_of_a_browser(kind: OutcomeKind) -> None:
+    """There is one name for every end, and the advice not to connect again."""
+    assert tail(BROWSER, "completed") == [("end", {"kind": "completed"})]
+    assert tail(BROWSER, kind) == [("end", {"kind": kind, "message": "Sorry."})]
+    assert parse(*BROWSER.final(outcome(kind)) or []).retries == [MAX_RETRY]
+
+
+@pytest.mark.parametrize(
+    ("kind", "openai", "anthropic"),
+    [
+        ("cancelled", "cancelled", "cancelled"),
+        ("timed_out", "timeout_error", "timeout_error"),
+        ("failed", "server_error", "api_error"),
+    ],
+)
+def test_tail_of_the_apis(kind: OutcomeKind, openai: str, anthropic: str) -> None:
+    """An error of the API's form with the kind as its code, and nothing that looks like success."""
+    error = {"message": "Sorry.", "type": openai, "param": None, "code": kind}
+    assert tail(OPENAI_CHAT, kind) == [("message", {"error": error})]
+    flat = {"type": "error", "code": kind, "message": "Sorry.", "param": None}
+    assert tail(OPENAI_RESPONSES, kind) == [("error", {**flat, "error": error})]
+    details = {"error_code": kind}
+    error = {"type": anthropic, "message": "Sorry.", "details": details}
+    assert tail(ANTHROPIC, kind) == [("error", {"type": "error", "error": error})]
+
+
+def test_tail_of_a_completed_answer() -> None:
+    """``[DONE]`` ends a chat; the other APIs have events of their own, which the source yields."""
+    assert OPENAI_CHAT.final(outcome("completed")) == [b"data: [DONE]\n\n"]
+    assert OPENAI_RESPONSES.final(outcome("completed")) == []
+    assert ANTHROPIC.final(outcome("completed")) == []
+
+
+@pytest.mark.parametrize("kind", ["completed", "cancelled", "timed_out", "failed"])
+def test_raw_adds_nothing(kind: OutcomeKind) -> None:
+    """What a source has framed itself gets no tail, so that a failure is raised."""
+    assert RAW.final(outcome(kind)) is None
+
+
+@of_each
+def test_headers(profile: Profile) -> None:
+    """Every response says that it is an event stream, and that no proxy is to keep it back."""
+    assert profile.media_type == "text/event-stream; charset=utf-8"
+    assert profile.headers == {
+        "Cache-Control": "no-cache, no-transform",
+        "X-Accel-Buffering": "no",
+    }
+    with pytest.raises(TypeError):
+        profile.headers["a"] = "b"  # type: ignore[index]
+
+
+def test_a_profile_of_ones_own() -> None:
+    """A user's profile names its events, and may end with frames or events, or with nothing."""
+
+    def event_of(item: tuple[str, str]) -> ServerSentEvent:
+        return ServerSentEvent(item[1], event=item[0])
+
+    def last(kind: OutcomeKind, message: str) -> list[ServerSentEvent | Frame] | None:
+        return (
+            [ServerSentEvent(message, event=kind), Frame(b": bye\n")] if kind == "failed" else None
+        )
+
+    mine = Profile("mine", event_of=event_of, tail=last, requires=("data",))
+    assert mine.encode(("a", "b")) == b"event: a\ndata: b\n\n"
+    with pytest.raises(ValueError, match="mine need data"):
+        mine.encode(("a", ""))
+    assert mine.final(outcome("failed")) == [
+        b"event: failed\ndata: The stream failed.\n\n",
+        b": bye\n",
+    ]
+    assert mine.final(outcome("cancelled")) is None
+    plain = replace(mine, tail=BROWSER.tail, headers={})
+    assert plain.headers == {}
+    assert plain.final(outcome("completed")) == BROWSER.final(outcome("completed"))
+
+
+def test_a_profile_that_cannot_be() -> None:
+    """A beat that would be encoded, and a need that no item can fill, are refused early."""
+    beat: Any = b": ping\n"
+    with pytest.raises(TypeError, match="beat must be a Frame, got bytes: write Frame"):
+        Profile("mine", beat=beat)
+    with pytest.raises(ValueError, match="events have no name by default: write event_of="):
+        Profile("mine", requires=("event",))
+
+
+def test_a_profile_by_its_name_alone() -> None:
+    """The least profile encodes as for a browser, and adds no tail."""
+    least = Profile("least")
+    assert least.encode({"a": 1}) == b'data: {"a":1}\n\n'
+    assert least.final(outcome("failed")) is None
+    assert least != Profile("least")
+
+
+async def test_in_a_chain() -> None:
+    """A profile gives a stream its beat and its last frames; each frame is encoded once."""
+
+    async def answer() -> AsyncGenerator[dict[str, str], None]:
+        yield {"text": "a"}
+        await anyio.sleep(2.5)
+        yield {"text": "b"}
+        raise ValueError("password=hunter2")
+
+    received = b""
+    stream = with_status(with_keepalive(answer(), 1, BROWSER.beat), final=BROWSER.final)
+    async with stream:
+        async for item in stream:
+            received += BROWSER.encode(item)
+    parser = parse(received)
+    assert [event.data for event in parser.events] == [
+        '{"text":"a"}',
+        '{"text":"b"}',
+        '{"kind":"failed","message":"The stream failed."}',
+    ]
+    assert parser.comments == ["ping", "ping"]
+
+
+async def test_a_cancelled_chain() -> None:
+    """A source that is cancelled or takes too long ends in the frame for that, and raises not."""
+
+    async def silent() -> AsyncGenerator[str, None]:
+        yield "a"
+        await anyio.sleep_forever()
+
+    async def ending(source: Any) -> list[str]:
+        stream = with_status(source, final=OPENAI_CHAT.final)
+        async with stream:
+            received = [OPENAI_CHAT.encode(item) async for item in stream]
+        return [json.loads(event.data)["error"]["code"] for event in parse(*received[1:]).events]
+
+    token = CancelToken()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(cancel_later, token)
+        assert await ending(with_cancellation(silent(), token)) == ["cancelled"]
+    assert await ending(with_timeout(silent(), idle=1.0)) == ["timed_out"]
+
+
+async def cancel_later(token: CancelToken) -> None:
+    await anyio.sleep(1)
+    token.cancel("password=hunter2")
