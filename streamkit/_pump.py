@@ -256,6 +256,8 @@ class Pump:
         if not self._may_start(throw):
             return throw
         try:
+            relay.in_source = True
+            source.start()
             while True:
                 relay.in_source = True
                 item = await (source.next() if throw is None else source.throw(throw))

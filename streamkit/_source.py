@@ -53,23 +53,23 @@ class Source(Generic[T]):
         #: Seconds that it has to clean up.
         self.grace: float = DEFAULT_GRACE
         self._iterator: Any = None
-        #: Asks for the next item. An attribute, so that it costs one call.
-        self.next: Callable[[], Awaitable[T]] = self._first
+        #: Asks for the next item, once :meth:`start` was called. An attribute, to cost one call.
+        self.next: Callable[[], Awaitable[T]]
 
     @property
     def can_throw(self) -> bool:
         """Whether an exception can be raised at the ``yield`` at which the source is suspended."""
         return hasattr(self._iterator, "athrow")
 
+    def start(self) -> None:
+        """Make the iterator. To be called before the first item is asked for."""
+        self._iterator = self._source.__aiter__()
+        self.next = self._iterator.__anext__
+
     def throw(self, exc: BaseException) -> Awaitable[T]:
         """Raise an exception at the ``yield`` of the source, and ask for what follows."""
         thrown: Awaitable[T] = self._iterator.athrow(exc)
         return thrown
-
-    def _first(self) -> Awaitable[T]:
-        self._iterator = self._source.__aiter__()
-        self.next = self._iterator.__anext__
-        return self.next()
 
     async def close(self) -> None:
         """

@@ -46,7 +46,8 @@ class Control:
         Return a timer that calls ``function``, which must not block, until the source is closed.
 
         To be called in :meth:`Stage.on_open`. What the function raises ends the stream, like an
-        error of any hook. It does not run in a task of its own where the event loop has timers.
+        error of any hook. Where the event loop has timers, there is a task for it only when its
+        time has come.
         """
         return self._pump.make_timer(function)
 

@@ -182,6 +182,27 @@ async def test_dropped_before_it_was_entered(chain: Chain) -> None:
 
 
 @each_combinator
+@pytest.mark.parametrize("opened", [False, True])
+async def test_dropped_at_once(chain: Chain, opened: bool) -> None:
+    """G4: what was never asked goes with the last reference to it, without a collection."""
+    source = Probe(1).source()
+    gone = weakref.ref(source)
+    stream = wrap(source, chain)
+    del source
+    gc.collect()
+    gc.disable()
+    try:
+        if opened:
+            async with stream:
+                pass
+        del stream
+        await wait_all_blocked()
+        assert gone() is None
+    finally:
+        gc.enable()
+
+
+@each_combinator
 async def test_opened_and_left_at_once(chain: Chain) -> None:
     """G4: entered, never asked, left: the source never runs, and is closed."""
     probe = Probe(1)
