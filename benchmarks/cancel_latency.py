@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from statistics import median, quantiles
+from typing import Any, TypeVar
 
 import anyio
 
@@ -26,6 +27,8 @@ from .report import Ratio, Result, Table, number
 from .settling import Countdown, settle
 
 TITLE = "Cancel latency"
+
+T = TypeVar("T", CancelToken, anyio.CancelScope)
 
 
 class Watch:
@@ -68,27 +71,15 @@ async def block_in_scope(watch: Watch, scope: anyio.CancelScope) -> None:
             raise
 
 
-async def one_stream() -> float:
-    """Return microseconds."""
-    watch, token = Watch(1), CancelToken()
+async def one(block: Callable[[Watch, T], Coroutine[Any, Any, None]], target: T) -> float:
+    """Return the microseconds until a task that is blocked is reached."""
+    watch = Watch(1)
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(block_in_stream, watch, token)
+        tasks.start_soon(block, watch, target)
         await watch.blocked.wait()
         await settle()
         start = time.thread_time()
-        token.cancel()
-        await watch.seen.wait()
-    return (watch.seen_at[0] - start) * 1e6
-
-
-async def one_scope() -> float:
-    watch, scope = Watch(1), anyio.CancelScope()
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(block_in_scope, watch, scope)
-        await watch.blocked.wait()
-        await settle()
-        start = time.thread_time()
-        scope.cancel()
+        target.cancel()
         await watch.seen.wait()
     return (watch.seen_at[0] - start) * 1e6
 
@@ -103,8 +94,8 @@ async def single(rounds: int, repeats: int) -> tuple[list[list[float]], list[lis
         streams.append([])
         scopes.append([])
         for _ in range(repeats):
-            streams[-1].append(await one_stream())
-            scopes[-1].append(await one_scope())
+            streams[-1].append(await one(block_in_stream, CancelToken()))
+            scopes[-1].append(await one(block_in_scope, anyio.CancelScope()))
     return streams[1:], scopes[1:]
 
 

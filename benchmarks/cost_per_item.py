@@ -35,12 +35,10 @@ from .peers import (
     peers_on,
 )
 from .report import Ratio, Result, Table, number
+from .rounds import Costs, in_turns
 from .sources import SOURCES, Run
 
 TITLE = "Cost per item"
-
-#: Microseconds per item of each peer, one number for each round.
-Costs = dict[str, list[float]]
 
 # What is compared with what it must be is measured side by side.
 ORDER = [
@@ -78,19 +76,11 @@ def measure(*, quick: bool = False) -> Result:
 async def measure_all(backend: str, source: str, count: int, rounds: int) -> Costs:
     """Measure every peer in every round, in the running event loop."""
     peers = peers_on(backend)
-    names = [name for name in ORDER if name in peers]
-    for name in names:
-        await _measure_one(name, peers[name], source, count)
-    costs: Costs = {name: [] for name in names}
-    # What is loaded by now stays: the collections below need not look at it each time.
-    gc.collect()
-    gc.freeze()
-    for number_of_round in range(rounds):
-        first = number_of_round % len(names)
-        for name in names[first:] + names[:first]:
-            costs[name].append(await _measure_one(name, peers[name], source, count))
-    gc.unfreeze()
-    return costs
+
+    async def measure_one(name: str) -> float:
+        return await _measure_one(name, peers[name], source, count)
+
+    return await in_turns([name for name in ORDER if name in peers], rounds, measure_one)
 
 
 async def _measure_one(name: str, peer: Peer, source: str, count: int) -> float:

@@ -39,6 +39,7 @@ from .backends import installed
 from .many_streams import HOLDER, Weight, hold_nothing, open_and_close, weigh
 from .peers import BUFFERED_FLOOR, FLOOR, Peer as HandOver, peers_on as hand_overs_on
 from .report import Ratio, Result, Table, number
+from .rounds import Costs, in_turns
 from .settling import Countdown
 
 TITLE = "A response"
@@ -228,25 +229,15 @@ async def request(app: App, send: Callable[[Any], Awaitable[None]]) -> None:
 
 # The cost of an item
 
-#: Microseconds per item of each peer, one number for each round.
-Costs = dict[str, list[float]]
-
 
 async def measure_all(backend: str, source: str, count: int, rounds: int) -> Costs:
     """Measure every peer in every round, in the running event loop."""
     peers = peers_on(backend)
-    names = list(peers)
-    for name in names:
-        await _measure_one(name, peers[name], source, count)
-    costs: Costs = {name: [] for name in names}
-    gc.collect()
-    gc.freeze()
-    for number_of_round in range(rounds):
-        first = number_of_round % len(names)
-        for name in names[first:] + names[:first]:
-            costs[name].append(await _measure_one(name, peers[name], source, count))
-    gc.unfreeze()
-    return costs
+
+    async def measure_one(name: str) -> float:
+        return await _measure_one(name, peers[name], source, count)
+
+    return await in_turns(list(peers), rounds, measure_one)
 
 
 async def _measure_one(name: str, peer: Peer, source: str, count: int) -> float:

@@ -66,7 +66,8 @@ def with_keepalive(
     :param interval: seconds of waiting before each beat: finite, and more than 0
     :param beat: the item to send, or a callable that receives an :class:`Idle` and returns it. What
         it raises ends the stream.
-    :param initial: whether the first ask is answered with a beat, before the source starts
+    :param initial: whether the first ask is answered with a beat, before the source starts. An item
+        that is there by then wins, as after :meth:`StatusStream.head`.
     :return: a stream of items and beats
     :raises TypeError: if the source is none, or ``interval`` is no number
     :raises ValueError: if ``interval`` is not finite, or not positive

@@ -259,7 +259,6 @@ class Pump:
             relay.in_source = True
             source.start()
             while True:
-                relay.in_source = True
                 item = await (source.next() if throw is None else source.throw(throw))
                 relay.in_source = False
                 throw = None
@@ -286,6 +285,7 @@ class Pump:
                 disturbed = self._stopping or scopes.signal is not None or throw is not None
                 if disturbed and not self._may_go_on(throw):
                     return throw
+                relay.in_source = True
         except StopAsyncIteration:
             self._exhausted = True
             return None
@@ -325,9 +325,9 @@ class Pump:
         :return: a native cancellation of asyncio, which comes only once, to be raised in the source
 
         """
-        scopes = self._scopes
-        if self._stopping or (scopes.signal is not None and not scopes.delivered):
+        if self._must_act():
             return None
+        scopes = self._scopes
         if scopes.delivered:
             scopes.pause()
         self._relay.idle()

@@ -117,8 +117,7 @@ class CancelRegistry:
         key: Hashable,
         reason: object = None,
         *,
-        # A scope around the call would not tell whether it was in time.
-        timeout: float | None = None,  # noqa: ASYNC109
+        timeout: float | None = None,  # noqa: ASYNC109  a scope would not tell if it was in time
     ) -> bool:
         """
         Fire the tokens of all who hold a key, and wait until they have let go of it.

@@ -353,7 +353,10 @@ class TestEnd:
     async def test_final_of_another_type(self) -> None:
         """Web: a last word that cannot be sent does not look like a complete answer."""
         client = Client()
-        final: Any = lambda outcome: outcome  # noqa: E731
+
+        def final(outcome: Outcome) -> Any:
+            return outcome
+
         with pytest.raises(TypeError, match="got Outcome"):
             await client.get(StreamResponse(aiter_of("a"), final=final))
         assert client.log.events == [200, "a"]

@@ -41,6 +41,10 @@ async def no() -> bool:
     return False
 
 
+def not_async() -> Any:
+    return False
+
+
 class Check:
     """Logs when it is asked; answers with what it was given, then with the last of these.
 
@@ -516,18 +520,16 @@ class TestMisuse:
 
     async def test_sync_check(self) -> None:
         """K4: a sync check shows at its first call: nothing goes on, and the block says it."""
-        check: Any = lambda: False  # noqa: E731
         with pytest.raises(TypeError, match=r"must be an async callable.*bool: write 'async def'"):
-            async with poll(check, 1, max_errors=None) as token:
+            async with poll(not_async, 1, max_errors=None) as token:
                 reason = await token.wait()
         assert isinstance(reason, PollFailed)
         assert isinstance(reason.last, TypeError)
 
     async def test_sync_check_in_a_stream(self) -> None:
         """K4: so does the block of a stream, in place of the cancellation that it caused."""
-        check: Any = lambda: None  # noqa: E731
         with pytest.raises(TypeError, match="must be an async callable") as caught:
-            async with with_cancellation(blocked(Log()), poll(check, 1)) as stream:
+            async with with_cancellation(blocked(Log()), poll(not_async, 1)) as stream:
                 await anext(stream)
         assert type(caught.value.__context__) is StreamCancelled
         assert stream.outcome is not None
@@ -535,9 +537,8 @@ class TestMisuse:
 
     async def test_sync_check_and_an_error(self) -> None:
         """K4: it does not take the place of another error."""
-        check: Any = lambda: None  # noqa: E731
         with pytest.raises(LookupError):
-            async with poll(check, 1) as token:
+            async with poll(not_async, 1) as token:
                 await token.wait()
                 raise LookupError
 
