@@ -88,7 +88,7 @@ class Server:
             return True
 
         eventually(answers, within=STARTS_WITHIN, what=self.output)
-        #: the tasks of a server that does nothing but tell what its tasks are: the fewest of several
+        #: the tasks of a server that does nothing but tell what its tasks are: the fewest of some
         #: looks, for those of the request before may not have ended when the answer was there
         self.idle_tasks = min(self._tasks_soon() for _ in range(5))
 
