@@ -90,11 +90,11 @@ class Server:
         eventually(answers, within=STARTS_WITHIN, what=self.output)
         #: the tasks of a server that does nothing but tell what its tasks are: the fewest of some
         #: looks, for those of the request before may not have ended when the answer was there
-        self.idle_tasks = min(self._tasks_soon() for _ in range(5))
+        self.idle_tasks = min((self._tasks_soon() for _ in range(5)), key=len)
 
-    def _tasks_soon(self) -> int:
+    def _tasks_soon(self) -> list[str]:
         time.sleep(0.1)
-        return int(self.state()["tasks"])
+        return self.state()["tasks"]
 
     def state(self) -> dict[str, Any]:
         """Ask for what ``/state`` tells, in a request like any other."""
