@@ -19,6 +19,8 @@ from typing import Any
 
 import anyio
 
+from ._timer import AsyncioTimer, Timer, TrioTimer
+
 
 class Wakeup(ABC):
     """A place at which one task waits."""
@@ -93,6 +95,8 @@ class Backend:
     #: Returns the running task, as an object that is nobody else.
     current_task: Callable[[], object]
     make_wakeup: Callable[[], Wakeup]
+    #: Returns a timer, given its function and what is called with an error of that.
+    make_timer: Callable[[Callable[[], object], Callable[[BaseException], object]], Timer]
     #: Lets other tasks run, and a cancellation through.
     checkpoint: Callable[[], Awaitable[None]]
 
@@ -103,10 +107,15 @@ def get_backend() -> Backend:
     if issubclass(asyncio.CancelledError, cancelled):
         now = asyncio.get_running_loop().time
         current_task: Callable[[], object] = asyncio.current_task
-        return Backend(True, cancelled, now, current_task, _AsyncioWakeup, _asyncio_checkpoint)
+        make_wakeup: Callable[[], Wakeup] = _AsyncioWakeup
+        return Backend(
+            True, cancelled, now, current_task, make_wakeup, AsyncioTimer, _asyncio_checkpoint
+        )
     trio: Any = sys.modules["trio"].lowlevel
     now = trio.current_clock().current_time
-    return Backend(False, cancelled, now, trio.current_task, _TrioWakeup, trio.checkpoint)
+    return Backend(
+        False, cancelled, now, trio.current_task, _TrioWakeup, TrioTimer, trio.checkpoint
+    )
 
 
 _asyncio_checkpoint = partial(asyncio.sleep, 0)

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Awaitable, Callable, Generator
-from functools import partial
 from typing import Any
 
 import anyio
@@ -61,16 +60,14 @@ class Handoff:
         self._pauses = False
         # An empty deque has room for 64 items, which is a lot for the one that there will be.
         self._packets: deque[Any] | list[Any]
-        self._pop: Callable[[], Any]
         if self._reads_ahead:
             self._packets = deque()
-            self._pop = self._packets.popleft
+            self._pop: Callable[[], Any] = self._packets.popleft
         else:
             self._packets = []
-            self._pop = partial(self._packets.pop, 0)
-        self._first_beats: list[Any] = []
+        self._first_beats: tuple[Any, ...] = ()
         #: One at most.
-        self._due_beats: list[Any] = []
+        self._due_beats: tuple[Any, ...] = ()
         self._asked = False
         self._source_waits = False
         self._demand = backend.make_wakeup()
@@ -140,7 +137,8 @@ class Handoff:
             beats = self._first_beats or self._due_beats
             if beats and not self.closed:
                 self.beats += 1
-                return beats.pop(0)
+                self._first_beats = self._first_beats[1:]
+                return beats[0]
             if self._ended and not self.closed:
                 # A scope around both sides may have ended the source first. The consumer's own
                 # cancellation is what it must see then.
@@ -153,9 +151,8 @@ class Handoff:
             self._receiving = False
             if self._clock is not None:
                 self._clock.stop()
-            if self._due_beats:
-                # A beat belongs to the wait in which it was due.
-                self._due_beats.clear()
+            # A beat belongs to the wait in which it was due.
+            self._due_beats = ()
             # The traceback of an error includes this frame.
             del self, packets
 
@@ -215,10 +212,9 @@ class Handoff:
         return bool(self._packets) or self._ended or self.closed
 
     def _take(self) -> Any:
-        if self._first_beats:
-            self._first_beats.clear()
-        # The one that there is, in most cases.
-        item = self._packets.pop() if len(self._packets) == 1 else self._pop()
+        self._first_beats = ()
+        item = self._packets[0]
+        del self._packets[0]
         if self._source_waits and len(self._packets) < self._room:
             self._source_waits = False
             self._demand.set()
@@ -311,16 +307,16 @@ class Handoff:
     def stop_beats(self) -> None:
         """Let no beat through any more, and drop one that was not taken: they are counted now."""
         self._silent = True
-        self._due_beats.clear()
+        self._due_beats = ()
 
     def offer_beat(self, beat: Any) -> bool:
         """Give a waiting consumer something that is no item, unless an item is there already."""
         if not self.wants_beat():
             return False
-        self._due_beats.append(beat)
+        self._due_beats = (beat,)
         self.wake_consumer()
         return True
 
     def put_beat_first(self, beat: Any) -> None:
         """Answer the consumer's next ask with something that is no item."""
-        self._first_beats.append(beat)
+        self._first_beats = (*self._first_beats, beat)

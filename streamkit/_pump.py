@@ -36,7 +36,7 @@ from ._outcome import Outcome
 from ._relay import Relay, make_relay, tag_of
 from ._scopes import Scopes, Signal
 from ._source import Source
-from ._timer import AsyncioTimer, TaskTimer, Timer
+from ._timer import Timer
 
 
 class _Skip(Enum):
@@ -87,9 +87,6 @@ class Pump:
         self.is_finished: bool = False
         #: Called when it has finished.
         self.on_finished: list[Callable[[], object]] = []
-        #: Timers that are tasks, to be started beside the source task, which is then set.
-        self.timers: list[TaskTimer] = []
-        self.is_started: bool = False
         self.started_at: float = backend.now()
         self._finished: anyio.Event | None = None
         self.backend = backend
@@ -137,25 +134,12 @@ class Pump:
 
     def make_timer(self, function: Callable[[], object]) -> Timer:
         """Return a timer that lives as long as the source."""
-        if self.is_started:
-            raise RuntimeError(
-                "the stream is open already: call control.timer(function) in on_open, keep the "
-                "timer, and set it later"
-            )
 
-        def call() -> None:
-            try:
-                function()
-            except BaseException as exc:
-                self.fail(exc)
-
-        timer: Timer
-        if self.backend.is_asyncio:
-            timer = AsyncioTimer(call)
+        timer = self.backend.make_timer(function, self.fail)
+        if self.is_finished:
+            timer.close()
         else:
-            timer = task_timer = TaskTimer(call, self.backend.make_wakeup())
-            self.timers.append(task_timer)
-        self.on_finished.append(timer.close)
+            self.on_finished.append(timer.close)
         return timer
 
     def leave(self, exc: BaseException | None = None) -> None:
@@ -201,7 +185,6 @@ class Pump:
         for call in self.on_finished:
             call()
         self.on_finished.clear()
-        self.timers.clear()
 
     async def wait_finished(self) -> None:
         """Wait until the source task has nothing more to do."""

@@ -45,9 +45,8 @@ class Control:
         """
         Return a timer that calls ``function``, which must not block, until the source is closed.
 
-        To be called in :meth:`Stage.on_open`. What the function raises ends the stream, like an
-        error of any hook. Where the event loop has timers, there is a task for it only when its
-        time has come.
+        What the function raises ends the stream, like an error of any hook. It runs in a task that
+        is neither the source's nor the consumer's, in the context of this call.
         """
         return self._pump.make_timer(function)
 

@@ -98,9 +98,6 @@ class Stream(AsyncIterator[T_co], Generic[T_co]):
         self._entered_by = backend.current_task()
         start_soon = self._tasks.start_soon
         start_soon(pump.run, name=f"source task of {self._source.name}")
-        pump.is_started = True
-        for timer in pump.timers:
-            start_soon(timer.run, name=f"timer of {self._source.name}")
         for stage, control in zip(self._stages, controls, strict=True):
             if overrides(stage, "run"):
                 name = f"{type(stage).__name__} of {self._source.name}"

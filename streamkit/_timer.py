@@ -2,19 +2,21 @@
 A function that is called at a time: by the event loop, where it has timers.
 
 A task that sleeps does the same, and weighs as much as the source's own. asyncio has timers, so it
-gets a task only when the time has come; trio has none, so a task does it there.
+gets a task only when the time has come. trio has none, so a task does it there: one for all the
+streams of a run, which is there as long as a timer is set.
 """
 
 from __future__ import annotations
 
 import asyncio
-import math
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-
-import anyio
-
-from ._backend import Wakeup
+from contextvars import copy_context
+from dataclasses import dataclass, field
+from heapq import heapify, heappop, heappush
+from itertools import count
+from typing import Any
 
 
 class Timer(ABC):
@@ -22,7 +24,15 @@ class Timer(ABC):
     Calls a function of a stage at a time. Made by :meth:`Control.timer`, closed with the source.
     """
 
-    __slots__ = ()
+    __slots__ = ("_context", "_fail", "_function", "_is_closed")
+
+    def __init__(
+        self, function: Callable[[], object], fail: Callable[[BaseException], object]
+    ) -> None:
+        self._function = function
+        self._fail = fail
+        self._context = copy_context()
+        self._is_closed = False
 
     @abstractmethod
     def set(self, when: float) -> None:
@@ -37,33 +47,41 @@ class Timer(ABC):
     def close(self) -> None:
         """Call it no more."""
 
+    def _call(self) -> None:
+        """Call the function, in a task, in the context in which the timer was made."""
+        try:
+            self._function()
+        except BaseException as exc:
+            self._fail(exc)
+
 
 class AsyncioTimer(Timer):
     """One of the event loop's own."""
 
-    __slots__ = ("_function", "_handle", "_is_closed", "_loop")
+    __slots__ = ("_handle", "_loop")
 
-    def __init__(self, function: Callable[[], object]) -> None:
-        self._function = function
+    def __init__(
+        self, function: Callable[[], object], fail: Callable[[BaseException], object]
+    ) -> None:
+        super().__init__(function, fail)
         self._loop = asyncio.get_running_loop()
         self._handle: asyncio.Handle | None = None
-        self._is_closed = False
 
     def set(self, when: float) -> None:
         self._cancel()
         if not self._is_closed:
-            self._handle = self._loop.call_at(when, self._start)
+            self._handle = self._loop.call_at(when, self._start, context=self._context)
 
     def _start(self) -> None:
         # Outside of a task, anyio need not know which event loop is running. No factory makes this
         # one: it is to run with the next pass of the loop, as a task that slept until now would.
         self._handle = None
-        asyncio.Task(self._call(), loop=self._loop, name="timer of a stream")
+        asyncio.Task(self._run(), loop=self._loop, name="timer of a stream")
 
-    async def _call(self) -> None:
+    async def _run(self) -> None:
         # Neither closed nor set anew since.
         if self._handle is None and not self._is_closed:
-            self._function()
+            self._call()
 
     def close(self) -> None:
         self._is_closed = True
@@ -75,39 +93,109 @@ class AsyncioTimer(Timer):
             self._handle = None
 
 
-class TaskTimer(Timer):
-    """A task, which :meth:`run` is."""
+class TrioTimer(Timer):
+    """One of those that a run's :class:`_AlarmClock` looks after."""
 
-    __slots__ = ("_function", "_is_closed", "_is_too_late", "_scope", "_wakeup", "_when")
+    __slots__ = ("_alarm", "_clock")
 
-    def __init__(self, function: Callable[[], object], wakeup: Wakeup) -> None:
-        self._function = function
-        self._wakeup = wakeup
-        self._when = math.inf
-        self._is_closed = False
-        #: Around the wait for the time, and set only there.
-        self._scope: anyio.CancelScope | None = None
-        self._is_too_late = False
+    def __init__(
+        self, function: Callable[[], object], fail: Callable[[BaseException], object]
+    ) -> None:
+        super().__init__(function, fail)
+        self._clock = _alarm_clock()
+        self._alarm: _Alarm | None = None
 
     def set(self, when: float) -> None:
-        self._when = when
-        if self._scope is not None:
-            # The time set before may have come, though the task has not run since.
-            self._is_too_late = self._scope.cancel_called
-            self._scope.deadline = when
+        self._cancel()
+        if not self._is_closed:
+            self._alarm = self._clock.add(when, self)
+
+    def ring(self) -> None:
+        """Say that the time has come."""
+        self._alarm = None
+        self._context.run(self._call)
 
     def close(self) -> None:
         self._is_closed = True
-        self._wakeup.set()
+        self._cancel()
 
-    async def run(self) -> None:
-        """Call the function at each time that is set, until the timer is closed."""
-        while not self._is_closed:
-            with anyio.CancelScope(deadline=self._when) as self._scope:
-                await self._wakeup.wait()
-            self._scope = None
-            if self._is_too_late:
-                self._is_too_late = False
-            elif not self._is_closed:
-                self._when = math.inf
-                self._function()
+    def _cancel(self) -> None:
+        if self._alarm is not None:
+            self._clock.remove(self._alarm)
+            self._alarm = None
+
+
+@dataclass(order=True, slots=True)
+class _Alarm:
+    when: float
+    number: int
+    #: ``None`` once it has rung, or was removed.
+    timer: TrioTimer | None = field(compare=False)
+
+
+class _AlarmClock:
+    """Looks after the timers of one run of trio, in a task that is there while one is set."""
+
+    def __init__(self, trio: Any) -> None:
+        self._trio = trio
+        self._numbers = count()
+        #: A heap. Most are removed long before their time, and are here for a while yet.
+        self._alarms: list[_Alarm] = []
+        self._set = 0
+        self._is_running = False
+        #: Around the wait for the first alarm, and set only there.
+        self._scope: Any = None
+
+    def add(self, when: float, timer: TrioTimer) -> _Alarm:
+        if not self._is_running:
+            self._trio.lowlevel.spawn_system_task(self._run, name="timers of streams")
+            self._is_running = True
+        alarm = _Alarm(when, next(self._numbers), timer)
+        heappush(self._alarms, alarm)
+        self._set += 1
+        if self._scope is not None and when < self._scope.deadline:
+            self._scope.deadline = when
+        return alarm
+
+    def remove(self, alarm: _Alarm) -> None:
+        alarm.timer = None
+        self._set -= 1
+        if len(self._alarms) > 2 * self._set:
+            self._alarms = [each for each in self._alarms if each.timer is not None]
+            heapify(self._alarms)
+        if not self._set and self._scope is not None:
+            self._scope.cancel()
+
+    async def _run(self) -> None:
+        try:
+            while self._set:
+                with self._trio.CancelScope(deadline=self._alarms[0].when) as self._scope:
+                    await self._trio.sleep_forever()
+                self._scope = None
+                # All first, so that one which is set anew, for now, waits for its turn.
+                due: list[_Alarm] = []
+                while self._alarms and self._alarms[0].when <= self._trio.current_time():
+                    due.append(heappop(self._alarms))
+                for alarm in due:
+                    timer, alarm.timer = alarm.timer, None
+                    if timer is not None:
+                        self._set -= 1
+                        timer.ring()
+        finally:
+            # Where the run is ending, it does so with alarms that nobody hears.
+            self._is_running, self._scope = False, None
+
+
+_clock_of_run: Any = None
+
+
+def _alarm_clock() -> _AlarmClock:
+    global _clock_of_run
+    trio: Any = sys.modules["trio"]
+    if _clock_of_run is None:
+        _clock_of_run = trio.lowlevel.RunVar("streamkit_timers")
+    clock: _AlarmClock | None = _clock_of_run.get(None)
+    if clock is None:
+        clock = _AlarmClock(trio)
+        _clock_of_run.set(clock)
+    return clock

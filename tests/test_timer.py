@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
+import gc
+import weakref
+from contextlib import AsyncExitStack, suppress
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -13,10 +16,11 @@ import trio.testing
 from anyio.lowlevel import checkpoint
 
 from streamkit import Control, Stage, Timer, with_stage
-from support import Backend, Log, Probe, wait_all_blocked
+from streamkit._backend import get_backend
+from support import Backend, Log, Probe, live_tasks, wait_all_blocked
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Callable
 
 
 class Timed(Stage[Any, Any]):
@@ -262,12 +266,20 @@ async def test_fails() -> None:
     assert probe.closed == 1
 
 
-async def test_made_too_late() -> None:
-    """M1: a timer that is asked for when the stream is open: the error says where to ask."""
-    timed = Timed(Log(), 3)
-    async with with_stage(Probe(block=True).source(), timed):
-        with pytest.raises(RuntimeError, match=r"call control\.timer\(function\) in on_open"):
-            timed.control.timer(timed.call)
+async def test_made_when_the_stream_is_open() -> None:
+    """K1: a timer may be made at any time; nothing is called by one that comes after the end."""
+    log = Log()
+    timed = Timed(log)
+    log.start()
+    async with with_stage(Probe("a").source(), timed) as stream:
+        await anext(stream)
+        timed.control.timer(timed.call).set(timed.opened_at + 3)
+        await anyio.sleep(5)
+        with pytest.raises(StopAsyncIteration):
+            await anext(stream)
+        timed.control.timer(timed.call).set(timed.opened_at + 8)
+        await anyio.sleep(20)
+    assert log == [(3, "called")]
 
 
 @pytest.mark.asyncio_only
@@ -304,3 +316,130 @@ async def test_cancelled_from_outside() -> None:
                 await anext(stream)
     await anyio.sleep(20)
     assert log == []
+
+
+async def test_context() -> None:
+    """D5: the function runs in the context of the call that made the timer, whoever sets it."""
+    seen: list[str] = []
+    who: ContextVar[str] = ContextVar("who", default="nobody")
+
+    class Looks(Timed):
+        def call(self) -> None:
+            seen.append(who.get())
+
+    timed = Looks(Log())
+    who.set("the one that opened it")
+    async with with_stage(Probe(block=True).source(), timed):
+        who.set("the one that set it")
+        for time in (3, 6):
+            timed.timer.set(timed.opened_at + time)
+            await anyio.sleep(4)
+    assert seen == ["the one that opened it"] * 2
+
+
+async def test_many() -> None:
+    """K1: the timers of many streams, of which some are closed or set anew before their time."""
+    log = Log()
+    log.start()
+    stages = [Timed(Log(), 10 + number % 3) for number in range(30)]
+    async with AsyncExitStack() as streams:
+        for number, stage in enumerate(stages):
+            stage.log = log
+            await streams.enter_async_context(with_stage(Probe(block=True).source(), stage))
+            if number % 2:
+                stage.timer.close()
+        stages[0].timer.set(stages[0].opened_at + 1)
+        await anyio.sleep(20)
+    assert log == [(1, "called")] + [(10, "called")] * 4 + [(11, "called")] * 5 + [
+        (12, "called")
+    ] * 5
+
+
+async def test_set_anew_for_now() -> None:
+    """K1: a function that sets its next time for now keeps no other one from its turn."""
+    log = Log()
+    log.start()
+
+    class Again(Timed):
+        def call(self) -> None:
+            self.log("again")
+            if (3, "called") not in log:
+                self.timer.set(self.control.now())
+
+    async with with_stage(with_stage(Probe(block=True).source(), Again(log, 3)), Timed(log, 3)):
+        await anyio.sleep(20)
+    assert log[-2:] == [(3, "called"), (3, "again")]
+
+
+class TestAlarmClock:
+    """On trio, one task looks after the timers of all streams, for as long as one is set."""
+
+    pytestmark = pytest.mark.trio_only
+
+    async def test_one_task(self) -> None:
+        """G3: it is there from the first timer that is set to the last one that is closed."""
+        first, second = Timed(Log(), 3), Timed(Log())
+        async with with_stage(Probe(block=True).source(), second):
+            assert clocks() == 0
+            async with with_stage(Probe(block=True).source(), first):
+                second.timer.set(second.opened_at + 4)
+                await anyio.sleep(3.5)
+                assert clocks() == 1
+            assert clocks() == 1
+            await anyio.sleep(1)
+            assert clocks() == 0
+            second.timer.set(second.opened_at + 9)
+            assert clocks() == 1
+        await wait_all_blocked()
+        assert clocks() == 0
+
+    async def test_set_while_it_ends(self) -> None:
+        """K1: the last timer was closed, and another one is set before the task has run."""
+        log = Log()
+        first, second = Timed(Log(), 3), Timed(log)
+        log.start()
+        async with with_stage(Probe(block=True).source(), second):
+            async with with_stage(Probe(block=True).source(), first):
+                await wait_all_blocked()
+                first.timer.close()
+                second.timer.set(second.opened_at + 5)
+                await anyio.sleep(10)
+        assert log == [(5, "called")]
+
+    async def test_forgets(self) -> None:
+        """R5: what was set for a time far off, and closed, is not kept until then."""
+        far_off = weakref.WeakSet[Timed]()
+        async with with_stage(Probe(block=True).source(), Timed(Log(), 1_000)):
+            for _ in range(50):
+                stage = Timed(Log(), 10_000)
+                far_off.add(stage)
+                async with with_stage(Probe(block=True).source(), stage):
+                    await wait_all_blocked()
+                del stage
+            gc.collect()
+            assert not far_off
+
+    def test_after_the_run(self) -> None:
+        """G3: a run that ends with a timer that is set says nothing, and the next has its own."""
+
+        async def main() -> list[tuple[float, str]]:
+            log = Log()
+            log.start()
+            async with with_stage(Probe(block=True).source(), Timed(log, 3)):
+                await anyio.sleep(4)
+            # What nobody closes: as in a system task of the user's own.
+            lost = trio_timer(lambda: log("lost"))
+            lost.set(anyio.current_time() + 1_000)
+            return log
+
+        for _ in range(2):
+            clock = trio.testing.MockClock(autojump_threshold=0)
+            assert trio.run(main, clock=clock) == [(3, "called")]
+
+
+def trio_timer(function: Callable[[], object]) -> Timer:
+    return get_backend().make_timer(function, AssertionError)
+
+
+def clocks() -> int:
+    return sum(task.name == "timers of streams" for task in live_tasks())
