@@ -181,7 +181,7 @@ def measure(*, quick: bool = False) -> Result:
     result = Result("B3", TITLE)
     for backend in installed():
         weights = {count: backend.run(weigh_all, count) for count in counts}
-        times = backend.run(time_all, counts, 5, 50 if quick else 300)
+        times = backend.run(time_all, counts, 5, 50 if quick else 1_000)
         result.tables.append(_table(f"{backend.name}, per stream", weights, times))
         result.ratios += _ratios(backend.name, weights, times)
         result.data[backend.name] = {

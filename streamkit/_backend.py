@@ -83,7 +83,8 @@ class _TrioWakeup(Wakeup):
             self._trio.reschedule(task)
 
 
-@dataclass(frozen=True, slots=True)
+# Not frozen, which would make it three times as dear: there is one for each stream.
+@dataclass(slots=True)
 class Backend:
     """The backend of the running event loop."""
 

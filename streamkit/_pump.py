@@ -17,6 +17,7 @@ that came before it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from enum import Enum
 from typing import Any, Final, Literal, Protocol, TypeAlias
@@ -86,13 +87,14 @@ class Pump:
         #: Whether the source task has nothing more to do.
         self.is_finished: bool = False
         #: Called when it has finished.
-        self.on_finished: list[Callable[[], object]] = []
+        self.on_finished: tuple[Callable[[], object], ...] = ()
+        self._timers: tuple[Timer, ...] = ()
         self.started_at: float = backend.now()
         self._finished: anyio.Event | None = None
         self.backend = backend
         self._source = source
         self._pipeline = pipeline
-        self._scopes = Scopes(source.grace)
+        self._scopes = Scopes(source.grace, backend.now)
         self._relay: Relay
         self._task: object = None
         self._state: Literal["new", "started", "closing"] = "new"
@@ -139,7 +141,7 @@ class Pump:
         if self.is_finished:
             timer.close()
         else:
-            self.on_finished.append(timer.close)
+            self._timers = (*self._timers, timer)
         return timer
 
     def leave(self, exc: BaseException | None = None) -> None:
@@ -166,6 +168,7 @@ class Pump:
     def release(self) -> Outcome | None:
         """Return the outcome, and let go of every error: frames that errors hold lead to here."""
         outcome, self.outcome, self._failure, self._unseen = self.outcome, None, None, None
+        self._timers = ()
         return outcome
 
     @property
@@ -182,9 +185,17 @@ class Pump:
         self.is_finished, self._task = True, None
         if self._finished is not None:
             self._finished.set()
+        for timer in self._timers:
+            timer.close()
         for call in self.on_finished:
             call()
-        self.on_finished.clear()
+        self.on_finished = ()
+
+    async def settle(self) -> None:
+        """Wait until a finished stream has left no task but the one that is in here."""
+        timers, self._timers = self._timers, ()
+        for timer in timers:
+            await timer.settle()
 
     async def wait_finished(self) -> None:
         """Wait until the source task has nothing more to do."""
@@ -230,6 +241,7 @@ class Pump:
             self.finish()
             # The frame of a source that raised leads back to this one.
             del ending
+        await self.settle()
 
     async def _drive(self) -> BaseException | None:
         """Step the source until it ends or must not be stepped again. Returns what it raised."""
@@ -282,7 +294,7 @@ class Pump:
         if throw or self._stopping or self._scopes.signal:
             return False
         # Where a scope around the stream is cancelled by now, nothing begins any more.
-        if anyio.get_current_task().has_pending_cancellation():
+        if anyio.current_effective_deadline() == -math.inf:
             self._scopes.signal = self._scopes.pending_signal_around()
             return False
         self._state = "started"
@@ -347,7 +359,9 @@ class Pump:
         signal = scopes.signal
         # One that fired, but came too late to be raised in the source, has changed nothing: unless
         # it kept the source from starting, or was seen as the backend's own (trio's nurseries).
-        if not (scopes.delivered or self._state == "new" or only_backend_cancellation(raised)):
+        if signal is not None and not (
+            scopes.delivered or self._state == "new" or only_backend_cancellation(raised)
+        ):
             signal = None
         return judge(
             raised,
@@ -359,15 +373,16 @@ class Pump:
 
     async def _close(self, ending: Ending) -> None:
         """Close the source, shielded and bounded."""
-        self._scopes.begin_closing()
-        try:
-            await self._source.close()
-        except BaseException as exc:
-            error = without(_from_source(exc), is_backend_cancellation)
-            self._scopes.cut = self._scopes.cut or (error is not exc and self._scopes.expired)
-            if error is not None:
-                ending.cleanup_error = error
-            del error
+        if not self._source.is_finished:
+            self._scopes.begin_closing()
+            try:
+                await self._source.close()
+            except BaseException as exc:
+                error = without(_from_source(exc), is_backend_cancellation)
+                self._scopes.cut = self._scopes.cut or (error is not exc and self._scopes.expired)
+                if error is not None:
+                    ending.cleanup_error = error
+                del error
         self._cleanup_error = ending.cleanup_error
         del ending
 

@@ -66,6 +66,7 @@ class Scopes:
     The cancel scopes of one source, entered and left in its source task.
 
     :param grace: seconds for clean-up where no signal says otherwise
+    :param now: the clock of :func:`anyio.current_time`
 
     """
 
@@ -73,6 +74,7 @@ class Scopes:
         "_enclosing",
         "_grace_scope",
         "_interrupt_scope",
+        "_now",
         "_paused_for",
         "_tag",
         "armed",
@@ -82,8 +84,9 @@ class Scopes:
         "signal",
     )
 
-    def __init__(self, grace: float) -> None:
+    def __init__(self, grace: float, now: Callable[[], float]) -> None:
         self.grace = grace
+        self._now = now
         #: What the source was or is to be told: the first signal, for good.
         self.signal: Signal | None = None
         #: The signal is on its way: the next suspension point of the source raises it.
@@ -204,18 +207,18 @@ class Scopes:
 
     def _begin_grace(self, seconds: float) -> None:
         self._grace_scope.shield = True
-        self._grace_scope.deadline = anyio.current_time() + seconds
+        self._grace_scope.deadline = self._now() + seconds
 
     def pause(self) -> None:
         """Stop the clock of the grace: the source waits for the consumer."""
         if self.delivered and not self.expired:
-            self._paused_for = self._grace_scope.deadline - anyio.current_time()
+            self._paused_for = self._grace_scope.deadline - self._now()
             self._grace_scope.deadline = math.inf
 
     def resume(self) -> None:
         """Let the clock of the grace go on."""
         if self._paused_for is not None:
-            self._grace_scope.deadline = anyio.current_time() + self._paused_for
+            self._grace_scope.deadline = self._now() + self._paused_for
             self._paused_for = None
 
     def reason(self) -> object:

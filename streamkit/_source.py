@@ -61,6 +61,13 @@ class Source(Generic[T]):
         """Whether an exception can be raised at the ``yield`` at which the source is suspended."""
         return hasattr(self._iterator, "athrow")
 
+    @property
+    def is_finished(self) -> bool:
+        """Whether it is a generator that has ended, so that there is nothing left to close."""
+        iterator = self._iterator
+        is_whole = iterator is self._source and isinstance(iterator, AsyncGeneratorType)
+        return is_whole and iterator.ag_frame is None
+
     def start(self) -> None:
         """Make the iterator. To be called before the first item is asked for."""
         self._iterator = self._source.__aiter__()

@@ -34,6 +34,20 @@ class Stream(AsyncIterator[T_co], Generic[T_co]):
     Streams are made by the combinators and by :func:`with_stage`.
     """
 
+    # What it begins with is kept here and not in each, for most streams only pass on what they have
+    # to the next one in the chain.
+    _state: Literal["new", "open", "left"] = "new"
+    _owner: Stream[Any] | None = None
+    _pump: Pump | None = None
+    #: Where to ask while the stream is open.
+    _open_handoff: Handoff | None = None
+    _outcome: Outcome | None = None
+    _tasks: TaskGroup
+    _entered_by: object = None
+    #: How many stages have been opened.
+    _opened = 0
+    _lifespans: AsyncExitStack | None = None
+
     def __init__(self, source: AsyncSource[Any], *stages: Stage[Any, Any]) -> None:
         self._source: Source[Any]
         self._stages: tuple[Stage[Any, Any], ...]
@@ -44,16 +58,6 @@ class Stream(AsyncIterator[T_co], Generic[T_co]):
         else:
             self._source = Source(source)
             self._stages = stages
-        self._state: Literal["new", "open", "left"] = "new"
-        self._owner: Stream[Any] | None = None
-        self._pump: Pump | None = None
-        #: Where to ask while the stream is open.
-        self._open_handoff: Handoff | None = None
-        self._outcome: Outcome | None = None
-        self._tasks: TaskGroup
-        self._entered_by: object = None
-        self._opened: list[Stage[Any, Any]] = []
-        self._lifespans: AsyncExitStack | None = None
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {self._source.name}, {self._state}>"
@@ -74,31 +78,34 @@ class Stream(AsyncIterator[T_co], Generic[T_co]):
         """
         self._check_unused()
         self._state = "open"
-        for stage in self._stages:
+        stages = self._stages
+        read_ahead: float = 0
+        for stage in stages:
+            read_ahead += stage.read_ahead
             if stage.grace is not None:
                 self._source.grace = stage.grace
-        read_ahead = sum(stage.read_ahead for stage in self._stages)
         backend = get_backend()
-        pump = Pump(self._source, Stages(self._stages), backend, read_ahead)
-        controls = [
-            Control(pump, self._stages[number:]) for number in range(1, len(self._stages) + 1)
-        ]
+        pump = Pump(self._source, Stages(stages), backend, read_ahead)
+        controls: list[Control] = []
         try:
-            for stage, control in zip(self._stages, controls, strict=True):
+            for number, stage in enumerate(stages, 1):
+                control = Control(pump, stages[number:])
+                controls.append(control)
                 stage.on_open(control)
-                self._opened.append(stage)
+                self._opened = number
             self._tasks = await self._enter_lifespans(controls)
         except BaseException:
             self._state = "left"
             pump.finish()
             self._close_stages()
             await self._close_unstarted()
+            await pump.settle()
             raise
         self._pump, self._open_handoff = pump, pump.handoff
         self._entered_by = backend.current_task()
         start_soon = self._tasks.start_soon
         start_soon(pump.run, name=f"source task of {self._source.name}")
-        for stage, control in zip(self._stages, controls, strict=True):
+        for stage, control in zip(stages, controls, strict=True):
             if overrides(stage, "run"):
                 name = f"{type(stage).__name__} of {self._source.name}"
                 start_soon(_run_beside, pump, stage, control, name=name)
@@ -256,9 +263,9 @@ class Stream(AsyncIterator[T_co], Generic[T_co]):
         self._owner = owner
 
     def _close_stages(self) -> None:
-        for stage in self._opened:
+        for stage in self._stages[: self._opened]:
             stage.on_close()
-        self._opened.clear()
+        self._opened = 0
 
     async def _close_unstarted(self) -> None:
         with anyio.move_on_after(self._source.grace, shield=True):
@@ -272,7 +279,7 @@ async def _run_beside(pump: Pump, stage: Stage[Any, Any], control: Control) -> N
     with anyio.CancelScope() as scope:
         if pump.is_finished:
             return
-        pump.on_finished.append(scope.cancel)
+        pump.on_finished += (scope.cancel,)
         try:
             await stage.run(control)
         except pump.backend.cancelled:

@@ -47,6 +47,10 @@ class Timer(ABC):
     def close(self) -> None:
         """Call it no more."""
 
+    async def settle(self) -> None:
+        """Wait until a timer that was closed has left no task. Is not cancelled."""
+        return
+
     def _call(self) -> None:
         """Call the function, in a task, in the context in which the timer was made."""
         try:
@@ -119,6 +123,9 @@ class TrioTimer(Timer):
         self._is_closed = True
         self._cancel()
 
+    async def settle(self) -> None:
+        await self._clock.settle()
+
     def _cancel(self) -> None:
         if self._alarm is not None:
             self._clock.remove(self._alarm)
@@ -165,6 +172,12 @@ class _AlarmClock:
             heapify(self._alarms)
         if not self._set and self._scope is not None:
             self._scope.cancel()
+
+    async def settle(self) -> None:
+        # One that was told to end does so with the next pass. Whoever waits for the task that is
+        # in here goes on with the one after that.
+        if self._is_running and not self._set:
+            await self._trio.lowlevel.cancel_shielded_checkpoint()
 
     async def _run(self) -> None:
         try:

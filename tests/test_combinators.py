@@ -264,7 +264,6 @@ class TestCost:
             assert len([name for name in names if name.startswith("source task")]) == 1
             timers = ["timers of streams"] if backend.is_trio and "keepalive" in chain else []
             assert [name for name in names if not name.startswith("source task")] == timers
-        await wait_all_blocked()
         assert live_tasks() == before
 
     @any_chain

@@ -153,7 +153,8 @@ class TestAwaitables:
             finally:
                 log("closed")
 
-        driven: Any = make_relay(Scopes(5), get_backend()).drive(work())
+        backend = get_backend()
+        driven: Any = make_relay(Scopes(5, backend.now), backend).drive(work())
         driven.send(None)
         driven.close()
         assert log.events == ["closed"]

@@ -80,10 +80,8 @@ class LeakCheck:
         with self._watch_generators() as started:
             result = await fn(*args)
             gc.collect()  # while their loop is there to close them
-            # The loop closes generators in tasks of its own. The task that looks after the timers
-            # of all streams on trio is about to end when the last timer is closed.
-            if self.finalized or any("timers of streams" in str(task) for task in live_tasks()):
-                await wait_all_blocked()
+            if self.finalized:
+                await wait_all_blocked()  # the loop closes them in tasks of its own
             self._problems.extend(f"task still alive: {task!r}" for task in live_tasks() - before)
             self._still_open.extend(
                 agen.__qualname__ for agen in started if agen.ag_frame is not None
