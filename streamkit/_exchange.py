@@ -18,7 +18,6 @@ from typing import Any, Literal, TypeAlias
 import anyio
 from anyio.lowlevel import checkpoint
 
-from ._backend import get_backend
 from ._ending import is_backend_cancellation
 from ._exceptions import (
     StreamCancelled,
@@ -44,10 +43,6 @@ _GONE = (OSError, anyio.ClosedResourceError, anyio.BrokenResourceError)
 
 # Seconds that a message has at least, where the time for it is not the user's to say.
 _SHORT = 1.0
-
-# How many items that were there already are sent without a turn for others: a buffer is asked for
-# to save such turns. asyncio's transports log a warning for the fifth to a client that has gone.
-_IN_A_ROW = 4
 
 # The status of an answer for which nothing else is known, and of which the body follows at once.
 _PLAIN = Head(decided_by="end")
@@ -131,9 +126,6 @@ class Exchange:
         self._send = send
         self._send_timeout = terms.send_timeout
         self._is_sending = False
-        self._waits = 0
-        self._in_a_row = 0
-        self._checkpoint = get_backend().checkpoint
         self._has_started = False
         self._is_complete = False
         self._client_gone = False
@@ -276,15 +268,27 @@ class Exchange:
         except StreamCancelled as stop:
             # No failure, so what ``final`` says of it is an answer, if it says something.
             stopped = stop
+        send = self._send
         try:
             async for item in self._stream:
                 if not self._has_started:
                     await self._send_start(_PLAIN)
                 # Again, for the items of ``final`` do not pass the outlet.
                 body = item if type(item) is bytes else encode(item)
-                await self._transmit(
-                    {"type": "http.response.body", "body": body, "more_body": True}
-                )
+                message = {"type": "http.response.body", "body": body, "more_body": True}
+                if self._client_gone or self._send_timeout is not None:
+                    await self._transmit(message)
+                    continue
+                # The same, for nearly every item.
+                self._is_sending = True
+                try:
+                    await send(message)
+                except _GONE:
+                    self._lose_client()
+                self._is_sending = False
+                if self._send_timeout is not None:
+                    # The program is ending, and this was sent in time.
+                    self._while_connected.deadline = math.inf
             if stopped is not None and not self._has_started:
                 if not isinstance(stopped.reason, Shutdown):
                     raise stopped
@@ -314,8 +318,6 @@ class Exchange:
             self._is_complete = message.get("more_body") is False
             if self._send_timeout is not None:
                 self._while_connected.deadline = math.inf
-        if self._must_give_way():
-            await self._checkpoint()
 
     async def _go_on_alone(self) -> None:
         """Consume what comes after the client has gone, and drop it."""
@@ -334,21 +336,7 @@ class Exchange:
 
     async def _drop(self) -> None:
         async for _ in self._stream:
-            if self._must_give_way():
-                await self._checkpoint()
-
-    def _must_give_way(self) -> bool:
-        """Tell whether nothing has let other tasks run, and a cancellation through, for a while."""
-        # Servers do not suspend in send() when the client has gone, and neither does a stream that
-        # has read ahead. A wait for an item has been all that is needed: without a buffer, there is
-        # one for each.
-        before, self._waits = self._waits, self._outlet.waits
-        if before != self._waits:
-            self._in_a_row = 0
-            return False
-        self._in_a_row += 1
-        # The last one that is there: the source has a turn now, or soon.
-        return self._in_a_row % _IN_A_ROW == 0 or not self._outlet.has_more
+            pass
 
 
 def _start(status: int, headers: RawHeaders) -> Message:

@@ -18,14 +18,14 @@ from collections.abc import Awaitable, Callable, Generator
 from typing import Any
 
 import anyio
-from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
+from anyio.lowlevel import checkpoint_if_cancelled
 
 from ._backend import Backend
 from ._clock import WaitClock
 
 # With read-ahead, neither side has to wait for the other. So each lets other tasks run, and looks
 # for a cancellation, at every so many items.
-_BATCH = 64
+BATCH = 64
 
 
 class _AtOnce:
@@ -44,19 +44,25 @@ class Handoff:
 
     :param backend: the backend of the running event loop
     :param read_ahead: how many items may wait here, from the first ask on
+    :param in_a_row: how many of them may be taken without a turn for other tasks
 
     """
 
-    def __init__(self, backend: Backend, read_ahead: float = 0) -> None:
+    def __init__(self, backend: Backend, read_ahead: float = 0, in_a_row: int = BATCH) -> None:
         #: The present, in seconds.
         self.now: Callable[[], float] = backend.now
         self._reads_ahead = read_ahead > 0
         self._read_ahead = read_ahead
         #: As many, once the consumer has asked.
         self._room: float = 0
-        #: How many more items may be taken, and steps made, until the next checkpoint.
-        self._takes_left = _BATCH - 1 if read_ahead else 0
-        self._steps_left = _BATCH - 1
+        self._checkpoint = backend.checkpoint
+        self._in_a_row = in_a_row
+        #: Counts the asks since the last checkpoint, and until which of them an item that is there
+        #: is taken without one.
+        self._asks = 0
+        self._at_once_until = in_a_row - 1 if read_ahead else 0
+        #: How many more steps may be made until the next checkpoint.
+        self._steps_left = BATCH - 1
         self._pauses = False
         # An empty deque has room for 64 items, which is a lot for the one that there will be.
         self._packets: deque[Any] | list[Any]
@@ -102,9 +108,9 @@ class Handoff:
         if self._receiving:
             raise anyio.BusyResourceError("waiting for the next item of")
         packets = self._packets
-        if self._takes_left and packets:
+        if packets and self._asks < self._at_once_until:
             # With read-ahead, most asks end here.
-            self._takes_left -= 1
+            self._asks += 1
             if self._source_waits or self._first_beats:
                 return self._take()
             return self._pop()
@@ -114,11 +120,13 @@ class Handoff:
             if self._reads_ahead:
                 # Also asks that are to wait: on asyncio, a scope spares a wait that is over by the
                 # time it looks, and a source that keeps pace may end each one in time.
-                pauses = not self._takes_left
-                self._takes_left = _BATCH - 1 if pauses else self._takes_left - 1
+                self._asks += 1
+                pauses = self._asks >= BATCH or (ready and self._asks > self._at_once_until)
+                self._asks = 0 if pauses else self._asks
+                self._at_once_until = min(self._asks + self._in_a_row, BATCH) - 1
             if pauses:
                 # Before anything is taken: a cancellation in it must not lose anything.
-                await checkpoint()
+                await self._checkpoint()
             if not ready:
                 self._asked = True
                 self._room = self._read_ahead
@@ -176,7 +184,7 @@ class Handoff:
                 self._demand.set()
             if self._clock is not None:
                 self._clock.start()
-            await checkpoint()
+            await self._checkpoint()
             while not (self._has_arrived() or enough()):
                 await self._arrival.wait()
             if self.closed:
@@ -257,7 +265,7 @@ class Handoff:
         if self._steps_left:
             self._steps_left -= 1
             return False
-        self._steps_left = _BATCH - 1
+        self._steps_left = BATCH - 1
         self._pauses = True
         return True
 
@@ -268,7 +276,7 @@ class Handoff:
         """
         pauses, self._pauses = self._pauses, False
         if self._asked or len(self._packets) < self._room:
-            return checkpoint() if pauses else _AT_ONCE
+            return self._checkpoint() if pauses else _AT_ONCE
         self._source_waits = True
         return self._demand.wait()
 

@@ -73,13 +73,19 @@ class Pump:
     :param pipeline: the stages
     :param backend: the backend of the running event loop
     :param read_ahead: how many items the source may be ahead of the consumer
+    :param in_a_row: how many of them the consumer may take without a turn for other tasks
 
     """
 
     def __init__(
-        self, source: Source[Any], pipeline: Pipeline, backend: Backend, read_ahead: float = 0
+        self,
+        source: Source[Any],
+        pipeline: Pipeline,
+        backend: Backend,
+        read_ahead: float,
+        in_a_row: int,
     ) -> None:
-        self.handoff: Handoff = Handoff(backend, read_ahead)
+        self.handoff: Handoff = Handoff(backend, read_ahead, in_a_row)
         #: How the stream ended, written once, when the source has been closed.
         self.outcome: Outcome | None = None
         #: Whether the end has something to raise in the consumer.
@@ -246,7 +252,7 @@ class Pump:
     async def _drive(self) -> BaseException | None:
         """Step the source until it ends or must not be stepped again. Returns what it raised."""
         source, relay, scopes, handoff = self._source, self._relay, self._scopes, self.handoff
-        transform = self._pipeline.transform
+        transform, cancelled = self._pipeline.transform, self.backend.cancelled
         throw = await self._next_demand()
         if not self._may_start(throw):
             return throw
@@ -276,7 +282,17 @@ class Pump:
                     scopes.deliver()
                     throw = relay.exception()
                 elif must_wait:
-                    throw = await self._next_demand()
+                    if self._stopping or scopes.signal is not None:
+                        throw = await self._next_demand()
+                    else:
+                        # The same, for nearly every item.
+                        relay.idle()
+                        try:
+                            await handoff.demand()
+                        except cancelled as exc:
+                            throw = exc
+                        if throw is not None:
+                            throw = await self._demand_again(throw)
                 disturbed = self._stopping or scopes.signal is not None or throw is not None
                 if disturbed and not self._may_go_on(throw):
                     return throw
@@ -313,16 +329,13 @@ class Pump:
         """
         Wait until the source is to be stepped, or to be left alone.
 
-        The wait may be inside scopes and task groups that the source holds across its yield. When
-        one of them is cancelled, that is the source's business and not the consumer's, so the
-        source finds it at its next await and the wait goes on.
-
         :return: a native cancellation of asyncio, which comes only once, to be raised in the source
 
         """
         if self._must_act():
             return None
         scopes = self._scopes
+        interrupted: BaseException | None = None
         if scopes.delivered:
             scopes.pause()
         self._relay.idle()
@@ -330,14 +343,28 @@ class Pump:
             try:
                 await self.handoff.demand()
             except self.backend.cancelled as exc:
-                signal = scopes.signal_around(tag_of(exc))
-                native = self._relay.put_off(exc)
-                if signal is not None:
-                    self.cancel(signal)
-                if native or self._must_act():
-                    return native
-            else:
-                return None
+                interrupted = exc
+            return interrupted and await self._demand_again(interrupted)
+        finally:
+            interrupted = None
+            if scopes.delivered:
+                scopes.resume()
+
+    async def _demand_again(self, interrupted: BaseException) -> BaseException | None:
+        """
+        Go on with a wait for the consumer that was cancelled, unless that is to end it.
+
+        The wait may be inside scopes and task groups that the source holds across its yield. When
+        one of them is cancelled, that is the source's business and not the consumer's, so the
+        source finds it at its next await and the wait goes on.
+        """
+        try:
+            signal = self._scopes.signal_around(tag_of(interrupted))
+            native = self._relay.put_off(interrupted)
+            if signal is not None:
+                self.cancel(signal)
+            if native or self._must_act():
+                return native
             self._relay.idle()
             try:
                 # Entered on top of the source's scopes, and left before the source runs again.
@@ -347,8 +374,7 @@ class Pump:
                 return self._relay.put_off(exc)
             return None
         finally:
-            if scopes.delivered:
-                scopes.resume()
+            del interrupted
 
     def _must_act(self) -> bool:
         """Tell whether the source is to be told or closed, and not to wait for the consumer."""

@@ -9,6 +9,7 @@ from typing import Any, Generic, Literal, TypeVar, cast
 import anyio
 
 from ._exceptions import StreamCancelled, both
+from ._handoff import BATCH
 from ._outcome import Outcome
 from ._pump import SKIP as SKIP, Pump, Skip as Skip
 from ._scopes import Signal
@@ -195,6 +196,9 @@ class Stage(Generic[T_contra, T_co]):
     grace: float | None = None
     #: Number of items that the source may be ahead of the consumer. Those of several stages add up.
     read_ahead: float = 0
+    #: Number of items that were read ahead and may be taken in a row, without a turn for other
+    #: tasks: the least of all stages'.
+    in_a_row: int = BATCH
 
     def on_open(self, control: Control) -> None:
         """

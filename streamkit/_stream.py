@@ -12,7 +12,7 @@ from anyio.abc import TaskGroup
 
 from ._backend import get_backend
 from ._exceptions import bare, both
-from ._handoff import Handoff
+from ._handoff import BATCH, Handoff
 from ._outcome import Outcome
 from ._pump import Pump
 from ._source import AsyncSource, Source
@@ -80,12 +80,14 @@ class Stream(AsyncIterator[T_co], Generic[T_co]):
         self._state = "open"
         stages = self._stages
         read_ahead: float = 0
+        in_a_row = BATCH
         for stage in stages:
             read_ahead += stage.read_ahead
+            in_a_row = min(in_a_row, stage.in_a_row)
             if stage.grace is not None:
                 self._source.grace = stage.grace
         backend = get_backend()
-        pump = Pump(self._source, Stages(stages), backend, read_ahead)
+        pump = Pump(self._source, Stages(stages), backend, read_ahead, in_a_row)
         controls: list[Control] = []
         try:
             for number, stage in enumerate(stages, 1):
