@@ -7,7 +7,10 @@ import sys
 from importlib import import_module
 from importlib.metadata import version as version_of
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING
+
+from sphinx.pycode import ModuleAnalyzer
 
 if TYPE_CHECKING:
     from docutils.nodes import Element, TextElement, reference
@@ -49,6 +52,12 @@ nitpick_ignore_regex = [
 ]
 
 
+def modules() -> list[ModuleType]:
+    """Import the modules of the package."""
+    package = import_module("streamkit")
+    return [import_module(f"streamkit.{m.name}") for m in pkgutil.iter_modules(package.__path__)]
+
+
 def import_what_annotations_name() -> None:
     """
     Run the imports that stand under ``if TYPE_CHECKING:``.
@@ -56,9 +65,7 @@ def import_what_annotations_name() -> None:
     autodoc evaluates annotations in the namespace of their module and knows nothing of a name that
     is only imported for a type checker.
     """
-    package = import_module("streamkit")
-    modules = [import_module(f"streamkit.{m.name}") for m in pkgutil.iter_modules(package.__path__)]
-    for module in modules:
+    for module in modules():
         for node in ast.parse(inspect.getsource(module)).body:
             if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
                 imports = ast.Module(node.body, type_ignores=[])
@@ -78,6 +85,24 @@ def resolve_where_it_is_exported(
     )
 
 
+def take_comment_from_where_it_is_assigned(
+    app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]
+) -> None:
+    """
+    Document a constant with its comment, also if a private module has both.
+
+    autodoc finds where a class comes from, but looks for a constant only in the module that is
+    named, and else takes the docstring of its type.
+    """
+    if what != "data":
+        return
+    constant = name.rpartition(".")[2]
+    for module in modules():
+        comments = ModuleAnalyzer.for_module(module.__name__).find_attr_docs()
+        if ("", constant) in comments and vars(module).get(constant) is obj:
+            lines[:] = comments["", constant]
+
+
 def make_default_parsable(
     app: Sphinx,
     what: str,
@@ -95,5 +120,6 @@ def make_default_parsable(
 
 def setup(app: Sphinx) -> None:
     import_what_annotations_name()
+    app.connect("autodoc-process-docstring", take_comment_from_where_it_is_assigned)
     app.connect("autodoc-process-signature", make_default_parsable)
     app.connect("missing-reference", resolve_where_it_is_exported)

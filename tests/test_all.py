@@ -93,7 +93,9 @@ def is_defined_in(module: ModuleType, value: object) -> bool:
 
 
 def is_from_private_module(value: object) -> bool:
-    return inspect.isclass(value) and not is_public(value.__module__)
+    """Tell whether it is a class of a private module, or a constant that is an instance of one."""
+    cls = value if inspect.isclass(value) else type(value)
+    return not is_public(cls.__module__)
 
 
 def test_every_combinator_is_exported() -> None:
