@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -106,7 +107,10 @@ def get_backend() -> Backend:
     """Return the backend of the running event loop."""
     cancelled = anyio.get_cancelled_exc_class()
     if issubclass(asyncio.CancelledError, cancelled):
-        now = asyncio.get_running_loop().time
+        loop = asyncio.get_running_loop()
+        # What its method would call.
+        own = getattr(type(loop), "time", None) is asyncio.BaseEventLoop.time
+        now = time.monotonic if own else loop.time
         current_task: Callable[[], object] = asyncio.current_task
         make_wakeup: Callable[[], Wakeup] = _AsyncioWakeup
         return Backend(

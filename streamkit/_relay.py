@@ -16,7 +16,6 @@ was cancelled does not mean that this exception is due to it.
 from __future__ import annotations
 
 import asyncio
-from abc import ABC, abstractmethod
 from collections.abc import Coroutine, Generator
 from types import coroutine
 from typing import Any, TypeVar, cast
@@ -66,7 +65,7 @@ def is_stray(exc: BaseException) -> bool:
     return isinstance(exc, asyncio.CancelledError) and not task.cancelling()
 
 
-class Relay(ABC):
+class Relay:
     """
     Drives the task of one source, and delivers its typed cancellation.
 
@@ -114,9 +113,9 @@ class Relay(ABC):
         """Return what the source sees of an exception thrown by the event loop."""
         return exc
 
-    @abstractmethod
     def _sent(self, value: Any) -> Any:
-        """Return what the source sees of a value sent by the event loop."""
+        """Return what the source sees of a value sent by the event loop. asyncio sends none."""
+        return value
 
     @coroutine
     def drive(self, work: Coroutine[Any, Any, T]) -> Generator[Any, Any, T]:
@@ -144,10 +143,10 @@ class Relay(ABC):
                 # Outside of the except block: the exception that replaces another one must not
                 # have it as its context, where anyio would look for a cancellation of its own.
                 if self.in_source:
-                    if exc is None:
-                        value = self._sent(value)
-                    else:
+                    if exc is not None:
                         exc = self._thrown(exc)
+                    elif value is not None:
+                        value = self._sent(value)
         finally:
             # This frame is part of the traceback of what it raises.
             value = exc = yielded = None
@@ -177,6 +176,7 @@ class _AsyncioRelay(Relay):
 
     def idle(self) -> None:
         self._cancelling = self._task.cancelling()
+        self._awaited = None
 
     def arm(self) -> None:
         super().arm()
@@ -197,10 +197,6 @@ class _AsyncioRelay(Relay):
         asked = self._task.cancelling() > self._cancelling
         if asked and isinstance(awaited, asyncio.Future) and not awaited.done():
             self._scopes.cover()
-
-    def _sent(self, value: Any) -> Any:
-        self._awaited = None
-        return value
 
     def _thrown(self, exc: BaseException) -> BaseException:
         self._awaited = None

@@ -27,7 +27,7 @@ from ._profiles import (
     OPENAI_RESPONSES as OPENAI_RESPONSES,
     RAW as RAW,
     Profile as Profile,
-    data_event as _data_event,
+    data_event,
 )
 from ._source import AsyncSource
 from ._stage import Stage
@@ -115,7 +115,7 @@ def _check_profile(given: object) -> None:
 class _Encoded(Stage[Any, bytes]):
     def __init__(self, profile: Profile) -> None:
         self._encode = profile.encode
-        self._takes_text = profile.event_of is _data_event
+        self._takes_text = profile.event_of is data_event
 
     def on_item(self, item: Any) -> bytes:
         # Most items are text of one line, for which there is a shorter way to the same bytes.

@@ -159,6 +159,26 @@ class TestAwaitables:
         driven.close()
         assert log.events == ["closed"]
 
+    @pytest.mark.asyncio_only
+    async def test_value_of_a_foreign_driver(self) -> None:
+        """Z1: asyncio sends nothing into a task, but what drives one by hand may."""
+
+        class Asks:
+            def __await__(self) -> Generator[str, str, str]:
+                return (yield "a question")
+
+        async def work() -> str:
+            return await Asks()
+
+        backend = get_backend()
+        relay = make_relay(Scopes(5, backend.now), backend)
+        relay.in_source = True
+        driven: Any = relay.drive(work())
+        assert driven.send(None) == "a question"
+        with pytest.raises(StopIteration) as stopped:
+            driven.send("an answer")
+        assert stopped.value.value == "an answer"
+
     @pytest.mark.trio_only
     async def test_of_a_foreign_loop(self) -> None:
         """E1: a source awaits what trio does not know: its TypeError arrives bare."""
