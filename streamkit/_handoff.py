@@ -57,11 +57,8 @@ class Handoff:
         self._room: float = 0
         self._checkpoint = backend.checkpoint
         self._in_a_row = in_a_row
-        #: Counts the asks since the last checkpoint, and until which of them an item that is there
-        #: is taken without one.
-        self._asks = 0
-        self._at_once_until = in_a_row - 1 if read_ahead else 0
-        #: How many more steps may be made until the next checkpoint.
+        #: How many more items may be taken, and steps made, until the next checkpoint.
+        self._takes_left = in_a_row - 1 if read_ahead else 0
         self._steps_left = BATCH - 1
         self._pauses = False
         # An empty deque has room for 64 items, which is a lot for the one that there will be.
@@ -108,25 +105,21 @@ class Handoff:
         if self._receiving:
             raise anyio.BusyResourceError("waiting for the next item of")
         packets = self._packets
-        if packets and self._asks < self._at_once_until:
+        if self._takes_left and packets:
             # With read-ahead, most asks end here.
-            self._asks += 1
+            self._takes_left -= 1
             if self._source_waits or self._first_beats:
                 return self._take()
             return self._pop()
         self._receiving = True
         try:
-            ready = pauses = bool(packets or self._first_beats or self._ended or self.closed)
-            if self._reads_ahead:
-                # Also asks that are to wait: on asyncio, a scope spares a wait that is over by the
-                # time it looks, and a source that keeps pace may end each one in time.
-                self._asks += 1
-                pauses = self._asks >= BATCH or (ready and self._asks > self._at_once_until)
-                self._asks = 0 if pauses else self._asks
-                self._at_once_until = min(self._asks + self._in_a_row, BATCH) - 1
-            if pauses:
-                # Before anything is taken: a cancellation in it must not lose anything.
+            ready = packets or self._first_beats or self._ended or self.closed
+            if ready or self._room:
+                # Before anything is taken: a cancellation in it must not lose anything. A source
+                # that reads ahead, and keeps pace, has the next item by then, for less than a wait
+                # (which on asyncio a scope spares, if it is over by the time that looks).
                 await self._checkpoint()
+                ready = packets or self._first_beats or self._ended or self.closed
             if not ready:
                 self._asked = True
                 self._room = self._read_ahead
@@ -140,6 +133,8 @@ class Handoff:
                     self._clock.start()
                 while not (packets or self._due_beats or self._ended or self.closed):
                     await self._arrival.wait()
+            if self._reads_ahead:
+                self._takes_left = self._in_a_row - 1
             if packets:
                 return self._take()
             beats = self._first_beats or self._due_beats
