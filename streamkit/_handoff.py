@@ -296,11 +296,6 @@ class Handoff:
 
     # The side of the stages
 
-    @property
-    def ready(self) -> int:
-        """How many items are here."""
-        return len(self._packets)
-
     def wants_beat(self) -> bool:
         """Tell whether the consumer waits, with nothing to receive yet."""
         if self.waiting_since is None or self._silent:

@@ -84,11 +84,6 @@ class Control:
         return self._handoff.waiting_since
 
     @property
-    def ready(self) -> int:
-        """How many items are there for the consumer, which has not taken them."""
-        return self._handoff.ready
-
-    @property
     def asked_at(self) -> float | None:
         """When the consumer first asked for an item, or ``None`` if it has not."""
         return self._handoff.asked_at

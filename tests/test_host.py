@@ -160,6 +160,22 @@ class TestShutdown:
                 await anyio.sleep(1.5)
         assert client.log[-2:] == [(2.0, "[Shutdown()]"), (2.0, "end")]
 
+    async def test_client_that_reads_in_time(self) -> None:
+        """Web: once a message is taken, the time for it does not run on while others are made."""
+        log, client = Log(), Client(takes={1: 1.0})
+
+        async def on_end(outcome: Outcome) -> None:
+            await anyio.sleep(4)
+
+        async with anyio.create_task_group() as tasks:
+            async with StreamHost(grace=3) as host:
+                response = StreamResponse(
+                    Run(log).source(), final=last_word, on_end=on_end, host=host
+                )
+                tasks.start_soon(client.get, response)
+                await anyio.sleep(1.5)
+        assert client.log[-2:] == [(5.5, "[Shutdown()]"), (5.5, "end")]
+
     async def test_client_that_stops_reading_then(self) -> None:
         """Web: nor does one that stops reading when the last word is sent."""
         log, client = Log(), Client(takes={2: math.inf})
