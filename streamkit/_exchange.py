@@ -9,6 +9,7 @@ says after that is consumed and dropped.
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Awaitable, Callable, MutableMapping
 from contextlib import nullcontext, suppress
@@ -31,6 +32,8 @@ from ._headers import RawHeaders, merged, raw
 from ._host import Home, Shutdown
 from ._outlet import Outlet, encode
 from ._status import Head, StatusStream
+
+_logger = logging.getLogger("streamkit")
 
 #: What an ASGI server calls an application with.
 Scope: TypeAlias = MutableMapping[str, Any]
@@ -86,6 +89,8 @@ class Terms:
     send_timeout: float | None
     #: Where no :class:`Head` says another.
     status: int = 200
+    #: Whether a failure is logged of which the client was told, so that it is raised nowhere.
+    logs_failures: bool = True
     #: To be called and awaited when the stream is closed, if nothing is raised.
     background: Callable[[], Awaitable[object]] | None = None
 
@@ -255,11 +260,17 @@ class Exchange:
                         self._lose_client()
                         if not self._is_head:
                             await self._go_on_alone()
+                self._log_failure()
                 if self.let_go.is_set():
                     # Nobody else is there to do it: the request may have ended.
                     await self._run_background()
         finally:
             del attended, self
+
+    def _log_failure(self) -> None:
+        outcome = self._stream.outcome
+        if self._terms.logs_failures and outcome is not None and outcome.kind == "failed":
+            _logger.error("%r failed, and told its client so", self._stream, exc_info=outcome.error)
 
     async def _send_stream(self) -> None:
         stopped: StreamCancelled | None = None

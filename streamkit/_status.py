@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import (
     Awaitable,
@@ -21,6 +22,8 @@ from ._outcome import Outcome
 from ._source import AsyncSource
 from ._stage import Control, Metadata, Stage
 from ._stream import Stream
+
+_logger = logging.getLogger("streamkit")
 
 T = TypeVar("T")
 F = TypeVar("F")
@@ -125,7 +128,8 @@ def with_status(
 
     :param source: an async iterable, an async context manager that yields one, or a stream; owned
         and closed by the new stream. It may yield a :class:`Head` first.
-    :param first_item_within: seconds that :meth:`StatusStream.head` waits at most
+    :param first_item_within: seconds that :meth:`StatusStream.head` waits at most. A :class:`Head`
+        that comes later is dropped, with a warning if it says anything else.
     :param final: called with the :class:`Outcome`. Returns the last item, or a list, a tuple or an
         iterator of items. If it returns something for an outcome that raises in the consumer, that
         comes in place of the exception; on ``None`` the exception is raised. Not called if the
@@ -161,6 +165,8 @@ class _Status(Stage[Any, Any]):
     ) -> None:
         self.innermost: _Status = self
         self.given: Head | None = None
+        #: What was decided in place of a Head that has yet to come.
+        self.decided_without: Head | None = None
         self._first_item_within = math.inf if first_item_within is None else first_item_within
         self._final = final
         self._control: Control | None = None
@@ -182,6 +188,14 @@ class _Status(Stage[Any, Any]):
                 "comes later into an item"
             )
         self.given = replace(item, decided_by="head")
+        if self.decided_without is not None and self.decided_without != replace(
+            item, decided_by="timeout"
+        ):
+            _logger.warning(
+                "a Head with status %d came too late and was dropped, for the status had been "
+                "decided: yield it earlier, or give first_item_within more time",
+                item.status,
+            )
         assert self._control is not None
         self._control.wake_consumer()
         return True
@@ -208,6 +222,7 @@ class _Status(Stage[Any, Any]):
         else:
             assert self._control is not None
             head, error = _decide_without_item(self._control)
+            self.innermost.decided_without = head
         self._decided = head
         if error is not None:
             try:

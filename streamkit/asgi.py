@@ -73,8 +73,9 @@ class StreamResponse:
     has been sent: a framework answers it like any error of an endpoint. Later, ``final`` has the
     last word for each kind of outcome, in the body. If it has none for an outcome that raises, that
     is raised from the call, and the server cuts the connection: it never looks like a complete
-    answer. A cancellation counts as no error: if it comes before the first item and ``final`` has
-    something to say, that is sent with status 200.
+    answer. A failure of which ``final`` tells the client is logged under ``streamkit``, unless
+    there is an ``on_end`` to take note of it. A cancellation counts as no error: if it comes before
+    the first item and ``final`` has something to say, that is sent with status 200.
 
     When the client goes, whether ``receive()`` or ``send()`` tells, nothing more is sent, and
     ``on_disconnect`` decides:
@@ -149,6 +150,7 @@ class StreamResponse:
             grace=seconds("grace", grace),
             drain_timeout=seconds("drain_timeout", drain_timeout),
             send_timeout=send_timeout,
+            logs_failures=on_end is None,
         )
         self._host = host
         self._outlet = Outlet()

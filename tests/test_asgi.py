@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import logging
 import math
 import weakref
 from collections.abc import AsyncGenerator
@@ -335,7 +336,7 @@ class TestEnd:
         assert caught.value is error
         assert client.log.events == [200, "a"]
 
-    async def test_error_with_final(self) -> None:
+    async def test_error_with_final(self, caplog: pytest.LogCaptureFixture) -> None:
         """Web: the last word takes the place of an error, and the answer is complete."""
         client = Client()
         source = Probe("a", error=LookupError("secret")).source()
@@ -343,6 +344,30 @@ class TestEnd:
         await client.get(response)
         assert client.log.events == [200, "a", "error", "[DONE]", "end"]
         assert outcome_of(response).kind == "failed"
+        # The response has an on_end, so somebody knows.
+        assert caplog.records == []
+
+    async def test_error_that_nobody_takes_note_of(self, caplog: pytest.LogCaptureFixture) -> None:
+        """Web: an error of which only the client is told is logged, with its traceback."""
+        client, error = Client(), LookupError("secret")
+        await client.get(StreamResponse(Probe("a", error=error).source(), final=last_word))
+        assert client.log.events == [200, "a", "[failed]", "end"]
+        [record] = caplog.records
+        assert (record.name, record.levelno) == ("streamkit", logging.ERROR)
+        assert "told its client so" in record.getMessage()
+        assert record.exc_info is not None
+        assert record.exc_info[1] is error
+
+    @pytest.mark.parametrize("end", ["completed", "cancelled", "disconnected"])
+    async def test_nothing_to_log(self, end: str, caplog: pytest.LogCaptureFixture) -> None:
+        """Web: no other end is logged."""
+        client, token = Client(goes_after=1 if end == "disconnected" else math.inf), CancelToken()
+        source = with_cancellation(Probe("a", "b", every=2.0).source(), token)
+        async with anyio.create_task_group() as tasks:
+            if end == "cancelled":
+                tasks.start_soon(call_later, 1, token.cancel)
+            await client.get(StreamResponse(source, final=last_word))
+        assert caplog.records == []
 
     async def test_final_of_an_empty_stream(self) -> None:
         """Web: the last word may be all there is."""

@@ -249,12 +249,15 @@ class TestHead:
         async with with_status(slowly(*items), first_item_within=3) as stream:
             assert (await stream.head()).decided_by == decided_by
 
-    async def test_head_after_its_time(self) -> None:
-        """S5: a Head that comes too late is dropped: the status has been decided."""
-        async with with_status(slowly(HEAD, "a", every=10), first_item_within=3) as stream:
+    @pytest.mark.parametrize("head", [HEAD, Head()], ids=["another status", "the same"])
+    async def test_head_after_its_time(self, head: Head, caplog: pytest.LogCaptureFixture) -> None:
+        """S5: a Head that comes too late is dropped: the status has been decided. Not silently."""
+        async with with_status(slowly(head, "a", every=10), first_item_within=3) as stream:
             assert (await stream.head()).status == 200
             assert await rest_of(stream) == ["a"]
             assert await stream.head() == Head(200, {}, decided_by="timeout")
+        told = ["a Head with status 409 came too late"] if head is HEAD else []
+        assert [message.partition(" and")[0] for message in caplog.messages] == told
 
     async def test_error_after_the_time(self) -> None:
         """S5: an error that comes after the time is raised by the iteration."""

@@ -10,7 +10,7 @@ import openai
 import pytest
 
 from recipes import UVICORN, Program, Upstream, running
-from serving import PATIENCE, free_port
+from serving import PATIENCE, eventually, free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -65,6 +65,12 @@ def texts(proxy: Program, question: str, received: list[str | None]) -> None:
     with sdk(proxy) as client, client.chat.completions.create(**asked) as stream:
         for chunk in stream:
             received.append(chunk.choices[0].delta.content)
+
+
+def told_the_log(proxy: Program) -> list[str]:
+    """Wait until the log has a failure of which the client was told."""
+    eventually(lambda: "told its client so" in proxy.output(), what=proxy.output)
+    return proxy.trouble()
 
 
 def test_chat(proxy: Program, upstream: Upstream) -> None:
@@ -143,6 +149,7 @@ def test_refusal_too_late(hasty: Program, upstream: Upstream) -> None:
         texts(hasty, upstream.ask("late busy"), received)
     assert received == []
     assert caught.value.code == "failed"
+    assert told_the_log(hasty)
 
 
 def test_cut(proxy: Program, upstream: Upstream) -> None:
@@ -152,6 +159,7 @@ def test_cut(proxy: Program, upstream: Upstream) -> None:
         texts(proxy, upstream.ask("cut"), received)
     assert received == ["a"]
     assert caught.value.code == "failed"
+    assert told_the_log(proxy)
 
 
 def test_leave(proxy: Program, upstream: Upstream) -> None:
