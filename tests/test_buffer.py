@@ -362,6 +362,25 @@ class TestOtherTasks:
                 # On trio, one of two tasks may get two turns in a row.
                 assert 90 <= turns.number <= 110
 
+    async def test_in_a_row(self) -> None:
+        """B6: a stage may have it tick after fewer items: the least of all stages' counts."""
+
+        class Polite(Stage[int, int]):
+            in_a_row = 5
+
+        class Hasty(Stage[int, int]):
+            in_a_row = 1000
+
+        turns = Turns()
+        source = with_stage(with_stage(aiter_of(*range(501)), Polite()), Hasty())
+        async with with_buffer(source, math.inf) as stream:
+            assert await anext(stream) == 0
+            await wait_all_blocked()
+            async with turns.counted():
+                for number in range(1, 501):
+                    assert await anext(stream) == number
+                assert 90 <= turns.number <= 110
+
     @pytest.mark.parametrize("suspends", [True, False])
     @pytest.mark.parametrize("size", [1, 3, math.inf])
     async def test_cancelled_consumer(self, suspends: bool, size: float) -> None:
