@@ -249,6 +249,45 @@ async def test_stream_that_is_not_entered() -> None:
     assert not probe.started
 
 
+@pytest.mark.asyncio_only
+async def test_left_in_another_task() -> None:
+    """G13: the block is left in another task, whose wait for the closing is cancelled as well."""
+    log = Log()
+
+    class Ticks(Timed):
+        def call(self) -> None:
+            super().call()
+            self.timer.set(self.control.now() + 1)
+
+    async def source() -> AsyncGenerator[str, None]:
+        try:
+            yield "a"
+            await anyio.sleep_forever()
+        finally:
+            with anyio.CancelScope(shield=True):
+                await anyio.sleep(1.5)
+            log("closed")
+
+    async def holder() -> AsyncGenerator[str, None]:
+        async with with_stage(source(), Ticks(log, 3)) as stream:
+            yield await anext(stream)
+            with anyio.move_on_after(2):
+                await anext(stream)
+            yield "b"
+
+    async def step() -> None:
+        assert [await anext(generator), await anext(generator)] == ["a", "b"]
+
+    log.start()
+    generator = holder()
+    await asyncio.create_task(step())
+    with anyio.CancelScope() as scope:
+        scope.cancel()
+        await generator.aclose()
+    await anyio.sleep(20)
+    assert log == [(3, "called"), (3.5, "closed")]
+
+
 async def test_fails() -> None:
     """E1: what the function raises ends the stream like the error of any hook."""
     error = LookupError("timer")
