@@ -100,8 +100,8 @@ class Stream(AsyncIterator[T_co], Generic[T_co]):
             self._state = "left"
             pump.finish()
             self._close_stages()
-            await self._close_unstarted()
             await pump.settle()
+            await self._close_unstarted()
             raise
         self._pump, self._open_handoff = pump, pump.handoff
         self._entered_by = backend.current_task()

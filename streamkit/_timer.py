@@ -9,6 +9,7 @@ streams of a run, which is there as long as a timer is set.
 from __future__ import annotations
 
 import asyncio
+import math
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -40,6 +41,8 @@ class Timer(ABC):
         Have the function called once, at this time, and not at the one set before.
 
         :param when: seconds on the clock of :func:`anyio.current_time`
+        :raises TypeError: if it is no number
+        :raises ValueError: if it is ``nan``
 
         """
 
@@ -50,6 +53,14 @@ class Timer(ABC):
     async def settle(self) -> None:
         """Wait until a timer that was closed has left no task. Is not cancelled."""
         return
+
+    def _check(self, when: float) -> None:
+        # Here, where the caller sees it: it would end the whole run of trio, and disturb the order
+        # of all timers on asyncio.
+        if math.isnan(when):
+            raise ValueError(
+                "a timer cannot be set for nan: write timer.set(control.now() + 5.0), for instance"
+            )
 
     def _call(self) -> None:
         """Call the function, in a task, in the context in which the timer was made."""
@@ -72,6 +83,7 @@ class AsyncioTimer(Timer):
         self._handle: asyncio.Handle | None = None
 
     def set(self, when: float) -> None:
+        self._check(when)
         self._cancel()
         if not self._is_closed:
             self._handle = self._loop.call_at(when, self._start, context=self._context)
@@ -110,6 +122,7 @@ class TrioTimer(Timer):
         self._alarm: _Alarm | None = None
 
     def set(self, when: float) -> None:
+        self._check(when)
         self._cancel()
         if not self._is_closed:
             self._alarm = self._clock.add(when, self)
@@ -155,8 +168,14 @@ class _AlarmClock:
 
     def add(self, when: float, timer: TrioTimer) -> _Alarm:
         if not self._is_running:
-            self._trio.lowlevel.spawn_system_task(self._run, name="timers of streams")
-            self._is_running = True
+            try:
+                self._trio.lowlevel.spawn_system_task(self._run, name="timers of streams")
+            except RuntimeError:
+                if not self._trio.lowlevel.in_trio_run():
+                    raise
+                # The run is ending: what it has left to do is to close async generators.
+            else:
+                self._is_running = True
         alarm = _Alarm(when, next(self._numbers), timer)
         heappush(self._alarms, alarm)
         self._set += 1
@@ -174,9 +193,8 @@ class _AlarmClock:
             self._scope.cancel()
 
     async def settle(self) -> None:
-        # One that was told to end does so with the next pass. Whoever waits for the task that is
-        # in here goes on with the one after that.
-        if self._is_running and not self._set:
+        # One that was told to end does so with the next pass, before or after this task.
+        while self._is_running and not self._set:
             await self._trio.lowlevel.cancel_shielded_checkpoint()
 
     async def _run(self) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import math
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, suppress
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
@@ -72,6 +74,20 @@ async def test_set_anew_while_it_runs(anew: float) -> None:
         timed.timer.set(timed.opened_at + anew)
         await anyio.sleep(20)
     assert log == [(anew, "called")]
+
+
+async def test_set_for_no_time() -> None:
+    """What is no time is refused at once, and the time that was set before is kept."""
+    log = Log()
+    timed = Timed(log, 3)
+    log.start()
+    async with with_stage(Probe(block=True).source(), timed):
+        with pytest.raises(ValueError, match=r"cannot be set for nan: write timer\.set\("):
+            timed.timer.set(math.nan)
+        with pytest.raises(TypeError):
+            timed.timer.set(None)  # type: ignore[arg-type]
+        await anyio.sleep(20)
+    assert log == [(3, "called")]
 
 
 @pytest.mark.asyncio_only
@@ -208,6 +224,26 @@ async def test_closed_while_it_is_due() -> None:
     assert log == []
 
 
+async def test_closed_by_another_that_is_due() -> None:
+    """G3: of two that are due at the same time, whichever is called first closes the other one."""
+    log = Log()
+    stages: list[Timed] = []
+
+    class Closes(Timed):
+        def call(self) -> None:
+            super().call()
+            for stage in stages:
+                stage.timer.close()
+
+    stages += [Closes(log), Closes(log)]
+    log.start()
+    async with with_stage(with_stage(Probe(block=True).source(), stages[0]), stages[1]):
+        for stage in stages:
+            stage.timer.set(stages[0].opened_at + 3)
+        await anyio.sleep(20)
+    assert log == [(3, "called")]
+
+
 @pytest.mark.asyncio_only
 @pytest.mark.filterwarnings("ignore:coroutine 'Pump.run' was never awaited:RuntimeWarning")
 async def test_source_task_that_never_began() -> None:
@@ -247,6 +283,45 @@ async def test_stream_that_is_not_entered() -> None:
     await anyio.sleep(20)
     assert log == [(0, "closed")]
     assert not probe.started
+
+
+@pytest.mark.asyncio_only
+async def test_left_in_another_task() -> None:
+    """G13: the block is left in another task, whose wait for the closing is cancelled as well."""
+    log = Log()
+
+    class Ticks(Timed):
+        def call(self) -> None:
+            super().call()
+            self.timer.set(self.control.now() + 1)
+
+    async def source() -> AsyncGenerator[str, None]:
+        try:
+            yield "a"
+            await anyio.sleep_forever()
+        finally:
+            with anyio.CancelScope(shield=True):
+                await anyio.sleep(1.5)
+            log("closed")
+
+    async def holder() -> AsyncGenerator[str, None]:
+        async with with_stage(source(), Ticks(log, 3)) as stream:
+            yield await anext(stream)
+            with anyio.move_on_after(2):
+                await anext(stream)
+            yield "b"
+
+    async def step() -> None:
+        assert [await anext(generator), await anext(generator)] == ["a", "b"]
+
+    log.start()
+    generator = holder()
+    await asyncio.create_task(step())
+    with anyio.CancelScope() as scope:
+        scope.cancel()
+        await generator.aclose()
+    await anyio.sleep(20)
+    assert log == [(3, "called"), (3.5, "closed")]
 
 
 async def test_fails() -> None:
@@ -426,6 +501,58 @@ class TestAlarmClock:
                 async with with_stage(Probe(block=True).source(), Timed(Log(), 10_000)):
                     await wait_all_blocked()
             assert sum(type(each).__name__ == "_Alarm" for each in gc.get_objects()) < 5
+
+    @pytest.mark.parametrize("closing", [None, LookupError("closing")], ids=["closed", "raises"])
+    async def test_stream_that_is_not_entered(self, closing: LookupError | None) -> None:
+        """G13: another stage fails in ``on_open``: the task is gone when that is raised."""
+
+        class Source:
+            def __aiter__(self) -> AsyncGenerator[str, None]:
+                raise AssertionError("must not be iterated")
+
+            async def aclose(self) -> None:
+                if closing is not None:
+                    raise closing
+
+        class Broken(Stage[Any, Any]):
+            def on_open(self, control: Control) -> None:
+                raise LookupError("on_open")
+
+        # In each pass, trio runs what is ready in an order of its own.
+        for _ in range(20):
+            with pytest.raises(LookupError):
+                async with with_stage(with_stage(Source(), Timed(Log(), 3)), Broken()):
+                    raise AssertionError("must not be entered")
+            assert clocks() == 0
+
+    def test_opened_as_the_run_ends(self) -> None:
+        """A generator that the run closes at its end opens a stream: it goes on unheard."""
+        log: list[str] = []
+
+        async def generator() -> AsyncGenerator[str, None]:
+            try:
+                yield "a"
+            finally:
+                with anyio.CancelScope(shield=True):
+                    async with with_stage(Probe("b").source(), Timed(Log(), 3)) as stream:
+                        log.extend([item async for item in stream])
+
+        async def main() -> Any:
+            kept = generator()
+            await anext(kept)
+            return kept
+
+        kept = trio.run(main)
+        assert kept.ag_frame is None
+        assert log == ["b"]
+
+    async def test_set_in_another_thread(self) -> None:
+        """A timer belongs to its event loop: where there is none, it cannot be set."""
+        timed = Timed(Log())
+        async with with_stage(Probe(block=True).source(), timed):
+            with ThreadPoolExecutor(1) as pool:
+                error = pool.submit(timed.timer.set, timed.opened_at + 3).exception()
+        assert isinstance(error, RuntimeError)
 
     def test_after_the_run(self) -> None:
         """G3: a run that ends with a timer that is set says nothing, and the next has its own."""
