@@ -108,8 +108,8 @@ def get_backend() -> Backend:
     cancelled = anyio.get_cancelled_exc_class()
     if issubclass(asyncio.CancelledError, cancelled):
         loop = asyncio.get_running_loop()
-        # What its method would call.
-        own = getattr(type(loop), "time", None) is asyncio.BaseEventLoop.time
+        # What its method would call, unless somebody has put another in its place.
+        own = getattr(loop.time, "__func__", None) is asyncio.BaseEventLoop.time
         now = time.monotonic if own else loop.time
         current_task: Callable[[], object] = asyncio.current_task
         make_wakeup: Callable[[], Wakeup] = _AsyncioWakeup

@@ -56,7 +56,8 @@ class Handoff:
         #: As many, once the consumer has asked.
         self._room: float = 0
         self._checkpoint = backend.checkpoint
-        self._in_a_row = in_a_row
+        # The one after a checkpoint needs no leave.
+        self._in_a_row = in_a_row = max(in_a_row, 1)
         #: How many more items may be taken, and steps made, until the next checkpoint.
         self._takes_left = in_a_row - 1 if read_ahead else 0
         self._steps_left = BATCH - 1

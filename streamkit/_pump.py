@@ -305,6 +305,8 @@ class Pump:
             return _from_source(exc)
         finally:
             relay.in_source = False
+            # The last thing that the source has awaited may hold its result.
+            relay.idle()
             del throw
 
     def _may_start(self, throw: BaseException | None) -> bool:

@@ -192,7 +192,7 @@ class Stage(Generic[T_contra, T_co]):
     #: Number of items that the source may be ahead of the consumer. Those of several stages add up.
     read_ahead: float = 0
     #: Number of items that were read ahead and may be taken in a row, without a turn for other
-    #: tasks: the least of all stages'.
+    #: tasks: the least of all stages', and at least one.
     in_a_row: int = BATCH
 
     def on_open(self, control: Control) -> None:

@@ -358,6 +358,43 @@ class TestEnd:
         assert record.exc_info is not None
         assert record.exc_info[1] is error
 
+    async def test_error_of_a_cancelled_source(self, caplog: pytest.LogCaptureFixture) -> None:
+        """Web: a source that is cancelled, and fails over it, is logged like any that fails."""
+        client, token, error = Client(), CancelToken(), LookupError("secret")
+
+        async def source() -> AsyncGenerator[str, None]:
+            yield "a"
+            try:
+                await anyio.sleep_forever()
+            except StreamCancelled:
+                raise error from None
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(call_later, 1, token.cancel)
+            stream = with_cancellation(source(), token)
+            await client.get(StreamResponse(stream, final=last_word))
+        assert client.log.events == [200, "a", "[cancelled]", "end"]
+        [record] = caplog.records
+        assert "told its client so" in record.getMessage()
+        assert record.exc_info is not None
+        assert record.exc_info[1] is error
+
+    async def test_error_after_the_client_has_gone(self, caplog: pytest.LogCaptureFixture) -> None:
+        """Web: the log does not say that a client was told which had gone by then."""
+        client, error = Client(goes_after=1), LookupError("secret")
+
+        async def source() -> AsyncGenerator[str, None]:
+            yield "a"
+            try:
+                await anyio.sleep_forever()
+            except StreamCancelled:
+                raise error from None
+
+        await client.get(StreamResponse(source(), final=last_word))
+        assert client.log.events == [200, "a"]
+        [record] = caplog.records
+        assert record.getMessage().endswith("failed, and its client has gone")
+
     @pytest.mark.parametrize("end", ["completed", "cancelled", "disconnected"])
     async def test_nothing_to_log(self, end: str, caplog: pytest.LogCaptureFixture) -> None:
         """Web: no other end is logged."""

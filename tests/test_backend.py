@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
+
 import anyio
+import pytest
 
 from streamkit._backend import Wakeup, get_backend
 from support import Log, wait_all_blocked
@@ -56,3 +60,19 @@ async def test_cancelled_in_the_same_tick() -> None:
             for step in (wakeup.set, scope.cancel) if woken_first else (scope.cancel, wakeup.set):
                 step()
         assert log.events == (["woken"] if woken_first else [])
+
+
+@pytest.mark.asyncio_only
+@pytest.mark.real_time
+async def test_clock_that_was_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """B4: a test that gives its event loop another clock, not its class, gets that one here."""
+    assert get_backend().now() == pytest.approx(anyio.current_time(), abs=60)
+    loop = asyncio.get_running_loop()
+    try:
+        monkeypatch.setattr(loop, "time", lambda: time.monotonic() + 5000)
+    except AttributeError:
+        pytest.skip("this event loop does not allow it")
+    try:
+        assert get_backend().now() == pytest.approx(anyio.current_time(), abs=60)
+    finally:
+        monkeypatch.undo()

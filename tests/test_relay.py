@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 from collections.abc import Awaitable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -558,3 +560,28 @@ class TestHandOver:
             expected.add("source has it")
         assert len(log) == len(expected)
         assert set(log.events) == expected
+
+
+@pytest.mark.asyncio_only
+async def test_last_result_is_let_go() -> None:
+    """C1: what the source awaited last is not kept alive until the block is left."""
+
+    class Answer:
+        pass
+
+    answers: list[weakref.ref[Answer]] = []
+
+    async def fetch() -> Answer:
+        await anyio.lowlevel.checkpoint()
+        answer = Answer()
+        answers.append(weakref.ref(answer))
+        return answer
+
+    async def source() -> AsyncGenerator[str, None]:
+        yield "a"
+        await asyncio.create_task(fetch())
+
+    async with with_cancellation(source(), CancelToken()) as stream:
+        assert [item async for item in stream] == ["a"]
+        gc.collect()
+        assert [answer() for answer in answers] == [None]

@@ -18,6 +18,7 @@ from streamkit import (
     Skip,
     Stage,
     StreamCancelled,
+    with_buffer,
     with_cancellation,
     with_keepalive,
     with_stage,
@@ -696,3 +697,38 @@ class TestControl:
             assert [item async for item in stream] == ["a"]
         assert taken == [error, None]
         assert outcome_of(stream).error is error
+
+
+@pytest.mark.parametrize(("in_a_row", "longest"), [(-1, 1), (0, 1), (1, 1), (3, 3)])
+async def test_in_a_row(in_a_row: int, longest: int) -> None:
+    """B4: no more items than a stage allows are taken in a row, and one where it allows none."""
+
+    class Fair(Stage[int, int]):
+        pass
+
+    Fair.in_a_row = in_a_row
+    turns, taken = 0, 0
+    rows: list[int] = []
+
+    async def others() -> None:
+        nonlocal turns, taken
+        while True:
+            turns += 1
+            rows.append(taken)
+            taken = 0
+            await anyio.lowlevel.checkpoint()
+
+    stream = with_stage(with_buffer(aiter_of(*range(200)), 200), Fair())
+    async with anyio.create_task_group() as tasks:
+        async with stream:
+            await anext(stream)
+            await wait_all_blocked()
+            tasks.start_soon(others)
+            await anyio.lowlevel.checkpoint()
+            taken = 0
+            async for _ in stream:
+                taken += 1
+        tasks.cancel_scope.cancel()
+    assert turns > 190 // longest
+    # trio may run the consumer twice between two turns of another task.
+    assert max(rows) <= 2 * longest
