@@ -35,7 +35,6 @@ class Timer(ABC):
         self._context = copy_context()
         self._is_closed = False
 
-    @abstractmethod
     def set(self, when: float) -> None:
         """
         Have the function called once, at this time, and not at the one set before.
@@ -45,22 +44,32 @@ class Timer(ABC):
         :raises ValueError: if it is ``nan``
 
         """
-
-    @abstractmethod
-    def close(self) -> None:
-        """Call it no more."""
-
-    async def settle(self) -> None:
-        """Wait until a timer that was closed has left no task. Is not cancelled."""
-        return
-
-    def _check(self, when: float) -> None:
         # Here, where the caller sees it: it would end the whole run of trio, and disturb the order
         # of all timers on asyncio.
         if math.isnan(when):
             raise ValueError(
                 "a timer cannot be set for nan: write timer.set(control.now() + 5.0), for instance"
             )
+        self._cancel()
+        if not self._is_closed:
+            self._schedule(when)
+
+    def close(self) -> None:
+        """Call it no more."""
+        self._is_closed = True
+        self._cancel()
+
+    async def settle(self) -> None:
+        """Wait until a timer that was closed has left no task. Is not cancelled."""
+        return
+
+    @abstractmethod
+    def _schedule(self, when: float) -> None:
+        """Have :meth:`_call` called at this time."""
+
+    @abstractmethod
+    def _cancel(self) -> None:
+        """Take back what was scheduled, if it was."""
 
     def _call(self) -> None:
         """Call the function, in a task, in the context in which the timer was made."""
@@ -82,11 +91,8 @@ class AsyncioTimer(Timer):
         self._loop = asyncio.get_running_loop()
         self._handle: asyncio.Handle | None = None
 
-    def set(self, when: float) -> None:
-        self._check(when)
-        self._cancel()
-        if not self._is_closed:
-            self._handle = self._loop.call_at(when, self._start, context=self._context)
+    def _schedule(self, when: float) -> None:
+        self._handle = self._loop.call_at(when, self._start, context=self._context)
 
     def _start(self) -> None:
         # Outside of a task, anyio need not know which event loop is running. No factory makes this
@@ -98,10 +104,6 @@ class AsyncioTimer(Timer):
         # Neither closed nor set anew since.
         if self._handle is None and not self._is_closed:
             self._call()
-
-    def close(self) -> None:
-        self._is_closed = True
-        self._cancel()
 
     def _cancel(self) -> None:
         if self._handle is not None:
@@ -121,20 +123,13 @@ class TrioTimer(Timer):
         self._clock = _alarm_clock()
         self._alarm: _Alarm | None = None
 
-    def set(self, when: float) -> None:
-        self._check(when)
-        self._cancel()
-        if not self._is_closed:
-            self._alarm = self._clock.add(when, self)
+    def _schedule(self, when: float) -> None:
+        self._alarm = self._clock.add(when, self)
 
     def ring(self) -> None:
         """Say that the time has come."""
         self._alarm = None
         self._context.run(self._call)
-
-    def close(self) -> None:
-        self._is_closed = True
-        self._cancel()
 
     async def settle(self) -> None:
         await self._clock.settle()

@@ -131,7 +131,12 @@ class RedisCancelRegistry:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Send what is to be sent, if that takes no longer than two seconds, and disconnect."""
+        """
+        Send what is to be sent, if that takes no longer than two seconds, and disconnect.
+
+        Where a scope around the block is cancelled, the connection goes with it: what was not sent
+        by then is lost, and the two seconds may pass all the same.
+        """
         assert self._tasks is not None
         tasks, self._tasks = self._tasks, None
         try:

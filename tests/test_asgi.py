@@ -318,6 +318,15 @@ class TestArguments:
         assert (client.log, probe.started) == ([], False)
 
 
+async def fails_when_told(error: Exception) -> AsyncGenerator[str, None]:
+    """Yield, wait, and fail over a cancellation."""
+    yield "a"
+    try:
+        await anyio.sleep_forever()
+    except StreamCancelled:
+        raise error from None
+
+
 class TestEnd:
     @pytest.mark.parametrize("final", [None, last_word])
     async def test_error_first(self, final: Any) -> None:
@@ -361,17 +370,9 @@ class TestEnd:
     async def test_error_of_a_cancelled_source(self, caplog: pytest.LogCaptureFixture) -> None:
         """Web: a source that is cancelled, and fails over it, is logged like any that fails."""
         client, token, error = Client(), CancelToken(), LookupError("secret")
-
-        async def source() -> AsyncGenerator[str, None]:
-            yield "a"
-            try:
-                await anyio.sleep_forever()
-            except StreamCancelled:
-                raise error from None
-
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(call_later, 1, token.cancel)
-            stream = with_cancellation(source(), token)
+            stream = with_cancellation(fails_when_told(error), token)
             await client.get(StreamResponse(stream, final=last_word))
         assert client.log.events == [200, "a", "[cancelled]", "end"]
         [record] = caplog.records
@@ -382,15 +383,7 @@ class TestEnd:
     async def test_error_after_the_client_has_gone(self, caplog: pytest.LogCaptureFixture) -> None:
         """Web: the log does not say that a client was told which had gone by then."""
         client, error = Client(goes_after=1), LookupError("secret")
-
-        async def source() -> AsyncGenerator[str, None]:
-            yield "a"
-            try:
-                await anyio.sleep_forever()
-            except StreamCancelled:
-                raise error from None
-
-        await client.get(StreamResponse(source(), final=last_word))
+        await client.get(StreamResponse(fails_when_told(error), final=last_word))
         assert client.log.events == [200, "a"]
         [record] = caplog.records
         assert record.getMessage().endswith("failed, and its client has gone")

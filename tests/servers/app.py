@@ -15,7 +15,7 @@ import sys
 import time
 from collections import Counter
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import anyio
 import anyio.lowlevel
@@ -120,7 +120,7 @@ async def stream(
     key: Annotated[str, Depends(dependency)],
     kind: str,
     final: bool = False,
-    on: str = "cancel",
+    on: Literal["cancel", "drain", "close"] = "cancel",
     ahead: int = 0,
 ) -> StreamResponse:
     async def ended(outcome: Outcome) -> None:
@@ -134,7 +134,7 @@ async def stream(
         with_buffer(items, ahead) if ahead else items,
         final=last if final else None,
         on_end=ended,
-        on_disconnect=on,  # type: ignore[arg-type]
+        on_disconnect=on,
         host=host,
     )
 
