@@ -114,8 +114,8 @@ class Handoff:
             return self._pop()
         self._receiving = True
         try:
-            ready = packets or self._first_beats or self._ended or self.closed
-            if ready or self._room:
+            ready: Any = self._room or packets or self._first_beats or self._ended or self.closed
+            if ready:
                 # Before anything is taken: a cancellation in it must not lose anything. A source
                 # that reads ahead, and keeps pace, has the next item by then, for less than a wait
                 # (which on asyncio a scope spares, if it is over by the time that looks).
@@ -132,6 +132,7 @@ class Handoff:
                     self.asked_at = self.waiting_since
                 if self._clock is not None:
                     self._clock.start()
+                await self._arrival.wait()
                 while not (packets or self._due_beats or self._ended or self.closed):
                     await self._arrival.wait()
             if self._reads_ahead:

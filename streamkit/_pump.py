@@ -287,7 +287,6 @@ class Pump:
                         throw = await self._next_demand()
                     else:
                         # The same, for nearly every item.
-                        relay.idle()
                         try:
                             await handoff.demand()
                         except cancelled as exc:
@@ -305,8 +304,6 @@ class Pump:
             return _from_source(exc)
         finally:
             relay.in_source = False
-            # The last thing that the source has awaited may hold its result.
-            relay.idle()
             del throw
 
     def _may_start(self, throw: BaseException | None) -> bool:
@@ -341,7 +338,6 @@ class Pump:
         interrupted: BaseException | None = None
         if scopes.delivered:
             scopes.pause()
-        self._relay.idle()
         try:
             try:
                 await self.handoff.demand()
@@ -368,7 +364,6 @@ class Pump:
                 self.cancel(signal)
             if native or self._must_act():
                 return native
-            self._relay.idle()
             try:
                 # Entered on top of the source's scopes, and left before the source runs again.
                 with anyio.CancelScope(shield=True):

@@ -16,7 +16,7 @@ was cancelled does not mean that this exception is due to it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Generator
+from collections.abc import Callable, Coroutine, Generator
 from types import coroutine
 from typing import Any, TypeVar, cast
 
@@ -77,6 +77,12 @@ class Relay:
         #: Whether the source is being stepped. Otherwise its task waits for the consumer, and what
         #: reaches it then is none of the source's business.
         self.in_source = False
+        #: What the source has awaited last, while it is being stepped.
+        self._awaited: Any = None
+        #: How often somebody has asked for the task to be cancelled. trio does not count.
+        self._count_requests: Callable[[], int] = int
+        #: As often at the last suspension.
+        self._requests_before = 0
 
     def exception(self) -> StreamCancelled:
         """Return a fresh exception to raise in the source: never the same in two places."""
@@ -96,18 +102,13 @@ class Relay:
         """
         return None
 
-    def idle(self) -> None:
-        """Take note that the source task is about to wait for the consumer."""
-        return
-
     def arm(self) -> None:
         """Wake the source for its signal, at its present or next suspension point."""
         self._scopes.arm()
 
-    def _blocked(self, yielded: Any) -> None:
-        """Take note that the source is about to be suspended."""
-        if self._scopes.armed:
-            self._scopes.uncover()
+    def _let_through(self) -> None:
+        """Open the way for the armed signal: the source is about to be suspended."""
+        self._scopes.uncover()
 
     def _thrown(self, exc: BaseException) -> BaseException:
         """Return what the source sees of an exception thrown by the event loop."""
@@ -122,6 +123,7 @@ class Relay:
         """Await what the source task does: all of it, so that no step costs anything."""
         value: Any = None
         exc: BaseException | None = None
+        scopes, count_requests = self._scopes, self._count_requests
         try:
             while True:
                 try:
@@ -130,8 +132,14 @@ class Relay:
                     # Not through a variable: it may be an error that leads to this frame.
                     return cast("T", stop.value)
                 value = exc = None
+                self._requests_before = count_requests()
                 if self.in_source:
-                    self._blocked(yielded)
+                    self._awaited = yielded
+                    if scopes.armed:
+                        self._let_through()
+                else:
+                    # It may hold its result.
+                    self._awaited = None
                 try:
                     value = yield yielded
                 except GeneratorExit:
@@ -149,7 +157,7 @@ class Relay:
                         value = self._sent(value)
         finally:
             # This frame is part of the traceback of what it raises.
-            value = exc = yielded = None
+            value = exc = yielded = self._awaited = None
 
 
 class _AsyncioRelay(Relay):
@@ -158,8 +166,7 @@ class _AsyncioRelay(Relay):
         task = asyncio.current_task()
         assert task is not None
         self._task = task
-        self._cancelling = 0
-        self._awaited: Any = None
+        self._count_requests = task.cancelling
 
     def exception(self) -> StreamCancelled:
         signal = self._scopes.signal
@@ -167,34 +174,27 @@ class _AsyncioRelay(Relay):
         return _DeliveredCancelled(signal.reason)
 
     def put_off(self, exc: BaseException) -> BaseException | None:
-        requests = self._task.cancelling() - self._cancelling
+        requests = self._task.cancelling() - self._requests_before
         if not _is_from_scope(exc):
             return asyncio.CancelledError(*exc.args)
         self._task.uncancel()
         # asyncio folds requests of the same tick into one exception.
         return asyncio.CancelledError() if requests > 1 else None
 
-    def idle(self) -> None:
-        self._cancelling = self._task.cancelling()
-        self._awaited = None
-
     def arm(self) -> None:
         super().arm()
         self._ask_once()
 
-    def _blocked(self, yielded: Any) -> None:
-        self._awaited = yielded
-        self._cancelling = self._task.cancelling()
-        if self._scopes.armed:
-            self._scopes.uncover()
-            # After the attempt that anyio makes in the next iteration.
-            self._task.get_loop().call_soon(self._ask_once)
+    def _let_through(self) -> None:
+        super()._let_through()
+        # After the attempt that anyio makes in the next iteration.
+        self._task.get_loop().call_soon(self._ask_once)
 
     def _ask_once(self) -> None:
         # Something that takes its time to be cancelled, such as a task with a clean-up of its own,
         # has been asked now. anyio would ask again in each iteration of the loop.
         awaited = self._awaited
-        asked = self._task.cancelling() > self._cancelling
+        asked = self._task.cancelling() > self._requests_before
         if asked and isinstance(awaited, asyncio.Future) and not awaited.done():
             self._scopes.cover()
 
@@ -202,7 +202,7 @@ class _AsyncioRelay(Relay):
         self._awaited = None
         if not isinstance(exc, asyncio.CancelledError):
             return exc
-        requests = self._task.cancelling() - self._cancelling
+        requests = self._task.cancelling() - self._requests_before
         if requests > 1 and self._scopes.armed:
             # A native Task.cancel(), by asyncio.timeout() for instance, came in the same tick, and
             # asyncio folds both into one exception. It goes first, under no tag but its own.

@@ -153,7 +153,7 @@ class StreamResponse:
             logs_failures=on_end is None,
         )
         self._host = host
-        self._outlet = Outlet()
+        self._outlet = self._make_outlet()
         # Given away with the call. Frames of a framework hold this response, an error holds them,
         # and the outcome of the stream the error: such a cycle would keep send() alive, and granian
         # ends the connection when nothing refers to that any more.
@@ -168,6 +168,10 @@ class StreamResponse:
     def __repr__(self) -> str:
         state = "used" if self._stream is None else f"with {self._stream!r}"
         return f"<{type(self).__name__} {state}>"
+
+    def _make_outlet(self) -> Outlet:
+        """Return what makes bytes of the items. Called once, when the response is made."""
+        return Outlet()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """

@@ -20,6 +20,7 @@ from ._events import (
 )
 from ._keepalive import with_keepalive
 from ._outcome import Outcome
+from ._outlet import Outlet
 from ._profiles import (
     ANTHROPIC as ANTHROPIC,
     BROWSER as BROWSER,
@@ -30,8 +31,6 @@ from ._profiles import (
     data_event,
 )
 from ._source import AsyncSource
-from ._stage import Stage
-from ._stream import Stream, with_stage
 from .asgi import ResponseOptions, StreamResponse
 
 __all__ = [
@@ -92,16 +91,18 @@ class EventStream(StreamResponse):
                 f"final must be callable, got {type(final).__qualname__}: write "
                 "final=lambda outcome: ..."
             )
-        stream: Stream[Any] = with_stage(source, _Encoded(profile))
-        if keepalive is not None:
-            stream = with_keepalive(stream, keepalive, profile.beat)
+        self._profile = profile
+        beating = source if keepalive is None else with_keepalive(source, keepalive, profile.beat)
         super().__init__(
-            stream,
+            beating,
             final=profile.final if final is None else _encoded_final(final, profile),
             headers=_with_headers(profile, headers),
             media_type=profile.media_type,
             **options,
         )
+
+    def _make_outlet(self) -> Outlet:
+        return _EventOutlet(self._profile)
 
 
 def _check_profile(given: object) -> None:
@@ -112,8 +113,11 @@ def _check_profile(given: object) -> None:
         )
 
 
-class _Encoded(Stage[Any, bytes]):
+class _EventOutlet(Outlet):
+    """Makes bytes of items as a profile does."""
+
     def __init__(self, profile: Profile) -> None:
+        super().__init__()
         self._encode = profile.encode
         self._takes_text = profile.event_of is data_event
 
@@ -125,10 +129,10 @@ class _Encoded(Stage[Any, bytes]):
             except UnicodeEncodeError:
                 # Half of a surrogate pair: the longer way knows what to do.
                 pass
-        return self._encode(item)
+        return bytes(self._encode(item))
 
-    def on_beat(self, beat: Any) -> Frame:
-        return self._encode(beat)
+    def on_beat(self, beat: Any) -> bytes:
+        return bytes(self._encode(beat))
 
 
 def _encoded_final(
