@@ -56,10 +56,9 @@ class Handoff:
         #: As many, once the consumer has asked.
         self._room: float = 0
         self._checkpoint = backend.checkpoint
-        # The one after a checkpoint needs no leave.
-        self._in_a_row = in_a_row = max(in_a_row, 1)
+        self._in_a_row = max(in_a_row, 1)
         #: How many more items may be taken, and steps made, until the next checkpoint.
-        self._takes_left = in_a_row - 1 if read_ahead else 0
+        self._takes_left = 0
         self._steps_left = BATCH - 1
         self._pauses = False
         # An empty deque has room for 64 items, which is a lot for the one that there will be.
@@ -106,22 +105,28 @@ class Handoff:
         if self._receiving:
             raise anyio.BusyResourceError("waiting for the next item of")
         packets = self._packets
-        if self._takes_left and packets:
+        if self._room:
             # With read-ahead, most asks end here.
-            self._takes_left -= 1
-            if self._source_waits or self._first_beats:
-                return self._take()
-            return self._pop()
+            if not (self._takes_left and packets):
+                # A source that keeps pace has the next item after a turn, which costs less than a
+                # wait (and on asyncio a scope spares a wait that is over by the time it looks).
+                self._receiving = True
+                try:
+                    await self._checkpoint()
+                finally:
+                    self._receiving = False
+                self._takes_left = self._in_a_row
+            if packets:
+                self._takes_left -= 1
+                if self._source_waits or self._first_beats:
+                    return self._take()
+                return self._pop()
         self._receiving = True
         try:
-            ready: Any = self._room or packets or self._first_beats or self._ended or self.closed
-            if ready:
-                # Before anything is taken: a cancellation in it must not lose anything. A source
-                # that reads ahead, and keeps pace, has the next item by then, for less than a wait
-                # (which on asyncio a scope spares, if it is over by the time that looks).
+            if packets or self._first_beats or self._ended or self.closed:
+                # Before anything is taken: a cancellation in it must not lose anything.
                 await self._checkpoint()
-                ready = packets or self._first_beats or self._ended or self.closed
-            if not ready:
+            else:
                 self._asked = True
                 self._room = self._read_ahead
                 self._source_waits = False
@@ -135,9 +140,8 @@ class Handoff:
                 await self._arrival.wait()
                 while not (packets or self._due_beats or self._ended or self.closed):
                     await self._arrival.wait()
-            if self._reads_ahead:
-                self._takes_left = self._in_a_row - 1
             if packets:
+                self._takes_left = self._in_a_row - 1
                 return self._take()
             beats = self._first_beats or self._due_beats
             if beats and not self.closed:
