@@ -43,17 +43,41 @@ class Wakeup(ABC):
 
 
 class _AsyncioWakeup(Wakeup):
-    __slots__ = ("_create_future", "_waiter")
+    """
+    Gives the others a turn before it waits, as long as that is all it takes.
+
+    Tasks of asyncio run in the order in which they became ready. So whoever wakes another task, and
+    then waits here, has the answer after one turn if the other gives it at once: both run in each
+    iteration of the event loop, where futures take two. trio shuffles its tasks, on purpose.
+    """
+
+    __slots__ = ("_create_future", "_is_set", "_waiter", "_waits_until_turn")
 
     def __init__(self) -> None:
         self._create_future = asyncio.get_running_loop().create_future
         self._waiter: asyncio.Future[None] | None = None
+        self._is_set = False
+        #: How many waits there are to be until a turn is tried again.
+        self._waits_until_turn = 1
 
     def wait(self) -> Awaitable[None]:
+        if not self._waits_until_turn:
+            return self._take_turn()
+        self._waits_until_turn -= 1
         self._waiter = waiter = self._create_future()
         return waiter
 
+    @coroutine
+    def _take_turn(self) -> Generator[Any, Any, None]:
+        self._is_set = False
+        yield
+        if not self._is_set:
+            self._waits_until_turn = 15
+            self._waiter = waiter = self._create_future()
+            yield from waiter
+
     def set(self) -> None:
+        self._is_set = True
         waiter = self._waiter
         if waiter is not None:
             self._waiter = None

@@ -123,7 +123,8 @@ class Handoff:
                 return self._pop()
         self._receiving = True
         try:
-            if packets or self._first_beats or self._ended or self.closed:
+            ready: Any = packets or self._first_beats or self._ended or self.closed
+            if ready:
                 # Before anything is taken: a cancellation in it must not lose anything.
                 await self._checkpoint()
             else:
