@@ -22,6 +22,9 @@ import anyio
 
 from ._timer import AsyncioTimer, Timer, TrioTimer
 
+# After a turn that was not enough, so many waits pass without one.
+_PATIENCE = 15
+
 
 class Wakeup(ABC):
     """A place at which one task waits."""
@@ -34,7 +37,7 @@ class Wakeup(ABC):
         Wait until another task calls :meth:`set`. To be awaited at once.
 
         A cancellation of the wait leaves nothing. One that comes after :meth:`set`, and before the
-        task runs again, lets the wait end as it was to.
+        task runs again, may still end the wait: what was to be told must be found elsewhere.
         """
 
     @abstractmethod
@@ -44,11 +47,12 @@ class Wakeup(ABC):
 
 class _AsyncioWakeup(Wakeup):
     """
-    Gives the others a turn before it waits, as long as that is all it takes.
+    Gives other tasks a turn before it waits, as long as that is all it takes.
 
     Tasks of asyncio run in the order in which they became ready. So whoever wakes another task, and
-    then waits here, has the answer after one turn if the other gives it at once: both run in each
-    iteration of the event loop, where futures take two. trio shuffles its tasks, on purpose.
+    then waits here, has the answer after one turn, if the other one gives it without waiting for
+    anything else. Both then run in each iteration of the event loop, where with futures each runs
+    in every second one. trio shuffles its tasks, on purpose, so there it does not pay.
     """
 
     __slots__ = ("_create_future", "_is_set", "_waiter", "_waits_until_turn")
@@ -57,7 +61,7 @@ class _AsyncioWakeup(Wakeup):
         self._create_future = asyncio.get_running_loop().create_future
         self._waiter: asyncio.Future[None] | None = None
         self._is_set = False
-        #: How many waits there are to be until a turn is tried again.
+        #: How many waits are to pass until a turn is tried (again).
         self._waits_until_turn = 1
 
     def wait(self) -> Awaitable[None]:
@@ -72,7 +76,7 @@ class _AsyncioWakeup(Wakeup):
         self._is_set = False
         yield
         if not self._is_set:
-            self._waits_until_turn = 15
+            self._waits_until_turn = _PATIENCE
             self._waiter = waiter = self._create_future()
             yield from waiter
 

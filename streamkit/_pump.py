@@ -128,7 +128,7 @@ class Pump:
         if self._scopes.signal is not None or self._stopping or self._state == "closing":
             return False
         self._scopes.signal = signal
-        # Before the scope is cancelled: a wait that is over is not cancelled by either backend.
+        # Before the scope is cancelled, which spares most waits that are over.
         self.handoff.wake()
         if self._state != "new":
             self._relay.arm()
