@@ -18,9 +18,8 @@ that came before it.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
-from enum import Enum
-from typing import Any, Final, Literal, Protocol, TypeAlias
+from collections.abc import Callable
+from typing import Any, Literal
 
 import anyio
 
@@ -34,35 +33,11 @@ from ._ending import (
 from ._exceptions import both, cancelled_only, first_leaf, without
 from ._handoff import Handoff
 from ._outcome import Outcome
+from ._pipeline import SKIP, Pipeline
 from ._relay import Relay, make_relay, tag_of
 from ._scopes import Scopes, Signal
 from ._source import Source
 from ._timer import Timer
-
-
-class _Skip(Enum):
-    SKIP = "SKIP"
-
-
-#: Returned by :meth:`Stage.on_item` for an item that the consumer is not to receive.
-SKIP: Final = _Skip.SKIP
-Skip: TypeAlias = Literal[_Skip.SKIP]
-
-
-class Pipeline(Protocol):
-    """What stands between a source and its consumer. The pump knows no more of it."""
-
-    def transform(self, item: Any) -> Any:
-        """Return the item as the consumer receives it, or :data:`SKIP`."""
-        ...
-
-    async def end(self, outcome: Outcome) -> None:
-        """Run what is to run once the source is closed."""
-        ...
-
-    def final(self, outcome: Outcome) -> Iterable[Any] | None:
-        """Return the items to hand over last; they replace an error. ``None``: there are none."""
-        ...
 
 
 class Pump:

@@ -11,7 +11,8 @@ import anyio
 from ._exceptions import StreamCancelled, both
 from ._handoff import BATCH
 from ._outcome import Outcome
-from ._pump import SKIP as SKIP, Pump, Skip as Skip
+from ._pipeline import SKIP as SKIP, Skip as Skip
+from ._pump import Pump
 from ._scopes import Signal
 from ._timer import Timer
 
