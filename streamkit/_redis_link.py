@@ -108,30 +108,35 @@ class Link:
 
         """
         self._entering = task_status
-        while not self._leaving.is_set():
-            try:
-                await self._hold_session(open_session)
-            except BaseException as exc:
-                rest = without(exc, _is_connection_error)
-                if rest is not None:
-                    self._disconnected.set()
-                    raise rest  # noqa: B904  it may be the same
-                # Not a word if it was this task that was cancelled: coredis may drop that.
-                await checkpoint()
-                self._warn(exc)
-            finally:
-                self.connected = False
-            self._first_attempt_is_over()
-            with anyio.move_on_after(self._delay * random.uniform(0.5, 1)):
-                await self._leaving.wait()
-            self._delay = min(2 * self._delay, _LAST_DELAY)
-        self._disconnected.set()
+        try:
+            while not self._leaving.is_set():
+                await self._attempt(open_session)
+                self._first_attempt_is_over()
+                with anyio.move_on_after(self._delay * random.uniform(0.5, 1)):
+                    await self._leaving.wait()
+                self._delay = min(2 * self._delay, _LAST_DELAY)
+        finally:
+            self._disconnected.set()
 
     async def leave(self) -> None:
         """Disconnect, and wait until that is done, which may take as long as connecting."""
         # Not cancelled: coredis would lose its connections in the wrong order.
         self._leaving.set()
         await self._disconnected.wait()
+
+    async def _attempt(self, open_session: Callable[[Client], Session]) -> None:
+        """Hold a session until the connection fails, or is left."""
+        try:
+            await self._hold_session(open_session)
+        except BaseException as exc:
+            rest = without(exc, _is_connection_error)
+            if rest is not None:
+                raise rest  # noqa: B904  it may be the same
+            # Not a word if it was this task that was cancelled: coredis may drop that.
+            await checkpoint()
+            self._warn(exc)
+        finally:
+            self.connected = False
 
     async def _hold_session(self, open_session: Callable[[Client], Session]) -> None:
         """Connect, and pass cancellations on until the connection fails."""

@@ -29,7 +29,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import anyio
-from anyio.abc import TaskGroup
+from anyio.abc import TaskGroup, TaskStatus
 
 from ._arguments import seconds
 from ._redis_ledger import Ledger
@@ -121,7 +121,7 @@ class RedisCancelRegistry:
         self._work.open()
         async with AsyncExitStack() as stack:
             tasks = await stack.enter_async_context(anyio.create_task_group())
-            await tasks.start(self._link.keep, self._open_session)
+            await tasks.start(self._keep_connection)
             self._tasks, self._stack = tasks, stack.pop_all()
         return self
 
@@ -255,6 +255,12 @@ class RedisCancelRegistry:
             return False
         finally:
             self._waiters.remove(waiter)
+
+    async def _keep_connection(self, *, task_status: TaskStatus[None]) -> None:
+        try:
+            await self._link.keep(self._open_session, task_status=task_status)
+        finally:
+            self._work.close()
 
     def _check_open(self) -> None:
         if self._tasks is None:

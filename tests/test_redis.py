@@ -88,6 +88,29 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("streamkit.redis._PATIENCE", 0.5)
 
 
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wait far longer for a server, where a test is about what does not wait for it."""
+    monkeypatch.setattr("streamkit.redis._PATIENCE", 2 * LIMIT)
+
+
+@contextmanager
+def silent_server() -> Iterator[str]:
+    """The address of a server that accepts connections and says nothing."""
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        yield f"redis://127.0.0.1:{silent.getsockname()[1]}"
+
+
+@contextmanager
+def at_once() -> Iterator[None]:
+    """Check that a block takes less time than a test is given that waits for a server."""
+    began = anyio.current_time()
+    yield
+    assert anyio.current_time() - began < LIMIT
+
+
 def registry(url: str, prefix: str | None = None, **options: Any) -> RedisCancelRegistry:
     """Make a registry that shares the server, but nothing on it unless the prefix is the same."""
     return RedisCancelRegistry(url, prefix=prefix or uuid4().hex, **options)
@@ -604,12 +627,9 @@ class TestOutage:
     @pytest.mark.usefixtures("impatient")
     async def test_silent_server(self) -> None:
         """G10: a server that accepts and says nothing is away: entering is bounded."""
-        with socket.socket() as silent:
-            silent.bind(("127.0.0.1", 0))
-            silent.listen()
-            with anyio.fail_after(LIMIT):
-                async with registry(f"redis://127.0.0.1:{silent.getsockname()[1]}") as here:
-                    assert not here.connected
+        with silent_server() as silent, anyio.fail_after(LIMIT):
+            async with registry(silent) as here:
+                assert not here.connected
 
     async def test_refuses_one_key(self, url: str) -> None:
         """C20: something else stands in the place of a cancellation: it is replaced."""
@@ -790,6 +810,33 @@ class TestEnd:
         with pytest.raises(asyncio.CancelledError):
             await task
 
+    @pytest.mark.asyncio_only
+    @pytest.mark.usefixtures("patient")
+    async def test_native_cancel_of_all_tasks(
+        self, outage: Outage, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """C7: every task is cancelled, as where a loop is shut down: none waits for the others."""
+        # Nothing but the pause, once the server is away.
+        monkeypatch.setattr("streamkit._redis_link._FIRST_DELAY", 10 * LIMIT)
+        others = asyncio.all_tasks()
+        away = anyio.Event()
+
+        async def use() -> None:
+            async with registry(outage.url) as here:
+                outage.begin()
+                await until(lambda: not here.connected)
+                here.cancel("run")
+                away.set()
+                await anyio.sleep_forever()
+
+        user = asyncio.create_task(use())
+        await away.wait()
+        with at_once():
+            for task in asyncio.all_tasks() - others:
+                task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await user
+
     async def test_left_before_its_holders(self, url: str) -> None:
         """G9: a holder that outlives the block lets go in peace."""
         async with registry(url) as here:
@@ -820,6 +867,16 @@ class TestEnd:
             await until(lambda: here._work.is_finished)
         await anyio.sleep(0.2)
         assert await is_clean(url, prefix)
+
+    @pytest.mark.usefixtures("patient")
+    async def test_scope_around_during_an_outage(self, outage: Outage) -> None:
+        """G10: cancelled while the server is away, with nothing to send: it waits for nothing."""
+        with at_once(), anyio.CancelScope() as scope:
+            async with registry(outage.url) as here:
+                outage.begin()
+                await until(lambda: not here.connected)
+                scope.cancel()
+                await anyio.sleep_forever()
 
     async def test_cancelled_while_it_connects(self) -> None:
         """C1: the block is entered in a cancelled scope: nothing is left of it."""
