@@ -16,7 +16,6 @@ from functools import partial
 from typing import Any, TypeAlias
 
 import anyio
-from anyio.abc import TaskStatus
 from anyio.lowlevel import checkpoint
 from coredis import Redis
 from coredis.exceptions import RedisError
@@ -92,37 +91,38 @@ class Link:
         self.connected = False
         self._delay = _FIRST_DELAY
         self._warned = False
-        self._entering: TaskStatus[None] | None = None
+        self._tried = anyio.Event()
         self._leaving = anyio.Event()
         self._disconnected = anyio.Event()
 
-    async def keep(
-        self, open_session: Callable[[Client], Session], *, task_status: TaskStatus[None]
-    ) -> None:
+    async def keep(self, open_session: Callable[[Client], Session]) -> None:
         """
         Connect, again and again, until :meth:`leave` is called.
 
         :param open_session: returns what is to be done over a client that has connected
-        :param task_status: told of the end of the first attempt, whether it succeeds or fails
         :raises BaseException: what is no error of a connection
 
         """
-        self._entering = task_status
         try:
             while not self._leaving.is_set():
                 await self._attempt(open_session)
-                self._first_attempt_is_over()
+                self._tried.set()
                 with anyio.move_on_after(self._delay * random.uniform(0.5, 1)):
                     await self._leaving.wait()
                 self._delay = min(2 * self._delay, _LAST_DELAY)
         finally:
             self._disconnected.set()
 
+    async def wait_tried(self) -> None:
+        """Wait until the first attempt to connect is over, whether it has succeeded or failed."""
+        await self._tried.wait()
+
     async def leave(self) -> None:
-        """Disconnect, and wait until that is done, which may take as long as connecting."""
+        """Disconnect, and wait until that is done. Waits for nothing while the server is away."""
         # Not cancelled: coredis would lose its connections in the wrong order.
         self._leaving.set()
-        await self._disconnected.wait()
+        if self.connected:
+            await self._disconnected.wait()
 
     async def _attempt(self, open_session: Callable[[Client], Session]) -> None:
         """Hold a session until the connection fails, or is left."""
@@ -165,7 +165,7 @@ class Link:
             _logger.warning("Redis is back")
         self._delay, self._warned = _FIRST_DELAY, False
         self.connected = True
-        self._first_attempt_is_over()
+        self._tried.set()
 
     def _warn(self, exc: BaseException) -> None:
         if not self._warned:
@@ -175,11 +175,6 @@ class Link:
                 f"{type(leaf := first_leaf(exc)).__name__}: {leaf}"[:200],
             )
         self._warned = True
-
-    def _first_attempt_is_over(self) -> None:
-        if self._entering is not None:
-            self._entering.started()
-        self._entering = None
 
 
 def _is_connection_error(exc: BaseException) -> bool:

@@ -29,7 +29,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import anyio
-from anyio.abc import TaskGroup, TaskStatus
+from anyio.abc import TaskGroup
 
 from ._arguments import seconds
 from ._redis_ledger import Ledger
@@ -121,7 +121,11 @@ class RedisCancelRegistry:
         self._work.open()
         async with AsyncExitStack() as stack:
             tasks = await stack.enter_async_context(anyio.create_task_group())
-            await tasks.start(self._keep_connection)
+            # Shielded: what the block leaves to be sent is sent when it is cancelled, too.
+            connection = anyio.CancelScope(shield=True)
+            stack.callback(connection.cancel)
+            tasks.start_soon(self._keep_connection, connection)
+            await self._link.wait_tried()
             self._tasks, self._stack = tasks, stack.pop_all()
         return self
 
@@ -134,8 +138,8 @@ class RedisCancelRegistry:
         """
         Send what is to be sent, if that takes no longer than two seconds, and disconnect.
 
-        Where a scope around the block is cancelled, the connection goes with it: what was not sent
-        by then is lost, and the two seconds may pass all the same.
+        Where a scope around the block is cancelled, that is no different. A native
+        ``Task.cancel()`` while this waits cuts it short, and what was not sent by then is lost.
         """
         assert self._tasks is not None
         tasks, self._tasks = self._tasks, None
@@ -147,8 +151,9 @@ class RedisCancelRegistry:
                 await self._link.leave()
         finally:
             # Also after a native Task.cancel(), which comes through the shield.
-            tasks.cancel_scope.cancel()
             self._waiters.give_up()
+            # Its tasks are ended, and a cancellation must not replace the error of the block.
+            tasks.cancel_scope.shield = True
             # The error of the block is not the group's business: it would come back in a group.
             await self._stack.aclose()
 
@@ -256,9 +261,10 @@ class RedisCancelRegistry:
         finally:
             self._waiters.remove(waiter)
 
-    async def _keep_connection(self, *, task_status: TaskStatus[None]) -> None:
+    async def _keep_connection(self, scope: anyio.CancelScope) -> None:
         try:
-            await self._link.keep(self._open_session, task_status=task_status)
+            with scope:
+                await self._link.keep(self._open_session)
         finally:
             self._work.close()
 

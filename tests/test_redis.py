@@ -869,6 +869,22 @@ class TestEnd:
         assert await is_clean(url, prefix)
 
     @pytest.mark.usefixtures("patient")
+    async def test_scope_around(self, url: str) -> None:
+        """C2: a scope around the block is cancelled: what is unsent is sent, and that is all."""
+        prefix = uuid4().hex
+        async with registry(url, prefix) as there, there.open("run") as token:
+            with at_once(), anyio.CancelScope() as scope:
+                async with registry(url, prefix) as here:
+                    try:
+                        scope.cancel()
+                        await anyio.sleep_forever()
+                    finally:
+                        here.cancel("run", "last")
+            assert scope.cancelled_caught
+            assert not here.connected
+            assert await fired(token) == "last"
+
+    @pytest.mark.usefixtures("patient")
     async def test_scope_around_during_an_outage(self, outage: Outage) -> None:
         """G10: cancelled while the server is away, with nothing to send: it waits for nothing."""
         with at_once(), anyio.CancelScope() as scope:
@@ -877,6 +893,53 @@ class TestEnd:
                 await until(lambda: not here.connected)
                 scope.cancel()
                 await anyio.sleep_forever()
+
+    async def test_while_it_connects(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """G10: left during an attempt to connect, with nothing to send: it waits for nothing."""
+        monkeypatch.setattr("streamkit.redis._PATIENCE", 0.1)
+        with silent_server() as silent:
+            here = registry(silent, connect_timeout=2 * LIMIT)
+            async with here:
+                monkeypatch.setattr("streamkit.redis._PATIENCE", 2 * LIMIT)
+                here._link._patience = 2 * LIMIT
+                await anyio.sleep(0.1)
+                left = anyio.current_time()
+            assert anyio.current_time() - left < LIMIT
+
+    async def test_scope_around_and_error(self, url: str) -> None:
+        """E1: the block raises in a scope that is cancelled: its error is not lost."""
+        error = LookupError("body")
+        with pytest.raises(LookupError) as caught, anyio.CancelScope() as scope:
+            async with registry(url):
+                scope.cancel()
+                raise error
+        assert caught.value is error
+
+    @pytest.mark.usefixtures("patient")
+    async def test_cancelled_at_the_first_attempt(self) -> None:
+        """C1: the block is entered, and a scope around is cancelled then: it ends at once."""
+        with silent_server() as silent, at_once(), anyio.move_on_after(0.05) as scope:
+            async with registry(silent):
+                raise AssertionError("must not be entered")
+        assert scope.cancelled_caught
+
+    @pytest.mark.asyncio_only
+    @pytest.mark.usefixtures("patient")
+    async def test_native_cancel_at_the_first_attempt(self) -> None:
+        """C7: the same for a ``Task.cancel()``, and no task stays behind."""
+        with silent_server() as silent, at_once():
+            task = asyncio.create_task(registry(silent).__aenter__())
+            await anyio.sleep(0.05)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+
+    async def test_wrong_option(self, url: str) -> None:
+        """Misuse: an argument that coredis does not know comes out when the block is entered."""
+        with pytest.raises(BaseExceptionGroup) as caught:
+            async with registry(url, unknown=1):
+                raise AssertionError("must not be entered")
+        assert caught.group_contains(TypeError, match="unknown")
 
     async def test_cancelled_while_it_connects(self) -> None:
         """C1: the block is entered in a cancelled scope: nothing is left of it."""
