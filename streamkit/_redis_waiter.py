@@ -13,9 +13,6 @@ from uuid import uuid4
 from ._redis_wire import Answer, Cancellation
 from ._token import CancelToken
 
-# Why waits end when the registry does.
-_LEFT = "the registry was left"
-
 
 class Waiter:
     """One wait, for the holders of a key that was cancelled."""
@@ -24,20 +21,17 @@ class Waiter:
         self.cancellation = cancellation
         #: The number under which it asks.
         self.request = uuid4().hex
-        # A token, since other threads and loops wait than the one in which the answers come.
+        # Tokens, since other threads and loops wait than the one in which the answers come.
         self._done = CancelToken()
+        #: Fires when there will be no more answers, since the registry was left.
+        self.given_up = CancelToken()
         self._expected: int | None = None
         self._answered: set[str] = set()
         self._holding: set[str] = set()
 
-    async def wait(self) -> bool:
-        """
-        Wait until no process holds the key.
-
-        :return: ``False`` if the registry was left before
-
-        """
-        return await self._done.wait() != _LEFT
+    async def wait(self) -> None:
+        """Wait until no process holds the key. Does not end with :attr:`given_up`."""
+        await self._done.wait()
 
     def expect(self, processes: int) -> None:
         """Note how many processes have been asked."""
@@ -53,10 +47,6 @@ class Waiter:
             self._holding.discard(answer.process)
         self._check()
 
-    def give_up(self) -> None:
-        """End the wait: there will be no more answers."""
-        self._done.cancel(_LEFT)
-
     def _check(self) -> None:
         if self._expected is None or len(self._answered) < self._expected or self._holding:
             return
@@ -68,6 +58,7 @@ class Waiters:
 
     def __init__(self) -> None:
         self._waiters: dict[str, Waiter] = {}
+        self._given_up = False
 
     def __len__(self) -> int:
         return len(self._waiters)
@@ -79,6 +70,9 @@ class Waiters:
 
     def add(self, waiter: Waiter) -> None:
         self._waiters[waiter.request] = waiter
+        # Afterwards: another thread may be giving up.
+        if self._given_up:
+            waiter.given_up.cancel()
 
     def remove(self, waiter: Waiter) -> None:
         del self._waiters[waiter.request]
@@ -94,6 +88,7 @@ class Waiters:
             waiter.answer(answer)
 
     def give_up(self) -> None:
-        """End all waits."""
+        """End all waits, and those to come: there will be no more answers."""
+        self._given_up = True
         for waiter in self.all():
-            waiter.give_up()
+            waiter.given_up.cancel()

@@ -254,9 +254,10 @@ class RedisCancelRegistry:
         self._waiters.add(waiter)
         try:
             self._ledger.ask(waiter.cancellation, waiter.request)
-            with anyio.move_on_after(timeout):
+            with anyio.move_on_after(timeout), waiter.given_up.scope():
                 await self._local.cancel_and_wait(key, reason)
-                return await waiter.wait()
+                await waiter.wait()
+                return True
             return False
         finally:
             self._waiters.remove(waiter)
