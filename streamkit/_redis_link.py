@@ -154,7 +154,6 @@ class Link:
                 # Subscribed first, looked up then: what is cancelled in between comes twice.
                 patience.deadline = math.inf
                 session = open_session(client)
-                session.take_up()
                 tasks.start_soon(session.send, self._is_connected)
                 tasks.start_soon(session.listen, messages)
                 await self._leaving.wait()

@@ -73,7 +73,7 @@ class RedisCancelRegistry:
     :param remember: seconds for which a cancellation is stored: for runs that open their key later,
         and for processes that are cut off meanwhile
     :param max_remembered: how many cancellations are kept while the server is away; beyond that,
-        the oldest goes
+        the oldest goes, unless somebody waits for it. While the server is there, each is sent.
     :param options: further arguments of ``coredis.Redis.from_url()``, such as ``ssl_context``
     :raises ValueError: if ``url`` is of another kind, or ``remember`` is not finite and positive
 

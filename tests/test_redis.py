@@ -459,6 +459,16 @@ class TestOpen:
             assert reasons == {key: f"stop {key}" for key in keys}
             assert len(here) == len(here.keys()) == len(there._ledger.unsent) == 0
 
+    async def test_more_than_are_remembered(self, url: str) -> None:
+        """H7: more at once than are kept during an outage: while there is none, each is sent."""
+        keys = [str(number) for number in range(5)]
+        async with two_of_them(url, max_remembered=2) as (here, there):
+            with ExitStack() as holders:
+                tokens = [holders.enter_context(there.open(key)) for key in keys]
+                for key in keys:
+                    here.cancel(key, key)
+                assert [await fired(token) for token in tokens] == keys
+
 
 class TestCancelAndWait:
     async def test_until_all_have_left(self, url: str) -> None:
@@ -481,6 +491,28 @@ class TestCancelAndWait:
                 with anyio.fail_after(LIMIT):
                     assert await here.cancel_and_wait("run") is True
                 assert sorted(log[3:]) == ["here left", "there left", "there, too left"]
+
+    async def test_many(self, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        """C11: more at once than answers are kept during an outage: each is answered."""
+        monkeypatch.setattr("streamkit._redis_ledger._LIMIT", 5)
+        results: list[bool] = []
+
+        async def hold(key: str) -> None:
+            async with there.open(key) as token:
+                await token.wait()
+
+        async def wait(key: str) -> None:
+            results.append(await here.cancel_and_wait(key))
+
+        async with two_of_them(url) as (here, there):
+            with anyio.fail_after(LIMIT):
+                async with anyio.create_task_group() as tasks:
+                    for number in range(50):
+                        tasks.start_soon(hold, str(number))
+                    await until(lambda: len(there) == 50)
+                    for number in range(50):
+                        tasks.start_soon(wait, str(number))
+        assert results == [True] * 50
 
     async def test_nobody(self, url: str) -> None:
         """C20: nobody holds the key: it returns when all have said so."""
@@ -736,6 +768,21 @@ class TestOutage:
             await here._open_session(Fails()).send(lambda: None)  # type: ignore[arg-type]
         assert here._ledger.take_chores(10) == chores
 
+    async def test_oldest_chores_go(self, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        """C16: the connection fails with more of them than are kept: the oldest go."""
+        monkeypatch.setattr("streamkit._redis_ledger._LIMIT", 3)
+
+        class Fails:
+            def pipeline(self, **options: object) -> object:
+                here._ledger.end("newest")
+                raise ConnectionResetError
+
+        here = registry(url)
+        here._ledger.put_back(map(Settlement, ["first", "second", "third"]))
+        with pytest.raises(ConnectionResetError):
+            await here._open_session(Fails()).send(lambda: None)  # type: ignore[arg-type]
+        assert here._ledger.take_chores(10) == list(map(Settlement, ["second", "third", "newest"]))
+
     async def test_waits_no_more(self, outage: Outage) -> None:
         """T1: who waits gives up before the server is back: it is sent all the same."""
         async with two_of_them(outage.url) as (here, there), there.open("run") as token:
@@ -771,6 +818,39 @@ class TestOutage:
             for number in range(100):
                 here.cancel(str(number))
             assert here._ledger.unsent == [str(number) for number in range(90, 100)]
+
+    async def test_bounded_when_it_begins(self, url: str) -> None:
+        """H7: the connection fails with more to be sent than is kept then: the oldest go."""
+
+        class Fails:
+            def pipeline(self, **options: object) -> object:
+                for number in range(100):
+                    here.cancel(str(number))
+                raise ConnectionResetError
+
+        here = registry(url, max_remembered=10)
+        here.cancel("first")
+        with pytest.raises(ConnectionResetError):
+            await here._open_session(Fails()).send(lambda: None)  # type: ignore[arg-type]
+        assert here._ledger.unsent == [str(number) for number in range(90, 100)]
+
+    async def test_more_waits_than_are_remembered(self, outage: Outage) -> None:
+        """C11: more who wait for the server than cancellations are kept: each is answered."""
+        results: list[bool] = []
+
+        async def wait(key: str) -> None:
+            results.append(await here.cancel_and_wait(key))
+
+        async with registry(outage.url, max_remembered=2) as here:
+            outage.begin()
+            await until(lambda: not here.connected)
+            with anyio.fail_after(LIMIT):
+                async with anyio.create_task_group() as tasks:
+                    for number in range(5):
+                        tasks.start_soon(wait, str(number))
+                    await until(lambda: len(here._waiters) == 5)
+                    outage.end()
+        assert results == [True] * 5
 
     async def test_wait_through_it(self, outage: Outage) -> None:
         """C11: cancel_and_wait() during an outage waits for the server."""
