@@ -142,15 +142,20 @@ class Ledger:
         self._on_work()
         return cancellation
 
-    def ask(self, cancellation: Cancellation, request: str) -> None:
-        """Send a cancellation, once more if need be, with the request to say when it is done."""
+    def ask(self, cancellation: Cancellation, request: str, instead_of: str | None = None) -> None:
+        """
+        Send a cancellation, once more if need be, with the request to say when it is done.
+
+        :param instead_of: an earlier request, which is not to be sent any more
+
+        """
         with self._lock:
             unsent = self._unsent.get(cancellation.key)
             if unsent is None:
                 self._put(unsent := cancellation)
-            if (self._process, request) not in unsent.requests:
-                # A new list: the one in flight is compared with it.
-                unsent.requests = [*unsent.requests, (self._process, request)]
+            # A new list: the one in flight is compared with it.
+            others = [each for each in unsent.requests if each[1] not in (request, instead_of)]
+            unsent.requests = [*others, (self._process, request)]
         self._on_work()
 
     def _put(self, cancellation: Cancellation) -> None:
@@ -258,7 +263,7 @@ class Ledger:
         with self._lock:
             # Unless somebody has come meanwhile who wants to know when it is done.
             if (
-                len(cancellation.requests) == len(requests)
+                cancellation.requests == requests
                 and self._unsent.get(cancellation.key) is cancellation
             ):
                 del self._unsent[cancellation.key]

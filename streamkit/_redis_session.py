@@ -87,7 +87,8 @@ class Session:
     def _take_up(self) -> None:
         self._ledger.look_up_all()
         for waiter in self._waiters.all():
-            self._ledger.ask(waiter.cancellation, waiter.request)
+            earlier = waiter.ask_anew()
+            self._ledger.ask(waiter.cancellation, waiter.request, earlier)
 
     async def _look_up(self) -> None:
         """Find out whether keys that are held were cancelled before, or during an outage."""

@@ -231,8 +231,9 @@ class RedisCancelRegistry:
 
         Waits for the server if it is away. A process that dies without a word is waited for, too,
         and so is any other program that subscribes to the channel, so set a ``timeout``. A process
-        that is cut off from the server when it is asked is *not* waited for. If this wait is
-        cancelled, the holders stay cancelled.
+        that is cut off from the server when it is asked is *not* waited for, unless it has said
+        before that it holds the key: all are asked anew when the connection of this process was
+        lost. If this wait is cancelled, the holders stay cancelled.
 
         :param key: the key
         :param reason: why: a string of up to 4096 bytes, or ``None``

