@@ -3,7 +3,8 @@ The link to the server: connect, subscribe, and connect again when that fails.
 
 There is one connection that is subscribed and one for commands. When either fails both are made
 anew, after a pause that grows with each attempt and varies, so that not all processes come at once
-when a server is back. An outage is not an error: it is logged once, and again when it is over.
+when a server is back. An outage is not an error: it is logged once, and again when it is over. A
+server that refuses what it is asked is as good as away, but that is logged as what it is.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import Any, TypeAlias
 import anyio
 from anyio.lowlevel import checkpoint
 from coredis import Redis
-from coredis.exceptions import RedisError
+from coredis.exceptions import RedisError, ResponseError
 from coredis.retry import NoRetryPolicy
 
 from ._exceptions import first_leaf, without
@@ -90,7 +91,8 @@ class Link:
         #: Whether the server is there, and answers.
         self.connected = False
         self._delay = _FIRST_DELAY
-        self._warned = False
+        # What was said of this outage.
+        self._warned: set[str] = set()
         self._tried = anyio.Event()
         self._leaving = anyio.Event()
         self._disconnected = anyio.Event()
@@ -162,18 +164,23 @@ class Link:
     def _is_connected(self) -> None:
         if self._warned:
             _logger.warning("Redis is back")
-        self._delay, self._warned = _FIRST_DELAY, False
+        self._delay = _FIRST_DELAY
+        self._warned.clear()
         self.connected = True
         self._tried.set()
 
     def _warn(self, exc: BaseException) -> None:
-        if not self._warned:
+        leaf = first_leaf(exc)
+        # To wait does not help against a wrong password, a missing right, or a full memory.
+        refused = isinstance(leaf, ResponseError)
+        problem = "Redis refuses what it is asked" if refused else "Redis is away"
+        if problem not in self._warned:
             _logger.warning(
-                "Redis is away (%s): until it is back, a cancellation reaches nobody but "
-                "this process",
-                f"{type(leaf := first_leaf(exc)).__name__}: {leaf}"[:200],
+                "%s (%s): until that is over, a cancellation reaches nobody but this process",
+                problem,
+                f"{type(leaf).__name__}: {leaf}"[:200],
             )
-        self._warned = True
+        self._warned.add(problem)
 
 
 def _is_connection_error(exc: BaseException) -> bool:

@@ -63,7 +63,8 @@ class RedisCancelRegistry:
     While the server is away, streams go on, and a cancellation reaches the holders in its own
     process at once. It is kept, and sent when the server is back. This is tried again and again,
     with growing pauses of up to two seconds. One warning is logged for each outage, and
-    :attr:`connected` tells.
+    :attr:`connected` tells. A server that refuses what it is asked, for want of a right or of
+    memory, is as good as away; the warning says that, and why.
 
     Keys and reasons travel as JSON: nothing that comes from the server is run or unpickled. Still,
     whoever can write to the server can cancel any run.

@@ -137,6 +137,15 @@ async def fired(token: CancelToken) -> object:
         return await token.wait()
 
 
+def warnings_in(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """What streamkit has logged, without the details."""
+    return [
+        record.getMessage().partition(" (")[0]
+        for record in caplog.records
+        if record.name == "streamkit"
+    ]
+
+
 async def is_clean(url: str, prefix: str) -> bool:
     async with Redis.from_url(url) as client:
         return not await client.keys(f"{prefix}:cancel:*")
@@ -895,12 +904,52 @@ class TestOutage:
                 await anyio.sleep(0.3)
                 outage.end()
                 await until(lambda: here.connected)
-        records = [record for record in caplog.records if record.name == "streamkit"]
-        messages = [record.getMessage() for record in records]
-        assert [message.partition(" (")[0] for message in messages] == [
+        assert warnings_in(caplog) == ["Redis is away", "Redis is back"] * 2
+
+    async def test_refused(self, url: str, caplog: pytest.LogCaptureFixture) -> None:
+        """C20: the server refuses what it is asked: it says why, and neither key nor reason."""
+        prefix = uuid4().hex
+        user = url.replace("redis://", "redis://listener:any@")
+        async with registry(url, prefix) as there, there.open("run") as token:
+            async with Redis.from_url(url) as client:
+                await client.acl_setuser(
+                    "listener", "on", "nopass", "~*", "&*", "+@all", "-publish"
+                )
+                async with registry(user, prefix) as here:
+                    here.cancel("run", "the reason" * 100)
+                    await until(lambda: warnings_in(caplog))
+                    await client.acl_setuser("listener", "+publish")
+                    assert await fired(token) == "the reason" * 100
+        assert warnings_in(caplog) == ["Redis refuses what it is asked", "Redis is back"]
+        message = caplog.messages[0]
+        assert "AuthorizationError" in message
+        assert "'publish'" in message
+        assert "the reason" not in message
+
+    async def test_refused_when_it_is_back(
+        self, outage: Outage, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """C20: the server is back and does not know who asks: that is one more warning."""
+        user = outage.url.replace("redis://", "redis://worker:any@")
+
+        async def introduce() -> None:
+            async with Redis.from_url(outage.url) as client:
+                await client.acl_setuser("worker", "on", "nopass", "~*", "&*", "+@all")
+
+        await introduce()
+        async with registry(user) as here:
+            outage.begin()
+            await until(lambda: not here.connected)
+            outage.end()
+            await until(lambda: len(warnings_in(caplog)) == 2)
+            await anyio.sleep(0.3)
+            await introduce()
+            await until(lambda: here.connected)
+        assert warnings_in(caplog) == [
             "Redis is away",
+            "Redis refuses what it is asked",
             "Redis is back",
-        ] * 2
+        ]
 
     @pytest.mark.usefixtures("impatient")
     async def test_bounded(self, outage: Outage) -> None:
