@@ -16,7 +16,8 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Generator, Iterable
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import TypeAlias
@@ -25,8 +26,8 @@ from uuid import uuid4
 from ._redis_wire import Answer, Cancellation, Reply, Request, Settlement, Stored
 from ._token import CancelToken
 
-# How many marks and answers wait for the server, and how many ids are known to be over; beyond
-# that, the oldest goes.
+# How many marks and answers are kept while the server is away, and how many ids are known to be
+# over; beyond that, the oldest goes.
 _LIMIT = 10_000
 
 #: A mark or an answer.
@@ -53,8 +54,8 @@ class Ledger:
     :param process: the name under which this process answers, which is its channel
     :param tell: called with a key and a reason to tell the holders
     :param on_work: called when there is something for the server, in any thread
-    :param max_unsent: how many cancellations are kept until they are sent; beyond that, the oldest
-        goes
+    :param max_unsent: how many cancellations are kept while the server is away; beyond that, the
+        oldest goes
 
     """
 
@@ -75,7 +76,8 @@ class Ledger:
         self._look_ups: dict[str, None] = {}
         # Ids of cancellations that concern nobody who holds a key here now.
         self._over: OrderedDict[str, None] = OrderedDict()
-        self._chores: deque[Chore] = deque(maxlen=_LIMIT)
+        self._chores: deque[Chore] = deque()
+        self._is_sending = False
 
     # Holders, in any thread
 
@@ -140,21 +142,25 @@ class Ledger:
         self._on_work()
         return cancellation
 
-    def ask(self, cancellation: Cancellation, request: str) -> None:
-        """Send a cancellation, once more if need be, with the request to say when it is done."""
+    def ask(self, cancellation: Cancellation, request: str, instead_of: str | None = None) -> None:
+        """
+        Send a cancellation, once more if need be, with the request to say when it is done.
+
+        :param instead_of: an earlier request, which is not to be sent any more
+
+        """
         with self._lock:
             unsent = self._unsent.get(cancellation.key)
             if unsent is None:
                 self._put(unsent := cancellation)
-            if (self._process, request) not in unsent.requests:
-                # A new list: the one in flight is compared with it.
-                unsent.requests = [*unsent.requests, (self._process, request)]
+            # A new list: the one in flight is compared with it.
+            others = [each for each in unsent.requests if each[1] not in (request, instead_of)]
+            unsent.requests = [*others, (self._process, request)]
         self._on_work()
 
     def _put(self, cancellation: Cancellation) -> None:
         self._unsent[cancellation.key] = cancellation
-        if len(self._unsent) > self._max_unsent:
-            self._unsent.popitem(last=False)
+        self._drop_oldest()
 
     # Cancellations from elsewhere
 
@@ -189,7 +195,7 @@ class Ledger:
         """Note that those who were told of a cancellation are gone, here and on the server."""
         with self._lock:
             self._pass_over(cancellation_id)
-            self._chores.append(Settlement(cancellation_id))
+            self._add_chore(Settlement(cancellation_id))
 
     def is_over(self, cancellation: Cancellation) -> bool:
         """Tell whether a cancellation means nobody who holds a key here now."""
@@ -209,9 +215,32 @@ class Ledger:
 
     def _answer(self, request: Request, *, holds: bool) -> None:
         channel, number = request
-        self._chores.append(Reply(channel, Answer(number, self._process, holds)))
+        self._add_chore(Reply(channel, Answer(number, self._process, holds)))
+
+    def _add_chore(self, chore: Chore) -> None:
+        self._chores.append(chore)
+        self._drop_oldest()
 
     # What is there for the server
+
+    @contextmanager
+    def sending(self) -> Generator[None, None, None]:
+        """Keep all that there is for the server, for a block that sends it; later only so much."""
+        self._is_sending = True
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._is_sending = False
+                self._drop_oldest()
+
+    def _drop_oldest(self) -> None:
+        if self._is_sending:
+            return
+        while len(self._unsent) > self._max_unsent:
+            self._unsent.popitem(last=False)
+        while len(self._chores) > _LIMIT:
+            self._chores.popleft()
 
     @property
     def has_work(self) -> bool:
@@ -234,7 +263,7 @@ class Ledger:
         with self._lock:
             # Unless somebody has come meanwhile who wants to know when it is done.
             if (
-                len(cancellation.requests) == len(requests)
+                cancellation.requests == requests
                 and self._unsent.get(cancellation.key) is cancellation
             ):
                 del self._unsent[cancellation.key]
@@ -256,10 +285,7 @@ class Ledger:
     def take_chores(self, count: int) -> list[Chore]:
         """Return the oldest marks and answers, and pass them to the caller."""
         with self._lock:
-            chores, rest = list(self._chores)[:count], list(self._chores)[count:]
-            self._chores.clear()
-            self._chores.extend(rest)
-        return chores
+            return [self._chores.popleft() for _ in range(min(count, len(self._chores)))]
 
     def put_back(self, chores: Iterable[Chore]) -> None:
         """Take back marks and answers that could not be written, in front of the others."""

@@ -3,7 +3,8 @@ The link to the server: connect, subscribe, and connect again when that fails.
 
 There is one connection that is subscribed and one for commands. When either fails both are made
 anew, after a pause that grows with each attempt and varies, so that not all processes come at once
-when a server is back. An outage is not an error: it is logged once, and again when it is over.
+when a server is back. An outage is not an error: it is logged once, and again when it is over. A
+server that refuses what it is asked is as good as away, but that is logged as what it is.
 """
 
 from __future__ import annotations
@@ -16,10 +17,9 @@ from functools import partial
 from typing import Any, TypeAlias
 
 import anyio
-from anyio.abc import TaskStatus
 from anyio.lowlevel import checkpoint
 from coredis import Redis
-from coredis.exceptions import RedisError
+from coredis.exceptions import RedisError, ResponseError
 from coredis.retry import NoRetryPolicy
 
 from ._exceptions import first_leaf, without
@@ -91,47 +91,54 @@ class Link:
         #: Whether the server is there, and answers.
         self.connected = False
         self._delay = _FIRST_DELAY
-        self._warned = False
-        self._entering: TaskStatus[None] | None = None
+        # What was said of this outage.
+        self._warned: set[str] = set()
+        self._tried = anyio.Event()
         self._leaving = anyio.Event()
         self._disconnected = anyio.Event()
 
-    async def keep(
-        self, open_session: Callable[[Client], Session], *, task_status: TaskStatus[None]
-    ) -> None:
+    async def keep(self, open_session: Callable[[Client], Session]) -> None:
         """
         Connect, again and again, until :meth:`leave` is called.
 
         :param open_session: returns what is to be done over a client that has connected
-        :param task_status: told of the end of the first attempt, whether it succeeds or fails
         :raises BaseException: what is no error of a connection
 
         """
-        self._entering = task_status
-        while not self._leaving.is_set():
-            try:
-                await self._hold_session(open_session)
-            except BaseException as exc:
-                rest = without(exc, _is_connection_error)
-                if rest is not None:
-                    self._disconnected.set()
-                    raise rest  # noqa: B904  it may be the same
-                # Not a word if it was this task that was cancelled: coredis may drop that.
-                await checkpoint()
-                self._warn(exc)
-            finally:
-                self.connected = False
-            self._first_attempt_is_over()
-            with anyio.move_on_after(self._delay * random.uniform(0.5, 1)):
-                await self._leaving.wait()
-            self._delay = min(2 * self._delay, _LAST_DELAY)
-        self._disconnected.set()
+        try:
+            while not self._leaving.is_set():
+                await self._attempt(open_session)
+                self._tried.set()
+                with anyio.move_on_after(self._delay * random.uniform(0.5, 1)):
+                    await self._leaving.wait()
+                self._delay = min(2 * self._delay, _LAST_DELAY)
+        finally:
+            self._disconnected.set()
+
+    async def wait_tried(self) -> None:
+        """Wait until the first attempt to connect is over, whether it has succeeded or failed."""
+        await self._tried.wait()
 
     async def leave(self) -> None:
-        """Disconnect, and wait until that is done, which may take as long as connecting."""
+        """Disconnect, and wait until that is done. Waits for nothing while the server is away."""
         # Not cancelled: coredis would lose its connections in the wrong order.
         self._leaving.set()
-        await self._disconnected.wait()
+        if self.connected:
+            await self._disconnected.wait()
+
+    async def _attempt(self, open_session: Callable[[Client], Session]) -> None:
+        """Hold a session until the connection fails, or is left."""
+        try:
+            await self._hold_session(open_session)
+        except BaseException as exc:
+            rest = without(exc, _is_connection_error)
+            if rest is not None:
+                raise rest  # noqa: B904  it may be the same
+            # Not a word if it was this task that was cancelled: coredis may drop that.
+            await checkpoint()
+            self._warn(exc)
+        finally:
+            self.connected = False
 
     async def _hold_session(self, open_session: Callable[[Client], Session]) -> None:
         """Connect, and pass cancellations on until the connection fails."""
@@ -149,7 +156,6 @@ class Link:
                 # Subscribed first, looked up then: what is cancelled in between comes twice.
                 patience.deadline = math.inf
                 session = open_session(client)
-                session.take_up()
                 tasks.start_soon(session.send, self._is_connected)
                 tasks.start_soon(session.listen, messages)
                 await self._leaving.wait()
@@ -158,23 +164,23 @@ class Link:
     def _is_connected(self) -> None:
         if self._warned:
             _logger.warning("Redis is back")
-        self._delay, self._warned = _FIRST_DELAY, False
+        self._delay = _FIRST_DELAY
+        self._warned.clear()
         self.connected = True
-        self._first_attempt_is_over()
+        self._tried.set()
 
     def _warn(self, exc: BaseException) -> None:
-        if not self._warned:
+        leaf = first_leaf(exc)
+        # To wait does not help against a wrong password, a missing right, or a full memory.
+        refused = isinstance(leaf, ResponseError)
+        problem = "Redis refuses what it is asked" if refused else "Redis is away"
+        if problem not in self._warned:
             _logger.warning(
-                "Redis is away (%s): until it is back, a cancellation reaches nobody but "
-                "this process",
-                f"{type(leaf := first_leaf(exc)).__name__}: {leaf}"[:200],
+                "%s (%s): until that is over, a cancellation reaches nobody but this process",
+                problem,
+                f"{type(leaf).__name__}: {leaf}"[:200],
             )
-        self._warned = True
-
-    def _first_attempt_is_over(self) -> None:
-        if self._entering is not None:
-            self._entering.started()
-        self._entering = None
+        self._warned.add(problem)
 
 
 def _is_connection_error(exc: BaseException) -> bool:

@@ -41,12 +41,6 @@ class Session:
         self._work = work
         self._names = names
 
-    def take_up(self) -> None:
-        """Have done again what may have been lost with the last connection."""
-        self._ledger.look_up_all()
-        for waiter in self._waiters.all():
-            self._ledger.ask(waiter.cancellation, waiter.request)
-
     async def listen(self, messages: AsyncIterable[Any]) -> None:
         """
         Receive what is published, until the connection fails.
@@ -69,22 +63,32 @@ class Session:
         """
         Do what the ledger has for the server, until the connection fails.
 
+        Begins with what may have been lost with the last connection.
+
         :param connected: called whenever the server has done something, or nothing is to be done
         :raises TimeoutError: if the server does not answer
 
         """
-        while True:
-            announced = self._work.next()
-            while self._ledger.has_work:
-                with anyio.fail_after(ANSWER_WITHIN):
-                    await self._look_up()
-                    await self._publish()
-                    await self._write()
-                # Not before: a server may accept connections, and refuse what is to be written.
+        with self._ledger.sending():
+            self._take_up()
+            while True:
+                announced = self._work.next()
+                while self._ledger.has_work:
+                    with anyio.fail_after(ANSWER_WITHIN):
+                        await self._look_up()
+                        await self._publish()
+                        await self._write()
+                    # Not before: a server may accept connections, and refuse to write.
+                    connected()
                 connected()
-            connected()
-            self._work.finish()
-            await announced.wait()
+                self._work.finish()
+                await announced.wait()
+
+    def _take_up(self) -> None:
+        self._ledger.look_up_all()
+        for waiter in self._waiters.all():
+            earlier = waiter.ask_anew()
+            self._ledger.ask(waiter.cancellation, waiter.request, earlier)
 
     async def _look_up(self) -> None:
         """Find out whether keys that are held were cancelled before, or during an outage."""

@@ -7,11 +7,14 @@ What is stored lives for as long as ``remember`` says, and nothing has to be cle
 from __future__ import annotations
 
 from collections.abc import Awaitable, Iterable
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from coredis import PureToken, Redis
 
 from ._redis_wire import Cancellation, Names, Reply, Request, Settlement, Stored, announcement
+
+if TYPE_CHECKING:
+    from coredis.patterns.pipeline import Pipeline
 
 Client: TypeAlias = Redis[bytes]
 
@@ -55,15 +58,16 @@ class Store:
         :return: for each, whether there was nothing
 
         """
-        async with self._client.pipeline(transaction=False) as pipeline:
+        async with self._pipeline() as pipeline:
             stored = [self._set(pipeline, each, condition=PureToken.NX) for each in cancellations]
         return [bool(await is_first) for is_first in stored]
 
     async def replace(self, cancellations: Iterable[Cancellation]) -> None:
         """Store cancellations, whatever is stored."""
-        async with self._client.pipeline(transaction=False) as pipeline:
-            for each in cancellations:
-                self._set(pipeline, each)
+        async with self._pipeline() as pipeline:
+            stored = [self._set(pipeline, each) for each in cancellations]
+        for each in stored:
+            await each
 
     async def publish(self, messages: Iterable[tuple[Cancellation, list[Request]]]) -> list[int]:
         """
@@ -72,7 +76,7 @@ class Store:
         :return: for each, how many processes have received it
 
         """
-        async with self._client.pipeline(transaction=False) as pipeline:
+        async with self._pipeline() as pipeline:
             published = [
                 pipeline.publish(
                     self._names.channel,
@@ -84,13 +88,24 @@ class Store:
 
     async def write(self, chores: Iterable[Settlement | Reply]) -> None:
         """Set marks, and publish answers."""
-        async with self._client.pipeline(transaction=False) as pipeline:
-            for chore in chores:
-                if isinstance(chore, Settlement):
-                    name = self._names.settled(chore.cancellation_id)
-                    pipeline.set(name, b"", px=self._milliseconds)
-                else:
-                    pipeline.publish(chore.channel, chore.answer.content)
+        async with self._pipeline() as pipeline:
+            written = [self._write(pipeline, chore) for chore in chores]
+        for each in written:
+            await each
+
+    def _write(self, to: Any, chore: Settlement | Reply) -> Awaitable[object]:
+        written: Awaitable[object]
+        if isinstance(chore, Settlement):
+            name = self._names.settled(chore.cancellation_id)
+            written = to.set(name, b"", px=self._milliseconds)
+        else:
+            written = to.publish(chore.channel, chore.answer.content)
+        return written
+
+    def _pipeline(self) -> Pipeline[bytes]:
+        # Errors come out where the commands are awaited: what the pipeline raises itself is told
+        # with all arguments first, and a reason is nothing for a log.
+        return self._client.pipeline(transaction=False, raise_on_error=False)
 
     def _set(self, to: Any, cancellation: Cancellation, **options: Any) -> Awaitable[bool | None]:
         name = self._names.stored(cancellation.key)

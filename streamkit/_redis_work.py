@@ -19,6 +19,7 @@ class Work:
         self._loop: Loop | None = None
         self._some = anyio.Event()
         self._none = anyio.Event()
+        self._closed = False
 
     def open(self) -> None:
         """Note the loop of the task that sends, which is the running one."""
@@ -31,7 +32,7 @@ class Work:
 
     def _announce(self) -> None:
         self._some.set()
-        if self._none.is_set():
+        if self._none.is_set() and not self._closed:
             self._none = anyio.Event()
 
     def next(self) -> anyio.Event:
@@ -47,11 +48,16 @@ class Work:
         """Note that all is done."""
         self._none.set()
 
+    def close(self) -> None:
+        """Note that the task that sends has ended: nobody waits for it any more."""
+        self._closed = True
+        self._none.set()
+
     @property
     def is_finished(self) -> bool:
         """Whether all is done that has been announced."""
         return self._none.is_set()
 
     async def wait_finished(self) -> None:
-        """Wait until all is done."""
+        """Wait until all is done, or nobody is left to do it."""
         await self._none.wait()

