@@ -434,6 +434,35 @@ class TestOwnScopes:
                 await anyio.sleep(5)
         assert log == [(0, "first"), (2, "TimeoutError"), (5, (scope_at < 3, 0))]
 
+    @pytest.mark.asyncio_only
+    @pytest.mark.parametrize("items_between", [0, 1])
+    async def test_native_cancel_and_a_scope_in_a_turn(self, items_between: int) -> None:
+        """B4: the same with a consumer that keeps pace, where both hit the turn before a wait."""
+        log, timeout, scope = Log(), asyncio.timeout(None), anyio.CancelScope()
+
+        async def source() -> AsyncGenerator[object, None]:
+            task = asyncio.current_task()
+            assert task is not None
+            try:
+                with scope:
+                    async with timeout:
+                        while True:
+                            yield None
+            except TimeoutError:
+                yield "TimeoutError", task.cancelling()
+
+        async with with_cancellation(source()) as stream:
+            number = 0
+            async for item in stream:
+                number += 1
+                if number == 10:
+                    scope.cancel()
+                if number == 10 + items_between:
+                    timeout.reschedule(0)
+                if item is not None:
+                    log(item)
+        assert log.events == [("TimeoutError", 0)]
+
 
 @dataclass
 class Primitive:
