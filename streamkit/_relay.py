@@ -110,6 +110,10 @@ class Relay:
     def _let_through(self) -> None:
         """Open the way for the armed signal: the source is about to be suspended."""
         self._scopes.uncover()
+        if anyio.current_effective_deadline() > -math.inf:
+            # Behind a shield of the source, where it would only keep scopes further out from
+            # claiming what is on its way to them.
+            self._scopes.cover()
 
     def _thrown(self, exc: BaseException) -> BaseException:
         """Return what the source sees of an exception thrown by the event loop."""
