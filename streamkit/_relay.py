@@ -16,6 +16,7 @@ was cancelled does not mean that this exception is due to it.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Coroutine, Generator
 from types import coroutine
 from typing import Any, TypeVar, cast
@@ -109,6 +110,10 @@ class Relay:
     def _let_through(self) -> None:
         """Open the way for the armed signal: the source is about to be suspended."""
         self._scopes.uncover()
+        if anyio.current_effective_deadline() > -math.inf:
+            # Behind a shield of the source, where it would only keep scopes further out from
+            # claiming what is on its way to them.
+            self._scopes.cover()
 
     def _thrown(self, exc: BaseException) -> BaseException:
         """Return what the source sees of an exception thrown by the event loop."""
@@ -174,12 +179,15 @@ class _AsyncioRelay(Relay):
         return _DeliveredCancelled(signal.reason)
 
     def put_off(self, exc: BaseException) -> BaseException | None:
-        requests = self._task.cancelling() - self._requests_before
-        if not _is_from_scope(exc):
+        # asyncio folds requests of the same tick into one exception, under the message of the last
+        # one. A scope does not ask after anybody else, so there is one of a scope at most.
+        several = self._task.cancelling() - self._requests_before > 1
+        is_native = not _is_from_scope(exc)
+        if not is_native or (several and anyio.current_effective_deadline() == -math.inf):
+            self._task.uncancel()
+        if is_native:
             return asyncio.CancelledError(*exc.args)
-        self._task.uncancel()
-        # asyncio folds requests of the same tick into one exception.
-        return asyncio.CancelledError() if requests > 1 else None
+        return asyncio.CancelledError() if several else None
 
     def arm(self) -> None:
         super().arm()

@@ -20,7 +20,7 @@ from ._events import (
 )
 from ._keepalive import with_keepalive
 from ._outcome import Outcome
-from ._outlet import Outlet
+from ._outlet import Outlet, encode
 from ._profiles import (
     ANTHROPIC as ANTHROPIC,
     BROWSER as BROWSER,
@@ -129,10 +129,10 @@ class _EventOutlet(Outlet):
             except UnicodeEncodeError:
                 # Half of a surrogate pair: the longer way knows what to do.
                 pass
-        return bytes(self._encode(item))
+        return encode(self._encode(item))
 
     def on_beat(self, beat: Any) -> bytes:
-        return bytes(self._encode(beat))
+        return encode(self._encode(beat))
 
 
 def _encoded_final(

@@ -42,7 +42,7 @@ async def test_nobody_waits() -> None:
 
 
 async def test_cancelled_in_the_same_tick() -> None:
-    """C31: whichever comes first counts: a wait that is over is not cancelled, nor woken."""
+    """C31: whichever comes first counts, but in a turn: a wait that is over is not cancelled."""
     for woken_first in True, False:
         wakeup, log = get_backend().make_wakeup(), Log()
         scope = anyio.CancelScope()

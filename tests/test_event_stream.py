@@ -65,6 +65,19 @@ class TestItems:
         await client.get(EventStream(aiter_of("a"), profile=profile))
         assert read(client).events == [Event("a", "mine")]
 
+    @pytest.mark.one_of_each
+    async def test_profile_that_makes_no_frame(self) -> None:
+        """Web: what a profile of one's own makes is an item of a response, or a failure."""
+
+        class Careless(Profile):
+            __slots__ = ()
+
+            def encode(self, item: Any) -> Any:
+                return item
+
+        with pytest.raises(TypeError, match="an item of a response is bytes, str or memoryview"):
+            await Client().get(EventStream(aiter_of(7), profile=Careless("careless")))
+
     async def test_events_and_frames(self) -> None:
         """Web: what is an event or a frame already passes as it is."""
         client = Client()

@@ -327,6 +327,45 @@ class TestOwnScopes:
         told = ["told to stop", "cleaned up", "consumer: stop"]
         assert log.events == (["scope is left", *told] if first == "scope" else told)
 
+    @pytest.mark.parametrize("first", ["scope", "token"])
+    @pytest.mark.parametrize("seconds", [0, 1])
+    async def test_scope_around_another_stream(self, first: str, seconds: float) -> None:
+        """P9: the same where the scope is left through a clean-up that is shielded."""
+        token, log, scope = CancelToken(), Log(), anyio.CancelScope()
+
+        async def inner() -> AsyncGenerator[None, None]:
+            while True:
+                if seconds:
+                    await anyio.sleep(seconds)
+                yield
+
+        async def source() -> AsyncGenerator[None, None]:
+            try:
+                with scope:
+                    async with with_cancellation(inner()) as stream:
+                        async for item in stream:
+                            yield item
+                await anyio.sleep_forever()
+            except BaseException as exc:
+                log(kind(exc))
+                raise
+
+        def cancel() -> None:
+            for call in [scope.cancel, token.cancel][:: 1 if first == "scope" else -1]:
+                call()
+
+        async with anyio.create_task_group() as tasks:
+            if seconds:
+                tasks.start_soon(call_later, 3.5, cancel)
+            with pytest.raises(StreamCancelled):
+                async with with_cancellation(source(), token) as stream:
+                    items = 0
+                    async for _ in stream:
+                        items += 1
+                        if items == 10:
+                            cancel()
+        assert log.events == ["told to None"]
+
     @pytest.mark.asyncio_only
     @pytest.mark.parametrize("first", ["timeout", "token"])
     async def test_asyncio_timeout(self, first: str) -> None:
@@ -433,6 +472,35 @@ class TestOwnScopes:
                 log(item)
                 await anyio.sleep(5)
         assert log == [(0, "first"), (2, "TimeoutError"), (5, (scope_at < 3, 0))]
+
+    @pytest.mark.asyncio_only
+    @pytest.mark.parametrize("items_between", [0, 1])
+    async def test_native_cancel_and_a_scope_in_a_turn(self, items_between: int) -> None:
+        """B4: the same with a consumer that keeps pace, where both hit the turn before a wait."""
+        log, timeout, scope = Log(), asyncio.timeout(None), anyio.CancelScope()
+
+        async def source() -> AsyncGenerator[object, None]:
+            task = asyncio.current_task()
+            assert task is not None
+            try:
+                with scope:
+                    async with timeout:
+                        while True:
+                            yield None
+            except TimeoutError:
+                yield "TimeoutError", task.cancelling()
+
+        async with with_cancellation(source()) as stream:
+            number = 0
+            async for item in stream:
+                number += 1
+                if number == 10:
+                    scope.cancel()
+                if number == 10 + items_between:
+                    timeout.reschedule(0)
+                if item is not None:
+                    log(item)
+        assert log.events == [("TimeoutError", 0)]
 
 
 @dataclass
