@@ -103,7 +103,7 @@ class Pump:
         if self._scopes.signal is not None or self._stopping or self._state == "closing":
             return False
         self._scopes.signal = signal
-        # Before the scope is cancelled, which spares most waits that are over.
+        # Before the scope is cancelled, which on trio spares a wait that is over.
         self.handoff.wake()
         if self._state != "new":
             self._relay.arm()
