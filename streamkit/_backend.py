@@ -90,26 +90,28 @@ class _AsyncioWakeup(Wakeup):
 
 
 class _TrioWakeup(Wakeup):
-    __slots__ = ("_task", "_trio")
+    __slots__ = ("_current_task", "_reschedule", "_succeeded", "_task", "_wait")
 
     def __init__(self) -> None:
-        self._trio: Any = sys.modules["trio"].lowlevel
+        trio: Any = sys.modules["trio"].lowlevel
+        self._current_task, self._reschedule = trio.current_task, trio.reschedule
+        self._wait, self._succeeded = trio.wait_task_rescheduled, trio.Abort.SUCCEEDED
         self._task: Any = None
 
     def wait(self) -> Awaitable[None]:
-        self._task = self._trio.current_task()
-        waiting: Awaitable[None] = self._trio.wait_task_rescheduled(self._abort)
+        self._task = self._current_task()
+        waiting: Awaitable[None] = self._wait(self._abort)
         return waiting
 
     def _abort(self, raise_cancel: object) -> Any:
         self._task = None
-        return self._trio.Abort.SUCCEEDED
+        return self._succeeded
 
     def set(self) -> None:
         task = self._task
         if task is not None:
             self._task = None
-            self._trio.reschedule(task)
+            self._reschedule(task)
 
 
 # Not frozen, which would make it three times as dear: there is one for each stream.

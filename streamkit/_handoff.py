@@ -110,11 +110,9 @@ class Handoff:
             if not (self._takes_left and packets):
                 # A source that keeps pace has the next item after a turn, which costs less than a
                 # wait (and on asyncio a scope spares a wait that is over by the time it looks).
-                self._receiving = True
-                try:
-                    await self._checkpoint()
-                finally:
-                    self._receiving = False
+                await self._checkpoint()
+                if self._receiving:
+                    raise anyio.BusyResourceError("waiting for the next item of")
                 self._takes_left = self._in_a_row
             if packets:
                 self._takes_left -= 1

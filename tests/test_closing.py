@@ -20,6 +20,7 @@ from streamkit import (
     Outcome,
     Stream,
     StreamCancelled,
+    with_buffer,
     with_cancellation,
     with_keepalive,
     with_status,
@@ -348,6 +349,23 @@ async def test_two_tasks_ask(chain: Chain) -> None:
             await wait_all_blocked()
             assert log == [1]
             assert [item async for item in stream] == [2]
+    assert kind_of(stream) == "completed"
+
+
+async def test_two_tasks_ask_at_once() -> None:
+    """G8: with a buffer, both give the source a turn first: one waits then, and one is refused."""
+    log: list[object] = []
+    async with anyio.create_task_group() as group:
+        async with with_buffer(Probe(1, 2, 3, every=1.0).source(), 2) as stream:
+            assert await anext(stream) == 1
+            for _ in range(2):
+                group.start_soon(ask_and_log, stream, log)
+            await wait_all_blocked()
+            assert log == [anyio.BusyResourceError]
+            await anyio.sleep(1)
+            await wait_all_blocked()
+            assert log == [anyio.BusyResourceError, 2]
+            assert [item async for item in stream] == [3]
     assert kind_of(stream) == "completed"
 
 
