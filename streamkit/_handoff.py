@@ -107,15 +107,16 @@ class Handoff:
         packets = self._packets
         if self._room:
             # With read-ahead, most asks end here.
-            if not (self._takes_left and packets):
+            if self._takes_left and packets:
+                self._takes_left -= 1
+            else:
                 # A source that keeps pace has the next item after a turn, which costs less than a
                 # wait (and on asyncio a scope spares a wait that is over by the time it looks).
                 await self._checkpoint()
                 if self._receiving:
                     raise anyio.BusyResourceError("waiting for the next item of")
-                self._takes_left = self._in_a_row
+                self._takes_left = self._in_a_row - 1
             if packets:
-                self._takes_left -= 1
                 if self._source_waits or self._first_beats:
                     return self._take()
                 return self._pop()
@@ -140,7 +141,6 @@ class Handoff:
                 while not (packets or self._due_beats or self._ended or self.closed):
                     await self._arrival.wait()
             if packets:
-                self._takes_left = self._in_a_row - 1
                 return self._take()
             beats = self._first_beats or self._due_beats
             if beats and not self.closed:
@@ -220,10 +220,11 @@ class Handoff:
         return bool(self._packets) or self._ended or self.closed
 
     def _take(self) -> Any:
+        packets = self._packets
+        item = packets[0]
+        del packets[0]
         self._first_beats = ()
-        item = self._packets[0]
-        del self._packets[0]
-        if self._source_waits and len(self._packets) < self._room:
+        if self._source_waits and len(packets) < self._room:
             self._source_waits = False
             self._demand.set()
         return item
@@ -274,9 +275,12 @@ class Handoff:
         Wait until the consumer asks, until there is room to read ahead, or until :meth:`wake` is
         called. To be awaited at once. Where there is room already, only let other tasks run.
         """
-        pauses, self._pauses = self._pauses, False
         if self._asked or len(self._packets) < self._room:
-            return self._checkpoint() if pauses else _AT_ONCE
+            if not self._pauses:
+                return _AT_ONCE
+            self._pauses = False
+            return self._checkpoint()
+        self._pauses = False
         self._source_waits = True
         return self._demand.wait()
 
