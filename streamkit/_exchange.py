@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal
 
 import anyio
 from anyio.lowlevel import checkpoint
@@ -30,16 +30,11 @@ from ._exceptions import (
 )
 from ._headers import RawHeaders, merged, raw
 from ._host import Home, Shutdown
+from ._messages import Message, Receive, Send, body, start
 from ._outlet import Outlet, encode
 from ._status import Head, StatusStream
 
 _logger = logging.getLogger("streamkit")
-
-#: What an ASGI server calls an application with.
-Scope: TypeAlias = MutableMapping[str, Any]
-Message: TypeAlias = MutableMapping[str, Any]
-Receive: TypeAlias = Callable[[], Awaitable[Message]]
-Send: TypeAlias = Callable[[Message], Awaitable[None]]
 
 # What servers and middleware raise from send() when the client has gone.
 _GONE = (OSError, anyio.ClosedResourceError, anyio.BrokenResourceError)
@@ -190,8 +185,8 @@ class Exchange:
             # Not for the client. What stands between would take no answer at all for an error:
             # Starlette's BaseHTTPMiddleware does.
             with anyio.move_on_after(_SHORT), suppress(Exception):
-                await self._send(_start(499, []))
-                await self._send(_body(b"", more_body=False))
+                await self._send(start(499, []))
+                await self._send(body(b"", more_body=False))
         if not self.let_go.is_set():
             await self._run_background()
 
@@ -252,7 +247,7 @@ class Exchange:
                     with self._while_connected:
                         if self._is_head:
                             await self._send_start(_PLAIN)
-                            await self._transmit(_body(b"", more_body=False))
+                            await self._transmit(body(b"", more_body=False))
                         else:
                             await self._send_stream()
                     if self._while_connected.cancelled_caught:
@@ -287,8 +282,8 @@ class Exchange:
                 if not self._has_started:
                     await self._send_start(_PLAIN)
                 # Again, for the items of ``final`` do not pass the outlet.
-                body = item if type(item) is bytes else encode(item)
-                message = {"type": "http.response.body", "body": body, "more_body": True}
+                content = item if type(item) is bytes else encode(item)
+                message = {"type": "http.response.body", "body": content, "more_body": True}
                 if self._client_gone or self._send_timeout is not None:
                     await self._transmit(message)
                     continue
@@ -305,17 +300,17 @@ class Exchange:
             if stopped is not None and not self._has_started:
                 if not isinstance(stopped.reason, Shutdown):
                     raise stopped
-                await self._transmit(_start(503, [(b"content-length", b"0")]))
-            await self._transmit(_body(b"", more_body=False))
+                await self._transmit(start(503, [(b"content-length", b"0")]))
+            await self._transmit(body(b"", more_body=False))
         finally:
             del stopped, self
 
     async def _send_start(self, head: Head) -> None:
         status = head.status if head.decided_by == "head" else self._terms.status
-        await self._transmit(_start(status, merged(self._terms.headers, raw(head.headers))))
+        await self._transmit(start(status, merged(self._terms.headers, raw(head.headers))))
         if head.decided_by in ("head", "timeout"):
             # The first item may take a while. granian keeps the status until there is a body.
-            await self._transmit(_body(b"", more_body=True))
+            await self._transmit(body(b"", more_body=True))
 
     async def _transmit(self, message: Message) -> None:
         """Send something, unless the client has gone. Ends at the latest when it goes."""
@@ -350,11 +345,3 @@ class Exchange:
     async def _drop(self) -> None:
         async for _ in self._stream:
             pass
-
-
-def _start(status: int, headers: RawHeaders) -> Message:
-    return {"type": "http.response.start", "status": status, "headers": headers}
-
-
-def _body(body: bytes, *, more_body: bool) -> Message:
-    return {"type": "http.response.body", "body": body, "more_body": more_body}

@@ -1,6 +1,6 @@
 """
-The trampoline between a source and the event loop. With ``_backend`` and ``_loop``, the only module
-that tells the backends apart.
+The trampoline between a source and the event loop. With ``_backend``, ``_timer`` and ``_loop``, the
+only module that tells the backends apart.
 
 A source is not awaited directly. It is driven by a small generator-based coroutine that forwards
 what the event loop sends and throws. When the loop delivers a cancellation that a

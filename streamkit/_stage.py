@@ -273,13 +273,10 @@ class Stages:
     def __init__(self, stages: Sequence[Stage[Any, Any]]) -> None:
         self._stages = stages
         self._on_item = [stage.on_item for stage in stages if overrides(stage, "on_item")]
-        self._has_one_hook = len(self._on_item) == 1
 
     def transform(self, item: Any) -> Any:
         if isinstance(item, Metadata) and any(stage.on_metadata(item) for stage in self._stages):
             return SKIP
-        if self._has_one_hook:
-            return self._on_item[0](item)
         for on_item in self._on_item:
             item = on_item(item)
             if item is SKIP:

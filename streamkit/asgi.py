@@ -13,14 +13,12 @@ from ._arguments import seconds
 from ._exchange import (
     Disconnected as Disconnected,
     Exchange,
-    Receive,
     ResponseCancelled as ResponseCancelled,
-    Scope,
-    Send,
     Terms,
 )
 from ._headers import merged, raw
 from ._host import Shutdown as Shutdown, StreamHost as StreamHost
+from ._messages import Receive, Scope, Send
 from ._outcome import Outcome
 from ._outlet import Content, Outlet
 from ._source import AsyncSource

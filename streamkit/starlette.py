@@ -15,8 +15,8 @@ from starlette.background import BackgroundTask
 from starlette.responses import Response
 
 from . import asgi, sse
-from ._exchange import Receive, Scope, Send
 from ._headers import RawHeaders
+from ._messages import Receive, Scope, Send
 from ._outcome import Outcome
 from ._outlet import Content
 from ._source import AsyncSource

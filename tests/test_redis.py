@@ -178,6 +178,13 @@ async def peer(client: Redis[bytes], prefix: str) -> AsyncGenerator[Peer, None]:
         yield Peer(messages, client)
 
 
+async def note_wait(
+    results: list[bool], here: RedisCancelRegistry, key: str = "run", reason: str | None = None
+) -> None:
+    """Cancel a key, wait until it is done, and note whether it was."""
+    results.append(await here.cancel_and_wait(key, reason))
+
+
 async def reconnect(here: RedisCancelRegistry, client: Redis[bytes]) -> None:
     """Cut off the only registry, and no peer, and wait until it has asked anew."""
     for connection in await client.client_list(type_=PureToken.PUBSUB):
@@ -546,9 +553,6 @@ class TestCancelAndWait:
             async with there.open(key) as token:
                 await token.wait()
 
-        async def wait(key: str) -> None:
-            results.append(await here.cancel_and_wait(key))
-
         async with two_of_them(url) as (here, there):
             with anyio.fail_after(LIMIT):
                 async with anyio.create_task_group() as tasks:
@@ -556,7 +560,7 @@ class TestCancelAndWait:
                         tasks.start_soon(hold, str(number))
                     await until(lambda: len(there) == 50)
                     for number in range(50):
-                        tasks.start_soon(wait, str(number))
+                        tasks.start_soon(note_wait, results, here, str(number))
         assert results == [True] * 50
 
     async def test_nobody(self, url: str) -> None:
@@ -578,14 +582,11 @@ class TestCancelAndWait:
         """C11: the answers are lost with the connection: it asks again."""
         results: list[bool] = []
 
-        async def wait() -> None:
-            results.append(await here.cancel_and_wait("run"))
-
         async with two_of_them(url) as (here, there), Redis.from_url(url) as client:
             with anyio.fail_after(LIMIT):
                 async with anyio.create_task_group() as tasks:
                     async with there.open("run") as token:
-                        tasks.start_soon(wait)
+                        tasks.start_soon(note_wait, results, here)
                         await fired(token)
                         await until(lambda: not here._ledger.unsent)
                         await client.client_kill(type_=PureToken.PUBSUB)
@@ -599,9 +600,6 @@ class TestCancelAndWait:
         prefix = uuid4().hex
         results: list[bool] = []
 
-        async def wait() -> None:
-            results.append(await here.cancel_and_wait("run"))
-
         async with (
             Redis.from_url(url) as client,
             peer(client, prefix) as holder,
@@ -610,7 +608,7 @@ class TestCancelAndWait:
             here.open("other") as token,
         ):
             async with registry(url, prefix):
-                tasks.start_soon(wait)
+                tasks.start_soon(note_wait, results, here)
                 first = await holder.asked()
                 await until(lambda: len(here._waiters.all()[0]._answered) == 2)
             await reconnect(here, client)
@@ -631,16 +629,13 @@ class TestCancelAndWait:
         prefix = uuid4().hex
         results: list[bool] = []
 
-        async def wait() -> None:
-            results.append(await here.cancel_and_wait("run"))
-
         async with (
             Redis.from_url(url) as client,
             registry(url, prefix) as here,
             anyio.create_task_group() as tasks,
         ):
             async with peer(client, prefix) as holder:
-                tasks.start_soon(wait)
+                tasks.start_soon(note_wait, results, here)
                 request = await holder.asked()
                 await holder.answer(request, holds=True)
                 await until(lambda: here._waiters.all()[0]._holding)
@@ -655,14 +650,11 @@ class TestCancelAndWait:
         """G9: the registry is left during the wait: it ends, and says that it was not in time."""
         results: list[bool] = []
 
-        async def wait() -> None:
-            results.append(await here.cancel_and_wait("run"))
-
         async with anyio.create_task_group() as tasks:
             prefix = uuid4().hex
             async with registry(url, prefix) as there, there.open("run") as token:
                 async with registry(url, prefix) as here:
-                    tasks.start_soon(wait)
+                    tasks.start_soon(note_wait, results, here)
                     await fired(token)
                 with anyio.fail_after(LIMIT):
                     await until(lambda: results)
@@ -674,14 +666,11 @@ class TestCancelAndWait:
         """G9: the same where a holder in this process outlives the block."""
         results: list[bool] = []
 
-        async def wait() -> None:
-            results.append(await here.cancel_and_wait("run"))
-
         with ExitStack() as holders:
             async with anyio.create_task_group() as tasks:
                 async with registry(url) as here:
                     token = holders.enter_context(here.open("run"))
-                    tasks.start_soon(wait)
+                    tasks.start_soon(note_wait, results, here)
                     await fired(token)
                 with anyio.fail_after(LIMIT):
                     await until(lambda: results)
@@ -725,15 +714,12 @@ class TestCancelAndWait:
         """C14: two who wait for the same key are both answered."""
         results: list[bool] = []
 
-        async def wait(registry: RedisCancelRegistry, reason: str) -> None:
-            results.append(await registry.cancel_and_wait("run", reason))
-
         async with two_of_them(url) as (here, there):
             with anyio.fail_after(LIMIT):
                 async with anyio.create_task_group() as tasks:
                     async with there.open("run") as token:
                         for reason in "a", "b":
-                            tasks.start_soon(wait, here, reason)
+                            tasks.start_soon(note_wait, results, here, "run", reason)
                         assert await fired(token) in ("a", "b")
                         assert results == []
         assert results == [True, True]
@@ -863,11 +849,12 @@ class TestOutage:
             def pipeline(self, **options: object) -> object:
                 raise ConnectionResetError
 
+        fails: Any = Fails()
         here = registry(url)
         chores = [Settlement("first"), Settlement("second")]
         here._ledger.put_back(chores)
         with pytest.raises(ConnectionResetError):
-            await here._open_session(Fails()).send(lambda: None)  # type: ignore[arg-type]
+            await here._open_session(fails).send(lambda: None)
         assert here._ledger.take_chores(10) == chores
 
     async def test_oldest_chores_go(self, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -879,10 +866,11 @@ class TestOutage:
                 here._ledger.end("newest")
                 raise ConnectionResetError
 
+        fails: Any = Fails()
         here = registry(url)
         here._ledger.put_back(map(Settlement, ["first", "second", "third"]))
         with pytest.raises(ConnectionResetError):
-            await here._open_session(Fails()).send(lambda: None)  # type: ignore[arg-type]
+            await here._open_session(fails).send(lambda: None)
         assert here._ledger.take_chores(10) == list(map(Settlement, ["second", "third", "newest"]))
 
     async def test_waits_no_more(self, outage: Outage) -> None:
@@ -970,18 +958,16 @@ class TestOutage:
                     here.cancel(str(number))
                 raise ConnectionResetError
 
+        fails: Any = Fails()
         here = registry(url, max_remembered=10)
         here.cancel("first")
         with pytest.raises(ConnectionResetError):
-            await here._open_session(Fails()).send(lambda: None)  # type: ignore[arg-type]
+            await here._open_session(fails).send(lambda: None)
         assert here._ledger.unsent == [str(number) for number in range(90, 100)]
 
     async def test_more_waits_than_are_remembered(self, outage: Outage) -> None:
         """C11: more who wait for the server than cancellations are kept: each is answered."""
         results: list[bool] = []
-
-        async def wait(key: str) -> None:
-            results.append(await here.cancel_and_wait(key))
 
         async with registry(outage.url, max_remembered=2) as here:
             outage.begin()
@@ -989,7 +975,7 @@ class TestOutage:
             with anyio.fail_after(LIMIT):
                 async with anyio.create_task_group() as tasks:
                     for number in range(5):
-                        tasks.start_soon(wait, str(number))
+                        tasks.start_soon(note_wait, results, here, str(number))
                     await until(lambda: len(here._waiters) == 5)
                     outage.end()
         assert results == [True] * 5
@@ -1002,11 +988,8 @@ class TestOutage:
             async with anyio.create_task_group() as tasks:
                 results: list[bool] = []
 
-                async def wait() -> None:
-                    results.append(await here.cancel_and_wait("run"))
-
                 async with there.open("run") as token:
-                    tasks.start_soon(wait)
+                    tasks.start_soon(note_wait, results, here)
                     outage.end()
                     await fired(token)
                     assert results == []
