@@ -631,8 +631,8 @@ class TestHandOver:
 
 
 @pytest.mark.asyncio_only
-async def test_last_result_is_let_go() -> None:
-    """C1: what the source awaited last is not kept alive until the block is left."""
+async def test_result_is_let_go() -> None:
+    """C1: what the source has awaited is kept alive neither at its yield nor after its end."""
 
     class Answer:
         pass
@@ -646,10 +646,15 @@ async def test_last_result_is_let_go() -> None:
         return answer
 
     async def source() -> AsyncGenerator[str, None]:
+        await asyncio.create_task(fetch())
         yield "a"
         await asyncio.create_task(fetch())
 
     async with with_cancellation(source(), CancelToken()) as stream:
-        assert [item async for item in stream] == ["a"]
+        assert await anext(stream) == "a"
+        await wait_all_blocked()
         gc.collect()
         assert [answer() for answer in answers] == [None]
+        assert [item async for item in stream] == []
+        gc.collect()
+        assert [answer() for answer in answers] == [None, None]
