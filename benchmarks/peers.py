@@ -22,8 +22,8 @@ from anyio.abc import ObjectSendStream
 from outcome import Value
 
 from streamkit import Stage, with_buffer, with_stage
-from streamkit._backend import get_backend
-from streamkit._handoff import Handoff
+from streamkit._core.backend import get_backend
+from streamkit._core.handoff import Handoff
 
 from .chain import SILENCE, chain_of_three
 

@@ -46,7 +46,7 @@ intersphinx_disabled_reftypes: list[str] = []
 
 # Type variables are not documented anywhere.
 nitpick_ignore_regex = [
-    ("py:(class|obj)", r"(streamkit\._\w+\.)?_?[A-Z][a-zA-Z]?(_co|_contra)?"),
+    ("py:(class|obj)", r"(streamkit\.(_?\w+\.)+)?_?[A-Z][a-zA-Z]?(_co|_contra)?"),
     # Its documentation is no reference that could be linked to.
     ("py:class", r"starlette\..*"),
 ]
@@ -55,7 +55,11 @@ nitpick_ignore_regex = [
 def modules() -> list[ModuleType]:
     """Import the modules of the package."""
     package = import_module("streamkit")
-    return [import_module(f"streamkit.{m.name}") for m in pkgutil.iter_modules(package.__path__)]
+    return [
+        import_module(found.name)
+        for found in pkgutil.walk_packages(package.__path__, "streamkit.")
+        if not found.ispkg
+    ]
 
 
 def import_what_annotations_name() -> None:
@@ -75,32 +79,42 @@ def import_what_annotations_name() -> None:
 def resolve_where_it_is_exported(
     app: Sphinx, env: BuildEnvironment, node: Element, contnode: TextElement
 ) -> reference | None:
-    """Let ``streamkit._stream.Stream``, as an annotation has it, link to ``streamkit.Stream``."""
+    """Let ``streamkit._core.outcome.OutcomeKind``, as autodoc has it, link to what is exported."""
     package, _, rest = str(node.get("reftarget", "")).partition("._")
     if package != "streamkit" or node.get("refdomain") != "py":
         return None
-    name = rest.partition(".")[2]
+    name = rest.split(".", 2)[-1]
     return env.domains.python_domain.resolve_xref(
         env, node["refdoc"], app.builder, node["reftype"], f"streamkit.{name}", node, contnode
     )
 
 
-def take_comment_from_where_it_is_assigned(
-    app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]
-) -> None:
+def read_comments_where_they_are_written() -> None:
     """
-    Document a constant with its comment, also if a private module has both.
+    Document attributes and constants with their comments, also if a private module has these.
 
-    autodoc finds where a class comes from, but looks for a constant only in the module that is
-    named, and else takes the docstring of its type.
+    autodoc looks for them in the module whose name a class bears, or under which a constant is
+    documented: a public one, which only exports them.
     """
-    if what != "data":
-        return
-    constant = name.rpartition(".")[2]
-    for module in modules():
-        comments = ModuleAnalyzer.for_module(module.__name__).find_attr_docs()
-        if ("", constant) in comments and vars(module).get(constant) is obj:
-            lines[:] = comments["", constant]
+    for public in (import_module("streamkit"), *modules()):
+        if "._" in public.__name__:
+            continue
+        read = ModuleAnalyzer.for_module(public.__name__)
+        read.analyze()
+        for module in modules():
+            written = ModuleAnalyzer.for_module(module.__name__)
+            written.analyze()
+            for (owner, name), comment in written.attr_docs.items():
+                if exports(public, module, owner or name):
+                    read.attr_docs.setdefault((owner, name), comment)
+            for tag, line in written.tagorder.items():
+                if exports(public, module, tag.partition(".")[0]):
+                    read.tagorder.setdefault(tag, line)
+
+
+def exports(public: ModuleType, module: ModuleType, name: str) -> bool:
+    """Tell whether what a module has under a name is what a public one has under that name."""
+    return name in vars(module) and vars(public).get(name, public) is vars(module)[name]
 
 
 def make_default_parsable(
@@ -120,6 +134,6 @@ def make_default_parsable(
 
 def setup(app: Sphinx) -> None:
     import_what_annotations_name()
-    app.connect("autodoc-process-docstring", take_comment_from_where_it_is_assigned)
+    read_comments_where_they_are_written()
     app.connect("autodoc-process-signature", make_default_parsable)
     app.connect("missing-reference", resolve_where_it_is_exported)

@@ -1,30 +1,38 @@
 """Keep any async generator alive, cancel it and account for it, on asyncio and on trio."""
 
-from ._buffer import with_buffer as with_buffer
-from ._cancellation import CancelSignal as CancelSignal, with_cancellation as with_cancellation
-from ._exceptions import StreamCancelled as StreamCancelled
-from ._keepalive import Idle as Idle, with_keepalive as with_keepalive
-from ._outcome import Outcome as Outcome, OutcomeKind as OutcomeKind
-from ._poll import PollFailed as PollFailed, poll as poll, shared_poll as shared_poll
-from ._registry import CancelRegistry as CancelRegistry
-from ._scopes import current_cancellation as current_cancellation
-from ._source import AsyncSource as AsyncSource
-from ._stage import (
+from ._combinators.buffer import with_buffer as with_buffer
+from ._combinators.cancellation import (
+    CancelSignal as CancelSignal,
+    with_cancellation as with_cancellation,
+)
+from ._combinators.keepalive import Idle as Idle, with_keepalive as with_keepalive
+from ._combinators.status import (
+    Head as Head,
+    StatusStream as StatusStream,
+    with_status as with_status,
+)
+from ._combinators.timeout import (
+    StreamTimeout as StreamTimeout,
+    TimedOut as TimedOut,
+    with_timeout as with_timeout,
+)
+from ._core.exceptions import StreamCancelled as StreamCancelled
+from ._core.outcome import Outcome as Outcome, OutcomeKind as OutcomeKind
+from ._core.public import name_publicly as _name_publicly
+from ._core.scopes import current_cancellation as current_cancellation
+from ._core.source import AsyncSource as AsyncSource
+from ._core.stage import (
     SKIP as SKIP,
     Control as Control,
     Metadata as Metadata,
     Skip as Skip,
     Stage as Stage,
 )
-from ._status import Head as Head, StatusStream as StatusStream, with_status as with_status
-from ._stream import Stream as Stream, with_stage as with_stage
-from ._timeout import (
-    StreamTimeout as StreamTimeout,
-    TimedOut as TimedOut,
-    with_timeout as with_timeout,
-)
-from ._timer import Timer as Timer
-from ._token import CancelHandle as CancelHandle, CancelToken as CancelToken
+from ._core.stream import Stream as Stream, with_stage as with_stage
+from ._core.timer import Timer as Timer
+from ._signals.poll import PollFailed as PollFailed, poll as poll, shared_poll as shared_poll
+from ._signals.registry import CancelRegistry as CancelRegistry
+from ._signals.token import CancelHandle as CancelHandle, CancelToken as CancelToken
 
 __all__ = [
     "SKIP",
@@ -58,3 +66,5 @@ __all__ = [
     "with_status",
     "with_timeout",
 ]
+
+_name_publicly(globals())

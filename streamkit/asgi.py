@@ -9,21 +9,22 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, TypeAlias, TypedDict, cast
 
-from ._arguments import seconds
-from ._exchange import (
+from ._combinators.status import Head, StatusStream, with_status
+from ._core.arguments import seconds
+from ._core.outcome import Outcome
+from ._core.public import name_publicly
+from ._core.source import AsyncSource
+from ._core.stream import with_stage
+from ._http.exchange import (
     Disconnected as Disconnected,
     Exchange,
     ResponseCancelled as ResponseCancelled,
     Terms,
 )
-from ._headers import merged, raw
-from ._host import Shutdown as Shutdown, StreamHost as StreamHost
-from ._messages import Receive, Scope, Send
-from ._outcome import Outcome
-from ._outlet import Content, Outlet
-from ._source import AsyncSource
-from ._status import Head, StatusStream, with_status
-from ._stream import with_stage
+from ._http.headers import merged, raw
+from ._http.host import Shutdown as Shutdown, StreamHost as StreamHost
+from ._http.messages import Receive, Scope, Send
+from ._http.outlet import Content, Outlet
 
 __all__ = [
     "Disconnected",
@@ -231,3 +232,6 @@ def _host_in(scope: Scope) -> StreamHost | None:
         return None
     values = cast("Mapping[str, object]", state).values()
     return next((value for value in values if isinstance(value, StreamHost)), None)
+
+
+name_publicly(globals())

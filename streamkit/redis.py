@@ -31,16 +31,16 @@ from typing import Any, Self
 import anyio
 from anyio.abc import TaskGroup
 
-from ._arguments import seconds
-from ._redis_ledger import Ledger
-from ._redis_link import Link, connector
-from ._redis_session import Session
-from ._redis_store import Client, Store
-from ._redis_waiter import Waiter, Waiters
-from ._redis_wire import Names, check_text
-from ._redis_work import Work
-from ._registry import CancelRegistry
-from ._token import CancelToken
+from ._core.arguments import seconds
+from ._redis.ledger import Ledger
+from ._redis.link import Link, connector
+from ._redis.session import Session
+from ._redis.store import Client, Store
+from ._redis.waiter import Waiter, Waiters
+from ._redis.wire import Names, check_text
+from ._redis.work import Work
+from ._signals.registry import CancelRegistry
+from ._signals.token import CancelToken
 
 __all__ = ["MAX_KEY", "MAX_REASON", "Holder", "RedisCancelRegistry"]
 

@@ -11,17 +11,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Unpack, cast
 
-from ._events import (
+from ._combinators.keepalive import with_keepalive
+from ._core.outcome import Outcome
+from ._core.public import name_publicly
+from ._core.source import AsyncSource
+from ._http.outlet import Outlet, encode
+from ._sse.events import (
     BREAKS,
     MAX_ID as MAX_ID,
     MAX_RETRY as MAX_RETRY,
     Frame as Frame,
     ServerSentEvent as ServerSentEvent,
 )
-from ._keepalive import with_keepalive
-from ._outcome import Outcome
-from ._outlet import Outlet, encode
-from ._profiles import (
+from ._sse.profiles import (
     ANTHROPIC as ANTHROPIC,
     BROWSER as BROWSER,
     OPENAI_CHAT as OPENAI_CHAT,
@@ -30,7 +32,6 @@ from ._profiles import (
     Profile as Profile,
     data_event,
 )
-from ._source import AsyncSource
 from .asgi import ResponseOptions, StreamResponse
 
 __all__ = [
@@ -182,3 +183,6 @@ def last_event_id(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
             except UnicodeDecodeError:
                 return None
     return None
+
+
+name_publicly(globals())

@@ -15,12 +15,12 @@ from starlette.background import BackgroundTask
 from starlette.responses import Response
 
 from . import asgi, sse
-from ._headers import RawHeaders
-from ._messages import Receive, Scope, Send
-from ._outcome import Outcome
-from ._outlet import Content
-from ._source import AsyncSource
-from ._status import Head
+from ._combinators.status import Head
+from ._core.outcome import Outcome
+from ._core.source import AsyncSource
+from ._http.headers import RawHeaders
+from ._http.messages import Receive, Scope, Send
+from ._http.outlet import Content
 from .asgi import LastWord, ResponseOptions
 from .sse import BROWSER, Profile
 

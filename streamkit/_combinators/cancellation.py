@@ -1,0 +1,120 @@
+"""``with_cancellation``: end a stream with a reason, however deep its source is blocked."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import (
+    AbstractAsyncContextManager,
+    AbstractContextManager,
+    AsyncExitStack,
+    asynccontextmanager,
+)
+from functools import partial
+from typing import Any, TypeAlias, TypeVar
+
+from .._core.arguments import seconds
+from .._core.source import DEFAULT_GRACE, AsyncSource
+from .._core.stage import Control, Stage
+from .._core.stream import Stream, with_stage
+from .._signals.token import CancelHandle, CancelToken
+
+T = TypeVar("T")
+
+#: What ends a stream: a token, or a context manager that yields one.
+CancelSignal: TypeAlias = (
+    CancelToken
+    | AbstractContextManager[CancelToken, Any]
+    | AbstractAsyncContextManager[CancelToken, Any]
+)
+
+
+def with_cancellation(
+    source: AsyncSource[T], *signals: CancelSignal, grace: float = DEFAULT_GRACE
+) -> Stream[T]:
+    """
+    End a stream when one of several signals fires.
+
+    Exactly one :exc:`StreamCancelled` with the reason of the first signal is raised inside the
+    source: in its innermost frame, at the await in which it is blocked. At a ``yield``, the source
+    is resumed at once, without waiting for the consumer, and its first await raises; if it comes to
+    another ``yield`` before, that one raises. In a shielded scope or in a thread, this happens when
+    that ends. A source that has not started never will. Items that it has produced arrive first.
+
+    The source then has ``grace`` seconds in which its awaits are shielded, from this cancellation
+    and from scopes around the stream: it can save, close, and yield last items. Time that it spends
+    waiting for the consumer does not count. After that it is cancelled like any task and closed.
+    If it lets the exception out, the consumer receives :exc:`StreamCancelled`; if it ends, the
+    iteration ends. ``outcome.kind`` is ``"cancelled"`` either way.
+
+    :param source: an async iterable, an async context manager that yields one, or a stream; owned
+        and closed by the new stream
+    :param signals: tokens, or sync or async context managers that yield one, which are entered for
+        as long as the stream is open
+    :param grace: seconds that the source has, for its reaction to a signal and for its closing
+    :return: a stream of the same items
+    :raises TypeError: if the source or a signal is none
+    :raises ValueError: if ``grace`` is negative or not finite
+
+    """
+    for signal in signals:
+        _check_signal(signal)
+    grace = seconds("grace", grace)
+    if all(isinstance(signal, CancelToken) for signal in signals):
+        return with_stage(source, _Cancellation(signals, grace))
+    return with_stage(source, _EnteredCancellation(signals, grace))
+
+
+class _Cancellation(Stage[Any, Any]):
+    def __init__(self, signals: tuple[CancelSignal, ...], grace: float) -> None:
+        self._signals = signals
+        self.grace: float | None = grace
+        self._grace = grace
+        self._handles: list[CancelHandle] = []
+
+    def on_open(self, control: Control) -> None:
+        for signal in self._signals:
+            if isinstance(signal, CancelToken):
+                self._listen(signal, control)
+
+    def on_close(self) -> None:
+        for handle in self._handles:
+            handle.close()
+
+    def _listen(self, token: CancelToken, control: Control) -> None:
+        listen = partial(control.cancel, grace=self._grace)
+        self._handles.append(token.on_cancel(listen))
+
+
+class _EnteredCancellation(_Cancellation):
+    @asynccontextmanager
+    async def lifespan(self, control: Control) -> AsyncGenerator[None, None]:
+        async with AsyncExitStack() as stack:
+            for signal in self._signals:
+                if not isinstance(signal, CancelToken):
+                    self._listen(await _enter(signal, stack), control)
+            yield
+
+
+async def _enter(
+    signal: AbstractContextManager[CancelToken] | AbstractAsyncContextManager[CancelToken],
+    stack: AsyncExitStack,
+) -> CancelToken:
+    if isinstance(signal, AbstractAsyncContextManager):
+        token: Any = await stack.enter_async_context(signal)
+    else:
+        token = stack.enter_context(signal)
+    if not isinstance(token, CancelToken):
+        raise TypeError(
+            f"{signal!r} yielded {type(token).__qualname__}: a signal is a CancelToken, or a "
+            "context manager that yields one"
+        )
+    return token
+
+
+def _check_signal(signal: object) -> None:
+    kinds = (CancelToken, AbstractContextManager, AbstractAsyncContextManager)
+    if not isinstance(signal, kinds):
+        raise TypeError(
+            f"a signal is a CancelToken, or a context manager that yields one, got "
+            f"{type(signal).__qualname__}: write with_cancellation(source, token, grace=5.0)"
+        )

@@ -1,0 +1,157 @@
+"""
+What the two backends offer, in public, for less than it costs through anyio: a task that waits for
+another one, the clock, and the running task.
+
+An event of anyio can be waited for by any number of tasks and stays set, which is paid for with
+each item. Here it is one task, and it is woken once. The rest is what anyio asks, too; but to find
+out which backend is running costs more than the answer, so it is done once for each stream.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Generator
+from dataclasses import dataclass
+from types import coroutine
+from typing import Any
+
+import anyio
+
+from .timer import AsyncioTimer, Timer, TrioTimer
+
+# After a turn that was not enough, so many waits pass without one.
+_PATIENCE = 15
+
+
+class Wakeup(ABC):
+    """A place at which one task waits."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def wait(self) -> Awaitable[None]:
+        """
+        Wait until another task calls :meth:`set`. To be awaited at once.
+
+        A cancellation of the wait leaves nothing. One that comes after :meth:`set`, and before the
+        task runs again, may still end the wait: what was to be told must be found elsewhere.
+        """
+
+    @abstractmethod
+    def set(self) -> None:
+        """Wake the task that waits here. Does nothing if none does."""
+
+
+class _AsyncioWakeup(Wakeup):
+    """
+    Gives other tasks a turn before it waits, as long as that is all it takes.
+
+    Tasks of asyncio run in the order in which they became ready. So whoever wakes another task, and
+    then waits here, has the answer after one turn, if the other one gives it without waiting for
+    anything else. Both then run in each iteration of the event loop, where with futures each runs
+    in every second one. trio shuffles its tasks, on purpose, so there it does not pay.
+    """
+
+    __slots__ = ("_create_future", "_is_set", "_waiter", "_waits_until_turn")
+
+    def __init__(self) -> None:
+        self._create_future = asyncio.get_running_loop().create_future
+        self._waiter: asyncio.Future[None] | None = None
+        self._is_set = False
+        #: How many waits are to pass until a turn is tried (again).
+        self._waits_until_turn = 1
+
+    def wait(self) -> Awaitable[None]:
+        if not self._waits_until_turn:
+            return self._take_turn()
+        self._waits_until_turn -= 1
+        self._waiter = waiter = self._create_future()
+        return waiter
+
+    @coroutine
+    def _take_turn(self) -> Generator[Any, Any, None]:
+        self._is_set = False
+        yield
+        if not self._is_set:
+            self._waits_until_turn = _PATIENCE
+            self._waiter = waiter = self._create_future()
+            yield from waiter
+
+    def set(self) -> None:
+        self._is_set = True
+        waiter = self._waiter
+        if waiter is not None:
+            self._waiter = None
+            if not waiter.done():
+                waiter.set_result(None)
+
+
+class _TrioWakeup(Wakeup):
+    __slots__ = ("_current_task", "_reschedule", "_succeeded", "_task", "_wait")
+
+    def __init__(self) -> None:
+        trio: Any = sys.modules["trio"].lowlevel
+        self._current_task, self._reschedule = trio.current_task, trio.reschedule
+        self._wait, self._succeeded = trio.wait_task_rescheduled, trio.Abort.SUCCEEDED
+        self._task: Any = None
+
+    def wait(self) -> Awaitable[None]:
+        self._task = self._current_task()
+        waiting: Awaitable[None] = self._wait(self._abort)
+        return waiting
+
+    def _abort(self, raise_cancel: object) -> Any:
+        self._task = None
+        return self._succeeded
+
+    def set(self) -> None:
+        task = self._task
+        if task is not None:
+            self._task = None
+            self._reschedule(task)
+
+
+# Not frozen, which would make it three times as dear: there is one for each stream.
+@dataclass(slots=True)
+class Backend:
+    """The backend of the running event loop."""
+
+    is_asyncio: bool
+    #: What it raises in a task that is cancelled.
+    cancelled: type[BaseException]
+    #: The clock of :func:`anyio.current_time`.
+    now: Callable[[], float]
+    #: Returns the running task, as an object that is nobody else.
+    current_task: Callable[[], object]
+    make_wakeup: Callable[[], Wakeup]
+    #: Returns a timer, given its function and what is called with an error of that.
+    make_timer: Callable[[Callable[[], object], Callable[[BaseException], object]], Timer]
+    #: Lets other tasks run, and a cancellation through.
+    checkpoint: Callable[[], Awaitable[None]]
+
+
+def get_backend() -> Backend:
+    """Return the backend of the running event loop."""
+    cancelled = anyio.get_cancelled_exc_class()
+    if issubclass(asyncio.CancelledError, cancelled):
+        loop = asyncio.get_running_loop()
+        # What its method would call, unless somebody has put another in its place.
+        own = getattr(loop.time, "__func__", None) is asyncio.BaseEventLoop.time
+        now = time.monotonic if own else loop.time
+        current_task: Callable[[], object] = asyncio.current_task
+        make_wakeup: Callable[[], Wakeup] = _AsyncioWakeup
+        return Backend(True, cancelled, now, current_task, make_wakeup, AsyncioTimer, _turn)
+    trio: Any = sys.modules["trio"].lowlevel
+    now = trio.current_clock().current_time
+    return Backend(
+        False, cancelled, now, trio.current_task, _TrioWakeup, TrioTimer, trio.checkpoint
+    )
+
+
+@coroutine
+def _turn() -> Generator[None, None, None]:
+    """Do what ``asyncio.sleep(0)`` does, with one coroutine less."""
+    yield

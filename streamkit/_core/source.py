@@ -1,0 +1,196 @@
+"""One shape for all that can be iterated asynchronously: step it, throw into it, close it."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    Awaitable,
+    Callable,
+    Iterable,
+)
+from contextlib import AbstractAsyncContextManager
+from functools import partial
+from operator import is_
+from types import AsyncGeneratorType
+from typing import Any, Generic, TypeAlias, TypeVar, cast
+
+import anyio
+
+from .exceptions import without
+
+T = TypeVar("T")
+
+#: Seconds that a source has to clean up, where nothing else is said.
+DEFAULT_GRACE = 5.0
+
+#: What the combinators take: an async iterable, or an async context manager that yields one.
+AsyncSource: TypeAlias = AsyncIterable[T] | AbstractAsyncContextManager[AsyncIterable[T], Any]
+
+
+class Source(Generic[T]):
+    """
+    A source in the hands of its source task.
+
+    :param source: an async iterable, or an async context manager that yields one, which is entered
+        with the first step and left when the source is closed
+    :raises TypeError: if it is neither, saying what to write instead
+
+    """
+
+    def __init__(self, source: AsyncSource[T]) -> None:
+        self._given: Any = source
+        # What is both wants to be entered: aiostream's streamers, for one, insist on it.
+        if hasattr(source, "__aenter__") and hasattr(source, "__aexit__"):
+            manager = cast("AbstractAsyncContextManager[AsyncIterable[T], Any]", source)
+            self._source: Any = self._entered(manager)
+        elif isinstance(source, AsyncIterable):
+            self._source = self._given
+        else:
+            raise TypeError(_advice(source))
+        self.name: str = getattr(source, "__qualname__", type(source).__qualname__)
+        #: Seconds that it has to clean up.
+        self.grace: float = DEFAULT_GRACE
+        self._iterator: Any = None
+        #: Asks for the next item, once :meth:`start` was called. An attribute, to cost one call.
+        self.next: Callable[[], Awaitable[T]]
+
+    @property
+    def can_throw(self) -> bool:
+        """Whether an exception can be raised at the ``yield`` at which the source is suspended."""
+        return hasattr(self._iterator, "athrow")
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether it is a generator that has ended, so that there is nothing left to close."""
+        iterator = self._iterator
+        is_whole = iterator is self._source and isinstance(iterator, AsyncGeneratorType)
+        return is_whole and iterator.ag_frame is None
+
+    def start(self) -> None:
+        """Make the iterator. To be called before the first item is asked for."""
+        self._iterator = self._source.__aiter__()
+        self.next = self._iterator.__anext__
+
+    def throw(self, exc: BaseException) -> Awaitable[T]:
+        """Raise an exception at the ``yield`` of the source, and ask for what follows."""
+        thrown: Awaitable[T] = self._iterator.athrow(exc)
+        return thrown
+
+    async def close(self) -> None:
+        """
+        Close the source, whether or not it was started.
+
+        :raises RuntimeError: if it is a generator that yields instead of ending
+
+        """
+        if self._iterator is None:
+            await _close(self._given)
+            return
+        try:
+            await _close(self._iterator)
+        finally:
+            if self._iterator is not self._source:
+                await _close(self._source)
+
+    async def _entered(
+        self, manager: AbstractAsyncContextManager[AsyncIterable[T], Any]
+    ) -> AsyncGenerator[T, None]:
+        async with manager as entered:
+            if not hasattr(entered, "__aiter__"):
+                raise TypeError(_advice(entered))
+            iterator: Any = entered.__aiter__()
+            throw: BaseException | None = None
+            at_yield = False
+            try:
+                while True:
+                    at_yield = False
+                    step = iterator.__anext__() if throw is None else iterator.athrow(throw)
+                    try:
+                        item = await step
+                    except StopAsyncIteration:
+                        return
+                    at_yield = True
+                    try:
+                        throw = None
+                        yield item
+                    except GeneratorExit:
+                        raise
+                    except BaseException as thrown:
+                        # Raised here at a yield, but meant for what the manager has yielded.
+                        if not hasattr(iterator, "athrow"):
+                            raise
+                        throw = thrown
+            finally:
+                throw = None
+                if at_yield:
+                    # It may hold scopes, which must not be left under one of ours.
+                    await _close(iterator)
+                else:
+                    # It may have been cancelled where it was blocked, as we are then.
+                    with anyio.move_on_after(self.grace, shield=True):
+                        await _close(iterator)
+
+
+async def _close(source: Any) -> None:
+    if isinstance(source, AsyncGeneratorType):
+        await _close_generator(cast("AsyncGeneratorType[Any, None]", source))
+    elif hasattr(source, "aclose"):
+        await source.aclose()
+
+
+async def _close_generator(generator: AsyncGeneratorType[Any, None]) -> None:
+    # Asked twice, so that one that yields in its clean-up is not left to the garbage collector.
+    ignored = 0
+    while generator.ag_frame is not None and ignored < 2 and await _yields_on_exit(generator):
+        ignored += 1
+    if ignored:
+        raise RuntimeError(
+            f"async generator {generator!r} ignored GeneratorExit: it yielded while it was being "
+            "closed; yield last items in 'except StreamCancelled', not in 'finally'"
+        )
+
+
+async def _yields_on_exit(generator: AsyncGeneratorType[Any, None]) -> bool:
+    # Unlike aclose(), this knows the GeneratorExit that it throws. A task group that the generator
+    # holds across its yield wraps it in a group, where it is taken out by identity, and what the
+    # children raised is not dropped with it (python-trio/trio#3324).
+    leaving = GeneratorExit()
+    try:
+        await generator.athrow(leaving)
+    except StopAsyncIteration:
+        return False
+    except BaseException as exc:
+        rest = without(exc, partial(is_, leaving))
+        try:
+            if rest is exc:
+                raise
+            if rest is not None:
+                raise rest from None
+        finally:
+            del rest
+        return False
+    else:
+        return True
+    finally:
+        # Its traceback includes this frame.
+        del leaving
+
+
+def _advice(given: object) -> str:
+    """Say what came in place of a source, and what to write."""
+    what = f"expected an async iterable, got {type(given).__qualname__}"
+    if inspect.isasyncgenfunction(given):
+        return f"{what}: call the async generator function, {given.__name__}(...)"
+    if inspect.iscoroutine(given):
+        given.close()
+        return f"{what}: await it and pass what it returns, or pass an async generator"
+    if callable(given):
+        return f"{what}: call it, and pass the async iterable that it returns"
+    if isinstance(given, Iterable):
+        return (
+            f"{what}, which is a sync iterable: wrap it in an async generator, "
+            "'async def source(): for item in ...: yield item'"
+        )
+    return f"{what}: pass an async generator, an async iterator or a receive stream"

@@ -1,0 +1,315 @@
+"""A stream: the block in which a source lives, and the stages on it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Coroutine, Sequence
+from contextlib import AsyncExitStack
+from types import TracebackType
+from typing import Any, Generic, Literal, Self, TypeVar
+
+import anyio
+from anyio.abc import TaskGroup
+
+from .backend import get_backend
+from .exceptions import bare, both
+from .handoff import BATCH, Handoff
+from .outcome import Outcome
+from .pump import Pump
+from .source import AsyncSource, Source
+from .stage import Control, Stage, Stages, overrides
+
+T = TypeVar("T")
+U = TypeVar("U")
+T_co = TypeVar("T_co", covariant=True)
+
+
+class Stream(AsyncIterator[T_co], Generic[T_co]):
+    """
+    A source under the care of a task of its own: an async context manager and an async iterator.
+
+    Nothing of the source runs before the block is entered and the first item is asked for. When the
+    block has been left, the source is closed, every task of the stream is gone, and :attr:`outcome`
+    is set. A stream is used once.
+
+    Streams are made by the combinators and by :func:`with_stage`.
+    """
+
+    # What it begins with is kept here and not in each, for most streams only pass on what they have
+    # to the next one in the chain.
+    _state: Literal["new", "open", "left"] = "new"
+    _owner: Stream[Any] | None = None
+    _pump: Pump | None = None
+    #: Where to ask while the stream is open.
+    _open_handoff: Handoff | None = None
+    _outcome: Outcome | None = None
+    _tasks: TaskGroup
+    _entered_by: object = None
+    #: How many stages have been opened.
+    _opened = 0
+    _lifespans: AsyncExitStack | None = None
+
+    def __init__(self, source: AsyncSource[Any], *stages: Stage[Any, Any]) -> None:
+        self._source: Source[Any]
+        self._stages: tuple[Stage[Any, Any], ...]
+        if isinstance(source, Stream):
+            source._give_way_to(self)
+            self._source = source._source
+            self._stages = (*source._stages, *stages)
+        else:
+            self._source = Source(source)
+            self._stages = stages
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {self._source.name}, {self._state}>"
+
+    @property
+    def outcome(self) -> Outcome | None:
+        """How the stream ended, or ``None`` while the source is not closed."""
+        if self._owner is not None:
+            return self._owner.outcome
+        return self._outcome if self._pump is None else self._pump.outcome
+
+    async def __aenter__(self) -> Self:
+        """
+        Open the stream. The source does not run yet.
+
+        :raises RuntimeError: if the stream was entered before, or belongs to another one
+
+        """
+        self._check_unused()
+        self._state = "open"
+        stages = self._stages
+        read_ahead: float = 0
+        in_a_row = BATCH
+        for stage in stages:
+            read_ahead += stage.read_ahead
+            in_a_row = min(in_a_row, stage.in_a_row)
+            if stage.grace is not None:
+                self._source.grace = stage.grace
+        backend = get_backend()
+        pump = Pump(self._source, Stages(stages), backend, read_ahead, in_a_row)
+        controls: list[Control] = []
+        try:
+            for number, stage in enumerate(stages, 1):
+                control = Control(pump, stages[number:])
+                controls.append(control)
+                stage.on_open(control)
+                self._opened = number
+            self._tasks = await self._enter_lifespans(controls)
+        except BaseException:
+            self._state = "left"
+            pump.finish()
+            self._close_stages()
+            await pump.settle()
+            await self._close_unstarted()
+            raise
+        self._pump, self._open_handoff = pump, pump.handoff
+        self._entered_by = backend.current_task()
+        start_soon = self._tasks.start_soon
+        start_soon(pump.run, name=f"source task of {self._source.name}")
+        for stage, control in zip(stages, controls, strict=True):
+            if overrides(stage, "run"):
+                name = f"{type(stage).__name__} of {self._source.name}"
+                start_soon(_run_beside, pump, stage, control, name=name)
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool:
+        """
+        Close the source and wait until that and ``on_end`` are done.
+
+        The wait is shielded from cancellation. It is bounded by the grace and by
+        ``on_end_timeout``, unless the source hides in a shield of its own or in a thread. A
+        :exc:`StreamCancelled` that leaves the block is delivered into the source, with the same
+        reason.
+        """
+        assert self._pump is not None
+        self._state, self._open_handoff = "left", None
+        try:
+            self._pump.leave(exc)
+            if self._pump.backend.current_task() is not self._entered_by:
+                await self._pump.wait_finished()
+                raise RuntimeError(
+                    f"the block of {self!r} is left in another task than it was entered in: close "
+                    "an async generator that holds a stream, with contextlib.aclosing()"
+                )
+            # Nothing is entered around the wait: the group's own scope is the innermost one here.
+            self._tasks.cancel_scope.shield = True
+            leaving: BaseException | None = exc
+            try:
+                # The body's exception is not the group's business: it would come back in a group.
+                await self._tasks.__aexit__(None, None, None)
+            except BaseException as interrupted:
+                # Only a native Task.cancel() or a KeyboardInterrupt comes through the shield.
+                leaving = bare(interrupted)
+            else:
+                leaving = both(exc, self._pump.take_error())
+            if not self._pump.is_finished:
+                # Somebody has cancelled its task before that began.
+                self._pump.finish()
+            suppressed = self._lifespans is not None and await self._leave_lifespans(
+                self._lifespans, leaving
+            )
+            if suppressed or leaving is None or leaving is exc:
+                return suppressed
+            raise leaving
+        finally:
+            self._close_stages()
+            self._outcome, self._pump = self._pump.release(), None
+            self._entered_by = None
+            del exc, traceback, self
+            leaving = None
+
+    async def _enter_lifespans(self, controls: Sequence[Control]) -> TaskGroup:
+        """Enter what the stages enclose the stream with, and inside of it the task group."""
+        tasks = anyio.create_task_group()
+        if not any(overrides(stage, "lifespan") for stage in self._stages):
+            await tasks.__aenter__()
+            return tasks
+        async with AsyncExitStack() as lifespans:
+            for stage, control in zip(self._stages, controls, strict=True):
+                if overrides(stage, "lifespan"):
+                    await lifespans.enter_async_context(stage.lifespan(control))
+            await tasks.__aenter__()
+            self._lifespans = lifespans.pop_all()
+        return tasks
+
+    async def _leave_lifespans(
+        self, lifespans: AsyncExitStack, leaving: BaseException | None
+    ) -> bool:
+        exc_type = None if leaving is None else type(leaving)
+        traceback = None if leaving is None else leaving.__traceback__
+        try:
+            return bool(await lifespans.__aexit__(exc_type, leaving, traceback))
+        except BaseExceptionGroup as group:
+            # A signal may hold a task group, which wraps what leaves it. It did not fail itself.
+            if leaving is None or bare(group) is not leaving:
+                raise
+            return False
+        finally:
+            del leaving, traceback
+
+    def __aiter__(self) -> Self:
+        return self
+
+    def __anext__(self) -> Coroutine[Any, Any, T_co]:
+        """
+        Ask for the next item and wait for it.
+
+        A cancellation in the wait loses nothing: the item is there for the next ask.
+
+        :raises StopAsyncIteration: when the source has ended
+        :raises StreamCancelled: if the source was cancelled and let the exception out
+        :raises RuntimeError: if the stream was not entered
+        :raises ~anyio.ClosedResourceError: if the stream was closed, or its block was left
+        :raises ~anyio.BusyResourceError: if another task waits for an item of this stream
+        :raises ~anyio.BrokenResourceError: if the source raised a cancellation of the backend that
+            nobody had asked for
+
+        """
+        handoff = self._open_handoff
+        if handoff is None:
+            handoff = self._handoff
+        return handoff.receive()
+
+    async def aclose(self) -> None:
+        """
+        End the source early and wait until it is closed. The block still ends at its own place.
+
+        May be called from any task and more than once. A task that waits for an item meanwhile
+        gets :exc:`~anyio.ClosedResourceError`. Called by the source itself, it does not wait. A
+        cancelled wait does not stop the closing. What the closing raised is raised from here,
+        once.
+        """
+        if self._owner is not None:
+            await self._owner.aclose()
+        elif (pump := self._pump) is not None:
+            pump.leave()
+            if not pump.in_source_task():
+                await pump.wait_finished()
+                error = pump.take_error()
+                if error is not None:
+                    try:
+                        raise error
+                    finally:
+                        del error, self
+        elif self._state == "new":
+            self._state = "left"
+            await self._close_unstarted()
+
+    @property
+    def _handoff(self) -> Handoff:
+        if self._open_handoff is not None:
+            return self._open_handoff
+        if self._state == "left":
+            raise anyio.ClosedResourceError("the stream has been closed: its block was left")
+        if self._owner is not None:
+            raise RuntimeError(f"{self!r} belongs to {self._owner!r}: iterate that one")
+        raise RuntimeError(
+            f"{self!r} was not entered: write 'async with stream:' around "
+            "'async for item in stream:'"
+        )
+
+    def _check_unused(self) -> None:
+        if self._owner is not None:
+            raise RuntimeError(f"{self!r} belongs to {self._owner!r}: use that one")
+        if self._state != "new":
+            raise RuntimeError(f"{self!r} is used once: wrap a new source in a new stream")
+
+    def _give_way_to(self, owner: Stream[Any]) -> None:
+        self._check_unused()
+        self._owner = owner
+
+    def _close_stages(self) -> None:
+        for stage in self._stages[: self._opened]:
+            stage.on_close()
+        self._opened = 0
+
+    async def _close_unstarted(self) -> None:
+        with anyio.move_on_after(self._source.grace, shield=True):
+            await self._source.close()
+
+
+# What was never awaited says what was written, and not what it is made of.
+Handoff.receive.__qualname__ = f"{Stream.__qualname__}.__anext__"
+
+# Not a method: an error holds the frames that it passed, and the stream holds the error.
+
+
+async def _run_beside(pump: Pump, stage: Stage[Any, Any], control: Control) -> None:
+    with anyio.CancelScope() as scope:
+        if pump.is_finished:
+            return
+        pump.on_finished += (scope.cancel,)
+        try:
+            await stage.run(control)
+        except pump.backend.cancelled:
+            # By a scope around the stream. asyncio's group, which is shielded by the time it hears
+            # of it, would take it for a native one, and cancel the wait for the source.
+            return
+        except BaseException as exc:
+            pump.fail(exc)
+        finally:
+            # As in Scopes: what anyio has counted is of this task.
+            scope.shield = True
+
+
+def with_stage(source: AsyncSource[T], stage: Stage[T, U]) -> Stream[U]:
+    """
+    Put a stage on a source: the way in which all combinators are made.
+
+    On a stream that was not entered yet, the stage goes on top of those that are there: however
+    many there are, the stream has one source task and one hand-off.
+
+    :param source: an async iterable, an async context manager that yields one, or a stream. The
+        new stream owns it and closes it.
+    :param stage: the stage, which belongs to the new stream
+    :return: a stream of what the stage makes of the items
+    :raises TypeError: if the source is none
+
+    """
+    return Stream(source, stage)

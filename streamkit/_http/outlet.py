@@ -1,0 +1,69 @@
+"""The stage of a response: makes bytes of what a stream says, and reaches into it."""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+from .._core.stage import Control, Stage
+
+#: What an item of a response may be. Text is encoded in UTF-8.
+Content: TypeAlias = str | bytes | memoryview
+
+
+class Outlet(Stage[Any, bytes]):
+    """
+    Makes bytes of items and beats, and lets a response tell the source.
+
+    The grace of the stream stays that of its other stages.
+    """
+
+    # Servers do not suspend in send() when the client has gone, and neither does a stream that has
+    # read ahead, so others must get their turn all the same. asyncio's transports log a warning for
+    # the fifth message to a client that has gone, of which they tell with the next turn.
+    in_a_row = 4
+
+    def __init__(self) -> None:
+        self._control: Control | None = None
+        self._early: tuple[object, float] | None = None
+
+    def on_open(self, control: Control) -> None:
+        self._control = control
+        if self._early is not None:
+            self.cancel(*self._early)
+
+    def on_close(self) -> None:
+        self._control = None
+
+    def on_item(self, item: Any) -> bytes:
+        return item if type(item) is bytes else encode(item)
+
+    def on_beat(self, beat: Any) -> bytes:
+        return encode(beat)
+
+    def cancel(self, reason: object, grace: float) -> None:
+        """Tell the source, now or as soon as its stream is open."""
+        if self._control is None:
+            self._early = self._early or (reason, grace)
+        else:
+            self._control.cancel(reason, grace=grace)
+
+
+def encode(item: object) -> bytes:
+    """
+    Return an item as the bytes that are sent.
+
+    :raises TypeError: if it is no :data:`Content`
+
+    """
+    if isinstance(item, bytes):
+        # Servers written in other languages may take nothing but the very class.
+        return item if type(item) is bytes else bytes(item)
+    if isinstance(item, str):
+        # Half of a surrogate pair, which a model may well send, must not end the stream.
+        return item.encode("utf-8", "replace")
+    if isinstance(item, memoryview):
+        return item.tobytes()
+    raise TypeError(
+        f"an item of a response is bytes, str or memoryview, got {type(item).__qualname__}: encode "
+        "it in the source, with json.dumps(item), for instance"
+    )

@@ -1,0 +1,293 @@
+"""
+What a process knows of its keys: who holds them, what these were told, and what is to be sent yet.
+
+A key is held from the first holder that opens it to the last one that leaves. Its holders are told
+of each cancellation of it that is not over. A cancellation is *over* in this process once the last
+holder that was told of it has left: whoever opens the key from then on is not meant. So a key that
+is used again is clean, though what was sent before may be on its way still.
+
+For the server, the ledger collects cancellations to be sent, keys to be looked up, and marks and
+answers to be written. It does not speak to the server itself, and nothing in it blocks. Holders
+come and go in any thread, so all of it is under one lock; but they are told outside of that, for
+the callbacks on a token are anybody's.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict, deque
+from collections.abc import Callable, Generator, Iterable
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import TypeAlias
+from uuid import uuid4
+
+from .._signals.token import CancelToken
+from .wire import Answer, Cancellation, Reply, Request, Settlement, Stored
+
+# How many marks and answers are kept while the server is away, and how many ids are known to be
+# over; beyond that, the oldest goes.
+_LIMIT = 10_000
+
+#: A mark or an answer.
+Chore: TypeAlias = Settlement | Reply
+
+
+@dataclass(slots=True)
+class _Held:
+    """A key that is held in this process."""
+
+    holders: int = 0
+    #: The ids of the cancellations that the holders were told of.
+    told: set[str] = field(default_factory=set[str])
+    #: Who waits for the last holder to leave.
+    requests: list[Request] = field(default_factory=list[Request])
+    #: Fires when the key was looked up, which other threads and loops may be waiting for.
+    looked_up: CancelToken = field(default_factory=CancelToken)
+
+
+class Ledger:
+    """
+    The keys of this process, and what the server is to be told and asked.
+
+    :param process: the name under which this process answers, which is its channel
+    :param tell: called with a key and a reason to tell the holders
+    :param on_work: called when there is something for the server, in any thread
+    :param max_unsent: how many cancellations are kept while the server is away; beyond that, the
+        oldest goes
+
+    """
+
+    def __init__(
+        self,
+        process: str,
+        tell: Callable[[str, str | None], object],
+        on_work: Callable[[], None],
+        max_unsent: int,
+    ) -> None:
+        self._process = process
+        self._tell = tell
+        self._on_work = on_work
+        self._max_unsent = max_unsent
+        self._lock = threading.RLock()
+        self._held: dict[str, _Held] = {}
+        self._unsent: OrderedDict[str, Cancellation] = OrderedDict()
+        self._look_ups: dict[str, None] = {}
+        # Ids of cancellations that concern nobody who holds a key here now.
+        self._over: OrderedDict[str, None] = OrderedDict()
+        self._chores: deque[Chore] = deque()
+        self._is_sending = False
+
+    # Holders, in any thread
+
+    def keys(self) -> list[str]:
+        """Return the keys that are held, in the order in which they were opened."""
+        with self._lock:
+            return list(self._held)
+
+    def join(self, key: str) -> CancelToken:
+        """
+        Note a holder, and tell it of a cancellation that is still to be sent.
+
+        :return: a token that fires when the key was looked up on the server
+
+        """
+        with self._lock:
+            held = self._held.setdefault(key, _Held())
+            held.holders += 1
+            unsent = self._unsent.get(key)
+            if unsent is not None and unsent.id in self._over:
+                unsent = None
+            if unsent is None and not held.looked_up.cancelled:
+                self._look_ups[key] = None
+        if unsent is not None:
+            self._tell_of(held, unsent)
+        self._on_work()
+        return held.looked_up
+
+    def leave(self, key: str) -> None:
+        """Note that a holder has left."""
+        with self._lock:
+            held = self._held[key]
+            held.holders -= 1
+            if held.holders:
+                return
+            del self._held[key]
+            self._look_ups.pop(key, None)
+            for cancellation_id in held.told:
+                self.end(cancellation_id)
+            for request in held.requests:
+                self._answer(request, holds=False)
+        self._on_work()
+
+    # Cancellations from this process, in any thread
+
+    def send(self, key: str, reason: str | None) -> Cancellation:
+        """
+        Note a cancellation that is to be sent. Telling the holders is left to the caller.
+
+        :return: the one that counts: an earlier one that is not sent yet, or else a new one
+
+        """
+        with self._lock:
+            cancellation = self._unsent.get(key)
+            if cancellation is None or cancellation.id in self._over:
+                requests = [] if cancellation is None else cancellation.requests
+                cancellation = Cancellation(key, uuid4().hex, reason, requests)
+                self._put(cancellation)
+            held = self._held.get(key)
+            if held is not None:
+                held.told.add(cancellation.id)
+        self._on_work()
+        return cancellation
+
+    def ask(self, cancellation: Cancellation, request: str, instead_of: str | None = None) -> None:
+        """
+        Send a cancellation, once more if need be, with the request to say when it is done.
+
+        :param instead_of: an earlier request, which is not to be sent any more
+
+        """
+        with self._lock:
+            unsent = self._unsent.get(cancellation.key)
+            if unsent is None:
+                self._put(unsent := cancellation)
+            # A new list: the one in flight is compared with it.
+            others = [each for each in unsent.requests if each[1] not in (request, instead_of)]
+            unsent.requests = [*others, (self._process, request)]
+        self._on_work()
+
+    def _put(self, cancellation: Cancellation) -> None:
+        self._unsent[cancellation.key] = cancellation
+        self._drop_oldest()
+
+    # Cancellations from elsewhere
+
+    def receive(self, cancellation: Cancellation) -> None:
+        """Tell the holders of a cancellation that was published, and answer who waits for them."""
+        with self._lock:
+            held = self._held.get(cancellation.key)
+            holds = held is not None and cancellation.id not in self._over
+            for request in cancellation.requests:
+                self._answer(request, holds=holds)
+                if held is not None and holds:
+                    held.requests.append(request)
+        if held is not None:
+            self._tell_of(held, cancellation)
+        self._on_work()
+
+    def find(self, key: str, found: Stored | None) -> None:
+        """Tell the holders of a key what a look-up has found."""
+        held = self._held.get(key)
+        if held is None:
+            return
+        if found is not None:
+            if found.settled and not held.looked_up.cancelled:
+                # It was for holders who were there before.
+                with self._lock:
+                    self._pass_over(found.cancellation.id)
+            else:
+                self._tell_of(held, found.cancellation)
+        held.looked_up.cancel()
+
+    def end(self, cancellation_id: str) -> None:
+        """Note that those who were told of a cancellation are gone, here and on the server."""
+        with self._lock:
+            self._pass_over(cancellation_id)
+            self._add_chore(Settlement(cancellation_id))
+
+    def is_over(self, cancellation: Cancellation) -> bool:
+        """Tell whether a cancellation means nobody who holds a key here now."""
+        return cancellation.id in self._over
+
+    def _pass_over(self, cancellation_id: str) -> None:
+        self._over[cancellation_id] = None
+        if len(self._over) > _LIMIT:
+            self._over.popitem(last=False)
+
+    def _tell_of(self, held: _Held, cancellation: Cancellation) -> None:
+        with self._lock:
+            if cancellation.id in self._over:
+                return
+            held.told.add(cancellation.id)
+        self._tell(cancellation.key, cancellation.reason)
+
+    def _answer(self, request: Request, *, holds: bool) -> None:
+        channel, number = request
+        self._add_chore(Reply(channel, Answer(number, self._process, holds)))
+
+    def _add_chore(self, chore: Chore) -> None:
+        self._chores.append(chore)
+        self._drop_oldest()
+
+    # What is there for the server
+
+    @contextmanager
+    def sending(self) -> Generator[None, None, None]:
+        """Keep all that there is for the server, for a block that sends it; later only so much."""
+        self._is_sending = True
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._is_sending = False
+                self._drop_oldest()
+
+    def _drop_oldest(self) -> None:
+        if self._is_sending:
+            return
+        while len(self._unsent) > self._max_unsent:
+            self._unsent.popitem(last=False)
+        while len(self._chores) > _LIMIT:
+            self._chores.popleft()
+
+    @property
+    def has_work(self) -> bool:
+        """Whether there is something to be sent, looked up, or written."""
+        return bool(self._unsent or self._look_ups or self._chores)
+
+    @property
+    def unsent(self) -> list[str]:
+        """The keys of the cancellations that are to be sent, the oldest first."""
+        with self._lock:
+            return list(self._unsent)
+
+    def next_unsent(self, count: int) -> list[Cancellation]:
+        """Return the oldest cancellations that are to be sent. They stay until :meth:`sent`."""
+        with self._lock:
+            return list(islice(self._unsent.values(), count))
+
+    def sent(self, cancellation: Cancellation, requests: list[Request]) -> None:
+        """Note that a cancellation was sent, with these requests."""
+        with self._lock:
+            # Unless somebody has come meanwhile who wants to know when it is done.
+            if (
+                cancellation.requests == requests
+                and self._unsent.get(cancellation.key) is cancellation
+            ):
+                del self._unsent[cancellation.key]
+
+    def look_up_all(self) -> None:
+        """Have all keys that are held looked up: what was published may have been lost."""
+        with self._lock:
+            self._look_ups = dict.fromkeys(self._held)
+        self._on_work()
+
+    def take_look_ups(self, count: int) -> list[str]:
+        """Return keys that are to be looked up, and pass them to the caller: see :meth:`find`."""
+        with self._lock:
+            keys = list(islice(self._look_ups, count))
+            for key in keys:
+                del self._look_ups[key]
+        return keys
+
+    def take_chores(self, count: int) -> list[Chore]:
+        """Return the oldest marks and answers, and pass them to the caller."""
+        with self._lock:
+            return [self._chores.popleft() for _ in range(min(count, len(self._chores)))]
+
+    def put_back(self, chores: Iterable[Chore]) -> None:
+        """Take back marks and answers that could not be written, in front of the others."""
+        with self._lock:
+            self._chores.extendleft(reversed(list(chores)))

@@ -1,0 +1,63 @@
+"""
+Wake the task that sends, from any thread, and wait until it has nothing left to send.
+
+Keys are held and cancelled in any thread, while one task in the registry's own loop talks to the
+server. It is told that there is something, and looks for itself what.
+"""
+
+from __future__ import annotations
+
+import anyio
+
+from .._core.loop import Loop
+
+
+class Work:
+    """Whether there is something to do for the task that sends."""
+
+    def __init__(self) -> None:
+        self._loop: Loop | None = None
+        self._some = anyio.Event()
+        self._none = anyio.Event()
+        self._closed = False
+
+    def open(self) -> None:
+        """Note the loop of the task that sends, which is the running one."""
+        self._loop = Loop()
+
+    def announce(self) -> None:
+        """Wake the task that sends. May be called from any thread, and before :meth:`open`."""
+        if self._loop is not None:
+            self._loop.call(self._announce)
+
+    def _announce(self) -> None:
+        self._some.set()
+        if self._none.is_set() and not self._closed:
+            self._none = anyio.Event()
+
+    def next(self) -> anyio.Event:
+        """
+        Return what is set when something is announced from now on.
+
+        To be called before the look at what there is: whatever comes later sets it.
+        """
+        self._some = anyio.Event()
+        return self._some
+
+    def finish(self) -> None:
+        """Note that all is done."""
+        self._none.set()
+
+    def close(self) -> None:
+        """Note that the task that sends has ended: nobody waits for it any more."""
+        self._closed = True
+        self._none.set()
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether all is done that has been announced."""
+        return self._none.is_set()
+
+    async def wait_finished(self) -> None:
+        """Wait until all is done, or nobody is left to do it."""
+        await self._none.wait()

@@ -1,0 +1,311 @@
+"""``CancelRegistry``: tokens by key, for whoever knows the key of a run and not its token."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterable
+from contextlib import AbstractContextManager
+from types import TracebackType
+
+import anyio
+from anyio.lowlevel import checkpoint
+
+from .._core.arguments import seconds
+from .token import CancelToken
+
+_logger = logging.getLogger("streamkit")
+
+# Far more than a stream takes to clean up. Whoever waits longer may be waiting for itself.
+_SUSPICIOUS = 30.0
+
+
+class CancelRegistry:
+    """
+    Tokens by key. Whoever holds a key gets a token; whoever knows the key can fire it.
+
+    There is no clean-up to forget: a key is there for as long as somebody holds it, so a registry
+    of which nothing is held is empty. It belongs to no event loop, and may live in a module. Every
+    method may be called from any thread, and all but :meth:`cancel_and_wait` while no event loop
+    runs. It works in one process.
+
+    A key stands for one run. Use the id of a run, not that of a user or a conversation: who opens
+    a key while holders of it are still busy stopping is told to stop, too.
+
+    :param remember: seconds for which a cancellation of a key that nobody holds is kept for the
+        first who opens it, so that a run that is cancelled while it is being created never starts;
+        0 for not at all
+    :param max_remembered: how many of these are kept; beyond that, the oldest goes
+    :raises TypeError: if ``remember`` is no number, or ``max_remembered`` no integer
+    :raises ValueError: if ``remember`` is negative or not finite, or ``max_remembered`` is not
+        positive
+
+    """
+
+    def __init__(self, *, remember: float = 30.0, max_remembered: int = 10_000) -> None:
+        self._remember = seconds("remember", remember)
+        self._max_remembered = _positive("max_remembered", max_remembered)
+        # Not anyio's clock, which only runs in an event loop. Tests put their own here.
+        self._clock: Callable[[], float] = time.monotonic
+        # Reentrant: a signal handler may come while this thread is in here. So every change below
+        # leaves the entry in place first, where a cancellation will find it.
+        self._lock = threading.RLock()
+        self._entries: dict[Hashable, _Entry] = {}
+        self._remembered: OrderedDict[Hashable, _Remembered] = OrderedDict()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} with {len(self)} keys held>"
+
+    def __len__(self) -> int:
+        """Return how many keys are held."""
+        return len(self._entries)
+
+    def __bool__(self) -> bool:
+        # An idle registry is empty, and no less there: "registry or CancelRegistry()" keeps it.
+        return True
+
+    def __contains__(self, key: object) -> bool:
+        """Tell whether somebody holds this key."""
+        return key in self._entries
+
+    def keys(self) -> list[Hashable]:
+        """Return the keys that are held at the moment, in the order in which they were opened."""
+        with self._lock:
+            return list(self._entries)
+
+    def open(self, key: Hashable) -> AbstractContextManager[CancelToken, None]:
+        """
+        Hold a key, for as long as the block that is entered with what this returns.
+
+        Each holder has a token of its own, and a cancellation of the key fires them all. The token
+        has fired already if the key was cancelled before anybody held it, not longer ago than
+        ``remember`` says, or if others hold it that were told to stop. Nothing blocks, and nothing
+        happens before the block is entered.
+
+        :param key: any hashable: the id of a run
+        :return: a context manager that yields a new token; used once. It is also a signal for
+            :func:`with_cancellation`, which then holds the key for as long as the stream is open
+        :raises TypeError: if the key is not hashable
+
+        """
+        try:
+            hash(key)
+        except TypeError as exc:
+            raise TypeError(f"{exc}: a key is hashable, write open(str(run_id))") from None
+        return _Holder(key, self._join, self._leave)
+
+    def cancel(self, key: Hashable, reason: object = None) -> int:
+        """
+        Fire the tokens of all who hold a key.
+
+        If nobody holds it, the cancellation is remembered for the first who does. Where it comes
+        twice, the first reason stays. Does not block, like :meth:`CancelToken.cancel`, and may be
+        called where that may.
+
+        :param key: the key
+        :param reason: why: any object, which every holder receives
+        :return: how many holders this call has told: 0 if nobody holds the key, or all were told
+            before
+
+        """
+        return _tell(*self._mark(key, reason))
+
+    async def cancel_and_wait(
+        self,
+        key: Hashable,
+        reason: object = None,
+        *,
+        timeout: float | None = None,  # noqa: ASYNC109  a scope would not tell if it was in time
+    ) -> bool:
+        """
+        Fire the tokens of all who hold a key, and wait until they have let go of it.
+
+        Only those are waited for who hold the key at the time of the call. If this wait is
+        cancelled, they stay cancelled. A wait of more than 30 seconds is logged, for it may be one
+        that cannot end: a task that the block of a holder waits for must not wait for that holder.
+        A *source* that cancels its own key is told at this await, like at any other.
+
+        :param key: the key
+        :param reason: why: any object, which every holder receives
+        :param timeout: seconds to wait at most, or ``None`` for no limit
+        :return: ``True`` if all holders have left, ``False`` if the time was up before
+        :raises RuntimeError: if the calling task holds the key itself, which it would do for ever;
+            nobody is told then
+        :raises TypeError: if ``timeout`` is no number, or the key is not hashable
+        :raises ValueError: if ``timeout`` is negative or not finite
+
+        """
+        if timeout is not None:
+            seconds("timeout", timeout)
+        self.refuse_to_wait_for_itself(key)
+        holders, reason = self._mark(key, reason)
+        _tell(holders, reason)
+        with anyio.move_on_after(timeout):
+            with anyio.move_on_after(_SUSPICIOUS) as patience:
+                await _all_left(holders)
+            if patience.cancelled_caught:
+                _logger.warning(
+                    "cancel_and_wait(%r) has been waiting for %s seconds: does a task that a "
+                    "holder waits for wait for that holder?",
+                    key,
+                    _SUSPICIOUS,
+                )
+                await _all_left(holders)
+        return all(holder.left.cancelled for holder in holders)
+
+    def refuse_to_wait_for_itself(self, key: Hashable) -> None:
+        """
+        Check that the calling task may wait for the holders of a key.
+
+        :raises RuntimeError: if it is one of them
+
+        """
+        task = _current_task()
+        with self._lock:
+            holders = list(self._holders(key))
+        if any(holder.task == task for holder in holders):
+            raise RuntimeError(
+                f"this task holds {key!r} itself and would wait for ever: write cancel(key) "
+                "instead, or leave the block of open(key) before"
+            )
+
+    def _mark(self, key: Hashable, reason: object) -> tuple[list[_Holder], object]:
+        """Note a cancellation. Returns who is to be told, and the reason that counts."""
+        with self._lock:
+            entry = self._entries.get(key)
+            if entry is None:
+                self._remember_for_later(key, reason)
+                return [], reason
+            if entry.cancelled is None:
+                entry.cancelled = (reason,)
+            return list(entry.holders), entry.cancelled[0]
+
+    def _remember_for_later(self, key: Hashable, reason: object) -> None:
+        if not self._remember:
+            return
+        self._forget_expired()
+        earlier = self._remembered.pop(key, None)
+        until = self._clock() + self._remember
+        self._remembered[key] = _Remembered(reason if earlier is None else earlier.reason, until)
+        if len(self._remembered) > self._max_remembered:
+            self._remembered.popitem(last=False)
+
+    def _forget_expired(self) -> None:
+        # All are kept for the same time, so the oldest is the first to expire.
+        now = self._clock()
+        while self._remembered:
+            key = next(iter(self._remembered))
+            if self._remembered[key].until > now:
+                break
+            del self._remembered[key]
+        if not self._remembered:
+            # Gives the memory of a busy hour back, which the deletions do not.
+            self._remembered.clear()
+
+    def _holders(self, key: Hashable) -> Iterable[_Holder]:
+        entry = self._entries.get(key)
+        return () if entry is None else entry.holders
+
+    def _join(self, holder: _Holder) -> None:
+        with self._lock:
+            entry = self._entries.setdefault(holder.key, _Entry())
+            entry.holders[holder] = None
+            self._forget_expired()
+            early = self._remembered.pop(holder.key, None)
+            if early is not None and entry.cancelled is None:
+                entry.cancelled = (early.reason,)
+            cancelled = entry.cancelled
+        if cancelled is not None:
+            holder.token.cancel(cancelled[0])
+
+    def _leave(self, holder: _Holder) -> None:
+        with self._lock:
+            entry = self._entries[holder.key]
+            del entry.holders[holder]
+            if not entry.holders:
+                del self._entries[holder.key]
+                if not self._entries:
+                    self._entries.clear()  # as above
+
+
+class _Entry:
+    """A key that is held."""
+
+    def __init__(self) -> None:
+        # A dict for its order.
+        self.holders: dict[_Holder, None] = {}
+        #: The reason, in a tuple, since any object is one.
+        self.cancelled: tuple[object] | None = None
+
+
+class _Remembered:
+    """A cancellation that came before anybody held its key."""
+
+    def __init__(self, reason: object, until: float) -> None:
+        self.reason = reason
+        self.until = until
+
+
+class _Holder(AbstractContextManager[CancelToken, None]):
+    """Somebody who holds a key."""
+
+    def __init__(
+        self,
+        key: Hashable,
+        join: Callable[[_Holder], None],
+        leave: Callable[[_Holder], None],
+    ) -> None:
+        self._join = join
+        self._leave = leave
+        self._entered = False
+        self.key = key
+        self.token = CancelToken()
+        #: Fires when the block is left, which other threads and loops may be waiting for.
+        self.left = CancelToken()
+        self.task: int | None = None
+
+    def __enter__(self) -> CancelToken:
+        if self._entered:
+            raise RuntimeError("what open() returns is used once: write open(key) for each block")
+        self._entered = True
+        self.task = _current_task()
+        self._join(self)
+        return self.token
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._leave(self)
+        self.left.cancel()
+
+
+def _tell(holders: Iterable[_Holder], reason: object) -> int:
+    # Never under the lock: the callbacks on a token are anybody's.
+    return sum(holder.token.cancel(reason) for holder in holders)
+
+
+async def _all_left(holders: Iterable[_Holder]) -> None:
+    await checkpoint()
+    for holder in holders:
+        await holder.left.wait()
+
+
+def _current_task() -> int | None:
+    """Return the id of the running task, or ``None`` where there is none."""
+    try:
+        return anyio.get_current_task().id
+    except RuntimeError:
+        return None
+
+
+def _positive(name: str, value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be an integer > 0, got {value!r}; write {name}=100")
+    if value <= 0:
+        raise ValueError(f"{name} must be an integer > 0, got {value!r}; write {name}=100")
+    return value

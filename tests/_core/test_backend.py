@@ -1,0 +1,177 @@
+"""A task that waits for another: woken once, and cancelled like in any other wait."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import anyio
+import pytest
+
+from streamkit._core.backend import Wakeup, get_backend
+from support import Log, wait_all_blocked
+
+
+async def test_set() -> None:
+    """B4: a task that waits goes on when it is woken, and can wait again."""
+    wakeup, log = get_backend().make_wakeup(), Log()
+    log.start()
+
+    async def wait() -> None:
+        for number in range(2):
+            await wakeup.wait()
+            log(number)
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(wait)
+        for _ in range(2):
+            await anyio.sleep(1)
+            wakeup.set()
+            wakeup.set()
+    assert log == [(1, 0), (2, 1)]
+
+
+async def test_nobody_waits() -> None:
+    """B4: it is not kept for a later wait: whoever waits looks first."""
+    wakeup = get_backend().make_wakeup()
+    wakeup.set()
+    with anyio.move_on_after(1) as scope:
+        await wakeup.wait()
+    assert scope.cancelled_caught
+    wakeup.set()
+
+
+async def test_cancelled_in_the_same_tick() -> None:
+    """C31: whichever comes first counts, but in a turn: a wait that is over is not cancelled."""
+    for woken_first in True, False:
+        wakeup, log = get_backend().make_wakeup(), Log()
+        scope = anyio.CancelScope()
+
+        async def wait(
+            wakeup: Wakeup = wakeup, scope: anyio.CancelScope = scope, log: Log = log
+        ) -> None:
+            with scope:
+                await wakeup.wait()
+                log("woken")
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(wait)
+            await wait_all_blocked()
+            for step in (wakeup.set, scope.cancel) if woken_first else (scope.cancel, wakeup.set):
+                step()
+        assert log.events == (["woken"] if woken_first else [])
+
+
+class PingPong:
+    """Two tasks that wake each other in turns, and notes of how the event loop ran meanwhile."""
+
+    def __init__(self) -> None:
+        self.ping, self.pong = get_backend().make_wakeup(), get_backend().make_wakeup()
+        self.log = Log()
+
+    async def serve(self, count: int) -> None:
+        for number in range(count):
+            await self.ping.wait()
+            self.log(number)
+            self.pong.set()
+
+    async def ask(self, count: int) -> None:
+        for _ in range(count):
+            self.ping.set()
+            await self.pong.wait()
+
+
+@pytest.mark.asyncio_only
+async def test_turns() -> None:
+    """B4: two tasks that answer each other at once both run in each iteration of the event loop."""
+    pair, iterations = PingPong(), 0
+
+    async def count_iterations() -> None:
+        nonlocal iterations
+        while True:
+            await asyncio.sleep(0)
+            iterations += 1
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(pair.serve, 100)
+        await wait_all_blocked()
+        tasks.start_soon(count_iterations)
+        await pair.ask(100)
+        tasks.cancel_scope.cancel()
+    assert pair.log.events == list(range(100))
+    assert 100 <= iterations <= 110
+
+
+@pytest.mark.asyncio_only
+async def test_turn_is_not_enough() -> None:
+    """B4: whoever takes longer than a turn is waited for, and a turn is tried again much later."""
+    wakeup, turns = get_backend().make_wakeup(), 0
+
+    async def wait() -> None:
+        await wakeup.wait()
+
+    for _ in range(33):
+        waiting = wait()
+        if waiting.send(None) is None:
+            turns += 1
+            assert waiting.send(None) is not None
+        wakeup.set()
+        with pytest.raises(StopIteration):
+            waiting.send(None)
+    assert turns == 2
+
+
+class TestCancelledInATurn:
+    """B4: a wait that is in its turn is cancelled like any other, and leaves nothing."""
+
+    @pytest.mark.asyncio_only
+    @pytest.mark.parametrize("native", [False, True])
+    @pytest.mark.parametrize("is_set", [False, True])
+    async def test_cancelled(self, native: bool, is_set: bool) -> None:
+        wakeup, log = get_backend().make_wakeup(), Log()
+        scope = anyio.CancelScope()
+
+        async def wait() -> None:
+            # The first wait is without a turn.
+            await wakeup.wait()
+            waiting = True
+            try:
+                with scope:
+                    await wakeup.wait()
+                    waiting = False
+            finally:
+                log(waiting)
+            # Nothing of the one before wakes it.
+            with anyio.move_on_after(1) as limit:
+                await wakeup.wait()
+            log(limit.cancelled_caught)
+
+        task = asyncio.ensure_future(wait())
+        await wait_all_blocked()
+        wakeup.set()
+        await asyncio.sleep(0)
+        if is_set:
+            wakeup.set()
+        if native:
+            task.cancel()
+        else:
+            scope.cancel()
+        await asyncio.wait([task])
+        assert task.cancelled() is native
+        assert log.events == ([True] if native else [True, True])
+
+
+@pytest.mark.asyncio_only
+@pytest.mark.real_time
+async def test_clock_that_was_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """B4: a test that gives its event loop another clock, not its class, gets that one here."""
+    assert get_backend().now() == pytest.approx(anyio.current_time(), abs=60)
+    loop = asyncio.get_running_loop()
+    try:
+        monkeypatch.setattr(loop, "time", lambda: time.monotonic() + 5000)
+    except AttributeError:
+        pytest.skip("this event loop does not allow it")
+    try:
+        assert get_backend().now() == pytest.approx(anyio.current_time(), abs=60)
+    finally:
+        monkeypatch.undo()
