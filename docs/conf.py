@@ -93,8 +93,8 @@ def read_comments_where_they_are_written() -> None:
     """
     Document attributes and constants with their comments, also if a private module has these.
 
-    autodoc looks for them in the module whose name a class bears, or under which a constant is
-    documented: a public one, which only exports them.
+    autodoc looks for them, and for overloads, in the module whose name a class or a function bears,
+    or under which a constant is documented: a public one, which only exports them.
     """
     for public in (import_module("streamkit"), *modules()):
         if "._" in public.__name__:
@@ -110,6 +110,9 @@ def read_comments_where_they_are_written() -> None:
             for tag, line in written.tagorder.items():
                 if exports(public, module, tag.partition(".")[0]):
                     read.tagorder.setdefault(tag, line)
+            for function, signatures in written.overloads.items():
+                if exports(public, module, function.partition(".")[0]):
+                    read.overloads.setdefault(function, signatures)
 
 
 def exports(public: ModuleType, module: ModuleType, name: str) -> bool:
