@@ -20,6 +20,7 @@ from ._core.exceptions import StreamCancelled as StreamCancelled
 from ._core.outcome import Outcome as Outcome, OutcomeKind as OutcomeKind
 from ._core.public import name_publicly as _name_publicly
 from ._core.scopes import current_cancellation as current_cancellation
+from ._core.signal import Left as Left
 from ._core.source import AsyncSource as AsyncSource
 from ._core.stage import (
     SKIP as SKIP,
@@ -44,6 +45,7 @@ __all__ = [
     "Control",
     "Head",
     "Idle",
+    "Left",
     "Metadata",
     "Outcome",
     "OutcomeKind",

@@ -20,6 +20,9 @@ from typing import Any
 
 import anyio
 
+from .relay import Relay
+from .relay_asyncio import AsyncioRelay
+from .relay_trio import TrioRelay
 from .timer import AsyncioTimer, Timer, TrioTimer
 
 # After a turn that was not enough, so many waits pass without one.
@@ -119,7 +122,8 @@ class _TrioWakeup(Wakeup):
 class Backend:
     """The backend of the running event loop."""
 
-    is_asyncio: bool
+    #: Makes the relay of a source, in the source task.
+    relay: type[Relay]
     #: What it raises in a task that is cancelled.
     cancelled: type[BaseException]
     #: The clock of :func:`anyio.current_time`.
@@ -143,11 +147,11 @@ def get_backend() -> Backend:
         now = time.monotonic if own else loop.time
         current_task: Callable[[], object] = asyncio.current_task
         make_wakeup: Callable[[], Wakeup] = _AsyncioWakeup
-        return Backend(True, cancelled, now, current_task, make_wakeup, AsyncioTimer, _turn)
+        return Backend(AsyncioRelay, cancelled, now, current_task, make_wakeup, AsyncioTimer, _turn)
     trio: Any = sys.modules["trio"].lowlevel
     now = trio.current_clock().current_time
     return Backend(
-        False, cancelled, now, trio.current_task, _TrioWakeup, TrioTimer, trio.checkpoint
+        TrioRelay, cancelled, now, trio.current_task, _TrioWakeup, TrioTimer, trio.checkpoint
     )
 
 

@@ -14,7 +14,7 @@ import anyio
 
 from .exceptions import StreamCancelled, cancelled_only, is_stream_cancelled, without
 from .outcome import OutcomeKind
-from .scopes import Signal
+from .signal import Signal
 
 
 @dataclass(slots=True)
@@ -47,7 +47,7 @@ def judge(
 
     """
     error = raised and without(raised, is_backend_cancellation)
-    if signal is not None:
+    if signal is not None and not signal.is_left:
         error = failure or (error and without(error, is_stream_cancelled))
         raises = error
         if error is None and not exhausted:
@@ -62,10 +62,6 @@ def judge(
         return Ending("completed")
     if error is not None:
         return _after_error(error)
-    if anyio.get_current_task().has_pending_cancellation():
-        # A scope around the stream. The consumer is in it, too, and gets its own.
-        lost = anyio.ClosedResourceError("a cancel scope around the stream was cancelled")
-        return Ending("closed", lost)
     broken = anyio.BrokenResourceError(
         "the source raised a cancellation that no cancel scope had asked for"
     )

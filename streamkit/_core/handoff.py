@@ -90,6 +90,10 @@ class Handoff:
         #: The number of items that were there when the consumer left.
         self.dropped: int = 0
         self._clock: WaitClock | None = None
+        self._cancelled = backend.cancelled
+        #: Called with a cancellation of the backend that ended a wait of the consumer's.
+        self.on_interrupted: Callable[[BaseException], object] | None = None
+        self._is_fresh = True
 
     # The consumer's side
 
@@ -112,7 +116,11 @@ class Handoff:
             else:
                 # A source that keeps pace has the next item after a turn, which costs less than a
                 # wait (and on asyncio a scope spares a wait that is over by the time it looks).
-                await self._checkpoint()
+                try:
+                    await self._checkpoint()
+                except self._cancelled as exc:
+                    self._interrupted(exc)
+                    raise
                 if self._receiving:
                     raise anyio.BusyResourceError("waiting for the next item of")
                 self._takes_left = self._in_a_row - 1
@@ -127,6 +135,8 @@ class Handoff:
                 # Before anything is taken: a cancellation in it must not lose anything.
                 await self._checkpoint()
             else:
+                if self._is_fresh:
+                    await self._look()
                 self._asked = True
                 self._room = self._read_ahead
                 self._source_waits = False
@@ -148,12 +158,12 @@ class Handoff:
                 self._first_beats = self._first_beats[1:]
                 return beats[0]
             if self._ended and not self.closed:
-                # A scope around both sides may have ended the source first. The consumer's own
-                # cancellation is what it must see then.
-                await checkpoint_if_cancelled()
                 self.raise_error()
                 raise StopAsyncIteration
             raise anyio.ClosedResourceError("the stream has been closed")
+        except self._cancelled as exc:
+            self._interrupted(exc)
+            raise
         finally:
             self.waiting_since = None
             self._receiving = False
@@ -178,6 +188,8 @@ class Handoff:
         self._receiving = True
         try:
             if not self._packets:
+                if self._is_fresh:
+                    await self._look()
                 self._asked = True
                 self._room = self._read_ahead
                 self._source_waits = False
@@ -189,10 +201,22 @@ class Handoff:
                 await self._arrival.wait()
             if self.closed:
                 raise anyio.ClosedResourceError("the stream has been closed")
+        except self._cancelled as exc:
+            self._interrupted(exc)
+            raise
         finally:
             self._receiving = False
             if self._clock is not None:
                 self._clock.stop()
+
+    async def _look(self) -> None:
+        """Begin nothing where a scope around the consumer is cancelled already."""
+        await checkpoint_if_cancelled()
+        self._is_fresh = False
+
+    def _interrupted(self, exc: BaseException) -> None:
+        if self.on_interrupted is not None:
+            self.on_interrupted(exc)
 
     def raise_error(self) -> None:
         """Raise the error that ended the stream, if there is one, and no second time."""

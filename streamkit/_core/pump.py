@@ -17,8 +17,8 @@ that came before it.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import anyio
@@ -34,8 +34,9 @@ from .exceptions import both, cancelled_only, first_leaf, without
 from .handoff import Handoff
 from .outcome import Outcome
 from .pipeline import SKIP, Pipeline
-from .relay import Relay, make_relay, tag_of
-from .scopes import Scopes, Signal
+from .relay import Relay
+from .scopes import Scopes
+from .signal import Signal, left
 from .source import Source
 from .timer import Timer
 
@@ -106,7 +107,7 @@ class Pump:
         # Before the scope is cancelled, which on trio spares a wait that is over.
         self.handoff.wake()
         if self._state != "new":
-            self._relay.arm()
+            self._relay.tell()
         return True
 
     def fail(self, error: BaseException) -> None:
@@ -133,22 +134,25 @@ class Pump:
             that of a stream around, which reaches a task that is no source as the backend's own
 
         """
+        is_native = False
         if exc is not None:
             stop = cancelled_only(exc)
             if stop is not None:
                 self.cancel(Signal(stop.reason, self._scopes.grace))
             elif only_backend_cancellation(exc):
-                signal = self._scopes.signal_around(tag_of(first_leaf(exc)))
+                is_native = self.backend.relay.is_native(first_leaf(exc))
+                signal = self._scopes.signal_around()
                 if signal is not None:
                     self.cancel(signal)
         if not self._left:
             self._left = True
             self.handoff.close()
-            self._stop()
+            self._stop(is_native=is_native)
 
     def release(self) -> Outcome | None:
         """Return the outcome, and let go of every error: frames that errors hold lead to here."""
         outcome, self.outcome, self._failure, self._unseen = self.outcome, None, None, None
+        self.handoff.on_interrupted = None
         if self.is_finished:
             self._timers = ()
         return outcome
@@ -157,6 +161,19 @@ class Pump:
     def has_item(self) -> bool:
         """Whether an item has been handed over."""
         return self._items > 0
+
+    @contextmanager
+    def pausing_around(self) -> Generator[None, None, None]:
+        """Let the grace of a stream around, if there is one, stand still."""
+        enclosing = self._scopes.enclosing
+        if enclosing is None:
+            yield
+            return
+        enclosing.pause()
+        try:
+            yield
+        finally:
+            enclosing.resume()
 
     def in_source_task(self) -> bool:
         """Tell whether the caller is the source, or something that it awaits."""
@@ -199,11 +216,19 @@ class Pump:
         error, self._raises = self.handoff.take_error() or self._raises, None
         return error
 
-    def _stop(self) -> None:
+    def _stop(self, *, is_native: bool = False) -> None:
         self._stopping = True
         self.handoff.wake()
-        if self._state == "started" and self._relay.in_source:
-            self._scopes.close()
+        scopes = self._scopes
+        if scopes.signal is not None or self._state == "closing":
+            return
+        scopes.signal = left(scopes.grace)
+        if self._state != "started":
+            return
+        if is_native and self._relay.tell_if_native():
+            scopes.deliver()
+        elif self._relay.in_source:
+            self._relay.tell()
 
     # The source task
 
@@ -213,7 +238,7 @@ class Pump:
         ending = None
         try:
             with self._scopes:
-                self._relay = make_relay(self._scopes, self.backend)
+                self._relay = self.backend.relay(self._scopes)
                 ending = self._judge(await self._relay.drive(self._drive()))
                 self._state = "closing"
                 await self._close(ending)
@@ -253,7 +278,7 @@ class Pump:
                         self._first_item_at = handoff.now()
                     self._items += 1
                     must_wait = handoff.put(outgoing)
-                if scopes.armed:
+                if scopes.armed and not self._is_left():
                     # It came to a yield before it blocked: the signal is raised at that yield.
                     scopes.deliver()
                     throw = relay.exception()
@@ -284,17 +309,13 @@ class Pump:
     def _may_start(self, throw: BaseException | None) -> bool:
         if throw or self._stopping or self._scopes.signal:
             return False
-        # Where a scope around the stream is cancelled by now, nothing begins any more.
-        if anyio.current_effective_deadline() == -math.inf:
-            self._scopes.signal = self._scopes.pending_signal_around()
-            return False
         self._state = "started"
         return True
 
     def _may_go_on(self, throw: BaseException | None) -> bool:
         if throw is not None:
             return self._source.can_throw
-        if self._scopes.armed:
+        if self._scopes.armed and not self._is_left():
             return True
         if self._scopes.delivered and self._scopes.expired:
             self._scopes.cut = True
@@ -333,10 +354,7 @@ class Pump:
         source finds it at its next await and the wait goes on.
         """
         try:
-            signal = self._scopes.signal_around(tag_of(interrupted))
             native = self._relay.put_off(interrupted)
-            if signal is not None:
-                self.cancel(signal)
             if native or self._must_act():
                 return native
             try:
@@ -352,6 +370,11 @@ class Pump:
     def _must_act(self) -> bool:
         """Tell whether the source is to be told or closed, and not to wait for the consumer."""
         return self._stopping or self._scopes.has_pending_signal
+
+    def _is_left(self) -> bool:
+        """Tell whether what the source is told is that nobody takes its items any more."""
+        signal = self._scopes.signal
+        return signal is not None and signal.is_left
 
     def _judge(self, raised: BaseException | None) -> Ending:
         scopes = self._scopes

@@ -1,33 +1,33 @@
 """
 The two cancel scopes around a source, and when each of them lets a cancellation through.
 
-From the outside in:
+Nothing that happens outside of a stream reaches its source by itself. It reaches the consumer, who
+leaves the block; and that tells the source, as a token does. So there is one way in, through two
+scopes. From the outside in:
 
 ``interrupt``
-    is cancelled to wake a blocked source. If that is for a typed cancellation, the relay recognises
-    it by its tag and raises :exc:`StreamCancelled` in its place. If it is because the consumer has
-    left, the source sees the backend's own cancellation, again at each await until it has unwound,
-    like any task.
+    is a shield from everything outside, and is cancelled, once, to wake a blocked source. The relay
+    recognises that by its tag and raises :exc:`StreamCancelled` in its place.
 
 ``grace``
-    is a shield from the moment of delivery on, with a deadline: clean-up can await, until its time
-    is up. Its clock stands still while the source waits for the consumer.
+    is a shield from ``interrupt``, which is lowered for the moment in which the source is to be
+    woken. From then on it has a deadline: clean-up can await, until its time is up. Its clock
+    stands still while the source waits for the consumer, or for a block inside it to end.
 
 They are entered once before the source starts and left once after it is closed. A source that is
 suspended at a ``yield`` may hold scopes and task groups of its own; a scope entered on top of them
 and left after them would corrupt the stack. So nothing here is entered in between: attributes of
 the two are changed instead.
 
-A typed cancellation passes through these states, each once::
+What a source is told passes through these states, each once::
 
-    none ──signal()──▶ armed ──deliver()──▶ delivered
-                 (source blocked, or          (grace runs)
-                  about to be resumed)
+    none ──arm()──▶ armed ──deliver()──▶ delivered
+               (source blocked, or          (grace runs)
+                about to be resumed)
 
-While it is armed, the way is open only as long as nobody else's cancellation is on its way through
-the source: a scope of the source's own that expires in the same tick must be able to claim its
-exception, which backends allow only while no outer cancellation is visible. So for such an
-exception the shield is raised, and lowered at the next suspension.
+While it is armed, the way is open only as long as the source is suspended: a scope of the source's
+own must be able to claim its exception, which backends allow only while no outer cancellation is
+visible. The relay opens and closes it.
 """
 
 from __future__ import annotations
@@ -35,35 +35,22 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from contextvars import ContextVar
-from dataclasses import dataclass
 from itertools import count
 from types import TracebackType
-from typing import Any
 
 import anyio
 
-from .exceptions import StreamCancelled
-from .outcome import OutcomeKind
+from .signal import Signal
 
 _numbers = count(1)
 _current: ContextVar[Scopes | None] = ContextVar("streamkit_scopes", default=None)
 
 
-@dataclass(frozen=True, slots=True)
-class Signal:
-    """A typed cancellation: what the source is told, and how long it may take over it."""
-
-    reason: object
-    grace: float
-    kind: OutcomeKind = "cancelled"
-    #: Makes of the reason what the consumer receives, if the source does not handle it. Made late:
-    #: an exception that was raised holds frames, and contexts of finished tasks may hold this.
-    error: Callable[[Any], BaseException] = StreamCancelled
-
-
 class Scopes:
     """
     The cancel scopes of one source, entered and left in its source task.
+
+    Made in the consumer's task, which may be inside of the source of another stream.
 
     :param grace: seconds for clean-up where no signal says otherwise
     :param now: the clock of :func:`anyio.current_time`
@@ -71,15 +58,19 @@ class Scopes:
     """
 
     __slots__ = (
-        "_enclosing",
+        "_grace_has_begun",
         "_grace_scope",
         "_interrupt_scope",
         "_now",
-        "_paused_for",
+        "_number",
+        "_pauses",
+        "_remaining",
         "_tag",
+        "_told",
         "armed",
         "cut",
         "delivered",
+        "enclosing",
         "grace",
         "signal",
     )
@@ -87,6 +78,8 @@ class Scopes:
     def __init__(self, grace: float, now: Callable[[], float]) -> None:
         self.grace = grace
         self._now = now
+        #: The scopes of the source that the consumer is in, if it is in one.
+        self.enclosing = _current.get()
         #: What the source was or is to be told: the first signal, for good.
         self.signal: Signal | None = None
         #: The signal is on its way: the next suspension point of the source raises it.
@@ -94,14 +87,18 @@ class Scopes:
         self.delivered = False
         #: The source was cancelled at the end of its grace.
         self.cut = False
-        self._tag = f"streamkit-{next(_numbers)}"
-        self._enclosing: Scopes | None = None
-        self._interrupt_scope = anyio.CancelScope()
-        self._grace_scope = anyio.CancelScope()
-        self._paused_for: float | None = None
+        self._number = next(_numbers)
+        #: A number between those of the streams opened before it was told, and after.
+        self._told = 0
+        self._tag = f"streamkit-{self._number}"
+        self._interrupt_scope = anyio.CancelScope(shield=True)
+        self._grace_scope = anyio.CancelScope(shield=True)
+        self._grace_has_begun = False
+        self._pauses = 0
+        #: Seconds that are left when the clock goes on.
+        self._remaining: float | None = None
 
     def __enter__(self) -> None:
-        self._enclosing = _current.get()
         _current.set(self)
         self._interrupt_scope.__enter__()
         self._grace_scope.__enter__()
@@ -114,9 +111,6 @@ class Scopes:
     ) -> None:
         # The pump keeps every exception of the source, so none arrives here.
         self._grace_scope.__exit__(exc_type, exc, traceback)
-        # Under a cancelled scope, anyio would pass on how often it has cancelled this task to the
-        # task of that scope, the consumer, and take as many of its own cancellations back there.
-        self._interrupt_scope.shield = True
         self._interrupt_scope.__exit__(exc_type, exc, traceback)
 
     @property
@@ -130,21 +124,23 @@ class Scopes:
         """Whether there is a signal that the source has not been told of."""
         return self.signal is not None and not self.delivered
 
-    def close(self) -> None:
-        """Cancel a blocked source, as a consumer that leaves does."""
+    def arm(self) -> None:
+        """Have the next suspension point of the source raise the signal, once the way is open."""
+        self.armed = True
+        self._told = next(_numbers)
         self._interrupt_scope.cancel(self._tag)
 
-    def arm(self) -> None:
-        """Wake the source for the signal, at its present or next suspension point."""
-        self.armed = True
-        self._interrupt_scope.cancel(self._tag)
+    @property
+    def is_open(self) -> bool:
+        """Whether the way is open."""
+        return not self._grace_scope.shield
 
     def uncover(self) -> None:
-        """Open the way for an armed signal: the source is about to be suspended in an await."""
+        """Open the way for an armed signal: the source is suspended in an await, or about to be."""
         self._grace_scope.shield = False
 
     def cover(self) -> None:
-        """Close the way for an armed signal, until the source is suspended again."""
+        """Close the way for an armed signal: the source goes on."""
         self._grace_scope.shield = True
 
     def claim(self, tag: str | None) -> bool:
@@ -158,68 +154,70 @@ class Scopes:
         if self.delivered:
             self.cut = self.cut or self.expired
             return False
-        if not (self.armed and tag == self._tag):
-            signal = self.signal_around(tag)
-            if signal is None:
-                if self.armed:
-                    self.cover()
-                return False
-            self.signal = self.signal or signal
-        self.deliver()
-        return True
+        if not self.armed:
+            return False
+        # Who was asked, and has not heard of it until the end of the grace, hears of it then.
+        if tag == self._tag or self.expired:
+            self.deliver()
+            return True
+        self.cover()
+        return False
 
-    def signal_around(self, tag: str | None) -> Signal | None:
+    def signal_around(self) -> Signal | None:
         """
-        Return the signal of an enclosing stream, if that is what a backend cancellation is due to.
+        Return the signal of an enclosing stream that was told since this one was opened.
 
-        Cancelling the interrupt scope of a stream also cancels the tasks that its source has
-        started: the source tasks of the streams opened inside it are among them, and the tasks that
-        consume these. Each source turns it into a delivery of its own, whichever task is scheduled
-        first.
+        A source that is told also cancels the tasks that it has started: at once, or when it leaves
+        their task group. They may consume streams of their own, whose sources are told the same
+        when those tasks leave.
         """
-        enclosing = self._enclosing
-        while not self.delivered and enclosing is not None:
-            if enclosing.signal is not None and enclosing._tag == tag:
-                return Signal(enclosing.signal.reason, self.grace)
-            enclosing = enclosing._enclosing
-        return None
-
-    def pending_signal_around(self) -> Signal | None:
-        """Return the signal that an enclosing stream is about to be told, if there is one."""
-        enclosing = self._enclosing
+        enclosing = self.enclosing
         while enclosing is not None:
-            if enclosing.signal is not None and not enclosing.delivered:
-                return Signal(enclosing.signal.reason, self.grace)
-            enclosing = enclosing._enclosing
+            signal = enclosing.signal
+            if signal is not None and not signal.is_left and enclosing._told > self._number:
+                return Signal(signal.reason, self.grace)
+            enclosing = enclosing.enclosing
         return None
 
     def deliver(self) -> None:
         """Begin the grace of the signal: it is being raised in the source now."""
-        assert self.signal is not None
         self.armed = False
         self.delivered = True
-        self._begin_grace(self.signal.grace)
+        self.cover()
+        self.begin_grace()
 
     def begin_closing(self) -> None:
-        """Shield and bound the closing of the source, in what is left of a running grace."""
-        if not self.delivered:
-            self._begin_grace(self.grace)
+        """Bound the closing of the source, in what is left of a running grace."""
+        self.armed = False
+        self.cover()
+        self.begin_grace()
 
-    def _begin_grace(self, seconds: float) -> None:
-        self._grace_scope.shield = True
-        self._grace_scope.deadline = self._now() + seconds
+    def begin_grace(self) -> None:
+        """Bound what the source does from now on: it was asked to stop, or is being closed."""
+        if self._grace_has_begun:
+            return
+        self._grace_has_begun = True
+        seconds = self.grace if self.signal is None else self.signal.grace
+        if not seconds:
+            self._grace_scope.cancel()
+        elif self._pauses:
+            self._remaining = seconds
+        else:
+            self._grace_scope.deadline = self._now() + seconds
 
     def pause(self) -> None:
-        """Stop the clock of the grace: the source waits for the consumer."""
-        if self.delivered and not self.expired:
-            self._paused_for = self._grace_scope.deadline - self._now()
+        """Stop the clock of the grace: the source waits for the consumer, or for a block to end."""
+        self._pauses += 1
+        if self._grace_has_begun and self._remaining is None and not self.expired:
+            self._remaining = self._grace_scope.deadline - self._now()
             self._grace_scope.deadline = math.inf
 
     def resume(self) -> None:
-        """Let the clock of the grace go on."""
-        if self._paused_for is not None:
-            self._grace_scope.deadline = self._now() + self._paused_for
-            self._paused_for = None
+        """Let the clock of the grace go on, as often as it was stopped."""
+        self._pauses -= 1
+        if not self._pauses and self._remaining is not None:
+            self._grace_scope.deadline = self._now() + self._remaining
+            self._remaining = None
 
     def reason(self) -> object:
         """Return the reason of the innermost enclosing stream that was told to stop."""
@@ -227,7 +225,7 @@ class Scopes:
         while scopes is not None:
             if scopes.signal is not None:
                 return scopes.signal.reason
-            scopes = scopes._enclosing
+            scopes = scopes.enclosing
         return None
 
 
@@ -239,8 +237,9 @@ def current_cancellation() -> object:
     for instance, to tell a cancellation from an ordinary end. It does not block. The innermost
     stream that was told to stop answers.
 
-    :return: the reason given to :meth:`CancelToken.cancel`, or ``None`` if no stream around the
-        running code was told to stop (or if it was told so without a reason)
+    :return: the reason given to :meth:`CancelToken.cancel`, or :class:`Left` if the consumer just
+        went, or ``None`` if no stream around the running code was told to stop (or if it was told
+        so without a reason)
 
     """
     scopes = _current.get()

@@ -13,7 +13,7 @@ from .handoff import BATCH
 from .outcome import Outcome
 from .pipeline import SKIP as SKIP, Skip as Skip
 from .pump import Pump
-from .scopes import Signal
+from .signal import Signal
 from .timer import Timer
 
 T_contra = TypeVar("T_contra", contravariant=True)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import AsyncExitStack
+from functools import partial
 from types import TracebackType
 from typing import Any, Generic, Literal, Self, TypeVar
 
@@ -105,6 +107,7 @@ class Stream(AsyncIterator[T_co], Generic[T_co]):
             raise
         self._pump, self._open_handoff = pump, pump.handoff
         self._entered_by = backend.current_task()
+        pump.handoff.on_interrupted = partial(_look_around, self._tasks, pump)
         start_soon = self._tasks.start_soon
         start_soon(pump.run, name=f"source task of {self._source.name}")
         for stage, control in zip(stages, controls, strict=True):
@@ -132,7 +135,8 @@ class Stream(AsyncIterator[T_co], Generic[T_co]):
         try:
             self._pump.leave(exc)
             if self._pump.backend.current_task() is not self._entered_by:
-                await self._pump.wait_finished()
+                with self._pump.pausing_around():
+                    await self._pump.wait_finished()
                 raise RuntimeError(
                     f"the block of {self!r} is left in another task than it was entered in: close "
                     "an async generator that holds a stream, with contextlib.aclosing()"
@@ -142,7 +146,8 @@ class Stream(AsyncIterator[T_co], Generic[T_co]):
             leaving: BaseException | None = exc
             try:
                 # The body's exception is not the group's business: it would come back in a group.
-                await self._tasks.__aexit__(None, None, None)
+                with self._pump.pausing_around():
+                    await self._tasks.__aexit__(None, None, None)
             except BaseException as interrupted:
                 # Only a native Task.cancel() or a KeyboardInterrupt comes through the shield.
                 leaving = bare(interrupted)
@@ -230,7 +235,8 @@ class Stream(AsyncIterator[T_co], Generic[T_co]):
         elif (pump := self._pump) is not None:
             pump.leave()
             if not pump.in_source_task():
-                await pump.wait_finished()
+                with pump.pausing_around():
+                    await pump.wait_finished()
                 error = pump.take_error()
                 if error is not None:
                     try:
@@ -281,21 +287,30 @@ Handoff.receive.__qualname__ = f"{Stream.__qualname__}.__anext__"
 
 
 async def _run_beside(pump: Pump, stage: Stage[Any, Any], control: Control) -> None:
-    with anyio.CancelScope() as scope:
+    # What the stages do goes on as long as the source, which hears of no scope around the stream.
+    with anyio.CancelScope(shield=True) as scope:
         if pump.is_finished:
             return
         pump.on_finished += (scope.cancel,)
         try:
             await stage.run(control)
         except pump.backend.cancelled:
-            # By a scope around the stream. asyncio's group, which is shielded by the time it hears
-            # of it, would take it for a native one, and cancel the wait for the source.
+            # By Task.cancel(), at the end of asyncio.run() for instance. asyncio's group would
+            # cancel the wait for the source.
             return
         except BaseException as exc:
             pump.fail(exc)
-        finally:
-            # As in Scopes: what anyio has counted is of this task.
-            scope.shield = True
+
+
+def _look_around(tasks: TaskGroup, pump: Pump, exc: BaseException) -> None:
+    """See whether a scope that has ended a wait of the consumer's is around the block."""
+    tasks.start_soon(_leave_if_cancelled, pump, exc, name="looks for a scope around a stream")
+
+
+async def _leave_if_cancelled(pump: Pump, exc: BaseException) -> None:
+    # The consumer may stay: in a shield, and for a lock that the source holds.
+    if anyio.current_effective_deadline() == -math.inf:
+        pump.leave(exc)
 
 
 def with_stage(source: AsyncSource[T], stage: Stage[T, U]) -> Stream[U]:

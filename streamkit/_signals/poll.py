@@ -17,7 +17,7 @@ from anyio.lowlevel import EventLoopToken, current_token
 
 from .._core.arguments import seconds
 from .._core.exceptions import StreamCancelled
-from .._core.relay import is_stray
+from .._core.relay_asyncio import is_stray
 from .token import CancelToken
 
 _logger = logging.getLogger("streamkit")

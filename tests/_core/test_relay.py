@@ -17,7 +17,6 @@ import pytest
 from observing import blocked, call_later, consume, kind
 from streamkit import CancelToken, StreamCancelled, with_cancellation
 from streamkit._core.backend import get_backend
-from streamkit._core.relay import make_relay
 from streamkit._core.scopes import Scopes
 from support import Log, wait_all_blocked
 
@@ -156,7 +155,7 @@ class TestAwaitables:
                 log("closed")
 
         backend = get_backend()
-        driven: Any = make_relay(Scopes(5, backend.now), backend).drive(work())
+        driven: Any = backend.relay(Scopes(5, backend.now)).drive(work())
         driven.send(None)
         driven.close()
         assert log.events == ["closed"]
@@ -173,7 +172,7 @@ class TestAwaitables:
             return await Asks()
 
         backend = get_backend()
-        relay = make_relay(Scopes(5, backend.now), backend)
+        relay = backend.relay(Scopes(5, backend.now))
         relay.in_source = True
         driven: Any = relay.drive(work())
         assert driven.send(None) == "a question"

@@ -1,0 +1,44 @@
+"""What a source is told when it is to stop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from .exceptions import StreamCancelled
+from .outcome import OutcomeKind
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """
+    The reason of a source whose consumer just went: nobody takes its items any more.
+
+    It has left the block, closed the stream, or was cancelled itself; or a stage has failed.
+    """
+
+    def __str__(self) -> str:
+        return "the consumer has left"
+
+
+@dataclass(frozen=True, slots=True)
+class Signal:
+    """A typed cancellation: what the source is told, and how long it may take over it."""
+
+    reason: object
+    grace: float
+    kind: OutcomeKind = "cancelled"
+    #: Makes of the reason what the consumer receives, if the source does not handle it. Made late:
+    #: an exception that was raised holds frames, and contexts of finished tasks may hold this.
+    error: Callable[[Any], BaseException] = StreamCancelled
+
+    @property
+    def is_left(self) -> bool:
+        """Whether nobody waits for an answer: at a ``yield``, the source is just closed."""
+        return self.kind == "closed"
+
+
+def left(grace: float) -> Signal:
+    """Return the signal for a source whose consumer has gone."""
+    return Signal(Left(), grace, "closed")
