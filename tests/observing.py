@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
-from streamkit import CancelToken, Stream, StreamCancelled
+from streamkit import CancelToken, Left, Stream, StreamCancelled
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
@@ -68,6 +68,8 @@ async def blocked(log: Log, *items: object) -> AsyncGenerator[object, None]:
 def kind(exc: BaseException) -> str:
     """Name an exception in the same way on all backends."""
     if isinstance(exc, StreamCancelled):
+        if isinstance(exc.reason, Left):
+            return "told that the consumer has left"
         return f"told to {exc.reason}"
     if isinstance(exc, anyio.get_cancelled_exc_class()):
         return "cancelled"

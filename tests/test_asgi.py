@@ -621,11 +621,11 @@ class TestDisconnect:
         assert outcome_of(response).kind == "cancelled"
 
     async def test_close(self) -> None:
-        """Web: with "close" the stream is left at once."""
+        """Web: with "close" the stream is left at once, as by any consumer."""
         client, notes = Client(goes_after=1.5), Notes()
         response = Noted(notes.source(), on_disconnect="close", final=last_word)
         await client.get(response)
-        assert notes.log[1:] == [(1.5, "cancelled"), (1.5, "closed")]
+        assert notes.log[1:] == [(1.5, "told Left()"), (1.5, "closed")]
         assert outcome_of(response).kind == "closed"
 
     async def test_close_within_the_grace_of_the_source(self) -> None:
@@ -758,7 +758,7 @@ class TestDisconnect:
         with pytest.raises(RuntimeError) as caught:
             await client.get(StreamResponse(notes.source()), receive=receive)
         assert caught.value is error
-        assert notes.log[1:] == [(1.5, "cancelled"), (1.5, "closed")]
+        assert notes.log[1:] == [(1.5, "told Left()"), (1.5, "closed")]
 
     async def test_error_of_the_source_is_no_disconnect(self) -> None:
         """Web: an OSError of the source's upstream is the source's."""
@@ -1033,8 +1033,10 @@ class TestRequestIsCancelled:
         return at, notes, client, StreamResponse(notes.source(), **how)
 
     def check(self, point: str, at: float, notes: Notes, client: Client) -> None:
-        # A source that is in its grace keeps it.
-        assert notes.log[-1] == (4.5 if point == "in the grace" else at, "closed")
+        # A source that is blocked is told, and has its grace; one that has it already keeps it.
+        told_at = {"before the first item": at, "between two items": at, "in the grace": 1.5}
+        closed_at = told_at[point] + 3 if point in told_at else at
+        assert notes.log[-1] == (closed_at, "closed")
         assert len(notes.tasks) == 1
         assert client.late == []
         assert not client.complete
@@ -1152,6 +1154,6 @@ class TestMiddleware:
         client, notes = Client(takes={2: BrokenPipeError()}), Notes()
         with pytest.raises(BrokenPipeError):
             await client.get(Middleware(StreamResponse(notes.source())))
-        assert notes.log[1][1] in ("cancelled", "closed early")
+        assert notes.log[1][1] in ("told Left()", "closed early")
         assert notes.log[2:] == [(2.0, "closed")]
         assert len(notes.tasks) == 1

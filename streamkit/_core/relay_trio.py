@@ -53,8 +53,8 @@ class TrioRelay(Relay):
 
     def _open_way(self) -> None:
         self._scopes.uncover()
-        # Where no other task can look, it stays open until the source is resumed: who hands something
-        # over in the meantime is to see that it is cancelled, as anyio's memory streams do.
+        # Where no other task can look, it stays open until the source is resumed: who has an item
+        # for it, in an anyio memory stream for instance, is to see that it is cancelled.
         if not self._was_hit or any(nursery.child_tasks for nursery in self._task.child_nurseries):
             self._scopes.cover()
 
@@ -90,7 +90,7 @@ class TrioRelay(Relay):
             self._scopes.cover()
 
     def _resumes(self) -> None:
-        # A scope of its own that it leaves with a cancellation catches that while the way is closed.
+        # A scope of its own that it leaves with a cancellation catches that only on a closed way.
         self._may_look = self._turns > (_PATIENCE if self._has_own else 0)
         if self._may_look:
             self._scopes.uncover()

@@ -661,7 +661,7 @@ class TestCancellation:
         assert sorted(map(str, log.events[1:])) == [
             "closed",
             "consumer: cancelled",
-            "source: cancelled",
+            "source: told that the consumer has left",
         ]
         assert stream.outcome.kind == "closed"
 

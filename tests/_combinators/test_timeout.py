@@ -744,13 +744,13 @@ class TestGrace:
         assert outcome_of(stream).grace_exceeded
 
     async def test_outer_deadline_first(self) -> None:
-        """T6: one that expires before the limit is the backend's own, and no timeout."""
+        """T6: one that expires before the limit makes the consumer leave, and is no timeout."""
         log = Log()
         stream = with_timeout(blocked(log), idle=5)
         with anyio.move_on_after(4) as scope:
             await watch(stream, log)
         assert scope.cancelled_caught
-        assert log == [(4, "source: cancelled"), (4, "closed")]
+        assert log == [(4, "source: told that the consumer has left"), (4, "closed")]
         assert outcome_of(stream).kind == "closed"
 
     async def test_of_another_combinator(self) -> None:

@@ -146,4 +146,4 @@ class TestQuart:
             return body()
 
         await ask(app, "/", goes_after=2.0)
-        assert log == [(2.0, "source: cancelled"), (2.0, "closed")]
+        assert log == [(2.0, "source: told that the consumer has left"), (2.0, "closed")]
