@@ -12,7 +12,15 @@ from dataclasses import dataclass
 
 import anyio
 
-from .exceptions import StreamCancelled, cancelled_only, is_stream_cancelled, without
+from .exceptions import (
+    StreamCancelled,
+    cancelled_only,
+    error_in,
+    is_stream_cancelled,
+    not_an_end,
+    with_traceback,
+    without,
+)
 from .outcome import OutcomeKind
 from .signal import Signal
 
@@ -46,18 +54,18 @@ def judge(
     :param left: whether the consumer has left
 
     """
-    error = raised and without(raised, is_backend_cancellation)
+    error = error_in(raised)
+    untold = None if error is None else without(error, is_stream_cancelled)
     if signal is not None and not signal.is_left:
-        error = failure or (error and without(error, is_stream_cancelled))
+        error = untold if failure is None else failure
         raises = error
         if error is None and not exhausted:
             raises = _told(signal, raised)
         return Ending(signal.kind, raises, signal.reason, error)
-    cleanup_error = error and without(error, is_stream_cancelled)
     if failure is not None:
-        return Ending("failed", failure, error=failure, cleanup_error=cleanup_error)
+        return Ending("failed", failure, error=failure, cleanup_error=untold)
     if left:
-        return Ending("closed", cleanup_error=cleanup_error)
+        return Ending("closed", cleanup_error=untold)
     if exhausted:
         return Ending("completed")
     if error is not None:
@@ -73,18 +81,10 @@ def _after_error(error: BaseException) -> Ending:
     stop = cancelled_only(error)
     if stop is None:
         return Ending("failed", error, error=error)
-    plain = StreamCancelled(stop.reason).with_traceback(error.__traceback__)
-    return Ending("cancelled", error if type(error) is StreamCancelled else plain, stop.reason)
-
-
-def is_backend_cancellation(exc: BaseException) -> bool:
-    """Tell whether an exception is asyncio's or trio's own."""
-    return isinstance(exc, anyio.get_cancelled_exc_class()) and not is_stream_cancelled(exc)
-
-
-def only_backend_cancellation(exc: BaseException | None) -> bool:
-    """Tell whether an exception is such a cancellation, or a group of nothing else."""
-    return exc is not None and without(exc, is_backend_cancellation) is None
+    if type(error) is StreamCancelled:
+        return Ending("cancelled", error, stop.reason)
+    plain = with_traceback(StreamCancelled(stop.reason), error.__traceback__)
+    return Ending("cancelled", plain, stop.reason)
 
 
 def _told(signal: Signal, raised: BaseException | None) -> BaseException:
@@ -92,5 +92,5 @@ def _told(signal: Signal, raised: BaseException | None) -> BaseException:
     try:
         error = signal.error(signal.reason)
     except BaseException as exc:
-        return exc
-    return error.with_traceback(None if raised is None else raised.__traceback__)
+        return not_an_end(exc)
+    return with_traceback(error, None if raised is None else raised.__traceback__)

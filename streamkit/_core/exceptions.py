@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from types import TracebackType
 from typing import TypeGuard
+
+import anyio
 
 
 class StreamCancelled(BaseException):
@@ -32,13 +35,21 @@ def without(exc: BaseException, drop: Callable[[BaseException], bool]) -> BaseEx
     """
     Take the exceptions that ``drop`` accepts out of ``exc``, which may be a group.
 
-    :return: the same object if there was nothing to take out, ``None`` if nothing is left
+    :return: the same object if there was nothing to take out, ``None`` if nothing is left; one that
+        is left alone comes without its group
 
     """
     if not is_group(exc):
         return None if drop(exc) else exc
-    dropped, rest = exc.split(lambda leaf: not is_group(leaf) and drop(leaf))
-    return exc if dropped is None else rest
+    try:
+        dropped, rest = exc.split(lambda leaf: not is_group(leaf) and drop(leaf))
+    except BaseException:
+        # Groups of a class of its own are made by a method of that, which may fail.
+        kept = [leaf for leaf in leaves(exc) if not drop(leaf)]
+        dropped, rest = exc, BaseExceptionGroup(exc.message, kept) if kept else None
+    if dropped is None:
+        return exc
+    return None if rest is None else bare(rest)
 
 
 def is_group(exc: BaseException) -> TypeGuard[BaseExceptionGroup[BaseException]]:
@@ -62,11 +73,18 @@ def cancelled_only(exc: BaseException) -> StreamCancelled | None:
     return leaf
 
 
+def leaves(exc: BaseException) -> Iterator[BaseException]:
+    """Yield the exceptions in a group, at any depth, or the exception itself."""
+    if is_group(exc):
+        for inner in exc.exceptions:
+            yield from leaves(inner)
+    else:
+        yield exc
+
+
 def first_leaf(exc: BaseException) -> BaseException:
     """Return an exception that is no group: the first in a group, or the exception itself."""
-    while is_group(exc):
-        exc = exc.exceptions[0]
-    return exc
+    return next(leaves(exc))
 
 
 def is_stream_cancelled(exc: BaseException) -> bool:
@@ -74,10 +92,54 @@ def is_stream_cancelled(exc: BaseException) -> bool:
     return isinstance(exc, StreamCancelled)
 
 
+def is_backend_cancellation(exc: BaseException) -> bool:
+    """Tell whether an exception is asyncio's or trio's own."""
+    return isinstance(exc, anyio.get_cancelled_exc_class()) and not is_stream_cancelled(exc)
+
+
+def error_in(exc: BaseException | None) -> BaseException | None:
+    """Return what there is in an exception beside such cancellations."""
+    return None if exc is None else without(exc, is_backend_cancellation)
+
+
+def only_backend_cancellation(exc: BaseException | None) -> bool:
+    """Tell whether an exception is such a cancellation, or a group of nothing else."""
+    return exc is not None and error_in(exc) is None
+
+
+def is_cancellation(exc: BaseException) -> bool:
+    """Tell whether an exception only says that something was told to stop."""
+    return without(exc, lambda e: is_stream_cancelled(e) or is_backend_cancellation(e)) is None
+
+
+def with_traceback(exc: BaseException, traceback: TracebackType | None) -> BaseException:
+    """Set the traceback of an exception, whatever its class makes of that."""
+    return BaseException.with_traceback(exc, traceback)
+
+
+def not_an_end(exc: BaseException) -> BaseException:
+    """Return an exception of a hook, as it may leave an iteration: PEP 479."""
+    if not isinstance(exc, StopIteration | StopAsyncIteration):
+        return exc
+    error = RuntimeError(f"a hook of a stage raised {type(exc).__name__}: return a value instead")
+    error.__cause__ = exc
+    return error
+
+
 def both(first: BaseException | None, second: BaseException | None) -> BaseException | None:
-    """Return what there is of two errors: a group of both, so that neither is lost."""
+    """
+    Return what there is of two errors: a group of both, so that neither is lost.
+
+    A cancellation is no error: together with one, it is its context.
+    """
     if first is None or second is None:
-        return first or second
+        return second if first is None else first
+    if is_cancellation(second):
+        return first
+    if is_cancellation(first):
+        if second.__context__ is None:
+            second.__context__ = first
+        return second
     group = BaseExceptionGroup("the stream failed, and so did its closing", [first, second])
     group.add_note("first what ended the stream, then what was raised while it was closed")
     return group

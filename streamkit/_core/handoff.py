@@ -130,11 +130,11 @@ class Handoff:
                 return self._pop()
         self._receiving = True
         try:
-            ready: Any = packets or self._first_beats or self._ended or self.closed
-            if ready:
+            if self._is_ready():
                 # Before anything is taken: a cancellation in it must not lose anything.
                 await self._checkpoint()
-            else:
+            # A first beat is dropped if the source ends meanwhile.
+            if not self._is_ready():
                 if self._is_fresh:
                     await self._look()
                 self._asked = True
@@ -234,11 +234,14 @@ class Handoff:
 
     def close(self) -> None:
         """Drop what was not taken, and answer every further ask with an error."""
-        if self._packets or not self._ended:
+        if self._packets or not self._ended or self._error is not None:
             self.closed = True
             self.dropped = len(self._packets)
             self._packets.clear()
             self.wake_consumer()
+
+    def _is_ready(self) -> bool:
+        return bool(self._packets or self._first_beats) or self._ended or self.closed
 
     def _has_arrived(self) -> bool:
         return bool(self._packets) or self._ended or self.closed
@@ -336,9 +339,9 @@ class Handoff:
         return not (self._has_arrived() or self._due_beats)
 
     def stop_beats(self) -> None:
-        """Let no beat through any more, and drop one that was not taken: they are counted now."""
+        """Let no beat through any more, and drop what was not taken: they are counted now."""
         self._silent = True
-        self._due_beats = ()
+        self._first_beats = self._due_beats = ()
 
     def offer_beat(self, beat: Any) -> bool:
         """Give a waiting consumer something that is no item, unless an item is there already."""

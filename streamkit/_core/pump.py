@@ -24,13 +24,16 @@ from typing import Any, Literal
 import anyio
 
 from .backend import Backend
-from .ending import (
-    Ending,
-    is_backend_cancellation,
-    judge,
+from .ending import Ending, judge
+from .exceptions import (
+    both,
+    cancelled_only,
+    error_in,
+    first_leaf,
+    not_an_end,
     only_backend_cancellation,
+    with_traceback,
 )
-from .exceptions import both, cancelled_only, first_leaf, without
 from .handoff import Handoff
 from .outcome import Outcome
 from .pipeline import SKIP, Pipeline
@@ -87,6 +90,8 @@ class Pump:
         #: The consumer has left, or a stage has failed: the source is not stepped any more.
         self._stopping = False
         self._failure: BaseException | None = None
+        #: What a stage raised when the stream was ending already.
+        self._late_failure: BaseException | None = None
         self._raises: BaseException | None = None
         # What remains of the error at the end if the consumer does not meet it.
         self._unseen: BaseException | None = None
@@ -111,8 +116,11 @@ class Pump:
         return True
 
     def fail(self, error: BaseException) -> None:
-        """End the stream with the error of a stage."""
-        if not self._stopping and self._state != "closing":
+        """End the stream with the error of a stage, or raise it at the end of one that ends."""
+        error = not_an_end(error)
+        if self._stopping or self._state == "closing":
+            self._late_failure = both(self._late_failure, error)
+        else:
             self._failure = error
             self._stop()
 
@@ -209,12 +217,13 @@ class Pump:
         error, self._cleanup_error, self._raises = self._cleanup_error, None, None
         if self.handoff.take_error() is not None:
             error = both(self._unseen, error)
-        return error
+        late, self._late_failure = self._late_failure, None
+        return both(error, late)
 
     def take_raises(self) -> BaseException | None:
         """Return what the source's end raises in the consumer, which then receives it no more."""
-        error, self._raises = self.handoff.take_error() or self._raises, None
-        return error
+        error, raises, self._raises = self.handoff.take_error(), self._raises, None
+        return raises if error is None else error
 
     def _stop(self, *, is_native: bool = False) -> None:
         self._stopping = True
@@ -237,11 +246,15 @@ class Pump:
         self._task = self.backend.current_task()
         ending = None
         try:
-            with self._scopes:
-                self._relay = self.backend.relay(self._scopes)
-                ending = self._judge(await self._relay.drive(self._drive()))
-                self._state = "closing"
-                await self._close(ending)
+            try:
+                with self._scopes:
+                    self._relay = self.backend.relay(self._scopes)
+                    ending = self._judge(await self._relay.drive(self._drive()))
+                    self._state = "closing"
+                    await self._close(ending)
+            except RuntimeError as exc:
+                assert ending is not None
+                self._note_open_scope(ending, exc)
             self._write_outcome(ending)
             await self._hand_over_last(ending)
         finally:
@@ -307,7 +320,7 @@ class Pump:
             del throw
 
     def _may_start(self, throw: BaseException | None) -> bool:
-        if throw or self._stopping or self._scopes.signal:
+        if throw is not None or self._stopping or self._scopes.signal is not None:
             return False
         self._state = "started"
         return True
@@ -339,7 +352,7 @@ class Pump:
                 await self.handoff.demand()
             except self.backend.cancelled as exc:
                 interrupted = exc
-            return interrupted and await self._demand_again(interrupted)
+            return None if interrupted is None else await self._demand_again(interrupted)
         finally:
             interrupted = None
             if scopes.delivered:
@@ -355,7 +368,7 @@ class Pump:
         """
         try:
             native = self._relay.put_off(interrupted)
-            if native or self._must_act():
+            if native is not None or self._must_act():
                 return native
             try:
                 # Entered on top of the source's scopes, and left before the source runs again.
@@ -400,13 +413,23 @@ class Pump:
             try:
                 await self._source.close()
             except BaseException as exc:
-                error = without(_from_source(exc), is_backend_cancellation)
+                error = error_in(_from_source(exc))
                 self._scopes.cut = self._scopes.cut or (error is not exc and self._scopes.expired)
                 if error is not None:
                     ending.cleanup_error = error
                 del error
         self._cleanup_error = ending.cleanup_error
         del ending
+
+    def _note_open_scope(self, ending: Ending, exc: RuntimeError) -> None:
+        """Take note that a scope of the source's was in the way when its own were left."""
+        error = RuntimeError(
+            f"{self._source.name} has ended, and left a cancel scope or a task group open: in a "
+            "generator inside of it, which was not closed; write 'async with aclosing(inner()) as "
+            "items:' around the loop over that"
+        )
+        error.__cause__ = _from_source(exc)
+        ending.cleanup_error = self._cleanup_error = both(ending.cleanup_error, error)
 
     def _write_outcome(self, ending: Ending) -> None:
         self.handoff.stop_beats()
@@ -447,7 +470,7 @@ class Pump:
                         await self.handoff.demand()
                     self.handoff.put(item)
         except BaseException as exc:
-            failed = exc
+            failed = not_an_end(exc)
         # What only says how the source was ended is no failure.
         failure = raises if raises is ending.error else None
         if self._left:
@@ -463,7 +486,7 @@ def _from_source(exc: BaseException) -> BaseException:
     traceback = exc.__traceback__
     while traceback is not None and traceback.tb_frame.f_globals["__name__"] in _OWN_MODULES:
         traceback = traceback.tb_next
-    return exc.with_traceback(traceback)
+    return with_traceback(exc, traceback)
 
 
 _OWN_MODULES = (__name__, Relay.__module__, Source.__module__)

@@ -110,8 +110,10 @@ class Scopes:
         traceback: TracebackType | None,
     ) -> None:
         # The pump keeps every exception of the source, so none arrives here.
-        self._grace_scope.__exit__(exc_type, exc, traceback)
-        self._interrupt_scope.__exit__(exc_type, exc, traceback)
+        try:
+            self._grace_scope.__exit__(exc_type, exc, traceback)
+        finally:
+            self._interrupt_scope.__exit__(exc_type, exc, traceback)
 
     @property
     def expired(self) -> bool:

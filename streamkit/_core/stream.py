@@ -151,11 +151,10 @@ class Stream(AsyncIterator[T_co], Generic[T_co]):
             except BaseException as interrupted:
                 # Only a native Task.cancel() or a KeyboardInterrupt comes through the shield.
                 leaving = bare(interrupted)
-            else:
-                leaving = both(exc, self._pump.take_error())
             if not self._pump.is_finished:
-                # Somebody has cancelled its task before that began.
-                self._pump.finish()
+                # Somebody has cancelled its task before that began. It does not begin here, either.
+                await self._pump.run()
+            leaving = both(leaving, self._pump.take_error())
             suppressed = self._lifespans is not None and await self._leave_lifespans(
                 self._lifespans, leaving
             )

@@ -20,12 +20,12 @@ import anyio
 from anyio.lowlevel import checkpoint
 
 from .._combinators.status import Head, StatusStream
-from .._core.ending import is_backend_cancellation
 from .._core.exceptions import (
     StreamCancelled,
     bare,
     both,
     cancelled_only,
+    error_in,
     is_stream_cancelled,
     without,
 )
@@ -156,9 +156,7 @@ class Exchange:
                 self._watching.cancel()
         except BaseException as interrupted:
             # A cancellation, or what receive() raised, which has cancelled the answer.
-            failed = error and without(error, is_backend_cancellation)
-            error = both(failed, bare(interrupted))
-            del failed
+            error = both(error_in(error), bare(interrupted))
         if error is not None:
             error = self._for_the_server(error)
         if error is not None:

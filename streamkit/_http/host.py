@@ -13,8 +13,7 @@ import anyio
 from anyio.abc import TaskGroup
 
 from .._core.arguments import seconds
-from .._core.ending import is_backend_cancellation
-from .._core.exceptions import bare, both, without
+from .._core.exceptions import bare, both, error_in
 from .._signals.token import CancelToken
 from .termination import Termination
 
@@ -162,7 +161,7 @@ class StreamHost(Home):
                 await self._empty.wait()
         except BaseException as interrupted:
             self._tasks.cancel_scope.cancel()
-            leaving = both(exc and without(exc, is_backend_cancellation), interrupted)
+            leaving = both(error_in(exc), interrupted)
         self._state = "left"
         try:
             # By now they have ended, or are being closed, which is bounded.
@@ -170,7 +169,7 @@ class StreamHost(Home):
             # The body's exception is not the group's business: it would come back in a group.
             await self._tasks.__aexit__(None, None, None)
         except BaseException as raised:
-            leaving = both(leaving and without(leaving, is_backend_cancellation), bare(raised))
+            leaving = both(error_in(leaving), bare(raised))
         if leaving is not None and leaving is not exc:
             try:
                 raise leaving
