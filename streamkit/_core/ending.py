@@ -18,7 +18,7 @@ from .exceptions import (
     error_in,
     is_stream_cancelled,
     not_an_end,
-    with_traceback,
+    set_traceback,
     without,
 )
 from .outcome import OutcomeKind
@@ -83,7 +83,7 @@ def _after_error(error: BaseException) -> Ending:
         return Ending("failed", error, error=error)
     if type(error) is StreamCancelled:
         return Ending("cancelled", error, stop.reason)
-    plain = with_traceback(StreamCancelled(stop.reason), error.__traceback__)
+    plain = set_traceback(StreamCancelled(stop.reason), error.__traceback__)
     return Ending("cancelled", plain, stop.reason)
 
 
@@ -93,4 +93,4 @@ def _told(signal: Signal, raised: BaseException | None) -> BaseException:
         error = signal.error(signal.reason)
     except BaseException as exc:
         return not_an_end(exc)
-    return with_traceback(error, None if raised is None else raised.__traceback__)
+    return set_traceback(error, None if raised is None else raised.__traceback__)

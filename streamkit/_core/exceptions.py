@@ -35,8 +35,7 @@ def without(exc: BaseException, drop: Callable[[BaseException], bool]) -> BaseEx
     """
     Take the exceptions that ``drop`` accepts out of ``exc``, which may be a group.
 
-    :return: the same object if there was nothing to take out, ``None`` if nothing is left; one that
-        is left alone comes without its group
+    :return: the same object if there was nothing to take out, ``None`` if nothing is left
 
     """
     if not is_group(exc):
@@ -47,9 +46,7 @@ def without(exc: BaseException, drop: Callable[[BaseException], bool]) -> BaseEx
         # Groups of a class of its own are made by a method of that, which may fail.
         kept = [leaf for leaf in leaves(exc) if not drop(leaf)]
         dropped, rest = exc, BaseExceptionGroup(exc.message, kept) if kept else None
-    if dropped is None:
-        return exc
-    return None if rest is None else bare(rest)
+    return exc if dropped is None else rest
 
 
 def is_group(exc: BaseException) -> TypeGuard[BaseExceptionGroup[BaseException]]:
@@ -112,7 +109,7 @@ def is_cancellation(exc: BaseException) -> bool:
     return without(exc, lambda e: is_stream_cancelled(e) or is_backend_cancellation(e)) is None
 
 
-def with_traceback(exc: BaseException, traceback: TracebackType | None) -> BaseException:
+def set_traceback(exc: BaseException, traceback: TracebackType | None) -> BaseException:
     """Set the traceback of an exception, whatever its class makes of that."""
     return BaseException.with_traceback(exc, traceback)
 

@@ -32,7 +32,7 @@ from .exceptions import (
     first_leaf,
     not_an_end,
     only_backend_cancellation,
-    with_traceback,
+    set_traceback,
 )
 from .handoff import Handoff
 from .outcome import Outcome
@@ -486,7 +486,7 @@ def _from_source(exc: BaseException) -> BaseException:
     traceback = exc.__traceback__
     while traceback is not None and traceback.tb_frame.f_globals["__name__"] in _OWN_MODULES:
         traceback = traceback.tb_next
-    return with_traceback(exc, traceback)
+    return set_traceback(exc, traceback)
 
 
 _OWN_MODULES = (__name__, Relay.__module__, Source.__module__)

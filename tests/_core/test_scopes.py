@@ -107,11 +107,12 @@ class TestScopesOfTheSource:
             finally:
                 raise error
 
-        with pytest.RaisesGroup(LookupError) as caught:
+        with pytest.raises(LookupError) as caught:
             with anyio.move_on_after(1):
                 async with with_cancellation(source()) as stream:
                     await anext(stream)
-        assert caught.value.exceptions == (error,)
+        assert caught.value is error
+        assert isinstance(error.__context__, anyio.get_cancelled_exc_class())
 
 
 class TestStreamsInTheSource:

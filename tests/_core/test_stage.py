@@ -671,11 +671,13 @@ class TestControl:
                 control.fail(error)
                 control.fail(KeyError("too late"))
 
-        async with with_stage(Probe("a", block=True).source(), Fails()) as stream:
-            assert await anext(stream) == "a"
-            with pytest.raises(LookupError) as caught:
-                await anext(stream)
-            assert caught.value is error
+        # What comes too late to end the stream is raised where the block ends.
+        with pytest.raises(KeyError, match="too late"):
+            async with with_stage(Probe("a", block=True).source(), Fails()) as stream:
+                assert await anext(stream) == "a"
+                with pytest.raises(LookupError) as caught:
+                    await anext(stream)
+                assert caught.value is error
         assert outcome_of(stream).error is error
 
     async def test_take_error(self) -> None:
