@@ -69,6 +69,8 @@ class Pump:
         self.outcome: Outcome | None = None
         #: Whether the end has something to raise in the consumer.
         self.has_failed: bool = False
+        #: Whether the source has left a cancel scope open in its task.
+        self.has_open_scope: bool = False
         #: Whether the source task has nothing more to do.
         self.is_finished: bool = False
         #: Called when it has finished.
@@ -423,6 +425,7 @@ class Pump:
 
     def _note_open_scope(self, ending: Ending, exc: RuntimeError) -> None:
         """Take note that a scope of the source's was in the way when its own were left."""
+        self.has_open_scope = True
         error = RuntimeError(
             f"{self._source.name} has ended, and left a cancel scope or a task group open: in a "
             "generator inside of it, which was not closed; write 'async with aclosing(inner()) as "

@@ -13,7 +13,7 @@ import anyio
 from anyio.abc import TaskGroup
 
 from .backend import get_backend
-from .exceptions import bare, both
+from .exceptions import bare, both, first_leaf, not_an_end, only_backend_cancellation
 from .handoff import BATCH, Handoff
 from .outcome import Outcome
 from .pump import Pump
@@ -98,13 +98,16 @@ class Stream(AsyncIterator[T_co], Generic[T_co]):
                 stage.on_open(control)
                 self._opened = number
             self._tasks = await self._enter_lifespans(controls)
-        except BaseException:
+        except BaseException as exc:
             self._state = "left"
             pump.finish()
             self._close_stages()
             await pump.settle()
             await self._close_unstarted()
-            raise
+            error = not_an_end(exc)
+            if error is exc:
+                raise
+            raise error from exc
         self._pump, self._open_handoff = pump, pump.handoff
         self._entered_by = backend.current_task()
         pump.handoff.on_interrupted = partial(_look_around, self._tasks, pump)
@@ -149,11 +152,14 @@ class Stream(AsyncIterator[T_co], Generic[T_co]):
                 with self._pump.pausing_around():
                     await self._tasks.__aexit__(None, None, None)
             except BaseException as interrupted:
-                # Only a native Task.cancel() or a KeyboardInterrupt comes through the shield.
-                leaving = bare(interrupted)
+                # Only a native Task.cancel() or a KeyboardInterrupt comes through the shield; and
+                # what anyio says when the source has left a scope open, which is said already.
+                if not self._pump.has_open_scope:
+                    leaving = bare(interrupted)
             if not self._pump.is_finished:
                 # Somebody has cancelled its task before that began. It does not begin here, either.
                 await self._pump.run()
+                leaving = self._without_own_cancellation(leaving)
             leaving = both(leaving, self._pump.take_error())
             suppressed = self._lifespans is not None and await self._leave_lifespans(
                 self._lifespans, leaving
@@ -167,6 +173,19 @@ class Stream(AsyncIterator[T_co], Generic[T_co]):
             self._entered_by = None
             del exc, traceback, self
             leaving = None
+
+    def _without_own_cancellation(self, leaving: BaseException | None) -> BaseException | None:
+        """Return what leaves a block whose body was cancelled by the task group of the stream."""
+        assert self._pump is not None
+        cancelled_by_us = (
+            self._tasks.cancel_scope.cancel_called
+            and leaving is not None
+            and only_backend_cancellation(leaving)
+            and not self._pump.backend.relay.is_native(first_leaf(leaving))
+        )
+        if not cancelled_by_us:
+            return leaving
+        return anyio.BrokenResourceError("the source task was cancelled before it began")
 
     async def _enter_lifespans(self, controls: Sequence[Control]) -> TaskGroup:
         """Enter what the stages enclose the stream with, and inside of it the task group."""

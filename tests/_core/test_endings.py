@@ -1,0 +1,410 @@
+"""Unusual ends: what breaks then is raised, the outcome is written, and nothing is wrapped."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator
+from typing import Any
+
+import anyio
+import anyio.lowlevel
+import pytest
+
+from observing import call_later
+from streamkit import (
+    CancelToken,
+    Control,
+    Outcome,
+    Stage,
+    Stream,
+    StreamCancelled,
+    with_cancellation,
+    with_keepalive,
+    with_stage,
+    with_status,
+)
+from support import Log, Probe, aiter_of, on_trio, wait_all_blocked
+
+
+class Noted:
+    """Notes what ``on_end`` is told."""
+
+    def __init__(self) -> None:
+        self.outcomes: list[Outcome] = []
+
+    async def on_end(self, outcome: Outcome) -> None:
+        await anyio.lowlevel.checkpoint()
+        self.outcomes.append(outcome)
+
+
+class TestAlwaysWritten:
+    async def test_scope_left_open(self) -> None:
+        """E14: the source leaves a scope open: outcome and on_end as ever, an error with advice."""
+        noted, scopes = Noted(), []
+
+        async def source() -> AsyncGenerator[int, None]:
+            scope = anyio.CancelScope()
+            scope.__enter__()
+            scopes.append(scope)
+            yield 1
+
+        stream = with_status(source(), on_end=noted.on_end)
+        with pytest.raises(RuntimeError, match=r"aclosing\(inner\(\)\)") as caught:
+            async with stream:
+                assert [item async for item in stream] == [1]
+        assert stream.outcome is not None
+        assert noted.outcomes == [stream.outcome]
+        assert (stream.outcome.kind, stream.outcome.items) == ("completed", 1)
+        assert stream.outcome.cleanup_error is caught.value
+        assert "source has ended" in str(caught.value)
+        assert isinstance(caught.value.__cause__, RuntimeError)
+
+    # anyio has the coroutine in one of its own, which is what was cancelled.
+    @pytest.mark.filterwarnings("ignore:coroutine 'Pump.run' was never awaited")
+    @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+    @pytest.mark.asyncio_only
+    async def test_cancelled_before_its_first_step(self) -> None:
+        """E14: the source task is cancelled before it has begun: closed, outcome and on_end."""
+        noted = Noted()
+
+        class Source:
+            closed = 0
+
+            def __aiter__(self) -> AsyncIterator[int]:
+                raise AssertionError("must not be run")
+
+            async def aclose(self) -> None:
+                self.closed += 1
+
+        source = Source()
+        before = asyncio.all_tasks()
+        with pytest.raises(anyio.BrokenResourceError, match="before it began"):
+            async with with_status(source, on_end=noted.on_end) as stream:
+                for task in asyncio.all_tasks() - before:
+                    task.cancel()
+                await anext(stream)
+        assert stream.outcome is not None
+        assert stream.outcome.kind == "closed"
+        assert noted.outcomes == [stream.outcome]
+        assert source.closed == 1
+
+    @pytest.mark.parametrize("method", ["with_traceback", "__bool__", "__len__"])
+    async def test_exception_with_a_method_that_raises(self, method: str) -> None:
+        """E15: an exception whose methods raise counts like any other, and is raised, bare."""
+
+        def fails(*args: object) -> Any:
+            raise AssertionError("must not be called")
+
+        error = type("Odd", (Exception,), {method: fails})("odd")
+        noted = Noted()
+        stream = with_status(Probe(1, error=error).source(), on_end=noted.on_end)
+        with pytest.raises(Exception, match="odd") as caught:
+            async with stream:
+                async for _ in stream:
+                    pass
+        assert caught.value is error
+        assert stream.outcome is not None
+        assert (stream.outcome.kind, stream.outcome.error is error) == ("failed", True)
+        assert noted.outcomes == [stream.outcome]
+
+    async def test_group_that_cannot_be_derived(self) -> None:
+        """E15: a group whose ``derive`` raises, out of which a cancellation is taken."""
+        token, noted = CancelToken(), Noted()
+
+        class Odd(BaseExceptionGroup[BaseException]):
+            def derive(self, excs: object) -> Any:
+                raise AssertionError("cannot be derived")
+
+        async def source() -> AsyncGenerator[int, None]:
+            yield 1
+            try:
+                await anyio.sleep_forever()
+            except StreamCancelled as stop:
+                group = Odd("odd", [ValueError("mine"), stop])
+            raise group
+
+        with pytest.raises(BaseExceptionGroup) as caught:
+            async with with_status(
+                with_cancellation(source(), token), on_end=noted.on_end
+            ) as stream:
+                async for _ in stream:
+                    token.cancel("stop")
+        assert [repr(error) for error in caught.value.exceptions] == ["ValueError('mine')"]
+        assert [outcome.kind for outcome in noted.outcomes] == ["cancelled"]
+
+
+class Falsy(Exception):
+    def __len__(self) -> int:
+        return 0
+
+
+class TestFalsyErrors:
+    async def test_of_the_source(self) -> None:
+        """E15: an error that counts as false ends the stream like any other."""
+        error = Falsy()
+        with pytest.raises(Falsy) as caught:
+            async with with_cancellation(Probe(1, error=error).source()) as stream:
+                async for _ in stream:
+                    pass
+        assert caught.value is error
+
+    async def test_of_the_clean_up(self) -> None:
+        """E15: and one that is raised while it is closed."""
+        error = Falsy()
+
+        async def source() -> AsyncGenerator[int, None]:
+            try:
+                yield 1
+            finally:
+                raise error
+
+        with pytest.raises(Falsy) as caught:
+            async with with_cancellation(source()) as stream:
+                assert await anext(stream) == 1
+        assert caught.value is error
+        assert stream.outcome is not None
+        assert stream.outcome.cleanup_error is error
+
+    async def test_of_a_stage(self) -> None:
+        """E15: and one of a hook, with another one of the clean-up."""
+        error, mine = Falsy(), Falsy()
+
+        class Fails(Stage[int, int]):
+            def on_item(self, item: int) -> int:
+                raise error
+
+        async def source() -> AsyncGenerator[int, None]:
+            try:
+                yield 1
+            finally:
+                raise mine
+
+        with pytest.raises(BaseExceptionGroup) as caught:
+            async with with_stage(source(), Fails()) as stream:
+                await anext(stream)
+        assert caught.value.exceptions == (error, mine)
+
+
+class TestCancellationIsNoError:
+    """L4: with an error of the clean-up, it is the context of that."""
+
+    async def fails(self) -> AsyncGenerator[int, None]:
+        try:
+            yield 1
+            await anyio.sleep_forever()
+        finally:
+            raise ValueError("clean-up")
+
+    @pytest.mark.parametrize("where", ["blocked", "yield"])
+    async def test_scope(self, where: str) -> None:
+        """L4: a scope around the block is cancelled, and the clean-up raises: that, bare."""
+        with pytest.raises(ValueError, match="clean-up") as caught:
+            with anyio.move_on_after(1):
+                async with with_cancellation(self.fails()) as stream:
+                    async for _ in stream:
+                        if where == "yield":
+                            await anyio.sleep_forever()
+        assert isinstance(caught.value.__context__, anyio.get_cancelled_exc_class())
+        assert anyio.current_time() == 1001
+
+    @pytest.mark.asyncio_only
+    @pytest.mark.parametrize("where", ["blocked", "yield"])
+    @pytest.mark.parametrize("how", ["cancel", "timeout", "wait_for"])
+    async def test_native(self, where: str, how: str) -> None:
+        """L4: the same for Task.cancel(), and for what uses it."""
+
+        async def consume() -> None:
+            async with with_cancellation(self.fails()) as stream:
+                async for _ in stream:
+                    if where == "yield":
+                        await anyio.sleep_forever()
+
+        async def timed() -> None:
+            if how == "timeout":
+                async with asyncio.timeout(1):
+                    await consume()
+            elif how == "wait_for":
+                await asyncio.wait_for(consume(), 1)
+            else:
+                await consume()
+
+        task = asyncio.create_task(timed())
+        await anyio.sleep(1)
+        if how == "cancel":
+            task.cancel()
+        with pytest.raises(ValueError, match="clean-up") as caught:
+            await task
+        assert not task.cancelled()
+        assert isinstance(caught.value.__context__, asyncio.CancelledError)
+
+    async def test_token(self) -> None:
+        """L4: a token fires, and the clean-up of an inner stream raises: no group of one."""
+        token = CancelToken()
+
+        async def outer() -> AsyncGenerator[int, None]:
+            async with with_cancellation(self.fails()) as stream:
+                async for item in stream:
+                    yield item
+
+        with pytest.raises(ValueError, match="clean-up") as caught:
+            async with with_cancellation(outer(), token) as stream:
+                async for _ in stream:
+                    token.cancel("stop")
+        assert isinstance(caught.value.__context__, StreamCancelled)
+        assert stream.outcome is not None
+        assert stream.outcome.kind == "cancelled"
+
+    async def test_interrupted_while_it_is_closed(self) -> None:
+        """L4: a cancellation of the task meets the closing, whose error is raised with it."""
+        if on_trio():
+            return
+
+        async def source() -> AsyncGenerator[int, None]:
+            try:
+                yield 1
+            finally:
+                await anyio.sleep(2)
+                raise ValueError("clean-up")
+
+        async def consume() -> None:
+            async with with_cancellation(source()) as stream:
+                await anext(stream)
+
+        task = asyncio.create_task(consume())
+        await anyio.sleep(1)
+        task.cancel()
+        with pytest.raises(ValueError, match="clean-up"):
+            await task
+
+
+class TestLateErrors:
+    @pytest.mark.parametrize("error", [LookupError("late"), SystemExit(3)], ids=repr)
+    async def test_run_raises_while_the_stream_ends(self, error: BaseException) -> None:
+        """E17: Stage.run() raises while the source cleans up: that is raised where the block
+        ends."""
+
+        class Fails(Stage[int, int]):
+            async def run(self, control: Control) -> None:
+                await anyio.sleep(2)
+                raise error
+
+        async def source() -> AsyncGenerator[int, None]:
+            try:
+                yield 1
+            finally:
+                await anyio.sleep(3)
+
+        with pytest.raises(type(error)) as caught:
+            async with with_stage(source(), Fails()) as stream:
+                assert await anext(stream) == 1
+                await anyio.sleep(1)
+        assert caught.value is error
+        assert stream.outcome is not None
+        assert stream.outcome.kind == "closed"
+
+    async def test_timer_raises_while_the_stream_ends(self) -> None:
+        """E17: a beat function raises while the source is in its grace: the same."""
+        token, log = CancelToken(), Log()
+
+        def beat(idle: object) -> str:
+            if token.cancelled:
+                raise LookupError("late")
+            return "beat"
+
+        async def source() -> AsyncGenerator[int, None]:
+            try:
+                await anyio.sleep_forever()
+                yield 1
+            except StreamCancelled:
+                await anyio.sleep(3)
+
+        stream = with_keepalive(with_cancellation(source(), token), 2, beat)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(call_later, 3, token.cancel, "stop")
+            log.start()
+            with pytest.raises(LookupError, match="late"):
+                async with stream:
+                    async for item in stream:
+                        log(item)
+        assert log == [(2, "beat")]
+        assert stream.outcome is not None
+        assert stream.outcome.kind == "cancelled"
+
+    async def test_aclose_of_another_task(self) -> None:
+        """E17: another task calls aclose() when an error waits: the consumer sees no clean end."""
+        seen: list[object] = []
+        error = LookupError("source")
+
+        async def close(stream: Stream[Any]) -> None:
+            try:
+                await stream.aclose()
+            except LookupError as exc:
+                seen.append(exc)
+
+        async with anyio.create_task_group() as tasks:
+            async with with_cancellation(Probe(1, every=1, error=error).source()) as stream:
+                assert await anext(stream) == 1
+                with anyio.move_on_after(0):
+                    await anext(stream)
+                await anyio.sleep(2)
+                tasks.start_soon(close, stream)
+                await wait_all_blocked()
+                with pytest.raises(anyio.ClosedResourceError):
+                    await anext(stream)
+        assert seen == [error]
+
+
+class TestNotAnEnd:
+    """E16: PEP 479, for hooks."""
+
+    stops = pytest.mark.parametrize("stop", [StopAsyncIteration, StopIteration])
+
+    @stops
+    @pytest.mark.parametrize("hook", ["on_item", "final", "on_end"])
+    async def test_hook(self, hook: str, stop: type[Exception]) -> None:
+        """E16: a hook raises what would end the iteration: RuntimeError, with that as its cause."""
+
+        def raise_stop(self: object, *args: object) -> Any:
+            raise stop
+
+        async def raise_stop_later(self: object, outcome: Outcome) -> None:
+            raise stop
+
+        function = raise_stop_later if hook == "on_end" else raise_stop
+        stage = type("Stops", (Stage,), {hook: function})()
+        with pytest.raises(RuntimeError) as caught:
+            async with with_stage(aiter_of(1, 2), stage) as stream:
+                async for _ in stream:
+                    pass
+        assert isinstance(caught.value.__cause__, stop)
+
+    @stops
+    @pytest.mark.parametrize("initial", [True, False])
+    async def test_beat(self, initial: bool, stop: type[Exception]) -> None:
+        """E16: so does a beat function."""
+
+        def beat(idle: object) -> str:
+            raise stop
+
+        with pytest.raises(RuntimeError) as caught:
+            async with with_keepalive(
+                Probe(block=True).source(), 1, beat, initial=initial
+            ) as stream:
+                async for _ in stream:
+                    pass
+        assert isinstance(caught.value.__cause__, stop)
+
+
+class TestInitialBeat:
+    @pytest.mark.parametrize("first", ["ask", "head", "end"])
+    async def test_is_counted(self, first: str) -> None:
+        """K7: the initial beat is counted if it is received, whatever comes first."""
+        received = []
+        async with with_status(with_keepalive(aiter_of(), 5, "beat", initial=True)) as stream:
+            if first != "ask":
+                await stream.head()
+            if first == "end":
+                await wait_all_blocked()
+            received = [item async for item in stream]
+        assert stream.outcome is not None
+        assert stream.outcome.beats == len(received)
