@@ -20,6 +20,7 @@ from typing import Any
 
 import anyio
 
+from .orphans import Orphanage, orphanage
 from .relay import Relay
 from .relay_asyncio import AsyncioRelay
 from .relay_trio import TrioRelay
@@ -135,6 +136,8 @@ class Backend:
     make_timer: Callable[[Callable[[], object], Callable[[BaseException], object]], Timer]
     #: Lets other tasks run, and a cancellation through.
     checkpoint: Callable[[], Awaitable[None]]
+    #: Looks after streams whose tasks end before they do, where that is needed.
+    orphanage: Orphanage | None = None
 
 
 def get_backend() -> Backend:
@@ -151,7 +154,14 @@ def get_backend() -> Backend:
     trio: Any = sys.modules["trio"].lowlevel
     now = trio.current_clock().current_time
     return Backend(
-        TrioRelay, cancelled, now, trio.current_task, _TrioWakeup, TrioTimer, trio.checkpoint
+        TrioRelay,
+        cancelled,
+        now,
+        trio.current_task,
+        _TrioWakeup,
+        TrioTimer,
+        trio.checkpoint,
+        orphanage(),
     )
 
 

@@ -17,6 +17,7 @@ that came before it.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import Any, Literal
@@ -42,6 +43,8 @@ from .scopes import Scopes
 from .signal import Signal, left
 from .source import Source
 from .timer import Timer
+
+_logger = logging.getLogger("streamkit")
 
 
 class Pump:
@@ -158,6 +161,21 @@ class Pump:
             self._left = True
             self.handoff.close()
             self._stop(is_native=is_native)
+
+    def abandon(self) -> object:
+        """
+        End the stream, for the task that is to leave its block has ended.
+
+        :return: the source task, or ``None`` if it has nothing more to do, or has not begun
+
+        """
+        _logger.error(
+            "the block of a stream of %s was never left: close the generator that holds it, with "
+            "contextlib.aclosing()",
+            self._source.name,
+        )
+        self.leave()
+        return self._task
 
     def release(self) -> Outcome | None:
         """Return the outcome, and let go of every error: frames that errors hold lead to here."""

@@ -110,6 +110,8 @@ class Stream(AsyncIterator[T_co], Generic[T_co]):
             raise error from exc
         self._pump, self._open_handoff = pump, pump.handoff
         self._entered_by = backend.current_task()
+        if backend.orphanage is not None:
+            backend.orphanage.add(self._entered_by, pump)
         pump.handoff.on_interrupted = partial(_look_around, self._tasks, pump)
         start_soon = self._tasks.start_soon
         start_soon(pump.run, name=f"source task of {self._source.name}")
@@ -135,10 +137,12 @@ class Stream(AsyncIterator[T_co], Generic[T_co]):
         """
         assert self._pump is not None
         self._state, self._open_handoff = "left", None
+        if self._pump.backend.orphanage is not None:
+            self._pump.backend.orphanage.remove(self._entered_by, self._pump)
         try:
             self._pump.leave(exc)
             if self._pump.backend.current_task() is not self._entered_by:
-                with self._pump.pausing_around():
+                with self._pump.pausing_around(), anyio.CancelScope(shield=True):
                     await self._pump.wait_finished()
                 raise RuntimeError(
                     f"the block of {self!r} is left in another task than it was entered in: close "

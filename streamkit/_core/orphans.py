@@ -1,0 +1,75 @@
+"""
+Streams whose task has ended without leaving their blocks, on trio.
+
+That happens where a generator holds a stream, and nobody closes it. trio then cancels what is left
+of the task group, and goes on to end the run; but a source is shielded, and a run that has tasks
+left does not end well. So the source is told that its consumer has left, and the run waits for it.
+The task fails all the same, with what trio has to say of that.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any, Protocol
+
+
+class Child(Protocol):
+    """A stream, as far as it is looked after here."""
+
+    def abandon(self) -> object:
+        """End it, for nobody leaves its block. Returns the task of its source."""
+        ...
+
+    async def wait_finished(self) -> None:
+        """Wait until its source is closed."""
+        ...
+
+
+class Orphanage:
+    """Looks after the streams of one run of trio whose tasks may end before they do."""
+
+    def __init__(self, trio: Any) -> None:
+        self._trio = trio
+        self._children: dict[object, list[Child]] = {}
+
+        # Of a run's events, only those for which an instrument has a method cost anything.
+        hooks = {"task_exited": lambda _, task: self._task_exited(task)}
+        trio.lowlevel.add_instrument(type("Watch", (trio.abc.Instrument,), hooks)())
+
+    def add(self, task: object, child: Child) -> None:
+        self._children.setdefault(task, []).append(child)
+
+    def remove(self, task: object, child: Child) -> None:
+        children = self._children.get(task)
+        if children is not None:
+            children.remove(child)
+            if not children:
+                del self._children[task]
+
+    def _task_exited(self, task: object) -> None:
+        for child in self._children.pop(task, ()):
+            source_task = child.abandon()
+            self._trio.lowlevel.spawn_system_task(self._wait, child, source_task)
+
+    async def _wait(self, child: Child, source_task: Any) -> None:
+        with self._trio.CancelScope(shield=True):
+            await child.wait_finished()
+            # The run must not end while there is a task of it.
+            while source_task is not None and source_task in source_task.parent_nursery.child_tasks:
+                await self._trio.lowlevel.checkpoint()
+
+
+_orphanage_of_run: Any = None
+
+
+def orphanage() -> Orphanage:
+    """Return the one of the running run of trio."""
+    global _orphanage_of_run
+    trio: Any = sys.modules["trio"]
+    if _orphanage_of_run is None:
+        _orphanage_of_run = trio.lowlevel.RunVar("streamkit_orphans")
+    found: Orphanage | None = _orphanage_of_run.get(None)
+    if found is None:
+        found = Orphanage(trio)
+        _orphanage_of_run.set(found)
+    return found
