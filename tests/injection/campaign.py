@@ -44,9 +44,21 @@ class Report:
                 self.first[finding.kind] = finding
             self.counts[finding.kind] += 1
 
+    def _is_covered(self, finding: Finding) -> bool:
+        """Tell whether fewer faults have the same effect on the same source."""
+        faults = Counter(finding.case.fault_names)
+        return any(
+            other.check == finding.check
+            and other.case.source == finding.case.source
+            and Counter(other.case.fault_names) < faults
+            for other in self.first.values()
+        )
+
     def lines(self) -> Iterator[str]:
         """Yield a line for each kind of finding, with the id that shows it again."""
         for kind, finding in sorted(self.first.items()):
+            if self._is_covered(finding):
+                continue
             yield f"{self.counts[kind]:6} {finding.check}: {finding.details}\n       {finding.case}"
         per_second = self.runs / self.seconds if self.seconds else math.inf
         yield f"{self.runs} runs, {per_second:.0f} a second, {len(self.first)} kinds of findings"

@@ -12,12 +12,20 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import anyio
-import trio
 
 from streamkit import StreamCancelled, StreamTimeout
 
 from .cases import Case
-from .record import GRACE, BodyError, CleanUpError, Frame, Record, SourceError
+from .record import (
+    GRACE,
+    BodyError,
+    CleanUpError,
+    Frame,
+    Record,
+    SourceError,
+    is_native,
+    text,
+)
 
 #: What may pass between the end of the grace and the end of the clean-up: a beat, and little else.
 SLACK = 0.2
@@ -102,7 +110,7 @@ def _clean_up_lost(record: Record) -> Problems:
     """A clean-up that takes less than the grace comes to its end, however the stream ended."""
     for frame in record.frames:
         if frame.begun > frame.ended and frame.lasts < GRACE / 3 and not _may_be_cut(record, frame):
-            yield f"{frame.name} was interrupted by {frame.was_interrupted_by!r}"
+            yield f"{frame.name} was interrupted by {text(frame.was_interrupted_by)}"
 
 
 def _may_be_cut(record: Record, frame: Frame) -> bool:
@@ -118,7 +126,8 @@ def _may_be_cut(record: Record, frame: Frame) -> bool:
 @check("unbounded")
 def _unbounded(record: Record) -> Problems:
     """A clean-up that hangs is cut when the grace is over."""
-    if record.fired_any("jump"):
+    # What the source is told natively does not begin a grace while the consumer is there.
+    if record.fired_any("jump", "source-native"):
         return
     for frame in record.frames:
         lasted = frame.over_at - frame.begun_at
@@ -132,8 +141,8 @@ def _told_natively(record: Record) -> Problems:
     if record.fired_any("source-native", "own-scope"):
         return
     for frame in record.frames:
-        if not frame.child and _is_native(frame.saw):
-            yield f"{frame.name} saw {frame.saw!r}"
+        if not frame.child and is_native(frame.saw):
+            yield f"{frame.name} saw {text(frame.saw)}"
 
 
 @check("told-twice")
@@ -150,9 +159,9 @@ def _wrapped(record: Record) -> Problems:
         all_leaves = list(leaves(error))
         errors = [leaf for leaf in all_leaves if not _is_cancellation(leaf)]
         if isinstance(error, BaseExceptionGroup) and len(errors) < 2:
-            yield f"{error!r}"
+            yield f"{text(error)}"
         if any(isinstance(leaf, _OURS) and not _is_in(leaf, record.raised) for leaf in all_leaves):
-            yield f"not the same object: {error!r}"
+            yield f"not the same object: {text(error)}"
 
 
 @check("error-lost")
@@ -161,7 +170,7 @@ def _error_lost(record: Record) -> Problems:
     reached = [leaf for error in _surfaced(record) for leaf in leaves(error, chained=True)]
     for error in record.raised:
         if not _is_in(error, reached):
-            yield f"{error!r} was seen by nobody"
+            yield f"{text(error)} was seen by nobody"
 
 
 @check("strange-error")
@@ -176,18 +185,21 @@ def _strange_error(record: Record) -> Problems:
                 known
                 or (closed and _was_closed(record))
                 or (broken and record.fired_any("source-native"))
-                or (_is_native(leaf) and record.fired_any("native"))
+                or (is_native(leaf) and record.fired_any("native"))
             ):
-                yield f"{error!r}"
+                yield f"{text(error)}"
 
 
 @check("cancellation-lost")
 def _cancellation_lost(record: Record) -> Problems:
     """A native cancellation leaves the block, unless there was an error."""
+    if record.fired_any("scope", "ask-scope", "body-scope"):
+        # anyio takes a native cancellation in the context of its own for its own.
+        return
     if record.fired_any("native") and (
         record.block_error is None or isinstance(record.block_error, StreamCancelled)
     ):
-        yield f"after Task.cancel() the block was left with {record.block_error!r}"
+        yield f"after Task.cancel() the block was left with {text(record.block_error)}"
 
 
 @check("cancelling")
@@ -229,13 +241,8 @@ def leaves(error: BaseException, *, chained: bool = False) -> Iterator[BaseExcep
 _OURS = (SourceError, CleanUpError, BodyError)
 
 
-def _is_native(exc: BaseException | None) -> bool:
-    native = isinstance(exc, (asyncio.CancelledError, trio.Cancelled))
-    return native and not isinstance(exc, StreamCancelled)
-
-
 def _is_cancellation(exc: BaseException) -> bool:
-    return _is_native(exc) or isinstance(exc, StreamCancelled)
+    return is_native(exc) or isinstance(exc, StreamCancelled)
 
 
 def _is_in(exc: BaseException, errors: list[BaseException]) -> bool:

@@ -7,9 +7,9 @@ from typing import Any
 
 import anyio
 
-from streamkit import StreamCancelled, StreamTimeout
+from streamkit import StreamCancelled
 
-from .record import BEAT, FINAL, BodyError, Record
+from .record import BEAT, FINAL, BodyError, Record, text
 
 Consumer = Callable[[Record, Any], Awaitable[None]]
 CONSUMERS: dict[str, Consumer] = {}
@@ -56,7 +56,8 @@ async def _follow(record: Record, stream: Any) -> None:
 
 async def _ask(record: Record, stream: Any) -> Any:
     """Ask for one item, and note what comes in its place."""
-    gone = record.block_scope.cancel_called and "buffered" not in record.chain
+    # With read-ahead, an ask that finds an item is no checkpoint.
+    gone = record.block_scope.cancel_called and record.chain != "buffered" and not record.stays
     try:
         item = await stream.__anext__()
     except StopAsyncIteration:
@@ -70,7 +71,7 @@ async def _ask(record: Record, stream: Any) -> Any:
     except (Exception, StreamCancelled) as exc:
         record.saw_end = True
         record.asked_errors.append(exc)
-        record.note(f"is told {exc!r}")
+        record.note(f"is told {text(exc)}")
         raise
     if gone:
         record.problem("cancellation-lost", "an ask went well in a cancelled scope")
@@ -132,15 +133,15 @@ async def staying(record: Record, stream: Any) -> None:
     try:
         await _each(record, stream, _not_busy)
     except anyio.get_cancelled_exc_class():
+        record.stays = True
         record.note("stays")
         with anyio.CancelScope(shield=True):
             await anyio.sleep(2)
             while True:
                 try:
                     await _ask(record, stream)
-                except (StopAsyncIteration, Leave):
-                    break
-                except (Exception, StreamCancelled, StreamTimeout):
+                except (Exception, StreamCancelled):
+                    # The end, or that it is closed.
                     break
         raise
 
@@ -154,7 +155,7 @@ async def head_first(record: Record, stream: Any) -> None:
         raise Leave from None
     except (Exception, StreamCancelled) as exc:
         record.asked_errors.append(exc)
-        record.note(f"head: {exc!r}")
+        record.note(f"head: {text(exc)}")
         raise
     record.note(f"head: {head}")
     await _each(record, stream, _not_busy)
@@ -194,5 +195,5 @@ async def consume(record: Record, stream: Any, name: str) -> None:
             record.note("leaves")
         except BaseException as exc:
             record.left = record.left or not record.saw_end
-            record.note(f"leaves with {exc!r}")
+            record.note(f"leaves with {text(exc)}")
             raise

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import sys
 import warnings
 import weakref
@@ -15,13 +14,11 @@ from typing import Any
 import anyio
 import trio
 
-from support.leaks import live_tasks
-
 from .cases import Case
 from .consumers import consume
 from .faults import inject
-from .loops import run, together
-from .record import Record, current_task
+from .loops import live_tasks, run, together
+from .record import Record, current_task, text
 from .sources import SOURCES
 from .steps import Steps
 from .streams import STREAMS
@@ -110,7 +107,7 @@ async def _consumer(
             await consume(record, stream, case.consumer)
     except BaseException as exc:
         record.block_error = exc
-        record.note(f"out of the block: {exc!r}")
+        record.note(f"out of the block: {text(exc)}")
     record.steps.active = False
     record.block_over = True
     record.note("the block is over")
@@ -162,9 +159,3 @@ def _clock() -> Any:
     if trio.lowlevel.in_trio_task():
         return trio.lowlevel.current_clock()
     return asyncio.get_running_loop()
-
-
-def collect() -> None:
-    """Collect what is garbage by now. What is alive stays out of the later collections."""
-    gc.collect()
-    gc.freeze()

@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import math
 import sys
+import weakref
 from collections.abc import Awaitable, Callable
 from contextvars import Context
 from typing import Any
@@ -15,6 +16,7 @@ import hypothesis  # noqa: F401
 import trio
 from trio._core import _run as trio_run
 
+from support import leaks
 from support.virtual_time import START, VirtualSelectorLoop, VirtualTime
 
 from .steps import Hang, Steps
@@ -78,15 +80,27 @@ BACKENDS = [*LOOPS, "trio"]
 class _Task(asyncio.Task[Any]):
     """A task with a place of its own in a set, so that the same run has the same order again."""
 
+    runs = itertools.count()
     numbers = itertools.count()
-    mask = 0
+    run = mask = 0
+    #: Those of the present run. ``asyncio.all_tasks()`` looks at all that were ever made and are
+    #: not collected yet, which is what most of the time would go to.
+    made: weakref.WeakSet[asyncio.Task[Any]] = weakref.WeakSet()
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.number = next(self.numbers)
         super().__init__(*args, **kwargs)
+        self.made.add(self)
+
+    @classmethod
+    def begin_run(cls, mask: int) -> None:
+        """Begin to count anew."""
+        cls.run, cls.mask, cls.numbers = next(cls.runs), mask, itertools.count()
+        cls.made = weakref.WeakSet()
 
     def __hash__(self) -> int:
-        return self.number ^ self.mask
+        # asyncio has a set of the tasks of all runs, in which they should not collide.
+        return (self.run << 20) + (self.number ^ self.mask)
 
 
 def _make_task(loop: asyncio.AbstractEventLoop, coro: Any, **kwargs: Any) -> asyncio.Task[Any]:
@@ -163,7 +177,7 @@ def _run_on_asyncio(
 ) -> None:
     loop = LOOPS[backend]()
     loop.steps = steps
-    _Task.numbers, _Task.mask = itertools.count(), seed % 8
+    _Task.begin_run(seed % 8)
     loop.set_task_factory(_make_task)
     if sys.version_info >= (3, 12) and backend == "asyncio+eager":
         loop.set_task_factory(asyncio.create_eager_task_factory(_Task))
@@ -188,6 +202,13 @@ def _waits_for_ever(deadline: float = math.inf) -> str:
 
 def _text(context: dict[str, Any]) -> str:
     return f"{context['message']}: {context.get('exception')!r}"
+
+
+def live_tasks() -> set[Any]:
+    """Return the tasks of the running loop that are not finished."""
+    if trio.lowlevel.in_trio_task():
+        return leaks.live_tasks()
+    return {task for task in _Task.made if not task.done()}
 
 
 async def together(*functions: Main) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from streamkit import Outcome, StreamCancelled, StreamTimeout
 
 from .checks import Problems, check, leaves
-from .record import Record, SourceError
+from .record import Record, SourceError, text
 
 
 @check("outcome-missing")
@@ -30,7 +30,7 @@ def _outcome_kind(record: Record) -> Problems:
     """The kind is one that something was a reason for."""
     outcome = record.outcome
     if outcome is not None and not _has_reason(record, outcome):
-        yield f"{outcome.kind!r} after {record.fired}, error {outcome.error!r}"
+        yield f"{outcome.kind!r} after {record.fired}, error {text(outcome.error)}"
 
 
 def _has_reason(record: Record, outcome: Outcome) -> bool:
@@ -71,7 +71,7 @@ def _clean_end(record: Record) -> Problems:
     if outcome is None or not record.saw_end or record.asked_errors:
         return
     if outcome.kind == "failed":
-        yield f"the consumer saw the end, and nothing of {outcome.error!r}"
+        yield f"the consumer saw the end, and nothing of {text(outcome.error)}"
     elif outcome.kind == "closed" and not record.completed:
         yield "the consumer saw the end of a source that was closed"
 
@@ -90,8 +90,8 @@ def _outcome_error(record: Record) -> Problems:
     ]
     for error in record.asked_errors:
         if isinstance(error, StreamCancelled) and outcome.kind != "cancelled":
-            yield f"raised {error!r}, but the outcome is {outcome.kind!r}"
+            yield f"raised {text(error)}, but the outcome is {outcome.kind!r}"
         if isinstance(error, StreamTimeout) and outcome.kind != "timed_out":
-            yield f"raised {error!r}, but the outcome is {outcome.kind!r}"
+            yield f"raised {text(error)}, but the outcome is {outcome.kind!r}"
         if isinstance(error, SourceError) and not any(error is leaf for leaf in said):
-            yield f"raised {error!r}, which the outcome does not have: {outcome}"
+            yield f"raised {text(error)}, which the outcome does not have: {outcome}"

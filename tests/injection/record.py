@@ -40,6 +40,21 @@ class BodyError(Exception):
     """Raised by a consumer in its block."""
 
 
+def text(exc: BaseException | None) -> str:
+    """Return a short text for an exception: that of a cancellation would tell of all tasks."""
+    if isinstance(exc, BaseExceptionGroup):
+        return f"{type(exc).__name__}({', '.join(map(text, exc.exceptions))})"
+    if is_native(exc):
+        return type(exc).__qualname__
+    return repr(exc)
+
+
+def is_native(exc: BaseException | None) -> bool:
+    """Tell whether an exception is the backend's own cancellation."""
+    native = isinstance(exc, asyncio.CancelledError | trio.Cancelled)
+    return native and not isinstance(exc, StreamCancelled)
+
+
 class Record:
     """
     Everything that happened in a run.
@@ -90,6 +105,8 @@ class Record:
         #: Whether it was told of the end, and by which exceptions, if so.
         self.saw_end = False
         self.asked_errors: list[BaseException] = []
+        #: Whether it was cancelled, and stays in its block in a shield.
+        self.stays = False
         #: Whether it went before it was told of the end.
         self.left = False
         self.entered = False
@@ -124,7 +141,7 @@ class Record:
     def error(self, error: BaseException) -> BaseException:
         """Remember an error that is about to be raised on purpose."""
         self.raised.append(error)
-        self.note(f"raises {error!r}")
+        self.note(f"raises {text(error)}")
         return error
 
     def fired_any(self, *names: str) -> bool:
@@ -186,14 +203,14 @@ class Frame:
             self.sees(exc)
         self.begun += 1
         self.begun_at = anyio.current_time()
-        self._record.note(f"{self.name}: clean-up begins, after {exc!r}")
+        self._record.note(f"{self.name}: clean-up begins, after {text(exc)}")
         try:
             with anyio.CancelScope(shield=self._shielded):
                 for _ in range(WAITS):
                     await anyio.sleep(self.lasts)
         except BaseException as interruption:
             self.was_interrupted_by = interruption
-            self._record.note(f"{self.name}: clean-up interrupted by {interruption!r}")
+            self._record.note(f"{self.name}: clean-up interrupted by {text(interruption)}")
             raise
         else:
             self.ended += 1

@@ -92,6 +92,7 @@ async def hanging_clean_up(record: Record) -> AsyncIterator[int]:
             await anyio.sleep(seconds)
             yield record.produce()
         await anyio.sleep(1)
+        record.completed = True
 
 
 @source

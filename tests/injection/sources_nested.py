@@ -59,7 +59,7 @@ async def two_deep_holding(record: Record) -> AsyncIterator[int]:
         with anyio.move_on_after(1000) as record.own_scope:
             async for _ in _held_rows(record):
                 yield record.produce()
-            record.completed = True
+        record.completed = True
 
 
 @source
