@@ -45,12 +45,12 @@ class Report:
             self.counts[finding.kind] += 1
 
     def _is_covered(self, finding: Finding) -> bool:
-        """Tell whether fewer faults have the same effect on the same source."""
-        faults = Counter(finding.case.fault_names)
+        """Tell whether less has the same effect on the same source."""
+        causes = Counter(finding.case.causes)
         return any(
             other.check == finding.check
             and other.case.source == finding.case.source
-            and Counter(other.case.fault_names) < faults
+            and Counter(other.case.causes) < causes
             for other in self.first.values()
         )
 

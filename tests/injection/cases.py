@@ -49,9 +49,12 @@ class Case:
         return cls(backend, source, chain, consumer, planned, int(seed))
 
     @property
-    def fault_names(self) -> tuple[str, ...]:
-        """The faults, whatever their steps."""
-        return tuple(sorted(name for name, _ in self.faults))
+    def causes(self) -> tuple[str, ...]:
+        """What ends the stream early: the faults, whatever their steps, or the consumer itself."""
+        names = [name for name, _ in self.faults]
+        if self.consumer.startswith("leaving"):
+            names.append(self.consumer)
+        return tuple(sorted(names))
 
 
 def fits(chain: str, consumer: str) -> bool:

@@ -46,7 +46,7 @@ class Finding:
     @property
     def kind(self) -> tuple[str, ...]:
         """What findings have in common that are about the same thing."""
-        return (self.check, self.case.source, *self.case.fault_names)
+        return (self.check, self.case.source, *self.case.causes)
 
 
 def find(case: Case, record: Record) -> list[Finding]:
@@ -119,6 +119,9 @@ def _may_be_cut(record: Record, frame: Frame) -> bool:
     ):
         # One that comes while the source cleans up ends the await that it meets.
         return True
+    if frame.ends_by_itself:
+        # It is told in its clean-up, for the first time. See told-natively for how.
+        return True
     # A jump of time takes the whole grace.
     return record.fired_any("jump")
 
@@ -141,8 +144,9 @@ def _told_natively(record: Record) -> Problems:
     if record.fired_any("source-native", "own-scope"):
         return
     for frame in record.frames:
-        if not frame.child and is_native(frame.saw):
-            yield f"{frame.name} saw {text(frame.saw)}"
+        told = frame.was_interrupted_by if frame.ends_by_itself else frame.saw
+        if not frame.child and is_native(told):
+            yield f"{frame.name} saw {text(told)}"
 
 
 @check("told-twice")
@@ -169,8 +173,13 @@ def _error_lost(record: Record) -> Problems:
     """What was raised on purpose surfaces somewhere: itself, in a group, or as a context."""
     reached = [leaf for error in _surfaced(record) for leaf in leaves(error, chained=True)]
     for error in record.raised:
-        if not _is_in(error, reached):
+        if not _is_in(error, reached) and not _is_replaced(record, error):
             yield f"{text(error)} was seen by nobody"
+
+
+def _is_replaced(record: Record, error: BaseException) -> bool:
+    """Tell whether an error was on its way when the source was told."""
+    return any(frame.saw is error and frame.was_interrupted_by for frame in record.frames)
 
 
 @check("strange-error")

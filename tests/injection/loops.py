@@ -220,6 +220,6 @@ async def together(*functions: Main) -> None:
         return
     loop = asyncio.get_running_loop()
     tasks = [loop.create_task(function()) for function in functions]
-    await asyncio.wait(tasks)
-    for task in tasks:
+    done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+    for task in done:
         task.result()

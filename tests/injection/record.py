@@ -222,6 +222,12 @@ class Frame:
         if self._fails:
             raise self._record.error(CleanUpError(self.name))
 
+    @property
+    def ends_by_itself(self) -> bool:
+        """Whether its clean-up began without anybody having ended it."""
+        ended = isinstance(self.saw, StreamCancelled | GeneratorExit)
+        return not ended and not is_native(self.saw)
+
     def sees(self, exc: BaseException) -> None:
         """Remember an exception that was raised in the generator."""
         if self.saw is None:
