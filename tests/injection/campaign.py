@@ -14,7 +14,7 @@ from random import Random
 from . import outcome_checks  # noqa: F401
 from .cases import Case, draw, singles, without_faults
 from .checks import Finding, find
-from .engine import execute
+from .engine import execute, listening
 
 # A collection takes as long as some runs do. Within so many there is little garbage.
 RUNS_PER_COLLECTION = 500
@@ -90,6 +90,23 @@ def every_single(backend: str) -> Iterator[Case]:
         yield from singles(case, execute(case).steps.number)
 
 
+def _collect(batch: list[Case], report: Report) -> None:
+    """Collect the garbage of some runs. If it complains, see which of them it was."""
+    if _complaints() is None:
+        return
+    for case in batch:
+        execute(case)
+        complaint = _complaints()
+        if complaint is not None:
+            report.add([Finding("garbage", case, complaint)])
+
+
+def _complaints() -> str | None:
+    with listening() as heard:
+        gc.collect()
+    return heard[0][1] if heard else None
+
+
 def campaign(cases: Iterable[Case]) -> Report:
     """Run cases, and report what was found."""
     report = Report()
@@ -103,8 +120,9 @@ def campaign(cases: Iterable[Case]) -> Report:
             report.runs += 1
             batch.append(case)
             if len(batch) == RUNS_PER_COLLECTION:
-                gc.collect()
+                _collect(batch, report)
                 batch.clear()
+        _collect(batch, report)
     finally:
         if was_enabled:
             gc.enable()

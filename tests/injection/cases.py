@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import product
-from random import Random
+from typing import TYPE_CHECKING
 
 from . import sources_holding, sources_nested  # noqa: F401 (they put their sources on the list)
 from .consumers import CONSUMERS, NEEDS_BEATS, NEEDS_HEAD
 from .faults import FAULTS
 from .sources import SOURCES
 from .streams import STREAMS, WITH_BEATS
+
+if TYPE_CHECKING:
+    from random import Random
 
 #: How far the second of two faults may be from the first, and how far behind the end it may come:
 #: the first one makes a run longer.

@@ -16,11 +16,11 @@ import anyio
 from streamkit import StreamCancelled, StreamTimeout
 
 from .cases import Case
+from .frame import Frame
 from .record import (
     GRACE,
     BodyError,
     CleanUpError,
-    Frame,
     Record,
     SourceError,
     is_native,

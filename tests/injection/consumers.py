@@ -17,7 +17,7 @@ CONSUMERS: dict[str, Consumer] = {}
 NEEDS_HEAD, NEEDS_BEATS = {"head_first"}, {"leaving_on_beat"}
 
 
-class Leave(Exception):  # noqa: N818
+class Leave(Exception):
     """Says that the consumer leaves its loop."""
 
 

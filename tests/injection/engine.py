@@ -31,7 +31,7 @@ def execute(case: Case) -> Record:
     record = Record(case, steps)
     for name, step in case.faults:
         plan.setdefault(step, []).append(partial(_strike, record, name))
-    with _listening(record):
+    with listening() as heard:
         try:
             run(
                 case.backend,
@@ -44,6 +44,7 @@ def execute(case: Case) -> Record:
             if not steps.hung:
                 record.problem("loop-fails", f"{exc!r}, because of {exc.__cause__!r}")
     plan.clear()
+    record.problems += heard
     if steps.hung:
         record.problems = [("hang", steps.hung)]
     return record
@@ -54,21 +55,22 @@ def _strike(record: Record, name: str) -> None:
 
 
 @contextmanager
-def _listening(record: Record) -> Iterator[None]:
+def listening() -> Iterator[list[tuple[str, str]]]:
     """Take every warning for a problem, and every error that has nobody else to go to."""
+    problems: list[tuple[str, str]] = []
 
     def on_unraisable(unraisable: Any) -> None:
-        record.problem("unraisable", f"{unraisable.err_msg}: {unraisable.exc_value!r}")
+        problems.append(("unraisable", f"{unraisable.err_msg}: {text(unraisable.exc_value)}"))
 
     hook, sys.unraisablehook = sys.unraisablehook, on_unraisable
     try:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            yield
+            yield problems
     finally:
         sys.unraisablehook = hook
     for warning in caught:
-        record.problem("warning", f"{warning.category.__name__}: {warning.message}")
+        problems.append(("warning", f"{warning.category.__name__}: {warning.message}"))
 
 
 async def _main(case: Case, record: Record) -> None:
@@ -77,9 +79,7 @@ async def _main(case: Case, record: Record) -> None:
     record.block_scope = anyio.CancelScope()
     record.close_requested = anyio.Event()
     with _watched_generators(record) as started:
-        await together(
-            partial(_closer, record), partial(_consumer, case, record, before, started)
-        )
+        await together(partial(_closer, record), partial(_consumer, case, record, before, started))
         await _let_end(live_tasks() - before)
 
 

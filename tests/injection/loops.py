@@ -8,8 +8,7 @@ import math
 import sys
 import weakref
 from collections.abc import Awaitable, Callable
-from contextvars import Context
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 # Its import makes the order in which trio runs tasks depend on one random generator alone.
 import hypothesis  # noqa: F401
@@ -20,6 +19,9 @@ from support import leaks
 from support.virtual_time import START, VirtualSelectorLoop, VirtualTime
 
 from .steps import Hang, Steps
+
+if TYPE_CHECKING:
+    from contextvars import Context
 
 # Virtual seconds, far beyond what any run takes: who waits for longer waits for ever.
 MOST_SECONDS = 2000.0

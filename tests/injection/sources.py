@@ -11,6 +11,7 @@ from anyio.lowlevel import checkpoint
 
 from streamkit import StreamCancelled
 
+from .frame import Frame
 from .record import Record, SourceError
 
 SourceFunction = Callable[[Record], Any]
@@ -33,7 +34,7 @@ async def numbers(record: Record, *seconds: float) -> AsyncIterator[int]:
 
 @source
 async def ready(record: Record) -> AsyncIterator[int]:
-    async with record.frame():
+    async with Frame(record):
         for _ in range(4):
             yield record.produce()
         record.completed = True
@@ -41,7 +42,7 @@ async def ready(record: Record) -> AsyncIterator[int]:
 
 @source
 async def suspending(record: Record) -> AsyncIterator[int]:
-    async with record.frame():
+    async with Frame(record):
         for _ in range(3):
             await checkpoint()
             yield record.produce()
@@ -50,7 +51,7 @@ async def suspending(record: Record) -> AsyncIterator[int]:
 
 @source
 async def sleeping(record: Record) -> AsyncIterator[int]:
-    async with record.frame():
+    async with Frame(record):
         for seconds in (0, 1, 4, 1):
             await anyio.sleep(seconds)
             yield record.produce()
@@ -59,7 +60,7 @@ async def sleeping(record: Record) -> AsyncIterator[int]:
 
 @source
 async def raising(record: Record) -> AsyncIterator[int]:
-    async with record.frame():
+    async with Frame(record):
         for seconds in (0, 1):
             await anyio.sleep(seconds)
             yield record.produce()
@@ -69,7 +70,7 @@ async def raising(record: Record) -> AsyncIterator[int]:
 
 @source
 async def failing_clean_up(record: Record) -> AsyncIterator[int]:
-    async with record.frame(fails=True):
+    async with Frame(record, fails=True):
         for seconds in (0, 1, 2):
             await anyio.sleep(seconds)
             yield record.produce()
@@ -78,7 +79,7 @@ async def failing_clean_up(record: Record) -> AsyncIterator[int]:
 
 @source
 async def shielded_clean_up(record: Record) -> AsyncIterator[int]:
-    async with record.frame(shielded=True):
+    async with Frame(record, shielded=True):
         for seconds in (0, 1, 2):
             await anyio.sleep(seconds)
             yield record.produce()
@@ -87,7 +88,7 @@ async def shielded_clean_up(record: Record) -> AsyncIterator[int]:
 
 @source
 async def hanging_clean_up(record: Record) -> AsyncIterator[int]:
-    async with record.frame(lasts=20.0):
+    async with Frame(record, lasts=20.0):
         for seconds in (0, 1):
             await anyio.sleep(seconds)
             yield record.produce()
@@ -98,7 +99,7 @@ async def hanging_clean_up(record: Record) -> AsyncIterator[int]:
 @source
 async def handling(record: Record) -> AsyncIterator[int]:
     """Yield last items."""
-    async with record.frame() as frame:
+    async with Frame(record) as frame:
         try:
             for seconds in (0, 1, 2):
                 await anyio.sleep(seconds)
@@ -115,7 +116,7 @@ async def handling(record: Record) -> AsyncIterator[int]:
 @source
 async def swallowing(record: Record) -> AsyncIterator[int]:
     """Go on, whatever it is told."""
-    async with record.frame() as frame:
+    async with Frame(record) as frame:
         for seconds in (0, 1, 1, 1):
             try:
                 await anyio.sleep(seconds)
@@ -128,7 +129,7 @@ async def swallowing(record: Record) -> AsyncIterator[int]:
 @source
 async def replacing(record: Record) -> AsyncIterator[int]:
     """Raise an error of its own when it is told."""
-    async with record.frame():
+    async with Frame(record):
         try:
             for seconds in (0, 1, 2):
                 await anyio.sleep(seconds)
@@ -144,7 +145,7 @@ def managed(record: Record) -> Any:
     """Be a context manager that yields a generator."""
 
     async def rows() -> AsyncIterator[int]:
-        async with record.frame("rows"):
+        async with Frame(record, "rows"):
             for seconds in (0, 1, 2):
                 await anyio.sleep(seconds)
                 yield record.produce()
@@ -152,7 +153,7 @@ def managed(record: Record) -> Any:
 
     @asynccontextmanager
     async def connection() -> AsyncIterator[AsyncIterator[int]]:
-        async with record.frame("connection"):
+        async with Frame(record, "connection"):
             yield rows()
 
     return connection()

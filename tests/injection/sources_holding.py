@@ -11,7 +11,8 @@ import trio
 
 from streamkit import StreamCancelled
 
-from .record import Frame, Record
+from .frame import Frame
+from .record import Record
 from .sources import source
 
 
@@ -24,7 +25,7 @@ def check_own(record: Record, frame: Frame, scope: anyio.CancelScope, whole: boo
 @source
 async def in_scope(record: Record) -> AsyncIterator[int]:
     """Yield and wait in a scope that others may cancel."""
-    async with record.frame() as frame:
+    async with Frame(record) as frame:
         whole = False
         with anyio.move_on_after(1000) as record.own_scope:
             for seconds in (0, 1, 2):
@@ -40,7 +41,7 @@ async def in_scope(record: Record) -> AsyncIterator[int]:
 @source
 async def own_limits(record: Record) -> AsyncIterator[int]:
     """Wait under limits that are reached, and clean up in a shield on the way out of them."""
-    async with record.frame():
+    async with Frame(record):
         for _ in range(3):
             with anyio.move_on_after(1) as record.own_scope:
                 try:
@@ -65,7 +66,7 @@ async def in_group(record: Record) -> AsyncIterator[int]:
             async with lock:
                 await anyio.sleep(0)
 
-    async with record.frame() as frame:
+    async with Frame(record) as frame:
         whole = False
         async with anyio.create_task_group() as group:
             record.own_scope = group.cancel_scope
@@ -86,10 +87,10 @@ async def group_handling(record: Record) -> AsyncIterator[int]:
     """Handle what it is told inside of its task group, whose children have a clean-up."""
 
     async def child() -> None:
-        async with record.frame("child", child=True, shielded=True):
+        async with Frame(record, "child", child=True, shielded=True):
             await anyio.sleep(100)
 
-    async with record.frame() as frame:
+    async with Frame(record) as frame:
         async with anyio.create_task_group() as group:
             group.start_soon(child)
             try:
@@ -111,7 +112,7 @@ async def waiting_for_group(record: Record) -> AsyncIterator[int]:
     async def child(seconds: float) -> None:
         await anyio.sleep(seconds)
 
-    async with record.frame():
+    async with Frame(record):
         for _ in range(2):
             async with anyio.create_task_group() as group:
                 group.start_soon(child, 1)
@@ -125,10 +126,10 @@ async def native_group(record: Record) -> AsyncIterator[int]:
     """Hold what the backend itself has: a group with children, and a timeout."""
 
     async def child() -> None:
-        async with record.frame("child", child=True, shielded=True):
+        async with Frame(record, "child", child=True, shielded=True):
             await anyio.sleep(3)
 
-    async with record.frame():
+    async with Frame(record):
         async with AsyncExitStack() as stack:
             if record.backend == "trio":
                 nursery = await stack.enter_async_context(trio.open_nursery())
@@ -148,7 +149,7 @@ async def native_group(record: Record) -> AsyncIterator[int]:
 @source
 async def native_limits(record: Record) -> AsyncIterator[int]:
     """Wait under limits of the backend's own, which are reached."""
-    async with record.frame():
+    async with Frame(record):
         for _ in range(3):
             if record.backend == "trio":
                 with trio.move_on_after(1):
@@ -175,7 +176,7 @@ async def native_task(record: Record) -> AsyncIterator[int]:
                 await anyio.sleep(0.1)
                 await anyio.sleep(0.1)
 
-    async with record.frame():
+    async with Frame(record):
         for seconds in (0, 2):
             if record.backend == "trio":
                 async with trio.open_nursery() as nursery:

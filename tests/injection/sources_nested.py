@@ -9,19 +9,20 @@ import anyio
 
 from streamkit import with_buffer, with_cancellation, with_keepalive
 
+from .frame import Frame
 from .record import BEAT, GRACE, Record
 from .sources import source
 
 
 async def _rows(record: Record, name: str = "rows") -> AsyncIterator[None]:
-    async with record.frame(name):
+    async with Frame(record, name):
         for seconds in (0, 1, 2):
             await anyio.sleep(seconds)
             yield
 
 
 async def _held_rows(record: Record) -> AsyncIterator[None]:
-    async with record.frame("rows"):
+    async with Frame(record, "rows"):
         async with anyio.create_task_group() as group:
             group.start_soon(anyio.sleep, 100)
             for seconds in (0, 1, 2):
@@ -32,7 +33,7 @@ async def _held_rows(record: Record) -> AsyncIterator[None]:
 
 @source
 async def two_deep(record: Record) -> AsyncIterator[int]:
-    async with record.frame():
+    async with Frame(record):
         async for _ in _rows(record):
             yield record.produce()
         record.completed = True
@@ -41,12 +42,12 @@ async def two_deep(record: Record) -> AsyncIterator[int]:
 @source
 async def three_deep(record: Record) -> AsyncIterator[int]:
     async def pages() -> AsyncIterator[None]:
-        async with record.frame("pages"):
+        async with Frame(record, "pages"):
             async for _ in _rows(record):
                 yield
                 await anyio.sleep(0.5)
 
-    async with record.frame():
+    async with Frame(record):
         async for _ in pages():
             yield record.produce()
         record.completed = True
@@ -55,7 +56,7 @@ async def three_deep(record: Record) -> AsyncIterator[int]:
 @source
 async def two_deep_holding(record: Record) -> AsyncIterator[int]:
     """Have a scope around the loop, and a task group inside the inner generator."""
-    async with record.frame():
+    async with Frame(record):
         with anyio.move_on_after(1000) as record.own_scope:
             async for _ in _held_rows(record):
                 yield record.produce()
@@ -65,7 +66,7 @@ async def two_deep_holding(record: Record) -> AsyncIterator[int]:
 @source
 async def abandoning(record: Record) -> AsyncIterator[int]:
     """Leave an inner loop in the middle, and go on."""
-    async with record.frame():
+    async with Frame(record):
         for name in "first", "second":
             async for _ in _rows(record, name):
                 yield record.produce()
@@ -78,7 +79,7 @@ async def abandoning(record: Record) -> AsyncIterator[int]:
 @source
 async def closing_by_name(record: Record) -> AsyncIterator[int]:
     """Close the inner generator, which holds a task group, with ``aclosing()``."""
-    async with record.frame():
+    async with Frame(record):
         async with aclosing(_held_rows(record)) as rows:
             async for _ in rows:
                 yield record.produce()
@@ -87,7 +88,7 @@ async def closing_by_name(record: Record) -> AsyncIterator[int]:
 
 @source
 async def inner_stream(record: Record) -> AsyncIterator[int]:
-    async with record.frame():
+    async with Frame(record):
         inner = with_cancellation(_rows(record), record.inner_token, grace=GRACE)
         async with inner:
             async for _ in inner:
@@ -100,13 +101,13 @@ async def inner_chain(record: Record) -> AsyncIterator[int]:
     """Consume a stream with a buffer and beats, around one without."""
 
     async def pages() -> AsyncIterator[None]:
-        async with record.frame("pages"):
+        async with Frame(record, "pages"):
             inner = with_cancellation(_rows(record), record.inner_token, grace=GRACE)
             async with inner:
                 async for _ in inner:
                     yield
 
-    async with record.frame():
+    async with Frame(record):
         outer = with_keepalive(with_buffer(pages(), 2), 0.6, BEAT)
         async with outer:
             async for item in outer:

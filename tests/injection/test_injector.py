@@ -6,21 +6,22 @@ from functools import partial
 
 import pytest
 
+from support import Backend
+
 from . import outcome_checks  # noqa: F401
 from .campaign import campaign, look, sample
 from .cases import Case, faults_for, without_faults
 from .checks import CHECKS, find
 from .engine import execute
 from .faults import FAULTS, Fault
-from .loops import BACKENDS, trio_run
-from .record import Frame, Record
+from .frame import Frame
+from .loops import trio_run
+from .record import Record
 from .sources import SOURCES
 from .sources_holding import check_own
 from .steps import Steps
 from .streams import STREAMS
 from .toys import ASYNCIO_ONLY, DEFECTS, Toy
-
-each_backend = pytest.mark.parametrize("on", BACKENDS)
 
 #: What no toy is needed for: it is planted by the tests below.
 PLANTED = {"clean-up-once", "clean-up-order", "fault-raises", "loop-fails", "ran-on"}
@@ -35,29 +36,29 @@ def _put_toy(monkeypatch: pytest.MonkeyPatch, defect: str = "") -> None:
         monkeypatch.setitem(STREAMS, chain, partial(Toy, defect=defect))
 
 
-@each_backend
 @pytest.mark.parametrize("defect", DEFECTS)
-def test_each_defect_is_found(monkeypatch: pytest.MonkeyPatch, on: str, defect: str) -> None:
+def test_each_defect_is_found(
+    monkeypatch: pytest.MonkeyPatch, backend: Backend, defect: str
+) -> None:
     """A stream with one defect is found out, by the check that is for it."""
-    if on == "trio" and defect in ASYNCIO_ONLY:
+    if backend.is_trio and defect in ASYNCIO_ONLY:
         return
     check, rest = DEFECTS[defect]
     _put_toy(monkeypatch, defect)
-    findings = look(Case.parse(f"{on}/{rest}/0"))
+    findings = look(Case.parse(f"{backend.name}/{rest}/0"))
     assert check in [finding.check for finding in findings]
 
 
-@each_backend
-def test_a_stream_without_defect_passes(monkeypatch: pytest.MonkeyPatch, on: str) -> None:
+def test_a_stream_without_defect_passes(monkeypatch: pytest.MonkeyPatch, backend: Backend) -> None:
     """The same stream without a defect is not found in any of these cases."""
     _put_toy(monkeypatch)
     for _, rest in DEFECTS.values():
-        if on == "trio" and "native" in rest:
+        if backend.is_trio and "native" in rest:
             continue
         if "scope@" in rest or "native@" in rest:
             # A toy has no task of its own: what cancels its consumer cancels its source.
             continue
-        assert look(Case.parse(f"{on}/{rest}/0")) == []
+        assert look(Case.parse(f"{backend.name}/{rest}/0")) == []
 
 
 def test_every_check_is_tested() -> None:
@@ -66,35 +67,32 @@ def test_every_check_is_tested() -> None:
     assert set(CHECKS) <= found
 
 
-@each_backend
-def test_a_run_can_be_repeated(on: str) -> None:
+def test_a_run_can_be_repeated(backend: Backend) -> None:
     """The id of a case makes the same run, step by step, and in the same order."""
-    for case in list(sample(on, 700, seed=5))[-60:]:
+    for case in list(sample(backend.name, 700, seed=5))[-60:]:
         assert Case.parse(str(case)) == case
         first, second = execute(case), execute(case)
         # anyio has its scopes in a set on asyncio, which has no order of its own.
-        if on == "trio" or "scope" not in str(case.faults):
+        if backend.is_trio or "scope" not in str(case.faults):
             assert first.notes == second.notes
 
 
-@each_backend
-def test_a_fault_comes_right_before_its_step(on: str) -> None:
+def test_a_fault_comes_right_before_its_step(backend: Backend) -> None:
     """Each step of a run can be struck, and nothing happens between the fault and the step."""
-    case = Case(on, "sleeping", "full", "slow")
+    case = Case(backend.name, "sleeping", "full", "slow")
     steps = execute(case).steps.number
     assert steps > 20
     for step in range(1, steps + 1):
-        record = execute(Case(on, "sleeping", "full", "slow", (("jump", step),)))
+        record = execute(Case(backend.name, "sleeping", "full", "slow", (("jump", step),)))
         assert [note[0] for note in record.notes if note[2] == "== jump =="] == [step]
         assert record.fired == ["jump"]
 
 
-@each_backend
-def test_every_fault_fires(on: str) -> None:
+def test_every_fault_fires(backend: Backend) -> None:
     """Each fault that fits a case is done in some step of it."""
     fired: set[str] = set()
-    expected = {name for case in without_faults(on) for name in faults_for(case)}
-    for case in sample(on, 3000, seed=3):
+    expected = {name for case in without_faults(backend.name) for name in faults_for(case)}
+    for case in sample(backend.name, 3000, seed=3):
         fired.update(execute(case).fired)
         if fired == expected:
             break
@@ -111,19 +109,17 @@ def test_trio_schedules_by_a_seed() -> None:
     assert len(orders) > 1
 
 
-@each_backend
-def test_a_fault_that_raises_is_found(monkeypatch: pytest.MonkeyPatch, on: str) -> None:
+def test_a_fault_that_raises_is_found(monkeypatch: pytest.MonkeyPatch, backend: Backend) -> None:
     """fault-raises: doing a fault must not raise in whoever does it."""
     monkeypatch.setitem(FAULTS, "jump", Fault(lambda record, clock: 1 / 0))
-    findings = look(Case(on, "sleeping", "alone", "plain", (("jump", 3),)))
+    findings = look(Case(backend.name, "sleeping", "alone", "plain", (("jump", 3),)))
     assert [finding.check for finding in findings] == ["fault-raises"]
 
 
-@each_backend
-def test_a_run_that_fails_is_found(monkeypatch: pytest.MonkeyPatch, on: str) -> None:
+def test_a_run_that_fails_is_found(monkeypatch: pytest.MonkeyPatch, backend: Backend) -> None:
     """loop-fails: what leaves the run is not lost, even if nobody has expected it."""
     monkeypatch.setitem(SOURCES, "ready", lambda record: 1 / 0)
-    findings = look(Case(on, "ready", "alone", "plain"))
+    findings = look(Case(backend.name, "ready", "alone", "plain"))
     assert "loop-fails" in [finding.check for finding in findings]
 
 
@@ -131,9 +127,8 @@ def test_a_second_clean_up_is_found() -> None:
     """clean-up-once: twice is as wrong as never."""
     record = _record()
     for begun in 0, 2:
-        frame = Frame(record, "source")
-        frame.begun = begun
-        record.frames = [frame]
+        record.frames.clear()
+        Frame(record).begun = begun
         assert "clean-up-once" in [finding.check for finding in find(record.case, record)]
 
 
@@ -141,7 +136,6 @@ def test_the_wrong_order_of_clean_ups_is_found() -> None:
     """clean-up-order: a generator must not be closed before the one that it iterates."""
     record = _record()
     outer, inner = Frame(record, "source"), Frame(record, "rows")
-    record.frames = [outer, inner]
     outer.begun = inner.begun = outer.ended = inner.ended = 1
     outer.over_at, inner.over_at = 2, 1
     assert find(record.case, record) == []

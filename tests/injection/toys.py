@@ -1,11 +1,11 @@
-"""A stream with one defect, to see that each of them is found. Without one, it does as it should."""
+"""A stream with one defect, to see that it is found. Without one, it does as it should."""
 
 from __future__ import annotations
 
 import asyncio
 import warnings
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Self
 
 import anyio
 import anyio.lowlevel
@@ -76,7 +76,7 @@ class Toy:
         self._kind = "closed"
         self._error: BaseException | None = None
 
-    async def __aenter__(self) -> Toy:
+    async def __aenter__(self) -> Self:
         return self
 
     async def __anext__(self) -> Any:
@@ -134,7 +134,7 @@ class Toy:
             elif self._defect != "does not close":
                 await self._source.aclose()
 
-    async def __aexit__(self, exc_type: Any, exc: BaseException | None, traceback: Any) -> bool:
+    async def __aexit__(self, exc_type: object, exc: object, traceback: object) -> bool:
         await self.aclose()
         kind: Any = {"says closed": "closed", "says completed": "completed"}.get(
             self._defect, self._kind
