@@ -122,8 +122,14 @@ def _may_be_cut(record: Record, frame: Frame) -> bool:
     if frame.ends_by_itself:
         # It is told in its clean-up, for the first time. See told-natively for how.
         return True
-    # A jump of time takes the whole grace.
-    return record.fired_any("jump")
+    if frame.in_own_scope and record.fired_any("own-scope"):
+        return True
+    return _may_be_over(record)
+
+
+def _may_be_over(record: Record) -> bool:
+    """Tell whether the grace may be over, since a jump of time has come after something else."""
+    return record.fired_any("jump") and (len(record.fired) > 1 or record.left)
 
 
 @check("unbounded")
@@ -141,7 +147,7 @@ def _unbounded(record: Record) -> Problems:
 @check("told-natively")
 def _told_natively(record: Record) -> Problems:
     """What a source sees first is typed, or GeneratorExit at a yield: not the backend's own."""
-    if record.fired_any("source-native", "own-scope"):
+    if record.fired_any("source-native", "own-scope") or _may_be_over(record):
         return
     for frame in record.frames:
         told = frame.was_interrupted_by if frame.ends_by_itself else frame.saw

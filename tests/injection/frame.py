@@ -27,6 +27,7 @@ class Frame:
     :param shielded: whether it has a shield of its own
     :param fails: whether it raises in the end
     :param child: whether it is that of a task which the source has started: no grace is due then
+    :param in_own_scope: whether the source has a scope around it that a fault may cancel
 
     """
 
@@ -39,12 +40,14 @@ class Frame:
         shielded: bool = False,
         fails: bool = False,
         child: bool = False,
+        in_own_scope: bool = False,
     ) -> None:
         record.frames.append(self)
         self._record = record
         self.name = name
         self.lasts = lasts
         self.child = child
+        self.in_own_scope = in_own_scope
         self.begun = self.ended = 0
         self.begun_at = self.over_at = 0.0
         self.was_interrupted_by: BaseException | None = None

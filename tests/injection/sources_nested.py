@@ -21,8 +21,8 @@ async def _rows(record: Record, name: str = "rows") -> AsyncIterator[None]:
             yield
 
 
-async def _held_rows(record: Record) -> AsyncIterator[None]:
-    async with Frame(record, "rows"):
+async def _held_rows(record: Record, *, in_own_scope: bool = False) -> AsyncIterator[None]:
+    async with Frame(record, "rows", in_own_scope=in_own_scope):
         async with anyio.create_task_group() as group:
             group.start_soon(anyio.sleep, 100)
             for seconds in (0, 1, 2):
@@ -58,7 +58,7 @@ async def two_deep_holding(record: Record) -> AsyncIterator[int]:
     """Have a scope around the loop, and a task group inside the inner generator."""
     async with Frame(record):
         with anyio.move_on_after(1000) as record.own_scope:
-            async for _ in _held_rows(record):
+            async for _ in _held_rows(record, in_own_scope=True):
                 yield record.produce()
         record.completed = True
 
