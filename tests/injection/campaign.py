@@ -10,8 +10,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from random import Random
 
-# The second puts its checks on the list of the first.
-from . import outcome_checks  # noqa: F401
+# These put their checks on the list.
+from . import error_checks, outcome_checks  # noqa: F401
 from .cases import Case, draw, singles, without_faults
 from .checks import Finding, find
 from .engine import execute, listening

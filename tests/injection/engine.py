@@ -115,7 +115,7 @@ async def _consumer(
     if case.backend != "trio":
         record.cancelling = record.consumer_task.cancelling()
     for task in live_tasks() - before - {record.consumer_task, record.closer_task}:
-        record.problem("live-task", getattr(task, "name", None) or task.get_name())
+        record.problem("live-task", repr(getattr(task, "name", None) or task.get_coro()))
     for generator in started:
         if generator.ag_frame is not None:
             record.problem("generator-left", f"open: {generator.__qualname__}")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from streamkit import Outcome, StreamCancelled, StreamTimeout
 
-from .checks import Problems, check, leaves
+from .checks import Problems, check
+from .error_checks import leaves
 from .record import Record, SourceError, text
 
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from functools import partial
+from inspect import iscoroutinefunction
 
 import pytest
 
+from streamkit._core.pump import Pump
+from streamkit._core.scopes import Scopes
+from streamkit._core.source import Source
+from streamkit._core.stage import Stages
 from support import Backend
 
-from . import outcome_checks  # noqa: F401
 from .campaign import campaign, look, sample
 from .cases import Case, faults_for, without_faults
 from .checks import CHECKS, find
@@ -46,6 +50,35 @@ def test_each_defect_is_found(
     check, rest = DEFECTS[defect]
     _put_toy(monkeypatch, defect)
     findings = look(Case.parse(f"{backend.name}/{rest}/0"))
+    assert check in [finding.check for finding in findings]
+
+
+#: What is taken out of the engine, and what that is found as, in which case.
+MUTATIONS = {
+    "no closing": (Source, "close", "generator-left", "sleeping/alone/leaving/none"),
+    "no shield": (Scopes, "_begin_grace", "clean-up-lost", "sleeping/alone/plain/token@{step}"),
+    "no on_end": (Stages, "end", "on-end", "sleeping/full/plain/none"),
+    "no outcome": (Pump, "_write_outcome", "outcome-missing", "sleeping/alone/plain/none"),
+}
+
+
+@pytest.mark.parametrize("mutation", MUTATIONS)
+def test_each_mutation_is_found(
+    monkeypatch: pytest.MonkeyPatch, backend: Backend, mutation: str
+) -> None:
+    """The engine without one of its mechanisms is found out."""
+    owner, name, check, rest = MUTATIONS[mutation]
+
+    async def nothing_async(*args: object) -> None:
+        pass
+
+    def nothing(*args: object) -> None:
+        pass
+
+    is_async = iscoroutinefunction(getattr(owner, name))
+    monkeypatch.setattr(owner, name, nothing_async if is_async else nothing)
+    cases = {f"{backend.name}/{rest.format(step=step)}/0" for step in range(1, 12)}
+    findings = [finding for case in sorted(cases) for finding in look(Case.parse(case))]
     assert check in [finding.check for finding in findings]
 
 
