@@ -45,6 +45,7 @@ def execute(case: Case) -> Record:
                 record.problem("loop-fails", f"{exc!r}, because of {exc.__cause__!r}")
     plan.clear()
     record.problems += heard
+    record.problems += [("generator-left", f"collected: {name}") for name in record.abandoned]
     if steps.hung:
         record.problems = [("hang", steps.hung)]
     return record
@@ -78,7 +79,7 @@ async def _main(case: Case, record: Record) -> None:
     record.clock = _clock()
     record.block_scope = anyio.CancelScope()
     record.close_requested = anyio.Event()
-    with _watched_generators(record) as started:
+    with _watched_generators(record.abandoned) as started:
         await together(partial(_closer, record), partial(_consumer, case, record, before, started))
         await _let_end(live_tasks() - before)
 
@@ -130,8 +131,8 @@ async def _let_end(tasks: set[Any]) -> None:
 
 
 @contextmanager
-def _watched_generators(record: Record) -> Iterator[weakref.WeakSet[Any]]:
-    """Yield the generators that have begun, and note those that are left to the interpreter."""
+def _watched_generators(abandoned: list[str]) -> Iterator[weakref.WeakSet[Any]]:
+    """Yield the generators that have begun, and name those that are left to the interpreter."""
     started: weakref.WeakSet[Any] = weakref.WeakSet()
     hooks = sys.get_asyncgen_hooks()
 
@@ -141,7 +142,7 @@ def _watched_generators(record: Record) -> Iterator[weakref.WeakSet[Any]]:
             hooks.firstiter(generator)
 
     def finalize(generator: Any) -> None:
-        record.problem("generator-left", f"collected: {generator.__qualname__}")
+        abandoned.append(generator.__qualname__)
         if hooks.finalizer is not None:
             with warnings.catch_warnings():
                 # trio warns of the same thing.

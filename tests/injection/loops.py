@@ -195,6 +195,7 @@ def _run_on_asyncio(
             raise
     finally:
         loop.close()
+        loop.set_exception_handler(None)
 
 
 def _waits_for_ever(deadline: float = math.inf) -> str:

@@ -67,6 +67,8 @@ class Record:
         self.notes: list[tuple[int, float, str]] = []
         #: What is wrong, as ``(check, details)``, where it is seen on the spot.
         self.problems: list[tuple[str, str]] = []
+        #: The generators that were left to the interpreter.
+        self.abandoned: list[str] = []
         self.clock: Any = None
         #: The names of the faults that were injected.
         self.fired: list[str] = []
