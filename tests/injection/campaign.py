@@ -15,6 +15,7 @@ from . import error_checks, outcome_checks  # noqa: F401
 from .cases import Case, draw, singles, without_faults
 from .checks import Finding, find
 from .engine import execute, listening
+from .loops import late
 
 # A collection takes as long as some runs do. Within so many there is little garbage.
 RUNS_PER_COLLECTION = 500
@@ -91,20 +92,36 @@ def every_single(backend: str) -> Iterator[Case]:
 
 
 def _collect(batch: list[Case], report: Report) -> None:
-    """Collect the garbage of some runs. If it complains, see which of them it was."""
-    if _complaints() is None:
-        return
-    for case in batch:
+    """
+    Collect the garbage of some runs. If it complains, see which of them it was.
+
+    :param batch: those in which nothing was found, for garbage of the others is no wonder
+
+    """
+    if _complaint() is not None:
+        _search(batch, report)
+
+
+def _search(cases: list[Case], report: Report) -> None:
+    for case in cases:
         execute(case)
-        complaint = _complaints()
-        if complaint is not None:
-            report.add([Finding("garbage", case, complaint)])
+    complaint = _complaint()
+    if complaint is None:
+        return
+    if len(cases) == 1:
+        report.add([Finding("garbage", cases[0], complaint)])
+        return
+    middle = len(cases) // 2
+    _search(cases[:middle], report)
+    _search(cases[middle:], report)
 
 
-def _complaints() -> str | None:
+def _complaint() -> str | None:
     with listening() as heard:
         gc.collect()
-    return heard[0][1] if heard else None
+    complaints = [details for _, details in heard] + late
+    late.clear()
+    return complaints[0] if complaints else None
 
 
 def campaign(cases: Iterable[Case], *, ignore: Collection[str] = ()) -> Report:
@@ -121,10 +138,12 @@ def campaign(cases: Iterable[Case], *, ignore: Collection[str] = ()) -> Report:
     try:
         batch: list[Case] = []
         for case in cases:
-            report.add(finding for finding in look(case) if finding.check not in ignore)
+            found = look(case)
+            report.add(finding for finding in found if finding.check not in ignore)
             report.runs += 1
-            batch.append(case)
-            if len(batch) == RUNS_PER_COLLECTION:
+            if not found:
+                batch.append(case)
+            if report.runs % RUNS_PER_COLLECTION == 0:
                 _collect(batch, report)
                 batch.clear()
         _collect(batch, report)

@@ -195,7 +195,15 @@ def _run_on_asyncio(
             raise
     finally:
         loop.close()
-        loop.set_exception_handler(None)
+        loop.set_exception_handler(_hear_late)
+
+
+#: What loops had to say when they were over: of tasks that were garbage, when it was collected.
+late: list[str] = []
+
+
+def _hear_late(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    late.append(_text(context))
 
 
 def _waits_for_ever(deadline: float = math.inf) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from inspect import iscoroutinefunction
+from typing import Any
 
 import pytest
 
@@ -187,6 +188,29 @@ def test_code_that_runs_after_a_swallowed_end_is_found() -> None:
     assert record.problems == []
     check_own(record, Frame(record, "source"), Scope(), whole=False)  # type: ignore[arg-type]
     assert [check for check, _ in record.problems] == ["ran-on"]
+
+
+def test_garbage_that_complains_is_found(monkeypatch: pytest.MonkeyPatch, backend: Backend) -> None:
+    """garbage: what a run leaves in a cycle is asked, and the run is told from the others."""
+    ready = SOURCES["ready"]
+
+    class Cycle:
+        def __init__(self) -> None:
+            self.itself = self
+
+        def __del__(self) -> None:
+            raise RuntimeError("in a cycle")
+
+    def source(record: Record) -> Any:
+        if record.chain == "alone":
+            Cycle()
+        return ready(record)
+
+    monkeypatch.setitem(SOURCES, "ready", source)
+    cases = [Case(backend.name, "ready", chain, "plain") for chain in STREAMS]
+    report = campaign(cases)
+    assert list(report.first) == [("garbage", "ready")]
+    assert [finding.case.chain for finding in report.first.values()] == ["alone"]
 
 
 def test_a_report_names_each_kind_once(monkeypatch: pytest.MonkeyPatch) -> None:
