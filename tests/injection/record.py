@@ -97,6 +97,8 @@ class Record:
         self.close_requested: anyio.Event
         self.closer_task: Any = None
         self.received: list[Any] = []
+        #: How many of its asks have begun in a cancelled scope, and have gone well.
+        self.asked_in_vain = 0
         self.final_items = 0
         self.beats = 0
         #: Whether it was told of the end, and by which exceptions, if so.
