@@ -35,7 +35,7 @@ DEFECTS: dict[str, tuple[str, str]] = {
     "loses the error": ("error-lost", "raising/alone/plain/none"),
     "ends instead": ("clean-end-of-failure", "raising/alone/plain/none"),
     "takes the cancellation": ("cancellation-lost", "sleeping/alone/plain/native@6"),
-    "takes the scope": ("cancellation-lost", "sleeping/alone/plain/scope@2"),
+    "takes the scope": ("cancellation-lost", "sleeping/alone/plain/scope@1"),
     "forgets a request": ("cancelling", "sleeping/alone/plain/native@6"),
     "has no outcome": ("outcome-missing", "sleeping/alone/plain/none"),
     "says closed": ("outcome-kind", "sleeping/alone/plain/none"),
