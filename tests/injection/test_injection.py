@@ -8,7 +8,7 @@ from .campaign import campaign, sample
 from .known import KNOWN
 
 # As many as take some ten seconds.
-RUNS = 3000
+RUNS = 2500
 SEED = 1
 
 
