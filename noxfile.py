@@ -5,6 +5,7 @@ nox                               tests, lint, typing, docs
 nox -s tests                      the suite on every Python of this machine, on one with coverage
 nox -s tests-3.12 -- -x -k grace  some tests on one Python
 nox -s servers                    responses on real servers, and the recipes; -- -k granian for one
+nox -s inject                     inject faults before each step; -- --help says more
 nox -s bench                      measure what it costs, as ratios; -- --help says more
 nox -s clients                    browsers and SDKs read event streams
 nox -s demo                       stream a real command; Ctrl-C stops it with grace
@@ -88,6 +89,16 @@ def tests(session: nox.Session) -> None:
         session.run("coverage", "run", "-m", "pytest", *in_parallel, env=env)
         session.run("coverage", "combine", "--quiet", env=env)
         session.run("coverage", "report", env=env)
+
+
+@nox.session
+def inject(session: nox.Session) -> None:
+    """Inject faults before each step of 100,000 runs on each backend; nothing may be found.
+
+    ``-- --backend trio --runs 1000 --seed 2`` draws others, ``-- --replay ID`` shows one again.
+    """
+    install(session, "test")
+    session.run("python", "-m", "injection", *session.posargs, env={"PYTHONPATH": "tests"})
 
 
 @nox.session
