@@ -322,6 +322,12 @@ class Handoff:
         self._error = error
         self.wake_consumer()
 
+    def end_if_open(self) -> None:
+        """Let nobody wait for what does not come any more."""
+        if not self._ended:
+            self.closed = True
+            self.wake_consumer()
+
     # The time that the consumer waits: measured only where somebody asks for it
 
     def clock(self) -> WaitClock:

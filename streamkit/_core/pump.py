@@ -210,6 +210,7 @@ class Pump:
     def finish(self) -> None:
         """Say that the source task has nothing more to do, or was never started."""
         self.is_finished, self._task = True, None
+        self.handoff.end_if_open()
         if self._finished is not None:
             self._finished.set()
         for timer in self._timers:
@@ -474,10 +475,8 @@ class Pump:
         self.has_failed = raises is not None
         failed: BaseException | None = None
         try:
-            await self._pipeline.end(self.outcome)
-            # Where a scope around the stream was cancelled, the consumer is about to leave.
-            gone = self._left or ending.kind == "closed"
-            last = None if gone else self._pipeline.final(self.outcome)
+            await self._run_on_end(self.outcome)
+            last = None if self._left else self._pipeline.final(self.outcome)
             if last is None:
                 # A stage may have taken it meanwhile.
                 raises, self._raises = self._raises, None
@@ -490,6 +489,8 @@ class Pump:
                     with anyio.CancelScope(shield=True):
                         await self.handoff.demand()
                     self.handoff.put(item)
+        except self.backend.cancelled:
+            failed = anyio.BrokenResourceError("the source task was cancelled before the last item")
         except BaseException as exc:
             failed = not_an_end(exc)
         # What only says how the source was ended is no failure.
@@ -500,6 +501,14 @@ class Pump:
             self._unseen = both(failure, failed)
             self.handoff.end(both(raises, failed))
         del ending, raises, failure, failed
+
+    async def _run_on_end(self, outcome: Outcome) -> None:
+        try:
+            await self._pipeline.end(outcome)
+        except self.backend.cancelled:
+            # By Task.cancel(), at the end of asyncio.run() for instance: no shield helps, and the
+            # consumer is not being cancelled with it.
+            return
 
 
 def _from_source(exc: BaseException) -> BaseException:
