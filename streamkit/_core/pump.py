@@ -36,7 +36,7 @@ from .outcome import Outcome
 from .pipeline import SKIP, Pipeline
 from .relay import Relay
 from .scopes import Scopes
-from .signal import Signal, left
+from .signal import Left, Signal, left
 from .source import Source
 from .timer import Timer
 
@@ -138,7 +138,9 @@ class Pump:
         if exc is not None:
             stop = cancelled_only(exc)
             if stop is not None:
-                self.cancel(Signal(stop.reason, self._scopes.grace))
+                # A source that was told so leaves the streams inside of it, too: they are closed.
+                if not isinstance(stop.reason, Left):
+                    self.cancel(Signal(stop.reason, self._scopes.grace))
             elif only_backend_cancellation(exc):
                 is_native = self.backend.relay.is_native(first_leaf(exc))
                 signal = self._scopes.signal_around()
