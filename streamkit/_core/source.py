@@ -16,6 +16,8 @@ from operator import is_
 from types import AsyncGeneratorType
 from typing import Any, Generic, TypeAlias, TypeVar, cast
 
+import anyio
+
 from .exceptions import without
 
 T = TypeVar("T")
@@ -100,13 +102,16 @@ class Source(Generic[T]):
                 raise TypeError(_advice(entered))
             iterator: Any = entered.__aiter__()
             throw: BaseException | None = None
+            at_yield = False
             try:
                 while True:
+                    at_yield = False
                     step = iterator.__anext__() if throw is None else iterator.athrow(throw)
                     try:
                         item = await step
                     except StopAsyncIteration:
                         return
+                    at_yield = True
                     try:
                         throw = None
                         yield item
@@ -119,7 +124,13 @@ class Source(Generic[T]):
                         throw = thrown
             finally:
                 throw = None
-                await _close(iterator)
+                if at_yield:
+                    # It may hold scopes, which must not be left under one of ours.
+                    await _close(iterator)
+                else:
+                    # It may have been cancelled where it was blocked, as we are then.
+                    with anyio.move_on_after(self.grace, shield=True):
+                        await _close(iterator)
 
 
 async def _close(source: Any) -> None:
