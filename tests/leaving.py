@@ -84,7 +84,7 @@ async def leave(
                 raise Gone
             if way == "aclose":
                 await stream.aclose()
-                await anyio.sleep(1)
+                await anyio.sleep(after)
 
     async def aclose() -> None:
         await anyio.sleep(after)

@@ -133,7 +133,11 @@ class AsyncioRelay(Relay):
             # A native Task.cancel(), by asyncio.timeout() for instance, came in the same tick, and
             # asyncio folds both into one exception. It goes first, under no tag but its own.
             task.uncancel()
-            scopes.claim(None)
+            if scopes.claim(None):
+                # Or it was asked again, at the end of its grace.
+                for _ in range(requests - 1):
+                    task.uncancel()
+                return self.exception()
             self._native_seen_at = task.cancelling()
             return asyncio.CancelledError()
         if scopes.claim(_tag_of(exc)):
