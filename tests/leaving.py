@@ -115,8 +115,8 @@ async def _task_group(consume: Consumer, after: float) -> None:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(_fail, after)
             await consume()
-    except* Gone as group:
-        assert len(group.exceptions) == 1
+    except* Gone:
+        pass
 
 
 async def _fail_after(consume: Consumer, after: float) -> None:
@@ -159,8 +159,8 @@ async def _asyncio_task_group(consume: Consumer, after: float) -> None:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(_fail(after))
             await consume()
-    except* Gone as group:
-        assert len(group.exceptions) == 1
+    except* Gone:
+        pass
     assert not _cancelling()
 
 

@@ -1,4 +1,4 @@
-"""Tasks, timeouts and groups of asyncio inside of a source that is left, and its end with a loop."""
+"""Tasks, timeouts and groups of asyncio in a source that is left, and its end with a loop."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from streamkit import (
     with_keepalive,
     with_timeout,
 )
-from support import Backend, Log, on_trio, wait_all_blocked
+from support import Backend, Log, wait_all_blocked
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator
@@ -49,7 +49,7 @@ class TestCleanUp:
     @pytest.mark.asyncio_only
     @pytest.mark.parametrize("items", [0, 1])
     async def test_with_asyncio(self, items: int) -> None:
-        """C30: ``asyncio.timeout`` and ``TaskGroup`` ask for ``cancelling()``: it is what it was."""
+        """C30: ``asyncio.timeout`` and ``TaskGroup`` look at ``cancelling()``: it is as it was."""
 
         async def source(log: Log) -> AsyncIterator[object]:
             assert current().cancelling() == 0
@@ -175,7 +175,7 @@ class TestNativeTasks:
             assert outcome_of(stream) == ("closed", None, False)
 
     async def test_hangs(self) -> None:
-        """L10: its clean-up hangs: cancelled again at the end of the grace, which ran from the ask."""
+        """L10: its clean-up hangs: cancelled again after the grace, which ran from the ask."""
         for way in ways():
             log = Log()
             log.start()
@@ -239,7 +239,7 @@ class TestNativeTasks:
 
 @pytest.mark.asyncio_only
 class TestNativeCancellations:
-    """``asyncio.timeout``, ``wait_for`` and ``TaskGroup`` cancel the source's task, and undo that."""
+    """``asyncio.timeout()`` and others cancel the source's task, and take that back."""
 
     async def expire(self, how: str, after: float) -> None:
         if how == "timeout":
@@ -359,7 +359,7 @@ class TestNativeCancellations:
             assert (way, log) == (way, [(1.5, "saved")])
 
     async def test_source_task_alone(self) -> None:
-        """L11: somebody cancels the source's task, and its consumer stays: that is told as before."""
+        """L11: somebody cancels the source's task, and its consumer stays: an error."""
         tasks: list[asyncio.Task[Any]] = []
 
         async def source() -> AsyncIterator[object]:
@@ -422,7 +422,6 @@ class TestEndOfTheLoop:
     def test_has_its_grace(self, backend: Backend, where: str) -> None:
         """L3: at the end of ``asyncio.run()`` every source has its grace, and no more than that."""
         for takes in (1, NEVER):
-            logs: list[Log] = []
 
             async def source(log: Log, takes: float = takes) -> AsyncIterator[object]:
                 try:
@@ -436,9 +435,7 @@ class TestEndOfTheLoop:
                         log("cut")
                         raise
 
-            async def consume(source: Any = source) -> None:
-                log = Log()
-                logs.append(log)
+            async def consume(log: Log, source: Any = source) -> None:
                 stream = with_cancellation(source(log), grace=2)
                 if where == "reading ahead":
                     stream = with_buffer(stream, 8)
@@ -451,13 +448,15 @@ class TestEndOfTheLoop:
                             await anext(stream)
                     await asyncio.sleep(NEVER)
 
-            async def main() -> None:
-                main.tasks = [asyncio.create_task(consume()) for _ in range(10)]  # type: ignore[attr-defined]
+            async def main(logs: list[Log], consume: Any = consume) -> list[asyncio.Task[None]]:
+                tasks = [asyncio.create_task(consume(log)) for log in logs]
                 await asyncio.sleep(1)
                 for log in logs:
                     log.start()
+                return tasks
 
-            anyio.run(main, **backend.anyio_options())
+            logs = [Log() for _ in range(10)]
+            anyio.run(main, logs, **backend.anyio_options())
             expected = (1, "saved") if takes == 1 else (2, "cut")
             assert logs == [[expected]] * 10
 

@@ -301,7 +301,7 @@ class TestKinds:
             assert outcome_of(outer) == outcome_of(stream) == ("closed", None, False)
 
     async def test_own_signal_of_an_inner_stream(self) -> None:
-        """L6: the outer one is left in the tick in which the inner token fires: each is told once."""
+        """L6: the outer one is left as the inner token fires: each is told once."""
         for order in (0, 1):
             token, nest = CancelToken(), Nest(1, 1, 1)
             source = with_cancellation(nest.open(2), token)
