@@ -380,6 +380,39 @@ class TestNativeCancellations:
         assert stream.outcome is not None
         assert stream.outcome.kind == "failed"
 
+    @pytest.mark.parametrize("how", ["timeout", "swallowed"])
+    async def test_seen_before(self, how: str) -> None:
+        """L11: a request that the source has seen before is not taken for the telling."""
+
+        async def source() -> AsyncIterator[object]:
+            try:
+                if how == "timeout":
+                    with suppress(TimeoutError):
+                        async with asyncio.timeout(1):
+                            try:
+                                await asyncio.sleep(NEVER)
+                            finally:
+                                # It is left while this goes on.
+                                await asyncio.shield(asyncio.sleep(2))
+                else:
+                    asyncio.get_running_loop().call_later(0.5, current().cancel)
+                    with suppress(asyncio.CancelledError):
+                        await asyncio.sleep(NEVER)
+                await asyncio.sleep(NEVER)
+                yield
+            except BaseException as exc:
+                log(kind(exc))
+                await asyncio.sleep(1)
+                log("saved")
+                raise
+
+        for way in ways():
+            log = Log()
+            log.start()
+            stream = await leave(source(), way, after=2)
+            assert (way, log) == (way, [(2, TOLD), (3, "saved")])
+            assert outcome_of(stream) == ("closed", None, False)
+
     @pytest.mark.parametrize("order", [0, 1])
     async def test_source_task_and_consumer(self, order: int) -> None:
         """L11: both tasks are cancelled in one tick, in either order: told once, with its grace."""
@@ -459,6 +492,39 @@ class TestEndOfTheLoop:
             anyio.run(main, logs, **backend.anyio_options())
             expected = (1, "saved") if takes == 1 else (2, "cut")
             assert logs == [[expected]] * 10
+
+    @pytest.mark.parametrize("items", [0, 1])
+    def test_nested(self, backend: Backend, items: int) -> None:
+        """L6: so has each of the sources inside each other, in whichever order they hear of it."""
+
+        async def level(number: int, log: Log) -> AsyncGenerator[object, None]:
+            try:
+                if number:
+                    async with with_cancellation(level(number - 1, log), grace=1.5) as stream:
+                        async for item in stream:
+                            yield item
+                for item in range(items):
+                    yield item
+                await asyncio.sleep(NEVER)
+            finally:
+                await asyncio.sleep(1)
+                log(number)
+
+        async def consume(log: Log) -> None:
+            async with with_cancellation(level(3, log), grace=1.5) as stream:
+                async for _ in stream:
+                    await asyncio.sleep(NEVER)
+
+        async def main(logs: list[Log]) -> list[asyncio.Task[None]]:
+            tasks = [asyncio.create_task(consume(log)) for log in logs]
+            await asyncio.sleep(1)
+            for log in logs:
+                log.start()
+            return tasks
+
+        logs = [Log() for _ in range(30)]
+        anyio.run(main, logs, **backend.anyio_options())
+        assert logs == [[(1, 0), (2, 1), (3, 2), (4, 3)]] * 30
 
 
 class TestAsks:
