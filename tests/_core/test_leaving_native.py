@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -22,6 +22,7 @@ from streamkit import (
     with_buffer,
     with_cancellation,
     with_keepalive,
+    with_status,
     with_timeout,
 )
 from support import Backend, Log, wait_all_blocked
@@ -203,6 +204,22 @@ class TestNativeTasks:
             stream = await leave(self.source(log, 1.75), way, grace=2)
             assert (way, log) == (way, [(2.75, "job 0"), (2.75, TOLD)])
             assert outcome_of(stream) == ("closed", None, True)
+
+    async def test_awaited_after_a_shield(self) -> None:
+        """L10: the source awaits it when it has been told behind a shield: asked once, too."""
+
+        async def source(log: Log) -> AsyncIterator[object]:
+            with anyio.CancelScope(shield=True):
+                await asyncio.sleep(2)
+            async with aclosing(self.source(log, 1, 1)) as items:
+                async for item in items:
+                    yield item
+
+        for way in ways():
+            log = Log()
+            log.start()
+            await leave(source(log), way)
+            assert (way, log) == (way, [(3, "job 0"), (4, "job 1"), (4, TOLD), (4.5, "saved")])
 
     async def test_grace_of_zero(self) -> None:
         """L10: with ``grace=0`` the task is cancelled in each turn of the loop from then on."""
@@ -622,6 +639,39 @@ class TestConsumerStays:
             assert scope.cancelled_caught
             assert (chain, log) == (chain, [(1, TOLD), (2, "has the lock")])
             assert outcome_of(stream) == ("closed", None, False)
+
+    @pytest.mark.parametrize("ask", ["head", "reading ahead"])
+    async def test_other_asks(self, ask: str) -> None:
+        """L9: the same for a wait for the status, and for an ask where there is read-ahead."""
+        log, lock = Log(), anyio.Lock()
+
+        async def source() -> AsyncIterator[object]:
+            async with lock:
+                try:
+                    if ask != "head":
+                        yield 1
+                    await anyio.sleep_forever()
+                except BaseException as exc:
+                    log(kind(exc))
+                    raise
+
+        with anyio.CancelScope() as scope:
+            stream = with_status(with_buffer(source(), 0 if ask == "head" else 8))
+            async with stream:
+                if ask != "head":
+                    assert await anext(stream) == 1
+                    await wait_all_blocked()
+                    scope.cancel()
+                else:
+                    scope.deadline = anyio.current_time() + 1
+                try:
+                    await (stream.head() if ask == "head" else anext(stream))
+                finally:
+                    with anyio.CancelScope(shield=True):
+                        async with lock:
+                            log("has the lock")
+        assert scope.cancelled_caught
+        assert log.events == [TOLD, "has the lock"]
 
     async def test_drains(self) -> None:
         """L9: it asks on in a shield: there is nothing more."""

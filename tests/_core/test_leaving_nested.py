@@ -257,6 +257,108 @@ class TestGraces:
             assert outcome_of(stream) == ("closed", None, False)
 
 
+class TestTasksInside:
+    """The inner stream is in another task than the source."""
+
+    async def test_block_that_a_child_waits_for(self) -> None:
+        """L6: the outer one is left while a child waits for an inner block to end."""
+        log = Log()
+
+        async def slow() -> AsyncIterator[object]:
+            try:
+                yield 1
+            finally:
+                await anyio.sleep(6)
+                log("inner closed")
+
+        async def child() -> None:
+            async with with_cancellation(slow(), grace=9) as stream:
+                await anext(stream)
+
+        async def source() -> AsyncIterator[object]:
+            try:
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(child)
+                    await anyio.sleep_forever()
+                yield
+            finally:
+                await anyio.sleep(2)
+                log("saved")
+
+        for way in ways():
+            log.clear()
+            log.start()
+            stream = await leave(source(), way, grace=3)
+            assert (way, log) == (way, [(6, "inner closed"), (8, "saved")])
+            assert outcome_of(stream) == ("closed", None, False)
+
+    async def test_opened_in_the_grace(self) -> None:
+        """L6: a stream that is opened after the token, and left with a scope, is left."""
+        token, log = CancelToken(), Log()
+
+        async def inner() -> AsyncIterator[object]:
+            try:
+                await anyio.sleep_forever()
+                yield
+            except BaseException as exc:
+                log(kind(exc))
+                raise
+
+        async def source() -> AsyncIterator[object]:
+            try:
+                await anyio.sleep_forever()
+                yield
+            finally:
+                with anyio.move_on_after(1):
+                    async with with_cancellation(inner()) as stream:
+                        await anext(stream)
+                log(outcome_of(stream))
+
+        log.start()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(call_later, 1, token.cancel, "stop")
+            async with with_cancellation(source(), token) as stream:
+                with pytest.raises(StreamCancelled):
+                    await anext(stream)
+        assert log == [(2, TOLD), (2, ("closed", None, False))]
+
+    async def test_in_a_group_of_the_outermost(self) -> None:
+        """N7: the reason of the outermost passes by one between that was not told."""
+        token, log = CancelToken(), Log()
+
+        async def inner() -> AsyncIterator[object]:
+            try:
+                await anyio.sleep_forever()
+                yield
+            except BaseException as exc:
+                log(kind(exc))
+                raise
+
+        async def child() -> None:
+            async with with_cancellation(inner()) as stream:
+                await anext(stream)
+
+        async def middle(tasks: Any) -> AsyncIterator[object]:
+            # In the context of this source, and in the group of the one around.
+            tasks.start_soon(child)
+            yield 1
+
+        async def outer() -> AsyncIterator[object]:
+            async with anyio.create_task_group() as tasks:
+                async with with_cancellation(middle(tasks)) as stream:
+                    assert await anext(stream) == 1
+                await anyio.sleep_forever()
+            yield
+
+        log.start()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(call_later, 1, token.cancel, "stop")
+            async with with_cancellation(outer(), token) as stream:
+                with pytest.raises(StreamCancelled):
+                    await anext(stream)
+        assert log == [(1, "told to stop")]
+
+
 class TestKinds:
     async def test_inner_streams_are_closed(self) -> None:
         """L6: a consumer that leaves the outer stream leaves the inner ones: none is cancelled."""

@@ -220,6 +220,31 @@ class TestUnwinding:
                 assert log[-2:] == [(2, "told to stop"), (2.5, "saved")]
                 assert outcome_of(stream) == ("cancelled", "stop", False)
 
+    @pytest.mark.asyncio_only
+    async def test_same_tick_without_clean_up(self) -> None:
+        """L5: the scope has cancelled the await, and then a token fires: it catches its own."""
+        token, log = CancelToken(), Log()
+
+        async def source() -> AsyncIterator[object]:
+            with anyio.move_on_after(1) as scope:
+                await anyio.sleep_forever()
+            log(f"caught: {scope.cancelled_caught}")
+            try:
+                await anyio.sleep_forever()
+                yield
+            except BaseException as exc:
+                log(kind(exc))
+                raise
+
+        log.start()
+        async with anyio.create_task_group() as tasks:
+            # Its time comes first; but only then it wakes, as the source does.
+            tasks.start_soon(call_later, 1, token.cancel, "stop")
+            async with with_cancellation(source(), token) as stream:
+                with pytest.raises(StreamCancelled):
+                    await anext(stream)
+        assert log == [(1, "caught: True"), (1, "told to stop")]
+
     async def test_every_sleep_is_a_scope(self) -> None:
         """L5: a ``sleep`` ends in the tick in which an outer token fires: told, with its grace."""
         for number in range(REPEATS):
