@@ -12,7 +12,7 @@ import anyio.lowlevel
 import pytest
 import trio
 
-from leaving import leave
+from leaving import leave, ways
 from observing import call_later, kind
 from streamkit import (
     CancelToken,
@@ -23,7 +23,7 @@ from streamkit import (
     with_buffer,
     with_cancellation,
 )
-from support import Log
+from support import Log, wait_all_blocked
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Iterator
@@ -277,6 +277,72 @@ class TestLooks:
             assert log[-2:] == [(1, told), (2, "saved")]
             # In the first turns it may be told before it is cancelled.
             assert log.events[0] == (True if len(log) == 3 else told)
+
+    async def test_awaits_in_a_cancelled_scope(self) -> None:
+        """L5: told behind a shield, it awaits in a scope of its own that is cancelled: its own."""
+        log = Log()
+
+        async def source() -> AsyncIterator[object]:
+            try:
+                with trio.move_on_after(1) as scope:
+                    try:
+                        await trio.sleep_forever()
+                    finally:
+                        with trio.CancelScope(shield=True):
+                            await trio.sleep(1)
+                        await trio.sleep(1)
+                log(scope.cancelled_caught)
+                await trio.sleep_forever()
+                yield
+            except BaseException as exc:
+                log(kind(exc))
+                raise
+
+        for way in ways():
+            log.clear()
+            log.start()
+            await leave(source(), way, after=1.5)
+            assert (way, log) == (way, [(2, True), (2, "told that the consumer has left")])
+
+
+class TestHandOver:
+    @pytest.mark.parametrize("how", ["token", "aclose"])
+    @pytest.mark.parametrize("first", ["told", "item"])
+    async def test_memory_stream(self, how: str, first: str) -> None:
+        """C32: an item is sent in the turn in which a source that waits is told."""
+        for _ in range(20):
+            token, taken = CancelToken(), []
+            send, receive = anyio.create_memory_object_stream[int](1)
+
+            async def source(receive: Any = receive, taken: Any = taken) -> AsyncIterator[int]:
+                taken.append(await receive.receive())
+                await anyio.sleep_forever()
+                yield 1
+
+            async with anyio.create_task_group() as tasks, send, receive:
+                stream = with_cancellation(source(), token)
+                async with stream:
+                    tasks.start_soon(ask, stream)
+                    await wait_all_blocked()
+                    if first == "item":
+                        send.send_nowait(1)
+                    if how == "token":
+                        token.cancel("stop")
+                    else:
+                        tasks.start_soon(stream.aclose)
+                        # One turn, in which this task comes before or after that one.
+                        await anyio.lowlevel.checkpoint()
+                    if first == "told":
+                        send.send_nowait(1)
+                    await wait_all_blocked()
+                with suppress(anyio.WouldBlock):
+                    taken.append(receive.receive_nowait())
+            assert taken == [1]
+
+
+async def ask(stream: Stream[Any]) -> None:
+    with suppress(StreamCancelled, anyio.ClosedResourceError):
+        await anext(stream)
 
 
 class TestSeeds:
