@@ -40,7 +40,7 @@ from .outcome import Outcome
 from .pipeline import SKIP, Pipeline
 from .relay import Relay
 from .scopes import Scopes
-from .signal import Signal, left
+from .signal import Left, Signal, left
 from .source import Source
 from .timer import Timer
 
@@ -87,6 +87,7 @@ class Pump:
         self._scopes = Scopes(source.grace, backend.now)
         self._relay: Relay
         self._task: object = None
+        self._consumer = backend.current_task()
         self._state: Literal["new", "started", "closing"] = "new"
         self._items = 0
         self._first_item_at: float | None = None
@@ -147,13 +148,17 @@ class Pump:
             that of a stream around, which reaches a task that is no source as the backend's own
 
         """
-        is_native = False
+        # At the end of asyncio.run(), what leaves this block may be what its task was told then.
+        enclosing = self._scopes.enclosing
+        is_native = enclosing is not None and enclosing.told_natively
         if exc is not None:
             stop = cancelled_only(exc)
             if stop is not None:
-                self.cancel(Signal(stop.reason, self._scopes.grace))
+                # A source that was told so leaves the streams inside of it, too: they are closed.
+                if not isinstance(stop.reason, Left):
+                    self.cancel(Signal(stop.reason, self._scopes.grace))
             elif only_backend_cancellation(exc):
-                is_native = self.backend.relay.is_native(first_leaf(exc))
+                is_native = is_native or self.backend.relay.is_native(first_leaf(exc))
                 signal = self._scopes.signal_around()
                 if signal is not None:
                     self.cancel(signal)
@@ -209,7 +214,7 @@ class Pump:
 
     def finish(self) -> None:
         """Say that the source task has nothing more to do, or was never started."""
-        self.is_finished, self._task = True, None
+        self.is_finished, self._task, self._consumer = True, None, None
         self.handoff.end_if_open()
         if self._finished is not None:
             self._finished.set()
@@ -269,7 +274,7 @@ class Pump:
         try:
             try:
                 with self._scopes:
-                    self._relay = self.backend.relay(self._scopes)
+                    self._relay = self.backend.relay(self._scopes, self._consumer)
                     ending = self._judge(await self._relay.drive(self._drive()))
                     self._state = "closing"
                     await self._close(ending)

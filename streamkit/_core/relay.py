@@ -30,8 +30,10 @@ T = TypeVar("T")
 class Relay(ABC):
     """Drives the task of one source, and delivers what it is told. Made in the source task."""
 
-    def __init__(self, scopes: Scopes) -> None:
+    def __init__(self, scopes: Scopes, consumer: object) -> None:
         self._scopes = scopes
+        #: The task that has opened the stream.
+        self._consumer = consumer
         #: Whether the source is being stepped. Otherwise its task waits for the consumer, and what
         #: reaches it then is none of the source's business.
         self.in_source = False

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from typing import Any
+from typing import Any, cast
 
 import anyio
 
@@ -45,8 +45,9 @@ def is_stray(exc: BaseException) -> bool:
 class AsyncioRelay(Relay):
     """Tells a native ``Task.cancel()`` of the source task from the requests of scopes."""
 
-    def __init__(self, scopes: Scopes) -> None:
-        super().__init__(scopes)
+    def __init__(self, scopes: Scopes, consumer: Any) -> None:
+        super().__init__(scopes, consumer)
+        self._consumer_requests = consumer.cancelling()
         task = asyncio.current_task()
         assert task is not None
         self._task = task
@@ -55,7 +56,7 @@ class AsyncioRelay(Relay):
         # At the end of asyncio.run(), and only then as a rule, both its task and the consumer's
         # are cancelled in one tick: that tells the source, in whichever order it comes.
         self._native_tells = False
-        #: The number of requests when the source last saw a native one.
+        #: The number of requests when the source last saw a native one, as its consumer did.
         self._native_seen_at = 0
 
     @staticmethod
@@ -74,6 +75,7 @@ class AsyncioRelay(Relay):
         seen_at, self._native_seen_at = self._native_seen_at, 0
         if not seen_at or self._task.cancelling() < seen_at:
             return False
+        self._scopes.told_natively = True
         self._task.uncancel()
         return True
 
@@ -87,9 +89,10 @@ class AsyncioRelay(Relay):
         if not (native or several):
             return None
         if self._native_tells:
+            self._scopes.told_natively = True
             self._task.uncancel()
             return None
-        self._native_seen_at = self._task.cancelling()
+        self._see_native()
         return asyncio.CancelledError(*exc.args) if native else asyncio.CancelledError()
 
     def _open_way(self) -> None:
@@ -127,22 +130,34 @@ class AsyncioRelay(Relay):
         if scopes.armed and (native or requests > 1) and self._native_tells:
             for _ in range(requests):
                 task.uncancel()
+            scopes.told_natively = True
             scopes.deliver()
             return self.exception()
         if scopes.armed and requests > 1:
             # A native Task.cancel(), by asyncio.timeout() for instance, came in the same tick, and
             # asyncio folds both into one exception. It goes first, under no tag but its own.
             task.uncancel()
-            scopes.claim(None)
-            self._native_seen_at = task.cancelling()
+            if scopes.claim(None):
+                # Or it was asked again, at the end of its grace.
+                for _ in range(requests - 1):
+                    task.uncancel()
+                return self.exception()
+            self._see_native()
             return asyncio.CancelledError()
         if scopes.claim(_tag_of(exc)):
             # Clean-up is not being cancelled: asyncio.TaskGroup and asyncio.timeout() ask.
             task.uncancel()
             return self.exception()
         if native:
-            self._native_seen_at = task.cancelling()
+            self._see_native()
         return exc
+
+    def _see_native(self) -> None:
+        """Take note that a native request reached the source, if its consumer has got one, too."""
+        enclosing, consumer = self._scopes.enclosing, cast("asyncio.Task[Any]", self._consumer)
+        told_so = enclosing is not None and enclosing.told_natively
+        if told_so or consumer.cancelling() > self._consumer_requests:
+            self._native_seen_at = self._task.cancelling()
 
 
 def _tag_of(exc: asyncio.CancelledError) -> str | None:

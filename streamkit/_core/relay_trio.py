@@ -33,8 +33,8 @@ _PATIENCE = 64
 class TrioRelay(Relay):
     """Stands between the waits of a source and what aborts them."""
 
-    def __init__(self, scopes: Scopes) -> None:
-        super().__init__(scopes)
+    def __init__(self, scopes: Scopes, consumer: object) -> None:
+        super().__init__(scopes, consumer)
         trio: Any = sys.modules["trio"].lowlevel
         self._task = trio.current_task()
         self._succeeded, self._failed = trio.Abort.SUCCEEDED, trio.Abort.FAILED

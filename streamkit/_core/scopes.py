@@ -73,6 +73,7 @@ class Scopes:
         "enclosing",
         "grace",
         "signal",
+        "told_natively",
     )
 
     def __init__(self, grace: float, now: Callable[[], float]) -> None:
@@ -85,6 +86,8 @@ class Scopes:
         #: The signal is on its way: the next suspension point of the source raises it.
         self.armed = False
         self.delivered = False
+        #: It was told by a cancellation of its task, as its consumer was.
+        self.told_natively = False
         #: The source was cancelled at the end of its grace.
         self.cut = False
         self._number = next(_numbers)

@@ -155,7 +155,7 @@ class TestAwaitables:
                 log("closed")
 
         backend = get_backend()
-        driven: Any = backend.relay(Scopes(5, backend.now)).drive(work())
+        driven: Any = backend.relay(Scopes(5, backend.now), backend.current_task()).drive(work())
         driven.send(None)
         driven.close()
         assert log.events == ["closed"]
@@ -172,7 +172,7 @@ class TestAwaitables:
             return await Asks()
 
         backend = get_backend()
-        relay = backend.relay(Scopes(5, backend.now))
+        relay = backend.relay(Scopes(5, backend.now), backend.current_task())
         relay.in_source = True
         driven: Any = relay.drive(work())
         assert driven.send(None) == "a question"
