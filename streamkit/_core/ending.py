@@ -12,7 +12,13 @@ from dataclasses import dataclass
 
 import anyio
 
-from .exceptions import StreamCancelled, cancelled_only, is_stream_cancelled, without
+from .exceptions import (
+    StreamCancelled,
+    cancelled_only,
+    is_stream_cancelled,
+    was_thrown_at_yield,
+    without,
+)
 from .outcome import OutcomeKind
 from .scopes import Signal
 
@@ -47,6 +53,9 @@ def judge(
 
     """
     error = raised and without(raised, is_backend_cancellation)
+    if signal is not None or left:
+        # What closing an inner generator has made of it, by the way.
+        error = error and without(error, was_thrown_at_yield)
     if signal is not None:
         error = failure or (error and without(error, is_stream_cancelled))
         raises = error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import TypeGuard
 
@@ -72,6 +73,23 @@ def first_leaf(exc: BaseException) -> BaseException:
 def is_stream_cancelled(exc: BaseException) -> bool:
     """Tell whether an exception is a :exc:`StreamCancelled`."""
     return isinstance(exc, StreamCancelled)
+
+
+def was_thrown_at_yield(exc: BaseException) -> bool:
+    """
+    Tell whether an exception is the ``GeneratorExit`` that closes an async generator.
+
+    A generator that holds a task group lets it out in a group, which then comes out of ``aclose()``
+    and of :func:`contextlib.aclosing`. One that somebody has raised, in a child task for instance,
+    is an error like any other.
+    """
+    if not isinstance(exc, GeneratorExit):
+        return False
+    code = None
+    traceback = exc.__traceback__
+    while traceback is not None:
+        code, traceback = traceback.tb_frame.f_code, traceback.tb_next
+    return code is not None and bool(code.co_flags & inspect.CO_ASYNC_GENERATOR)
 
 
 def both(first: BaseException | None, second: BaseException | None) -> BaseException | None:

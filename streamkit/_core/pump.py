@@ -24,13 +24,15 @@ from typing import Any, Literal
 import anyio
 
 from .backend import Backend
+from .closing import close_abandoned, close_all
 from .ending import (
     Ending,
     is_backend_cancellation,
     judge,
     only_backend_cancellation,
 )
-from .exceptions import both, cancelled_only, first_leaf, without
+from .exceptions import both, cancelled_only, first_leaf, is_stream_cancelled, without
+from .generators import Generators
 from .handoff import Handoff
 from .outcome import Outcome
 from .pipeline import SKIP, Pipeline
@@ -74,6 +76,7 @@ class Pump:
         self._finished: anyio.Event | None = None
         self.backend = backend
         self._source = source
+        self._generators = Generators(backend.current_task)
         self._pipeline = pipeline
         self._scopes = Scopes(source.grace, backend.now)
         self._relay: Relay
@@ -229,12 +232,14 @@ class Pump:
         """Step the source until it ends or must not be stepped again. Returns what it raised."""
         source, relay, scopes, handoff = self._source, self._relay, self._scopes, self.handoff
         transform, cancelled = self._pipeline.transform, self.backend.cancelled
+        abandoned = self._generators.abandoned
         throw = await self._next_demand()
         if not self._may_start(throw):
             return throw
         try:
             relay.in_source = True
             source.start()
+            self._generators.start(*source.given)
             while True:
                 item = await (source.next() if throw is None else source.throw(throw))
                 relay.in_source = False
@@ -253,7 +258,11 @@ class Pump:
                         self._first_item_at = handoff.now()
                     self._items += 1
                     must_wait = handoff.put(outgoing)
-                if scopes.armed:
+                if abandoned:
+                    throw = await self._close_abandoned()
+                if throw is not None:
+                    pass
+                elif scopes.armed:
                     # It came to a yield before it blocked: the signal is raised at that yield.
                     scopes.deliver()
                     throw = relay.exception()
@@ -280,6 +289,19 @@ class Pump:
         finally:
             relay.in_source = False
             del throw
+
+    async def _close_abandoned(self) -> BaseException | None:
+        """Close what the source has abandoned on its way, as if it had done so itself."""
+        relay = self._relay
+        relay.in_source = True
+        interrupted = await close_abandoned(self._generators)
+        relay.in_source = False
+        try:
+            if interrupted is None or is_stream_cancelled(interrupted):
+                return interrupted
+            return relay.put_off(interrupted)
+        finally:
+            del interrupted
 
     def _may_start(self, throw: BaseException | None) -> bool:
         if throw or self._stopping or self._scopes.signal:
@@ -371,17 +393,21 @@ class Pump:
         )
 
     async def _close(self, ending: Ending) -> None:
-        """Close the source, shielded and bounded."""
-        if not self._source.is_finished:
+        """Close the source, and what it has begun, shielded and bounded."""
+        source, generators = self._source, self._generators
+        if not source.is_finished or generators.are_left:
             self._scopes.begin_closing()
+            failed = ending.raises, ending.error, ending.cleanup_error
             try:
-                await self._source.close()
+                await close_all(source.close, generators, failed)
             except BaseException as exc:
                 error = without(_from_source(exc), is_backend_cancellation)
-                self._scopes.cut = self._scopes.cut or (error is not exc and self._scopes.expired)
-                if error is not None:
-                    ending.cleanup_error = error
+                was_cut = error is not exc or is_backend_cancellation(exc.__context__)
+                self._scopes.cut = self._scopes.cut or (was_cut and self._scopes.expired)
+                ending.cleanup_error = both(ending.cleanup_error, error)
                 del error
+            del failed
+        generators.end()
         self._cleanup_error = ending.cleanup_error
         del ending
 
@@ -443,4 +469,4 @@ def _from_source(exc: BaseException) -> BaseException:
     return exc.with_traceback(traceback)
 
 
-_OWN_MODULES = (__name__, Relay.__module__, Source.__module__)
+_OWN_MODULES = (__name__, Relay.__module__, Source.__module__, close_all.__module__)
