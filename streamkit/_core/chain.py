@@ -57,6 +57,7 @@ class Chain:
         self._roots = roots
         self._given = given
         self._held: dict[int, list[Any]] = {}
+        self._ordered: set[int] = set()
         self._look()
         self._ours = self._held_by_nobody_else()
 
@@ -79,6 +80,9 @@ class Chain:
 
     def to_close(self, holder: object) -> list[Any]:
         """Return what to close in its place, one after the other: the holder is among it."""
+        if id(holder) in self._ordered:
+            return []
+        self._ordered.add(id(holder))
         order: list[Any] = []
         covered: list[Any] = []
         for generator, is_covered in self.inner(holder):
@@ -121,8 +125,10 @@ class Chain:
             if id(value) in self._ours:
                 if is_generator(value):
                     yield value
-                elif depth > 1 or type(value) is dict:
-                    yield from self._inside(value, depth - (type(value) is not dict))
+                elif _is_dictionary_of(holder, value):
+                    yield from self._inside(value, depth)
+                elif depth > 1:
+                    yield from self._inside(value, depth - 1)
 
     def _look(self) -> None:
         """Note who holds what, as far as generators and the attributes of what they hold."""
@@ -141,7 +147,7 @@ class Chain:
                         todo.appendleft((value, 0))
                 elif depth < _DEPTH and _has_attributes(value):
                     todo.append((value, depth + 1))
-                elif _passes_on(value):
+                elif type(value) is MethodType or _is_dictionary_of(holder, value):
                     todo.append((value, depth))
 
     def _held_by_nobody_else(self) -> set[int]:
@@ -194,9 +200,9 @@ def _loops_on(stack: list[Any]) -> list[tuple[object, bool]]:
 
 def _stack(generator: Generator, held: list[Any]) -> list[Any]:
     """Return what is on the stack of a suspended generator, and what else is no local of it."""
-    frame = generator.ag_frame
+    frame: Any = generator.ag_frame
     code: CodeType = generator.ag_code
-    values = frame.f_locals
+    values: Any = frame.f_locals
     # What a cell holds is not in the frame itself.
     names = set(code.co_varnames).difference(code.co_cellvars)
     local = Counter(id(value) for name, value in values.items() if name in names)
@@ -226,8 +232,9 @@ def is_async_iterator(value: object) -> bool:
 
 def _is_exit(value: object) -> bool:
     # Of a `with` or an `async with`: nothing else puts such a thing on the stack.
-    is_function = isinstance(value, (MethodType, FunctionType, BuiltinMethodType))
-    return is_function and value.__name__ in ("__exit__", "__aexit__")
+    if not isinstance(value, (MethodType, FunctionType, BuiltinMethodType)):
+        return False
+    return value.__name__ in ("__exit__", "__aexit__")
 
 
 def _has_attributes(value: object) -> bool:
@@ -235,9 +242,9 @@ def _has_attributes(value: object) -> bool:
     return bool(kind.__flags__ & _HEAP_TYPE) and not isinstance(value, (*_CONTAINERS, type))
 
 
-def _passes_on(value: object) -> bool:
-    # What holds attributes on behalf of an object: its dictionary, and a method of it.
-    return type(value) is MethodType or (type(value) is dict and len(value) < _MANY)
+def _is_dictionary_of(holder: object, value: Any) -> bool:
+    # Where the attributes of an object are, if not in the object itself.
+    return type(value) is dict and _has_attributes(holder) and len(value) < _MANY
 
 
 def _closed(generators: list[Any]) -> list[tuple[Generator, bool]]:

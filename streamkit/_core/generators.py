@@ -72,6 +72,10 @@ class Generators:
         """Whether there may be something to close."""
         return bool(self._begun)
 
+    def may_close_here(self) -> bool:
+        """Tell whether there may be something to close, and this is the task to do it in."""
+        return self.are_left and self._current_task() is self._task
+
     def take_abandoned(self) -> list[Generator]:
         """Return what was abandoned, in the order in which that happened, to be closed now."""
         taken = self.abandoned.copy()
@@ -93,7 +97,8 @@ class Generators:
         for generator in self.take_abandoned():
             _finalize(sys.get_asyncgen_hooks().finalizer, generator)
 
-    def _begin(self, generator: Generator) -> bool:
+    def begin(self, generator: Generator) -> bool:
+        """Take note of a generator at its first step, if it is the source's."""
         if self._task is None or any(generator is given for given in self._given):
             return False
         try:
@@ -116,7 +121,8 @@ class Generators:
         by = self._begun[address]
         return by is None or _has_ended(by())
 
-    def _abandon(self, generator: Generator) -> bool:
+    def abandon(self, generator: Generator) -> bool:
+        """Keep a generator that nobody holds any more, if it is the source's."""
         # A collection may run in any thread, and there the source may be ending right now.
         if get_ident() != self._thread or not self._may_close(generator):
             return False
@@ -126,9 +132,9 @@ class Generators:
 
 
 def current_generators() -> Generators | None:
-    """Return what the source around the running code has begun, if there may be something left."""
+    """Return what the source that runs has begun, if there may be something left of it."""
     generators = _current.get()
-    return generators if generators is not None and generators.are_left else None
+    return generators if generators is not None and generators.may_close_here() else None
 
 
 def _set_hooks() -> None:
@@ -144,7 +150,7 @@ def _begin(former: _Hook | None, generator: Generator) -> None:
     if former is not None:
         former(generator)
     generators = _current.get()
-    if generators is not None and generators._begin(generator):
+    if generators is not None and generators.begin(generator):
         _begun_by[id(generator)] = generators
     else:
         _begun_by.pop(id(generator), None)
@@ -152,7 +158,7 @@ def _begin(former: _Hook | None, generator: Generator) -> None:
 
 def _finalize(former: _Hook | None, generator: Generator) -> None:
     generators = _begun_by.pop(id(generator), None)
-    if generators is not None and generators._abandon(generator):
+    if generators is not None and generators.abandon(generator):
         return
     if former is not None:
         former(generator)

@@ -402,7 +402,7 @@ class Pump:
                 await close_all(source.close, generators, failed)
             except BaseException as exc:
                 error = without(_from_source(exc), is_backend_cancellation)
-                was_cut = error is not exc or is_backend_cancellation(exc.__context__)
+                was_cut = error is not exc or only_backend_cancellation(exc.__context__)
                 self._scopes.cut = self._scopes.cut or (was_cut and self._scopes.expired)
                 ending.cleanup_error = both(ending.cleanup_error, error)
                 del error
