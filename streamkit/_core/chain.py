@@ -17,6 +17,7 @@ import gc
 import sys
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
+from itertools import takewhile
 from types import (
     AsyncGeneratorType,
     BuiltinMethodType,
@@ -59,7 +60,7 @@ class Chain:
         self._held: dict[int, list[Any]] = {}
         self._ordered: set[int] = set()
         self._look()
-        self._ours = self._held_by_nobody_else()
+        self._ours = self._held_by_nobody_else() if _COUNTS_REFERENCES else set[int]()
 
     def inner(self, holder: object) -> list[tuple[Generator, bool]]:
         """
@@ -202,14 +203,17 @@ def _stack(generator: Generator, held: list[Any]) -> list[Any]:
     """Return what is on the stack of a suspended generator, and what else is no local of it."""
     frame: Any = generator.ag_frame
     code: CodeType = generator.ag_code
+    # Until Python 3.12 the frame keeps a copy of its locals, once somebody has asked for them, and
+    # it comes before the function. Put back as it was: it would hold what is in there, and itself.
+    header = takewhile(_is_no_function, held)
+    before = {name: value for copy in filter(_is_dict, header) for name, value in copy.items()}
     values: Any = frame.f_locals
     # What a cell holds is not in the frame itself.
     names = set(code.co_varnames).difference(code.co_cellvars)
     local = Counter(id(value) for name, value in values.items() if name in names)
-    if type(values) is dict and not any(value is values for value in held):
-        # Until Python 3.12 the frame keeps this copy, and with it all that is in there: not for
-        # longer than it takes to read it, unless the generator has asked for it with locals().
+    if _is_dict(values):
         values.clear()
+        values.update(before)
     stack: list[Any] = []
     for value in held:
         # The locals come first.
@@ -243,8 +247,16 @@ def _has_attributes(value: object) -> bool:
 
 
 def _is_dictionary_of(holder: object, value: Any) -> bool:
-    # Where the attributes of an object are, if not in the object itself.
-    return type(value) is dict and _has_attributes(holder) and len(value) < _MANY
+    # Where the attributes of an object are, or a copy of locals, if not in the object itself.
+    return _is_dict(value) and not _is_dict(holder) and len(value) < _MANY
+
+
+def _is_dict(value: Any) -> TypeGuard[dict[Any, Any]]:
+    return type(value) is dict
+
+
+def _is_no_function(value: object) -> bool:
+    return type(value) is not FunctionType
 
 
 def _closed(generators: list[Any]) -> list[tuple[Generator, bool]]:
@@ -255,3 +267,5 @@ def _closed(generators: list[Any]) -> list[tuple[Generator, bool]]:
 _HEAP_TYPE = 1 << 9
 # They may be large.
 _CONTAINERS = (list, tuple, dict, set, frozenset, deque)
+# Elsewhere nobody can tell who holds what. What was abandoned is closed all the same.
+_COUNTS_REFERENCES = sys.implementation.name == "cpython"
