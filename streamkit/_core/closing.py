@@ -150,8 +150,7 @@ async def _close_under(generator: Generator, exc: BaseException) -> BaseExceptio
         error = await _attempt(generator)
         if error is None:
             return exc
-        if error.__context__ is None:
-            error.__context__ = exc
+        _add_context(error, exc)
         return error
     finally:
         error = None
@@ -267,9 +266,19 @@ def _together(errors: list[BaseException]) -> BaseException | None:
     error = failures[0]
     if len(failures) > 1:
         error = BaseExceptionGroup("several generators failed while they were closed", failures)
-    if error.__context__ is None:
-        error.__context__ = stopped
+    if stopped is not None:
+        _add_context(error, stopped)
     return error
+
+
+def _add_context(error: BaseException, context: BaseException) -> None:
+    """Say that an error was raised while another exception was on its way."""
+    seen = {id(context)}
+    while error.__context__ is not None and id(error) not in seen:
+        seen.add(id(error))
+        error = error.__context__
+    if id(error) not in seen:
+        error.__context__ = context
 
 
 def _frames_of(failed: Iterable[BaseException | None]) -> list[FrameType]:

@@ -69,8 +69,8 @@ class Generators:
 
     @property
     def are_left(self) -> bool:
-        """Whether there may be something to close."""
-        return bool(self._begun)
+        """Whether there may be something to close, or to raise."""
+        return bool(self._begun or self.abandoned or self.errors)
 
     def may_close_here(self) -> bool:
         """Tell whether there may be something to close, and this is the task to do it in."""
