@@ -15,9 +15,8 @@ from __future__ import annotations
 
 import gc
 import sys
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from itertools import takewhile
 from types import (
     AsyncGeneratorType,
     BuiltinMethodType,
@@ -59,8 +58,15 @@ class Chain:
         self._given = given
         self._held: dict[int, list[Any]] = {}
         self._ordered: set[int] = set()
-        self._look()
-        self._ours = self._held_by_nobody_else() if _COUNTS_REFERENCES else set[int]()
+        self._ours: set[int] = set()
+        if _COUNTS_REFERENCES:
+            self._look(0)
+            self._ours = self._held_by_nobody_else()
+            # The attributes of what is there only matter if a library iterates, or if something
+            # seems to be held by somebody: in most chains, neither is so.
+            if any(map(self._is_open_question, self._values())):
+                self._look(_DEPTH)
+                self._ours = self._held_by_nobody_else()
 
     def inner(self, holder: object) -> list[tuple[Generator, bool]]:
         """
@@ -70,9 +76,11 @@ class Chain:
             before the loop, so the body has to be unwound first
 
         """
+        found: list[tuple[Generator, bool]] = []
+        if not self._ours:
+            return found
         if not is_generator(holder):
             return [(generator, False) for generator in self._inside(holder, _DEPTH)]
-        found: list[tuple[Generator, bool]] = []
         if holder.ag_frame is None:
             return found
         for iterator, is_covered in open_loops(holder, self._held[id(holder)]):
@@ -111,7 +119,7 @@ class Chain:
         """Return what the roots, which are frames that have ended, still hold in their locals."""
         found: list[Generator] = []
         for frame in self._roots:
-            for value in self._held[id(frame)]:
+            for value in self._held.get(id(frame), ()):
                 found += self._inside_loop(value)
         return found
 
@@ -131,32 +139,41 @@ class Chain:
                 elif depth > 1:
                     yield from self._inside(value, depth - 1)
 
-    def _look(self) -> None:
-        """Note who holds what, as far as generators and the attributes of what they hold."""
+    def _look(self, limit: int) -> None:
+        """Note who holds what: the generators, and the attributes of what they hold."""
         todo = deque((root, 0) for root in [*self._roots, *self._given])
         depths: dict[int, int] = {}
         while todo and len(depths) < _LIMIT:
             holder, depth = todo.popleft()
-            if depths.get(id(holder), _DEPTH + 1) <= depth:
+            if depths.get(id(holder), limit + 1) <= depth:
                 continue
             depths[id(holder)] = depth
-            held = self._held.setdefault(id(holder), gc.get_referents(holder))
-            for value in held:
+            if id(holder) not in self._held:
+                self._held[id(holder)] = _held_by(holder)
+            for value in self._held[id(holder)]:
                 if is_generator(value):
                     if self._is_ours(value):
                         # Before anything else, lest the limit is reached.
                         todo.appendleft((value, 0))
-                elif depth < _DEPTH and _has_attributes(value):
+                elif depth < limit and _has_attributes(value):
                     todo.append((value, depth + 1))
                 elif type(value) is MethodType or _is_dictionary_of(holder, value):
                     todo.append((value, depth))
 
+    def _values(self) -> list[Any]:
+        return [value for held in self._held.values() for value in held]
+
+    def _is_open_question(self, value: Any) -> bool:
+        if is_generator(value):
+            return id(value) not in self._ours and self._is_ours(value)
+        return is_async_iterator(value)
+
     def _held_by_nobody_else(self) -> set[int]:
         """Return what is held by the roots, by each other, and by nothing that was not seen."""
         roots = {id(root) for root in [*self._roots, *self._given]}
-        values = [value for held in self._held.values() for value in held]
+        values = self._values()
+        listed = _count(values)
         seen = list({id(value): value for value in values if id(value) in self._held}.values())
-        listed = Counter(map(id, values))
         del values
         # The last one is held by this list alone.
         *counts, only_seen = map(sys.getrefcount, [*seen, object()])
@@ -167,13 +184,14 @@ class Chain:
             if id(value) not in roots
         }
         ours = set(holds)
-        while True:
-            holders = (ours | roots) & self._held.keys()
-            known = Counter(id(value) for key in holders for value in self._held[key])
-            others = {key for key in ours if holds[key] != known[key]}
-            if not others:
-                return ours
+        others = {key for key in ours if holds[key] != listed[key]}
+        while others:
             ours -= others
+            # What these hold is held by somebody else, and so on.
+            holders = (ours | roots) & self._held.keys()
+            known = _count([value for key in holders for value in self._held[key]])
+            others = {key for key in ours if holds[key] != known.get(key)}
+        return ours
 
 
 def open_loops(generator: Generator, held: list[Any]) -> list[tuple[object, bool]]:
@@ -203,25 +221,38 @@ def _stack(generator: Generator, held: list[Any]) -> list[Any]:
     """Return what is on the stack of a suspended generator, and what else is no local of it."""
     frame: Any = generator.ag_frame
     code: CodeType = generator.ag_code
-    # Until Python 3.12 the frame keeps a copy of its locals, once somebody has asked for them, and
-    # it comes before the function. Put back as it was: it would hold what is in there, and itself.
-    header = takewhile(_is_no_function, held)
-    before = {name: value for copy in filter(_is_dict, header) for name, value in copy.items()}
+    before = {**held[0]} if _is_dict(held[0]) else {}
     values: Any = frame.f_locals
     # What a cell holds is not in the frame itself.
     names = set(code.co_varnames).difference(code.co_cellvars)
-    local = Counter(id(value) for name, value in values.items() if name in names)
+    local = _count([value for name, value in values.items() if name in names])
     if _is_dict(values):
+        # Until Python 3.12 the frame keeps this copy, once somebody has asked for it. Put back as
+        # it was: it would hold on to all that is in there, and itself, if that is a local, too.
         values.clear()
         values.update(before)
     stack: list[Any] = []
     for value in held:
         # The locals come first.
-        if local[id(value)]:
+        if local.get(id(value)):
             local[id(value)] -= 1
         else:
             stack.append(value)
     return stack
+
+
+def _held_by(holder: object) -> list[Any]:
+    """Return what the garbage collector finds in something."""
+    held = gc.get_referents(holder)
+    if not is_generator(holder):
+        return held
+    # What belongs to the generator and not to its frame comes before its function, as does a copy
+    # of its locals, if it has asked for one.
+    code = holder.ag_code
+    for number, value in enumerate(held):
+        if type(value) is FunctionType and value.__code__ is code:
+            return [*filter(_is_dict, held[:number]), *held[number + 1 :]]
+    return []
 
 
 def is_generator(value: object) -> TypeGuard[Generator]:
@@ -255,8 +286,11 @@ def _is_dict(value: Any) -> TypeGuard[dict[Any, Any]]:
     return type(value) is dict
 
 
-def _is_no_function(value: object) -> bool:
-    return type(value) is not FunctionType
+def _count(values: list[Any]) -> dict[int, int]:
+    counts: dict[int, int] = {}
+    for value in values:
+        counts[id(value)] = counts.get(id(value), 0) + 1
+    return counts
 
 
 def _closed(generators: list[Any]) -> list[tuple[Generator, bool]]:

@@ -20,7 +20,7 @@ from .exceptions import StreamCancelled, is_group, was_thrown_at_yield, without
 from .generators import Generators, current_generators
 
 
-async def close(iterator: Any) -> None:
+def close(iterator: Any) -> Awaitable[None]:
     """
     Close an iterator, with the generators inside it.
 
@@ -28,17 +28,7 @@ async def close(iterator: Any) -> None:
 
     """
     generators = current_generators()
-    if generators is None:
-        await _close_alone(iterator)
-        return
-    errors: list[BaseException] = []
-    if is_generator(iterator):
-        await _close_each(generators.chain(iterator).to_close(iterator), errors)
-    else:
-        await _close_each([iterator], errors)
-        await _close_each(generators.chain(iterator).to_close(iterator)[:-1], errors)
-    await _close_abandoned(generators, errors)
-    _raise_all(errors)
+    return _close_alone(iterator) if generators is None else _close_with(generators, iterator)
 
 
 def throw(iterator: Any, exc: BaseException) -> Awaitable[Any]:
@@ -57,20 +47,23 @@ async def close_abandoned(generators: Generators) -> BaseException | None:
     :return: a cancellation of the source that has ended this, to be raised in it
 
     """
-    todo = generators.take_abandoned()
+    todo: list[Generator] = []
     try:
-        while todo:
-            for generator in generators.chain(todo[0]).to_close(todo.pop(0)):
-                error = await _attempt(generator)
-                rest = error and without(error, _is_cancellation)
-                if rest is not None:
-                    generators.errors.append(rest)
-                if rest is not error:
-                    return error
+        while todo or generators.abandoned:
+            if not todo:
+                generator = generators.abandoned.pop(0)
+                todo = generators.chain(generator).to_close(generator)
+            generator = todo.pop(0)
+            error = await _attempt(generator)
+            rest = error and without(error, _is_cancellation)
+            if rest is not None:
+                generators.errors.append(rest)
+            if rest is not error:
+                return error
+        return None
     finally:
         generators.abandoned[:0] = todo
         error = rest = None
-    return None
 
 
 async def close_all(
@@ -92,13 +85,24 @@ async def close_all(
     except BaseException as exc:
         errors.append(_without_own_frames(exc))
     await _close_abandoned(generators, errors)
-    if generators.are_left:
-        frames = _frames_of(failed)
+    frames = _frames_of(failed)
+    if frames:
         chain = generators.chain(*frames)
         order = [each for held in chain.held_by_frames() for each in chain.to_close(held)]
         del frames, chain
         await _close_each(order, errors)
         await _close_abandoned(generators, errors)
+    _raise_all(errors)
+
+
+async def _close_with(generators: Generators, iterator: Any) -> None:
+    errors: list[BaseException] = []
+    if is_generator(iterator):
+        await _close_each(generators.chain(iterator).to_close(iterator), errors)
+    else:
+        await _close_each([iterator], errors)
+        await _close_each(generators.chain(iterator).to_close(iterator)[:-1], errors)
+    await _close_abandoned(generators, errors)
     _raise_all(errors)
 
 
@@ -183,20 +187,17 @@ async def _attempt(iterator: Any) -> BaseException | None:
 
 
 async def _close_alone(iterator: Any) -> None:
-    if is_generator(iterator):
-        await _close_generator(iterator)
-    elif hasattr(iterator, "aclose"):
-        await iterator.aclose()
-
-
-async def _close_generator(generator: Generator) -> None:
+    if not is_generator(iterator):
+        if hasattr(iterator, "aclose"):
+            await iterator.aclose()
+        return
     # Asked twice, so that one that yields in its clean-up is not left to the garbage collector.
     ignored = 0
-    while generator.ag_frame is not None and ignored < 2 and await _yields_on_exit(generator):
+    while iterator.ag_frame is not None and ignored < 2 and await _yields_on_exit(iterator):
         ignored += 1
     if ignored:
         raise RuntimeError(
-            f"async generator {generator!r} ignored GeneratorExit: it yielded while it was being "
+            f"async generator {iterator!r} ignored GeneratorExit: it yielded while it was being "
             "closed; yield last items in 'except StreamCancelled', not in 'finally'"
         )
 

@@ -42,7 +42,16 @@ class Generators:
 
     """
 
-    __slots__ = ("_begun", "_current_task", "_given", "_task", "_thread", "abandoned", "errors")
+    __slots__ = (
+        "_addresses",
+        "_begun",
+        "_current_task",
+        "_given",
+        "_task",
+        "_thread",
+        "abandoned",
+        "errors",
+    )
 
     def __init__(self, current_task: Callable[[], object]) -> None:
         #: Those that the source has abandoned, and that are not closed yet.
@@ -55,6 +64,7 @@ class Generators:
         self._task: object = None
         self._thread = 0
         self._given: tuple[object, ...] = ()
+        self._addresses: tuple[int, ...] = ()
 
     def start(self, *given: object) -> None:
         """
@@ -64,7 +74,8 @@ class Generators:
 
         """
         _set_hooks()
-        self._task, self._thread, self._given = self._current_task(), get_ident(), given
+        self._task, self._thread = self._current_task(), get_ident()
+        self._given, self._addresses = given, tuple(map(id, given))
         _current.set(self)
 
     @property
@@ -88,18 +99,19 @@ class Generators:
 
     def end(self) -> None:
         """Let go of everything: what begins or is abandoned from now on is the event loop's."""
-        for address in self._begun:
-            # Another source may have begun what is there now.
-            if _begun_by.get(address) is self:
-                del _begun_by[address]
-        self._begun.clear()
         self._task, self._given = None, ()
-        for generator in self.take_abandoned():
-            _finalize(sys.get_asyncgen_hooks().finalizer, generator)
+        if self.are_left:
+            for address in self._begun:
+                # Another source may have begun what is there now.
+                if _begun_by.get(address) is self:
+                    del _begun_by[address]
+            self._begun.clear()
+            for generator in self.take_abandoned():
+                _finalize(sys.get_asyncgen_hooks().finalizer, generator)
 
     def begin(self, generator: Generator) -> bool:
         """Take note of a generator at its first step, if it is the source's."""
-        if self._task is None or any(generator is given for given in self._given):
+        if self._task is None or id(generator) in self._addresses:
             return False
         try:
             task = self._current_task()

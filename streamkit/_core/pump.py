@@ -399,7 +399,10 @@ class Pump:
             self._scopes.begin_closing()
             failed = ending.raises, ending.error, ending.cleanup_error
             try:
-                await close_all(source.close, generators, failed)
+                if generators.are_left:
+                    await close_all(source.close, generators, failed)
+                else:
+                    await source.close()
             except BaseException as exc:
                 error = without(_from_source(exc), is_backend_cancellation)
                 was_cut = error is not exc or only_backend_cancellation(exc.__context__)
