@@ -16,7 +16,7 @@ source starts, and never put back from here.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextvars import ContextVar
 from functools import partial
 from threading import get_ident
@@ -43,10 +43,10 @@ class Generators:
     """
 
     __slots__ = (
-        "_addresses",
         "_begun",
         "_current_task",
         "_given",
+        "_source",
         "_task",
         "_thread",
         "abandoned",
@@ -63,25 +63,37 @@ class Generators:
         self._current_task = current_task
         self._task: object = None
         self._thread = 0
-        self._given: tuple[object, ...] = ()
-        self._addresses: tuple[int, ...] = ()
+        self._source: object = None
+        self._given: object = None
 
-    def start(self, *given: object) -> None:
+    def start(self, source: object, given: object) -> None:
         """
         Take note of what begins from now on: in this task, and in those that are started by it.
 
-        :param given: what the source is made of, which is not held by anybody else any more
+        :param source: what is iterated, which is looked after by others
+        :param given: what it was made of: held by nobody else, for it was handed over
 
         """
         _set_hooks()
         self._task, self._thread = self._current_task(), get_ident()
-        self._given, self._addresses = given, tuple(map(id, given))
+        self._source, self._given = source, given
         _current.set(self)
 
     @property
     def are_left(self) -> bool:
         """Whether there may be something to close, or to raise."""
         return bool(self._begun or self.abandoned or self.errors)
+
+    def must_close(self, failed: Iterable[BaseException | None]) -> bool:
+        """
+        Tell whether there is something to close, or to raise, when the source has ended.
+
+        :param failed: what it has raised: the frames may hold what it has begun
+
+        """
+        if self.abandoned or self.errors:
+            return True
+        return bool(self._begun) and any(error is not None for error in failed)
 
     def may_close_here(self) -> bool:
         """Tell whether there may be something to close, and this is the task to do it in."""
@@ -95,11 +107,11 @@ class Generators:
 
     def chain(self, *roots: object) -> Chain:
         """Read what hangs on some generators, frames or iterators, and may be closed with them."""
-        return Chain(roots, self._given, self._may_close)
+        return Chain(roots, (self._source, self._given), self._may_close)
 
     def end(self) -> None:
         """Let go of everything: what begins or is abandoned from now on is the event loop's."""
-        self._task, self._given = None, ()
+        self._task = self._source = self._given = None
         if self.are_left:
             for address in self._begun:
                 # Another source may have begun what is there now.
@@ -109,21 +121,23 @@ class Generators:
             for generator in self.take_abandoned():
                 _finalize(sys.get_asyncgen_hooks().finalizer, generator)
 
-    def begin(self, generator: Generator) -> bool:
+    def begin(self, generator: Generator, address: int) -> bool:
         """Take note of a generator at its first step, if it is the source's."""
-        if self._task is None or id(generator) in self._addresses:
-            return False
+        own = self._task
         try:
             task = self._current_task()
         except RuntimeError:
             # In guest mode: the host iterates it, in a context of ours.
             return False
-        by: ref[Any] | None = None
-        if task is not self._task:
-            if task is None or get_ident() != self._thread:
-                return False
-            by = ref(task)
-        self._begun[id(generator)] = by
+        if own is None or task is None or generator is self._source:
+            return False
+        if task is own:
+            self._begun[address] = None
+        elif get_ident() == self._thread:
+            self._begun[address] = ref(task)
+        else:
+            return False
+        _begun_by[address] = self
         return True
 
     def _may_close(self, generator: Generator) -> bool:
@@ -161,11 +175,9 @@ def _set_hooks() -> None:
 def _begin(former: _Hook | None, generator: Generator) -> None:
     if former is not None:
         former(generator)
-    generators = _current.get()
-    if generators is not None and generators.begin(generator):
-        _begun_by[id(generator)] = generators
-    else:
-        _begun_by.pop(id(generator), None)
+    generators, address = _current.get(), id(generator)
+    if generators is None or not generators.begin(generator, address):
+        _begun_by.pop(address, None)
 
 
 def _finalize(former: _Hook | None, generator: Generator) -> None:

@@ -238,8 +238,7 @@ class Pump:
             return throw
         try:
             relay.in_source = True
-            source.start()
-            self._generators.start(*source.given)
+            source.start(self._generators)
             while True:
                 item = await (source.next() if throw is None else source.throw(throw))
                 relay.in_source = False
@@ -395,9 +394,9 @@ class Pump:
     async def _close(self, ending: Ending) -> None:
         """Close the source, and what it has begun, shielded and bounded."""
         source, generators = self._source, self._generators
-        if not source.is_finished or generators.are_left:
+        failed = ending.raises, ending.error, ending.cleanup_error
+        if not source.is_finished or generators.must_close(failed):
             self._scopes.begin_closing()
-            failed = ending.raises, ending.error, ending.cleanup_error
             try:
                 if generators.are_left:
                     await close_all(source.close, generators, failed)
@@ -409,10 +408,9 @@ class Pump:
                 self._scopes.cut = self._scopes.cut or (was_cut and self._scopes.expired)
                 ending.cleanup_error = both(ending.cleanup_error, error)
                 del error
-            del failed
         generators.end()
         self._cleanup_error = ending.cleanup_error
-        del ending
+        del ending, failed
 
     def _write_outcome(self, ending: Ending) -> None:
         self.handoff.stop_beats()

@@ -17,6 +17,7 @@ from typing import Any, Generic, TypeAlias, TypeVar, cast
 import anyio
 
 from .closing import close, throw
+from .generators import Generators
 
 T = TypeVar("T")
 
@@ -60,21 +61,22 @@ class Source(Generic[T]):
         return hasattr(self._iterator, "athrow")
 
     @property
-    def given(self) -> tuple[object, ...]:
-        """What it is made of: held by nobody else, now that it was handed over."""
-        return self._given, self._source, self._iterator
-
-    @property
     def is_finished(self) -> bool:
         """Whether it is a generator that has ended, so that there is nothing left to close."""
         iterator = self._iterator
         is_whole = iterator is self._source and isinstance(iterator, AsyncGeneratorType)
         return is_whole and iterator.ag_frame is None
 
-    def start(self) -> None:
-        """Make the iterator. To be called before the first item is asked for."""
+    def start(self, generators: Generators) -> None:
+        """
+        Make the iterator. To be called before the first item is asked for.
+
+        :param generators: takes note of what it begins
+
+        """
         self._iterator = self._source.__aiter__()
         self.next = self._iterator.__anext__
+        generators.start(self._iterator, self._given)
 
     def throw(self, exc: BaseException) -> Awaitable[T]:
         """Raise an exception at the ``yield`` of the source, and ask for what follows."""
