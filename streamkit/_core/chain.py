@@ -226,11 +226,11 @@ def _stack(generator: Generator, held: list[Any]) -> list[Any]:
     # What a cell holds is not in the frame itself.
     names = set(code.co_varnames).difference(code.co_cellvars)
     local = _count([value for name, value in values.items() if name in names])
-    if _is_dict(values):
-        # Until Python 3.12 the frame keeps this copy, once somebody has asked for it. Put back as
-        # it was: it would hold on to all that is in there, and itself, if that is a local, too.
-        values.clear()
-        values.update(before)
+    # Until Python 3.12 the frame keeps this copy, once somebody has asked for it. Put back as it
+    # was: it would hold on to all that is in there, and to itself, if that is a local, too.
+    copy = values if _is_dict(values) else {}
+    copy.clear()
+    copy.update(before)
     stack: list[Any] = []
     for value in held:
         # The locals come first.

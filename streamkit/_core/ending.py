@@ -100,6 +100,18 @@ def only_backend_cancellation(exc: BaseException | None) -> bool:
     return exc is not None and without(exc, is_backend_cancellation) is None
 
 
+def was_cancelled_before(exc: BaseException) -> bool:
+    """Tell whether an error was raised while a cancellation of the backend was on its way."""
+    seen: set[int] = set()
+    context = exc.__context__
+    while context is not None and id(context) not in seen:
+        if only_backend_cancellation(context):
+            return True
+        seen.add(id(context))
+        context = context.__context__
+    return False
+
+
 def _told(signal: Signal, raised: BaseException | None) -> BaseException:
     """Return what the consumer sees of a signal, with the traceback of the source."""
     try:

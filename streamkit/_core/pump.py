@@ -24,12 +24,13 @@ from typing import Any, Literal
 import anyio
 
 from .backend import Backend
-from .closing import close_abandoned, close_all
+from .closing import OWN_MODULES
 from .ending import (
     Ending,
     is_backend_cancellation,
     judge,
     only_backend_cancellation,
+    was_cancelled_before,
 )
 from .exceptions import both, cancelled_only, first_leaf, is_stream_cancelled, without
 from .generators import Generators
@@ -40,6 +41,7 @@ from .relay import Relay, make_relay, tag_of
 from .scopes import Scopes, Signal
 from .source import Source
 from .timer import Timer
+from .unwinding import close_abandoned, close_all
 
 
 class Pump:
@@ -257,7 +259,7 @@ class Pump:
                         self._first_item_at = handoff.now()
                     self._items += 1
                     must_wait = handoff.put(outgoing)
-                if abandoned:
+                if abandoned and not self._stopping:
                     throw = await self._close_abandoned()
                 if throw is not None:
                     pass
@@ -404,7 +406,7 @@ class Pump:
                     await source.close()
             except BaseException as exc:
                 error = without(_from_source(exc), is_backend_cancellation)
-                was_cut = error is not exc or only_backend_cancellation(exc.__context__)
+                was_cut = error is not exc or was_cancelled_before(exc)
                 self._scopes.cut = self._scopes.cut or (was_cut and self._scopes.expired)
                 ending.cleanup_error = both(ending.cleanup_error, error)
                 del error
@@ -470,4 +472,4 @@ def _from_source(exc: BaseException) -> BaseException:
     return exc.with_traceback(traceback)
 
 
-_OWN_MODULES = (__name__, Relay.__module__, Source.__module__, close_all.__module__)
+_OWN_MODULES = (__name__, Relay.__module__, Source.__module__, *OWN_MODULES)

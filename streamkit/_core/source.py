@@ -16,8 +16,8 @@ from typing import Any, Generic, TypeAlias, TypeVar, cast
 
 import anyio
 
-from .closing import close, throw
 from .generators import Generators
+from .unwinding import close, throw
 
 T = TypeVar("T")
 
