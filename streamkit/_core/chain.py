@@ -1,11 +1,8 @@
 """
-Which generators a suspended one iterates: read from its frame, when it is told or closed and only
-then.
+Which generators a suspended one iterates, and which of them nobody else holds.
 
-A generator that is suspended at a ``yield`` keeps the iterators of its open loops on the value
-stack of its frame, and there is no other place to learn of them. The garbage collector can see that
-stack: what :func:`gc.get_referents` finds in a generator are the locals of its frame and then, from
-the bottom to the top, its stack.
+Looked for when a source is told or closed, and only then. Whether somebody else holds something is
+what the reference counts say: all that is not accounted for by what was seen is somebody else's.
 
 With ``yield from`` in async generators (PEP 828, Python 3.16), one that delegates will close what
 it delegates to by itself, and the chain is closed by the interpreter. This is for ``async for``.
@@ -13,20 +10,22 @@ it delegates to by itself, and the chain is closed by the interpreter. This is f
 
 from __future__ import annotations
 
-import gc
 import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from types import (
-    AsyncGeneratorType,
-    BuiltinMethodType,
-    CodeType,
-    FunctionType,
-    MethodType,
-)
-from typing import Any, TypeAlias, TypeGuard
+from types import MethodType
+from typing import Any, TypeAlias
 
-Generator: TypeAlias = AsyncGeneratorType[Any, Any]
+from .frames import (
+    Generator,
+    count,
+    has_attributes,
+    held_by,
+    is_async_iterator,
+    is_dictionary_of,
+    is_generator,
+    open_loops,
+)
 
 #: Tells which generators may be closed, by whoever looks after them.
 IsOurs: TypeAlias = Callable[[Generator], bool]
@@ -36,8 +35,6 @@ _DEPTH = 2
 # So many objects are looked at. It is reached where a local leads to half of an application, and
 # then what cannot be told counts as somebody else's.
 _LIMIT = 1000
-# More attributes has no object: that is a cache or the like.
-_MANY = 200
 
 
 class Chain:
@@ -110,9 +107,10 @@ class Chain:
         for generator, is_covered in self.inner(holder):
             if is_covered:
                 break
-            is_told = not order
-            inside = self.to_tell(generator) if is_told else _closed(self.to_close(generator)[:-1])
-            order += [*inside, (generator, is_told)]
+            if order:
+                order += [(each, False) for each in self.to_close(generator)]
+            else:
+                order += [*self.to_tell(generator), (generator, True)]
         return order
 
     def held_by_frames(self) -> list[Generator]:
@@ -134,7 +132,7 @@ class Chain:
             if id(value) in self._ours:
                 if is_generator(value):
                     yield value
-                elif _is_dictionary_of(holder, value):
+                elif is_dictionary_of(holder, value):
                     yield from self._inside(value, depth)
                 elif depth > 1:
                     yield from self._inside(value, depth - 1)
@@ -149,15 +147,15 @@ class Chain:
                 continue
             depths[id(holder)] = depth
             if id(holder) not in self._held:
-                self._held[id(holder)] = _held_by(holder)
+                self._held[id(holder)] = held_by(holder)
             for value in self._held[id(holder)]:
                 if is_generator(value):
                     if self._is_ours(value):
                         # Before anything else, lest the limit is reached.
                         todo.appendleft((value, 0))
-                elif depth < limit and _has_attributes(value):
+                elif depth < limit and has_attributes(value):
                     todo.append((value, depth + 1))
-                elif type(value) is MethodType or _is_dictionary_of(holder, value):
+                elif type(value) is MethodType or is_dictionary_of(holder, value):
                     todo.append((value, depth))
 
     def _values(self) -> list[Any]:
@@ -172,15 +170,15 @@ class Chain:
         """Return what is held by the roots, by each other, and by nothing that was not seen."""
         roots = {id(root) for root in [*self._roots, *self._given]}
         values = self._values()
-        listed = _count(values)
+        listed = count(values)
         seen = list({id(value): value for value in values if id(value) in self._held}.values())
         del values
         # The last one is held by this list alone.
-        *counts, only_seen = map(sys.getrefcount, [*seen, object()])
+        *totals, only_seen = map(sys.getrefcount, [*seen, object()])
         holds = {
             # It is in both lists.
-            id(value): count - only_seen - 1 - listed[id(value)]
-            for value, count in zip(seen, counts, strict=True)
+            id(value): total - only_seen - 1 - listed[id(value)]
+            for value, total in zip(seen, totals, strict=True)
             if id(value) not in roots
         }
         ours = set(holds)
@@ -189,117 +187,10 @@ class Chain:
             ours -= others
             # What these hold is held by somebody else, and so on.
             holders = (ours | roots) & self._held.keys()
-            known = _count([value for key in holders for value in self._held[key]])
+            known = count([value for key in holders for value in self._held[key]])
             others = {key for key in ours if holds[key] != known.get(key)}
         return ours
 
 
-def open_loops(generator: Generator, held: list[Any]) -> list[tuple[object, bool]]:
-    """
-    Return the iterators of the loops that a suspended generator is in, the innermost first.
-
-    :param held: what the garbage collector finds in it
-    :return: each iterator, with whether the body of its loop holds a context
-
-    """
-    return _loops_on(_stack(generator, held))
-
-
-def _loops_on(stack: list[Any]) -> list[tuple[object, bool]]:
-    loops: list[tuple[object, bool]] = []
-    is_covered = False
-    for value, below in zip(reversed(stack), [*reversed(stack[:-1]), None], strict=True):
-        if _is_exit(value):
-            is_covered = True
-        elif is_async_iterator(value) and not (_is_exit(below) and type(below) is FunctionType):
-            # From Python 3.14 on, what is to be left is there itself, above its exit.
-            loops.append((value, is_covered))
-    return loops
-
-
-def _stack(generator: Generator, held: list[Any]) -> list[Any]:
-    """Return what is on the stack of a suspended generator, and what else is no local of it."""
-    frame: Any = generator.ag_frame
-    code: CodeType = generator.ag_code
-    before = {**held[0]} if _is_dict(held[0]) else {}
-    values: Any = frame.f_locals
-    # What a cell holds is not in the frame itself.
-    names = set(code.co_varnames).difference(code.co_cellvars)
-    local = _count([value for name, value in values.items() if name in names])
-    # Until Python 3.12 the frame keeps this copy, once somebody has asked for it. Put back as it
-    # was: it would hold on to all that is in there, and to itself, if that is a local, too.
-    copy = values if _is_dict(values) else {}
-    copy.clear()
-    copy.update(before)
-    stack: list[Any] = []
-    for value in held:
-        # The locals come first.
-        if local.get(id(value)):
-            local[id(value)] -= 1
-        else:
-            stack.append(value)
-    return stack
-
-
-def _held_by(holder: object) -> list[Any]:
-    """Return what the garbage collector finds in something."""
-    held = gc.get_referents(holder)
-    if not is_generator(holder):
-        return held
-    # What belongs to the generator and not to its frame comes before its function, as does a copy
-    # of its locals, if it has asked for one.
-    code = holder.ag_code
-    for number, value in enumerate(held):
-        if type(value) is FunctionType and value.__code__ is code:
-            return [*filter(_is_dict, held[:number]), *held[number + 1 :]]
-    return []
-
-
-def is_generator(value: object) -> TypeGuard[Generator]:
-    """Tell whether something is an async generator."""
-    return type(value) is AsyncGeneratorType
-
-
-def is_async_iterator(value: object) -> bool:
-    """Tell whether something can be what an ``async for`` steps."""
-    return hasattr(type(value), "__anext__")
-
-
-def _is_exit(value: object) -> bool:
-    # Of a `with` or an `async with`: nothing else puts such a thing on the stack.
-    if not isinstance(value, (MethodType, FunctionType, BuiltinMethodType)):
-        return False
-    return value.__name__ in ("__exit__", "__aexit__")
-
-
-def _has_attributes(value: object) -> bool:
-    kind = type(value)
-    return bool(kind.__flags__ & _HEAP_TYPE) and not isinstance(value, (*_CONTAINERS, type))
-
-
-def _is_dictionary_of(holder: object, value: Any) -> bool:
-    # Where the attributes of an object are, or a copy of locals, if not in the object itself.
-    return _is_dict(value) and not _is_dict(holder) and len(value) < _MANY
-
-
-def _is_dict(value: Any) -> TypeGuard[dict[Any, Any]]:
-    return type(value) is dict
-
-
-def _count(values: list[Any]) -> dict[int, int]:
-    counts: dict[int, int] = {}
-    for value in values:
-        counts[id(value)] = counts.get(id(value), 0) + 1
-    return counts
-
-
-def _closed(generators: list[Any]) -> list[tuple[Generator, bool]]:
-    return [(generator, False) for generator in generators]
-
-
-# Set for classes that are not part of the interpreter.
-_HEAP_TYPE = 1 << 9
-# They may be large.
-_CONTAINERS = (list, tuple, dict, set, frozenset, deque)
 # Elsewhere nobody can tell who holds what. What was abandoned is closed all the same.
 _COUNTS_REFERENCES = sys.implementation.name == "cpython"

@@ -5,9 +5,9 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from .chain import Generator, is_generator
 from .ending import is_backend_cancellation
 from .exceptions import was_thrown_at_yield, without
+from .frames import Generator, is_generator
 
 
 async def close_alone(iterator: Any) -> None:
@@ -117,4 +117,4 @@ def _together(errors: list[BaseException]) -> BaseException | None:
 
 
 #: What closes generators, and is not to be seen in a traceback.
-OWN_MODULES = (__name__, __name__.replace("closing", "unwinding"))
+OWN_MODULES = (__name__, f"{__package__}.unwinding")

@@ -23,7 +23,8 @@ from threading import get_ident
 from typing import Any, TypeAlias
 from weakref import ref
 
-from .chain import Chain, Generator
+from .chain import Chain
+from .frames import Generator
 
 _Hook: TypeAlias = Callable[[Generator], object]
 

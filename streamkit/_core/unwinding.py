@@ -16,10 +16,10 @@ from collections.abc import Awaitable, Callable, Iterable
 from types import FrameType, TracebackType
 from typing import Any
 
-from .chain import Generator, is_generator
 from .closing import add_context, attempt, close_alone, close_each, raise_all, without_own_frames
 from .ending import is_backend_cancellation
 from .exceptions import StreamCancelled, is_group, without
+from .frames import Generator, is_generator
 from .generators import Generators, current_generators
 
 
@@ -104,7 +104,8 @@ async def _close_with(generators: Generators, iterator: Any) -> None:
         await close_each(generators.chain(iterator).to_close(iterator), errors)
     else:
         await close_each([iterator], errors)
-        await close_each(generators.chain(iterator).to_close(iterator)[:-1], errors)
+        inner = generators.chain(iterator).to_close(iterator)
+        await close_each([each for each in inner if each is not iterator], errors)
     await _close_abandoned(generators, errors)
     raise_all(errors)
 
