@@ -6,10 +6,12 @@ import asyncio
 import gc
 import sys
 import threading
+import warnings
 import weakref
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
 from contextvars import ContextVar
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import aiostream
@@ -22,14 +24,20 @@ import trio
 
 from streamkit import (
     CancelToken,
+    Stage,
     Stream,
     StreamCancelled,
     current_cancellation,
     with_buffer,
     with_cancellation,
+    with_stage,
     with_status,
     with_timeout,
 )
+from streamkit._core.closing import add_context, close_each
+from streamkit._core.ending import was_cancelled_before
+from streamkit._core.generators import Generators
+from streamkit._core.unwinding import _pass_through, close_all
 from support import Backend, Log, PlainSource, wait_all_blocked
 
 if TYPE_CHECKING:
@@ -764,9 +772,11 @@ class TestSomebodyElse:
         assert child.closed() == [0]
         assert child.tasks.isdisjoint(notes.tasks)
 
-    async def test_begun_by_a_task_that_has_ended(self) -> None:
+    @pytest.mark.parametrize("kept", [True, False])
+    async def test_begun_by_a_task_that_has_ended(self, kept: bool) -> None:
         """Y4: a child task has begun it, and has ended: closed with the source."""
         notes = Notes()
+        tasks: list[object] = []
 
         class Steps:
             """Steps a generator in a task of its own for each item, as langchain does."""
@@ -781,6 +791,8 @@ class TestSomebodyElse:
                 result: list[int] = []
 
                 async def step() -> None:
+                    if kept:
+                        tasks.append(current_native_task() or trio.lowlevel.current_task())
                     result.append(await anext(self.items))
 
                 async with anyio.create_task_group() as group:
@@ -1048,6 +1060,146 @@ def current_native_task() -> asyncio.Task[Any] | None:
     if anyio.get_cancelled_exc_class() is not asyncio.CancelledError:
         return None
     return asyncio.current_task()
+
+
+class Suspends:
+    """Suspends whoever awaits it, for good."""
+
+    def __await__(self) -> Iterator[None]:
+        yield
+
+
+class TestCutShort:
+    async def test_told_while_several_are_closed(self) -> None:
+        """Y5: told while the inner one of two that were abandoned is closed: the outer one, too."""
+        notes, token = Notes(), CancelToken()
+
+        async def source() -> AsyncGenerator[object, None]:
+            try:
+                async for _ in slow(1):
+                    break
+                yield "item"
+                yield "another"
+            finally:
+                notes("closed", "source")
+
+        async def slow(depth: int) -> AsyncGenerator[int, None]:
+            try:
+                if depth:
+                    async for item in slow(depth - 1):
+                        yield item
+                else:
+                    yield 1
+            finally:
+                try:
+                    await anyio.sleep(1)
+                finally:
+                    notes("closed", depth)
+
+        with pytest.raises(StreamCancelled, match="stop"):
+            async with with_cancellation(source(), token) as stream:
+                assert await anext(stream) == "item"
+                await anyio.sleep(0.5)
+                token.cancel("stop")
+                await anext(stream)
+        assert notes.closed() == [0, "source", 1]
+        assert len(notes.tasks) == 1
+
+    async def test_a_stage_fails_meanwhile(self) -> None:
+        """Y5: a stage has failed at the item that follows: closed with the source, in its grace."""
+        notes = Notes()
+
+        class Fails(Stage[Any, Any]):
+            def on_item(self, item: object) -> object:
+                raise KeyError(item)
+
+        async def source() -> AsyncGenerator[object, None]:
+            async for _ in hangs():
+                break
+            yield "item"
+
+        async def hangs() -> AsyncGenerator[int, None]:
+            try:
+                yield 1
+            finally:
+                try:
+                    await anyio.sleep_forever()
+                finally:
+                    notes("closed", "hangs")
+
+        with pytest.raises(KeyError):
+            async with with_cancellation(with_stage(source(), Fails()), grace=1) as stream:
+                await anext(stream)
+        assert notes.closed() == ["hangs"]
+        assert stream.outcome is not None
+        assert stream.outcome.grace_exceeded
+
+    async def test_the_grace_is_over_and_another_one_fails(self) -> None:
+        """Y7: one hangs until the grace is over, the next one fails: that error, bare."""
+
+        async def hangs() -> AsyncGenerator[int, None]:
+            try:
+                for number in range(10):
+                    yield number
+            finally:
+                await anyio.sleep_forever()
+
+        async def source() -> AsyncGenerator[int, None]:
+            try:
+                async for item in hangs():
+                    yield item
+            finally:
+                raise ValueError("not saved")
+
+        with pytest.raises(ValueError, match="not saved"):
+            async with with_cancellation(source(), grace=1) as stream:
+                await anext(stream)
+        assert stream.outcome is not None
+        assert stream.outcome.grace_exceeded
+
+    def test_the_event_loop_drops_the_task(self) -> None:
+        """Y1: the coroutine is closed in the middle: nothing is awaited any more."""
+
+        async def hangs() -> AsyncGenerator[int, None]:
+            try:
+                yield 1
+                yield 2
+            finally:
+                await Suspends()
+
+        def begun() -> Any:
+            generator = hangs()
+            with pytest.raises(StopIteration):
+                generator.__anext__().send(None)
+            return generator
+
+        def dropped(work: Any) -> None:
+            work.send(None)
+            work.close()
+
+        first, second = begun(), begun()
+        errors: list[BaseException] = []
+        todo = [first, second]
+        dropped(close_each(todo, errors))
+        assert (todo, errors) == ([second], [])
+        generators = Generators(object)
+        dropped(close_all(second.aclose, generators, ()))
+        assert generators.errors == []
+        third, stop = begun(), StreamCancelled()
+        dropped(_pass_through(third, stop, stop))
+
+    async def test_contexts_in_a_circle(self) -> None:
+        """Y7: the contexts of an error lead back to it: left as they are."""
+        first, second = ValueError(), KeyError()
+        add_context(first, second)
+        add_context(second, first)
+        assert (first.__context__, second.__context__) == (second, first)
+        add_context(first, OSError())
+        assert (first.__context__, second.__context__) == (second, first)
+        third = KeyError()
+        third.__context__ = second
+        assert not was_cancelled_before(third)
+        second.__context__ = first.__context__ = None
 
 
 # Y6: aclosing()
@@ -1476,15 +1628,11 @@ class TestHooks:
             finally:
                 ended.append("ends")
 
-        class Suspends:
-            def __await__(self) -> Iterator[None]:
-                yield
-
         async def awaits() -> AsyncGenerator[int, None]:
             try:
                 yield 1
             finally:
-                await Suspends()  # type: ignore[misc]
+                await Suspends()
 
         unraisable = sys.unraisablehook
         sys.unraisablehook = raised.append
@@ -1567,6 +1715,50 @@ class TestHooks:
         await by_break(with_cancellation(layer(2, notes)), CancelToken())
         assert notes.closed() == [0, 1, 2]
 
+    @pytest.mark.allow_gc_generators
+    async def test_abandoned_at_the_very_end(self) -> None:
+        """Y9: what nobody has closed by then is passed on to the event loop."""
+        notes = Notes()
+        generators = Generators(anyio.get_current_task)
+        abandoned = shared(notes)
+        await anext(abandoned)
+        generators.abandoned.append(abandoned)
+        generators.end()
+        await anyio.sleep(1)
+        assert notes.closed() == [0]
+        assert generators.abandoned == []
+
+    @pytest.mark.real_time
+    @pytest.mark.one_of_each
+    async def test_a_loop_in_a_thread_of_the_source(self, backend: Backend) -> None:
+        """Y9: the source runs a loop in a thread, in its context: what that begins is its own."""
+        notes, kept = Notes(), []
+
+        async def in_thread() -> None:
+            async with with_cancellation(layer(0, notes)) as stream:
+                await anext(stream)
+                kept.append(shared(notes))
+                await anext(kept[0])
+                # In the thread, where its loop is.
+                del kept[0]
+            await anyio.sleep(0)
+            finalized.set()
+
+        finalized = threading.Event()
+
+        async def source() -> AsyncGenerator[int, None]:
+            await anyio.to_thread.run_sync(partial(anyio.run, in_thread, backend=backend.name))
+            yield 1
+            yield 2
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ResourceWarning)
+            async with with_cancellation(source()) as stream:
+                await anext(stream)
+        assert finalized.is_set()
+        assert notes.closed() == [0, 0]
+        assert len(notes.tasks) == 2
+
     def test_guest_mode(self) -> None:
         """Y9: trio is the guest of asyncio: the generators of each are closed where they belong."""
         all_notes, host = [Notes() for _ in AT_A_YIELD], []
@@ -1579,7 +1771,20 @@ class TestHooks:
                 await asyncio.sleep(0)
                 host.append("closed")
 
+        def in_the_host() -> None:
+            # In a context of the source, but in no task.
+            generator = hosts()
+            with pytest.raises(StopIteration):
+                generator.__anext__().send(None)
+
+        async def calls_the_host() -> AsyncGenerator[int, None]:
+            asyncio.get_running_loop().call_soon(in_the_host)
+            await trio.sleep(0.01)
+            yield 1
+            yield 2
+
         async def guest() -> None:
+            await by_break(with_cancellation(calls_the_host()), CancelToken())
             for way, notes in zip(AT_A_YIELD, all_notes, strict=True):
                 token = CancelToken()
                 await way(with_cancellation(layer(1, notes), token), token)
@@ -1603,7 +1808,7 @@ class TestHooks:
         asyncio.run(main()).unwrap()
         assert [notes.closed() for notes in all_notes] == [[0, 1]] * len(AT_A_YIELD)
         assert {len(notes.tasks) for notes in all_notes} == {1}
-        assert host == ["closed", "closed"]
+        assert host == ["closed"] * 3
 
     async def test_without_reference_counts(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Y9: an interpreter that counts no references: closed as what is abandoned."""
