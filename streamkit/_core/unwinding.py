@@ -12,12 +12,15 @@ grace, or as a source is that awaits. What was cancelled counts as closed, and t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable, Iterable
 from types import FrameType, TracebackType
 from typing import Any
 
+import anyio
+
 from .closing import add_context, attempt, close_alone, close_each, raise_all, without_own_frames
-from .ending import is_backend_cancellation
+from .ending import is_backend_cancellation, only_backend_cancellation
 from .exceptions import StreamCancelled, is_group, without
 from .frames import Generator, is_generator
 from .generators import Generators, current_generators
@@ -146,6 +149,10 @@ async def _pass_through(
         if left is None:
             # It has yielded, but nobody has asked it for an item.
             return await _close_under(generator, _fresh(told))
+        if only_backend_cancellation(left) and anyio.current_effective_deadline() == -math.inf:
+            # A scope, which asks again: that of a task group around the loop, whose children were
+            # cancelled before. If the group got this, it would hide that the source was told.
+            return _fresh(told)
         # anyio would look for a cancellation of its own in the context of this one.
         return _fresh(left) if type(left) is type(told) else left
     finally:

@@ -152,6 +152,20 @@ class TestHeldBySomebodyElse:
             assert len(Chain([generator], [], everything).to_close(generator)) == expected
             await closed(generator)
 
+    async def test_attributes_of_what_is_inside(self) -> None:
+        """Y8: objects of libraries, each with a generator inside that iterates the next one."""
+
+        class Deep(Iterates):
+            async def __anext__(self) -> int:
+                return await anext(self.inner.inner)
+
+        generator: Any = numbers()
+        for _ in range(4):
+            generator = over(Deep(Holds(generator)))
+        await anext(generator)
+        assert len(Chain([generator], [], everything).to_close(generator)) == 5
+        await closed(generator)
+
     async def test_what_they_hold_is_theirs(self) -> None:
         """Y4: somebody holds one in the middle: what is inside of that is theirs as well."""
         middle = over(numbers())
@@ -251,9 +265,7 @@ class TestReading:
     async def test_cells(self) -> None:
         """Y1: what a nested function uses is in a cell: the loop over it is seen all the same."""
 
-        async def source() -> AsyncGenerator[int, None]:
-            items = numbers()
-
+        async def source(items: Any) -> AsyncGenerator[int, None]:
             def use() -> Any:
                 return items
 
@@ -261,7 +273,7 @@ class TestReading:
                 yield item
                 use()
 
-        generator = source()
+        generator = source(numbers())
         await anext(generator)
         ((loop, is_covered),) = open_loops(generator, held_by(generator))
         assert (names([loop]), is_covered) == (["numbers"], False)

@@ -403,6 +403,23 @@ class TestDeep:
         assert notes.closed() == [0, 1]
         assert len(notes.tasks) == 1
 
+    async def test_not_iterated_at_the_moment(self) -> None:
+        """Y1: a generator that is only a local may still be of use in a clean-up: closed after."""
+        notes = Notes()
+
+        async def source() -> AsyncGenerator[int, None]:
+            other = shared(notes)
+            assert await anext(other) == 0
+            try:
+                async for item in layer(0, notes):
+                    yield item
+            finally:
+                notes(f"still usable: {await anext(other)}")
+
+        await by_break(with_cancellation(source()), CancelToken())
+        assert notes[-3:] == [("closed", 0), "still usable: 1", ("closed", 0)]
+        assert len(notes.tasks) == 1
+
 
 # Y2: scopes
 
@@ -543,26 +560,41 @@ class TestScopes:
         assert seen == [0, 1, "body", 0]
         assert notes.closed() == [0, 1, 0]
 
-    async def test_a_group_around_the_loop_does_not_hide_the_end(self) -> None:
-        """Y2: task groups around and inside the loop: the consumer sees that it was cancelled."""
-        token = CancelToken()
+    @pytest.mark.parametrize("inside", [nothing, group_with_child])
+    @pytest.mark.parametrize("seconds", [None, 0.1, 100])
+    async def test_a_group_around_the_loop_does_not_hide_the_end(
+        self, inside: Any, seconds: float | None
+    ) -> None:
+        """Y2: a group around the loop, whose cancelled child cuts the clean-up: no clean end."""
+        token, seen = CancelToken(), []
 
         async def inner() -> AsyncGenerator[int, None]:
-            async with group_with_child():
-                yield 1
-                yield 2
+            try:
+                async with inside():
+                    for number in range(10):
+                        yield number
+            finally:
+                if seconds is not None:
+                    await anyio.sleep(seconds)
 
         async def source() -> AsyncGenerator[int, None]:
-            async with group_with_child():
-                async for item in inner():
-                    yield item
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(anyio.sleep_forever)
+                try:
+                    async for item in inner():
+                        yield item
+                except BaseException as exc:
+                    # On trio, a nursery inside makes a group of it.
+                    seen.append(kind(exc))
+                    raise
 
-        async with with_cancellation(source(), token) as stream:
-            assert await anext(stream) == 1
+        async with with_cancellation(source(), token, grace=1) as stream:
+            assert await anext(stream) == 0
             token.cancel("stop")
-            assert await anext(stream) == 2
+            assert await anext(stream) == 1
             with pytest.raises(StreamCancelled, match="stop"):
                 await anext(stream)
+        assert seen == ["told"]
 
 
 # Y3: resources
@@ -1044,11 +1076,12 @@ class TestAbandoned:
             async for _ in items[0]:
                 break
             await anyio.to_thread.run_sync(items.clear)
-            await anyio.sleep(1)
-            yield 1
+            while not notes.closed():
+                await anyio.sleep(0.01)
+            yield anyio.get_current_task().id
 
         async with with_cancellation(source()) as stream:
-            await anext(stream)
+            assert await anext(stream) not in notes.tasks
         assert notes.closed() == [0]
 
     test_in_another_thread = pytest.mark.real_time(
