@@ -132,12 +132,7 @@ class Generators:
             return False
         if own is None or task is None or generator is self._source:
             return False
-        if task is own:
-            self._begun[address] = None
-        elif get_ident() == self._thread:
-            self._begun[address] = ref(task)
-        else:
-            return False
+        self._begun[address] = None if task is own else ref(task)
         _begun_by[address] = self
         return True
 

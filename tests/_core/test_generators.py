@@ -84,13 +84,17 @@ def noting(notes: Notes, name: object) -> Iterator[None]:
 
 def kind(exc: BaseException) -> str:
     """Name an exception, in the same way on each backend."""
-    while isinstance(exc, BaseExceptionGroup):
-        (exc,) = exc.exceptions
-    if isinstance(exc, StreamCancelled):
+    if any(isinstance(leaf, StreamCancelled) for leaf in leaves(exc)):
         return "told"
     if isinstance(exc, anyio.get_cancelled_exc_class()):
         return "cancelled"
     return type(exc).__name__
+
+
+def leaves(exc: BaseException) -> list[BaseException]:
+    if isinstance(exc, BaseExceptionGroup):
+        return [leaf for inner in exc.exceptions for leaf in leaves(inner)]
+    return [exc]
 
 
 async def save(notes: Notes, name: object) -> None:
@@ -804,6 +808,70 @@ class TestSomebodyElse:
         assert child.closed() == [0]
         assert child.tasks.isdisjoint(notes.tasks)
 
+    @pytest.mark.allow_gc_generators
+    async def test_begun_by_a_task_that_still_runs(self) -> None:
+        """Y4: a child task that still runs has begun what the source iterates: the event loop's."""
+        notes, begun = Notes(), []
+
+        async def child() -> None:
+            begun.append(shared(notes))
+            assert await anext(begun[0]) == 0
+            await anyio.sleep(10)
+
+        async def source(group: Any) -> AsyncGenerator[int, None]:
+            group.start_soon(child)
+            await wait_all_blocked()
+            async for item in begun.pop():
+                yield item
+
+        async with anyio.create_task_group() as group:
+            async with with_cancellation(source(group)) as stream:
+                assert await anext(stream) == 1
+            assert notes.closed() == []
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", ResourceWarning)
+                await anyio.sleep(1)
+            assert notes.closed() == [0]
+
+    async def test_suspended_in_the_middle_of_a_step(self) -> None:
+        """Y4: one whose step was dropped is running for ever: no error, and the event loop's."""
+        finalized: list[Any] = []
+        before = sys.get_asyncgen_hooks()
+
+        async def hangs() -> AsyncGenerator[int, None]:
+            await Suspends()
+            yield 1
+
+        async def source() -> AsyncGenerator[int, None]:
+            items = hangs()
+            step = items.__anext__()
+            step.send(None)
+            del step, items
+            yield 1
+            yield 2
+
+        sys.set_asyncgen_hooks(before.firstiter, finalized.append)
+        try:
+            async with with_cancellation(source()) as stream:
+                assert await anext(stream) == 1
+        finally:
+            sys.set_asyncgen_hooks(*before)
+        assert [generator.__name__ for generator in finalized] == ["hangs"]
+
+    async def test_the_source_itself(self) -> None:
+        """Y4: the source is looked after by its stream: nothing is left where it begins no other."""
+        generators = Generators(anyio.get_current_task)
+        source, other = shared(Notes()), shared(Notes())
+        generators.start(source, source)
+        await anext(source)
+        assert not generators.are_left
+        await anext(other)
+        assert generators.are_left
+        generators.end()
+        assert not generators.are_left
+        await source.aclose()
+        await other.aclose()
+
     @pytest.mark.parametrize("kept", [True, False])
     async def test_begun_by_a_task_that_has_ended(self, kept: bool) -> None:
         """Y4: a child task has begun it, and has ended: closed with the source."""
@@ -1323,12 +1391,6 @@ class TestAclosing:
         assert [str(leaf) for leaf in leaves(caught.value) if type(leaf) is GeneratorExit] == [
             "of a child"
         ]
-
-
-def leaves(exc: BaseException) -> list[BaseException]:
-    if isinstance(exc, BaseExceptionGroup):
-        return [leaf for inner in exc.exceptions for leaf in leaves(inner)]
-    return [exc]
 
 
 # Y7: errors
