@@ -36,7 +36,7 @@ from streamkit import (
 )
 from streamkit._core.closing import add_context, close_each
 from streamkit._core.ending import was_cancelled_before
-from streamkit._core.generators import Generators
+from streamkit._core.generators import Generators, _begun_by
 from streamkit._core.unwinding import _pass_through, close_all
 from support import Backend, Log, PlainSource, wait_all_blocked
 
@@ -859,7 +859,7 @@ class TestSomebodyElse:
         assert [generator.__name__ for generator in finalized] == ["hangs"]
 
     async def test_the_source_itself(self) -> None:
-        """Y4: the source is looked after by its stream: nothing is left where it begins no other."""
+        """Y4: the source itself is looked after by its stream, and no record outlives that."""
         generators = Generators(anyio.get_current_task)
         source, other = shared(Notes()), shared(Notes())
         generators.start(source, source)
@@ -867,10 +867,37 @@ class TestSomebodyElse:
         assert not generators.are_left
         await anext(other)
         assert generators.are_left
+        assert _begun_by[id(other)] is generators
         generators.end()
         assert not generators.are_left
+        assert id(other) not in _begun_by
+        # What has ended may leave its address to one that is begun by nobody's source.
+        third = shared(Notes())
+        _begun_by[id(third)] = generators
+        await anext(third)
+        assert id(third) not in _begun_by
+        await third.aclose()
         await source.aclose()
         await other.aclose()
+
+    async def test_a_child_task_closes_a_stream_that_was_never_entered(self) -> None:
+        """Y4: what the source has abandoned is not closed by a child task that closes something."""
+        notes, other = Notes(), Notes()
+
+        async def source() -> AsyncGenerator[int, None]:
+            async for _ in layer(0, notes):
+                break
+            async with anyio.create_task_group() as group:
+                group.start_soon(with_cancellation(layer(0, other)).aclose)
+            assert notes.closed() == []
+            yield 1
+            yield 2
+
+        async with with_cancellation(source()) as stream:
+            async for _ in stream:
+                pass
+        assert notes.closed() == [0]
+        assert len(notes.tasks) == 1
 
     @pytest.mark.parametrize("kept", [True, False])
     async def test_begun_by_a_task_that_has_ended(self, kept: bool) -> None:
