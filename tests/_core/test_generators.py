@@ -600,6 +600,57 @@ class TestScopes:
                 await anext(stream)
         assert seen == ["told"]
 
+    async def test_what_is_told_is_not_taken_for_a_group_s_own(self) -> None:
+        """Y2: what is told leaves a generator out of a scope that was cancelled: no clean end."""
+        token = CancelToken()
+
+        async def inner() -> AsyncGenerator[int, None]:
+            try:
+                for number in range(10):
+                    yield number
+            except StreamCancelled as stop:
+                with anyio.CancelScope() as cancelled:
+                    cancelled.cancel()
+                    try:
+                        await anyio.sleep(1)
+                    except anyio.get_cancelled_exc_class():
+                        raise stop  # noqa: B904
+
+        async def source() -> AsyncGenerator[int, None]:
+            async with anyio.create_task_group():
+                async for item in inner():
+                    yield item
+
+        async with with_cancellation(source(), token) as stream:
+            assert await anext(stream) == 0
+            token.cancel("stop")
+            assert await anext(stream) == 1
+            with pytest.raises(StreamCancelled, match="stop"):
+                await anext(stream)
+
+    async def test_told_in_a_body_that_holds_a_context(self) -> None:
+        """C22: what is left on the way is closed before the one around it is told."""
+        notes, token = Notes(), CancelToken()
+
+        async def middle() -> AsyncGenerator[int, None]:
+            async for item in layer(0, notes):
+                with noting(notes, "body"):
+                    yield item
+
+        async def source() -> AsyncGenerator[int, None]:
+            with noting(notes, "source"):
+                async for item in middle():
+                    yield item
+
+        await by_token(with_cancellation(source(), token), token)
+        assert notes[-5:] == [
+            ("begun", "body"),
+            ("seen", "body", "told"),
+            ("seen", 0, "GeneratorExit"),
+            ("closed", 0),
+            ("seen", "source", "told"),
+        ]
+
 
 # Y3: resources
 
