@@ -29,9 +29,6 @@ async def close_alone(iterator: Any) -> None:
 async def attempt(iterator: Any) -> BaseException | None:
     try:
         await close_alone(iterator)
-    except GeneratorExit:
-        # The event loop drops the task: nothing can be awaited any more.
-        raise
     except BaseException as exc:
         return without_own_frames(exc)
     return None

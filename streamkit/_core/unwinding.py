@@ -87,6 +87,7 @@ async def close_all(
     try:
         await close_source()
     except GeneratorExit:
+        # The event loop drops the task: nothing can be awaited any more.
         raise
     except BaseException as exc:
         errors.append(without_own_frames(exc))
@@ -142,8 +143,6 @@ async def _pass_through(
         except StopAsyncIteration:
             # It has handled that. The one around it is to be told all the same.
             return _fresh(told)
-        except GeneratorExit:
-            raise
         except BaseException as raised:
             left = without_own_frames(raised)
         if left is None:
