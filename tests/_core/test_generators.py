@@ -1381,6 +1381,10 @@ class TestCutShort:
         generators.abandoned.append(third)
         dropped(close_all(second.aclose, generators, ()))
         assert (generators.abandoned, generators.errors) == ([third], [])
+        closing = third.aclose()
+        closing.send(None)
+        with pytest.raises(StopIteration):
+            closing.send(None)
 
     async def test_contexts_in_a_circle(self) -> None:
         """Y7: the contexts of an error lead back to it: left as they are."""
