@@ -19,6 +19,7 @@ from .exceptions import (
     is_stream_cancelled,
     not_an_end,
     set_traceback,
+    was_thrown_at_yield,
     without,
 )
 from .outcome import OutcomeKind
@@ -55,6 +56,9 @@ def judge(
 
     """
     error = error_in(raised)
+    if error is not None and (signal is not None or left):
+        # What closing an inner generator has made of it, by the way.
+        error = without(error, was_thrown_at_yield)
     untold = None if error is None else without(error, is_stream_cancelled)
     if signal is not None and not signal.is_left:
         error = untold if failure is None else failure

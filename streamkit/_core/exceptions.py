@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import TypeGuard
@@ -121,6 +122,35 @@ def not_an_end(exc: BaseException) -> BaseException:
     error = RuntimeError(f"a hook of a stage raised {type(exc).__name__}: return a value instead")
     error.__cause__ = exc
     return error
+
+
+def was_thrown_at_yield(exc: BaseException) -> bool:
+    """
+    Tell whether an exception is the ``GeneratorExit`` that closes an async generator.
+
+    A generator that holds a task group lets it out in a group, which then comes out of ``aclose()``
+    and of :func:`contextlib.aclosing`. One that somebody has raised, in a child task for instance,
+    is an error like any other.
+    """
+    if not isinstance(exc, GeneratorExit):
+        return False
+    code = None
+    traceback = exc.__traceback__
+    while traceback is not None:
+        code, traceback = traceback.tb_frame.f_code, traceback.tb_next
+    return code is not None and bool(code.co_flags & inspect.CO_ASYNC_GENERATOR)
+
+
+def was_cancelled_before(exc: BaseException) -> bool:
+    """Tell whether an error was raised while a cancellation of the backend was on its way."""
+    seen: set[int] = set()
+    context = exc.__context__
+    while context is not None and id(context) not in seen:
+        if only_backend_cancellation(context):
+            return True
+        seen.add(id(context))
+        context = context.__context__
+    return False
 
 
 def both(first: BaseException | None, second: BaseException | None) -> BaseException | None:

@@ -16,12 +16,14 @@ from typing import Any, Protocol
 class Child(Protocol):
     """A stream, as far as it is looked after here."""
 
-    def abandon(self) -> object:
-        """End it, for nobody leaves its block. Returns the task of its source."""
+    is_finished: bool
+
+    def abandon(self) -> None:
+        """End it, for nobody leaves its block."""
         ...
 
-    async def wait_finished(self) -> None:
-        """Wait until its source is closed."""
+    async def wait_abandoned(self) -> Any:
+        """Wait until its source is closed. Returns the task that has done so."""
         ...
 
 
@@ -48,14 +50,16 @@ class Orphanage:
 
     def _task_exited(self, task: object) -> None:
         for child in self._children.pop(task, ()):
-            source_task = child.abandon()
-            self._trio.lowlevel.spawn_system_task(self._wait, child, source_task)
+            if child.is_finished:
+                continue
+            child.abandon()
+            self._trio.lowlevel.spawn_system_task(self._wait, child)
 
-    async def _wait(self, child: Child, source_task: Any) -> None:
+    async def _wait(self, child: Child) -> None:
         with self._trio.CancelScope(shield=True):
-            await child.wait_finished()
-            # The run must not end while there is a task of it.
-            while source_task is not None and source_task in source_task.parent_nursery.child_tasks:
+            source_task = await child.wait_abandoned()
+            # The run must not end while there is a task of the stream.
+            while source_task.parent_nursery.child_tasks:
                 await self._trio.lowlevel.checkpoint()
 
 

@@ -25,16 +25,20 @@ from typing import Any, Literal
 import anyio
 
 from .backend import Backend
+from .closing import OWN_MODULES
 from .ending import Ending, judge
 from .exceptions import (
     both,
     cancelled_only,
     error_in,
     first_leaf,
+    is_stream_cancelled,
     not_an_end,
     only_backend_cancellation,
     set_traceback,
+    was_cancelled_before,
 )
+from .generators import Generators
 from .handoff import Handoff
 from .outcome import Outcome
 from .pipeline import SKIP, Pipeline
@@ -43,6 +47,7 @@ from .scopes import Scopes
 from .signal import Left, Signal, left
 from .source import Source
 from .timer import Timer
+from .unwinding import close_abandoned, close_all
 
 _logger = logging.getLogger("streamkit")
 
@@ -83,6 +88,7 @@ class Pump:
         self._finished: anyio.Event | None = None
         self.backend = backend
         self._source = source
+        self._generators = Generators(backend.current_task)
         self._pipeline = pipeline
         self._scopes = Scopes(source.grace, backend.now)
         self._relay: Relay
@@ -93,6 +99,7 @@ class Pump:
         self._first_item_at: float | None = None
         self._exhausted = False
         self._left = False
+        self._is_abandoned = False
         #: The consumer has left, or a stage has failed: the source is not stepped any more.
         self._stopping = False
         self._failure: BaseException | None = None
@@ -167,20 +174,21 @@ class Pump:
             self.handoff.close()
             self._stop(is_native=is_native)
 
-    def abandon(self) -> object:
-        """
-        End the stream, for the task that is to leave its block has ended.
-
-        :return: the source task, or ``None`` if it has nothing more to do, or has not begun
-
-        """
+    def abandon(self) -> None:
+        """End the stream, for the task that is to leave its block has ended."""
         _logger.error(
             "the block of a stream of %s was never left: close the generator that holds it, with "
             "contextlib.aclosing()",
             self._source.name,
         )
+        self._is_abandoned = True
         self.leave()
-        return self._task
+
+    async def wait_abandoned(self) -> object:
+        """Wait until the source task has nothing more to do. Returns that task."""
+        await self.wait_finished()
+        task, self._task = self._task, None
+        return task
 
     def release(self) -> Outcome | None:
         """Return the outcome, and let go of every error: frames that errors hold lead to here."""
@@ -214,7 +222,9 @@ class Pump:
 
     def finish(self) -> None:
         """Say that the source task has nothing more to do, or was never started."""
-        self.is_finished, self._task, self._consumer = True, None, None
+        self.is_finished, self._consumer = True, None
+        if not self._is_abandoned:
+            self._task = None
         self.handoff.end_if_open()
         if self._finished is not None:
             self._finished.set()
@@ -293,12 +303,13 @@ class Pump:
         """Step the source until it ends or must not be stepped again. Returns what it raised."""
         source, relay, scopes, handoff = self._source, self._relay, self._scopes, self.handoff
         transform, cancelled = self._pipeline.transform, self.backend.cancelled
+        abandoned = self._generators.abandoned
         throw = await self._next_demand()
         if not self._may_start(throw):
             return throw
         try:
             relay.in_source = True
-            source.start()
+            source.start(self._generators)
             while True:
                 item = await (source.next() if throw is None else source.throw(throw))
                 relay.in_source = False
@@ -317,7 +328,11 @@ class Pump:
                         self._first_item_at = handoff.now()
                     self._items += 1
                     must_wait = handoff.put(outgoing)
-                if scopes.armed and not self._is_left():
+                if abandoned and not self._stopping:
+                    throw = await self._close_abandoned()
+                if throw is not None:
+                    pass
+                elif scopes.armed and not self._is_left():
                     # It came to a yield before it blocked: the signal is raised at that yield.
                     scopes.deliver()
                     throw = relay.exception()
@@ -344,6 +359,19 @@ class Pump:
         finally:
             relay.in_source = False
             del throw
+
+    async def _close_abandoned(self) -> BaseException | None:
+        """Close what the source has abandoned on its way, as if it had done so itself."""
+        relay = self._relay
+        relay.in_source = True
+        interrupted = await close_abandoned(self._generators)
+        relay.in_source = False
+        try:
+            if interrupted is None or is_stream_cancelled(interrupted):
+                return interrupted
+            return relay.put_off(interrupted)
+        finally:
+            del interrupted
 
     def _may_start(self, throw: BaseException | None) -> bool:
         if throw is not None or self._stopping or self._scopes.signal is not None:
@@ -433,19 +461,25 @@ class Pump:
         )
 
     async def _close(self, ending: Ending) -> None:
-        """Close the source, shielded and bounded."""
-        if not self._source.is_finished:
+        """Close the source, and what it has begun, shielded and bounded."""
+        source, generators = self._source, self._generators
+        failed = ending.raises, ending.error, ending.cleanup_error
+        if not source.is_finished or generators.must_close(failed):
             self._scopes.begin_closing()
             try:
-                await self._source.close()
+                if generators.are_left:
+                    await close_all(source.close, generators, failed)
+                else:
+                    await source.close()
             except BaseException as exc:
                 error = error_in(_from_source(exc))
-                self._scopes.cut = self._scopes.cut or (error is not exc and self._scopes.expired)
-                if error is not None:
-                    ending.cleanup_error = error
+                was_cut = error is not exc or was_cancelled_before(exc)
+                self._scopes.cut = self._scopes.cut or (was_cut and self._scopes.expired)
+                ending.cleanup_error = both(ending.cleanup_error, error)
                 del error
+        generators.end()
         self._cleanup_error = ending.cleanup_error
-        del ending
+        del ending, failed
 
     def _note_open_scope(self, ending: Ending, exc: RuntimeError) -> None:
         """Take note that a scope of the source's was in the way when its own were left."""
@@ -524,4 +558,4 @@ def _from_source(exc: BaseException) -> BaseException:
     return set_traceback(exc, traceback)
 
 
-_OWN_MODULES = (__name__, Relay.__module__, Source.__module__)
+_OWN_MODULES = (__name__, Relay.__module__, Source.__module__, *OWN_MODULES)

@@ -11,14 +11,13 @@ from collections.abc import (
     Iterable,
 )
 from contextlib import AbstractAsyncContextManager
-from functools import partial
-from operator import is_
 from types import AsyncGeneratorType
 from typing import Any, Generic, TypeAlias, TypeVar, cast
 
 import anyio
 
-from .exceptions import without
+from .generators import Generators
+from .unwinding import close, throw
 
 T = TypeVar("T")
 
@@ -68,15 +67,20 @@ class Source(Generic[T]):
         is_whole = iterator is self._source and isinstance(iterator, AsyncGeneratorType)
         return is_whole and iterator.ag_frame is None
 
-    def start(self) -> None:
-        """Make the iterator. To be called before the first item is asked for."""
+    def start(self, generators: Generators) -> None:
+        """
+        Make the iterator. To be called before the first item is asked for.
+
+        :param generators: takes note of what it begins
+
+        """
         self._iterator = self._source.__aiter__()
         self.next = self._iterator.__anext__
+        generators.start(self._iterator, self._given)
 
     def throw(self, exc: BaseException) -> Awaitable[T]:
         """Raise an exception at the ``yield`` of the source, and ask for what follows."""
-        thrown: Awaitable[T] = self._iterator.athrow(exc)
-        return thrown
+        return throw(self._iterator, exc)
 
     async def close(self) -> None:
         """
@@ -86,13 +90,13 @@ class Source(Generic[T]):
 
         """
         if self._iterator is None:
-            await _close(self._given)
+            await close(self._given)
             return
         try:
-            await _close(self._iterator)
+            await close(self._iterator)
         finally:
             if self._iterator is not self._source:
-                await _close(self._source)
+                await close(self._source)
 
     async def _entered(
         self, manager: AbstractAsyncContextManager[AsyncIterable[T], Any]
@@ -101,19 +105,19 @@ class Source(Generic[T]):
             if not hasattr(entered, "__aiter__"):
                 raise TypeError(_advice(entered))
             iterator: Any = entered.__aiter__()
-            throw: BaseException | None = None
+            told: BaseException | None = None
             at_yield = False
             try:
                 while True:
                     at_yield = False
-                    step = iterator.__anext__() if throw is None else iterator.athrow(throw)
+                    step = iterator.__anext__() if told is None else throw(iterator, told)
                     try:
                         item = await step
                     except StopAsyncIteration:
                         return
                     at_yield = True
                     try:
-                        throw = None
+                        told = None
                         yield item
                     except GeneratorExit:
                         raise
@@ -121,61 +125,16 @@ class Source(Generic[T]):
                         # Raised here at a yield, but meant for what the manager has yielded.
                         if not hasattr(iterator, "athrow"):
                             raise
-                        throw = thrown
+                        told = thrown
             finally:
-                throw = None
+                told = None
                 if at_yield:
                     # It may hold scopes, which must not be left under one of ours.
-                    await _close(iterator)
+                    await close(iterator)
                 else:
                     # What the manager holds may be cancelled by now, a task group for instance.
                     with anyio.move_on_after(self.grace, shield=True):
-                        await _close(iterator)
-
-
-async def _close(source: Any) -> None:
-    if isinstance(source, AsyncGeneratorType):
-        await _close_generator(cast("AsyncGeneratorType[Any, None]", source))
-    elif hasattr(source, "aclose"):
-        await source.aclose()
-
-
-async def _close_generator(generator: AsyncGeneratorType[Any, None]) -> None:
-    # Asked twice, so that one that yields in its clean-up is not left to the garbage collector.
-    ignored = 0
-    while generator.ag_frame is not None and ignored < 2 and await _yields_on_exit(generator):
-        ignored += 1
-    if ignored:
-        raise RuntimeError(
-            f"async generator {generator!r} ignored GeneratorExit: it yielded while it was being "
-            "closed; yield last items in 'except StreamCancelled', not in 'finally'"
-        )
-
-
-async def _yields_on_exit(generator: AsyncGeneratorType[Any, None]) -> bool:
-    # Unlike aclose(), this knows the GeneratorExit that it throws. A task group that the generator
-    # holds across its yield wraps it in a group, where it is taken out by identity, and what the
-    # children raised is not dropped with it (python-trio/trio#3324).
-    leaving = GeneratorExit()
-    try:
-        await generator.athrow(leaving)
-    except StopAsyncIteration:
-        return False
-    except BaseException as exc:
-        rest = without(exc, partial(is_, leaving))
-        try:
-            if rest is exc:
-                raise
-            if rest is not None:
-                raise rest from None
-        finally:
-            del rest
-        return False
-    else:
-        return True
-    finally:
-        # Its traceback includes this frame.
-        del leaving
+                        await close(iterator)
 
 
 def _advice(given: object) -> str:

@@ -337,10 +337,9 @@ class TestWhere:
 
     async def test_yield_in_a_deep_source(self) -> None:
         """
-        C22: a source that comes to a yield before it awaits is told there, in the outermost frame.
+        C22: a source comes to a yield before it awaits: told there, the innermost frame first.
 
-        Python raises what is thrown into a generator in that one alone, so the inner ones are
-        closed by it, and not told.
+        Python raises what is thrown into a generator in that one alone, so it is thrown into each.
         """
         token, log = CancelToken(), Log()
 
@@ -365,8 +364,8 @@ class TestWhere:
         await consume(with_cancellation(outer(), token), log, token, busy=10)
         assert log == [
             (0, 1),
+            (1, "inner: told to stop"),
             (1, "outer: told to stop"),
-            (1, "inner: GeneratorExit"),
             (10, 2),
             (20, "consumer: stop"),
         ]
