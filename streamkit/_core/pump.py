@@ -99,6 +99,8 @@ class Pump:
         self._first_item_at: float | None = None
         self._exhausted = False
         self._left = False
+        #: Something that the source has abandoned is being closed, while it is at a yield.
+        self._is_tidying = False
         self._is_abandoned = False
         #: The consumer has left, or a stage has failed: the source is not stepped any more.
         self._stopping = False
@@ -272,6 +274,9 @@ class Pump:
             return
         if is_native and self._relay.tell_if_native():
             scopes.deliver()
+        elif self._is_tidying:
+            # It is at a yield: what it has abandoned is closed within the grace, and then it is.
+            scopes.begin_grace()
         elif self._relay.in_source:
             self._relay.tell()
 
@@ -363,9 +368,9 @@ class Pump:
     async def _close_abandoned(self) -> BaseException | None:
         """Close what the source has abandoned on its way, as if it had done so itself."""
         relay = self._relay
-        relay.in_source = True
+        relay.in_source = self._is_tidying = True
         interrupted = await close_abandoned(self._generators)
-        relay.in_source = False
+        relay.in_source = self._is_tidying = False
         try:
             if interrupted is None or is_stream_cancelled(interrupted):
                 return interrupted
