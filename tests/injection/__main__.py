@@ -9,7 +9,6 @@ from .campaign import campaign, every_single, sample
 from .cases import Case
 from .checks import find
 from .engine import execute
-from .known import KNOWN
 from .loops import BACKENDS
 
 # anyio has its scopes in a set on asyncio: which of them is cancelled first is not in the id.
@@ -26,9 +25,6 @@ def main() -> int:
         "--every-single", action="store_true", help="one fault before each step, nothing drawn"
     )
     parser.add_argument("--replay", metavar="ID", help="run one case and tell what happens in it")
-    parser.add_argument(
-        "--new", action="store_true", help="leave out what the engine is known to do wrong"
-    )
     arguments = parser.parse_args()
     if arguments.replay:
         return replay(Case.parse(arguments.replay))
@@ -38,7 +34,7 @@ def main() -> int:
             cases = every_single(backend)
         else:
             cases = sample(backend, arguments.runs, arguments.seed)
-        report = campaign(cases, ignore=KNOWN if arguments.new else ())
+        report = campaign(cases)
         print(f"{backend}:")
         for line in report.lines():
             print(line)

@@ -94,6 +94,9 @@ def _clean_up_once(record: Record) -> Problems:
 def _clean_up_order(record: Record) -> Problems:
     """The innermost first: a generator begins before those that it iterates."""
     over = [frame.over_at for frame in record.frames if not frame.child and frame.over_at]
+    if any(frame.saw and not isinstance(frame.saw, GeneratorExit) for frame in record.frames[:-1]):
+        # An exception in the body of a loop leaves it before what it iterates can be closed.
+        return
     if record.source in ("two_deep", "three_deep") and over != sorted(over, reverse=True):
         yield f"{[frame.name for frame in record.frames]} were closed at {over}"
 

@@ -50,6 +50,8 @@ def _strange_error(record: Record) -> Problems:
                 known
                 or (closed and _was_closed(record))
                 or (broken and record.fired_any("source-native"))
+                # The time of on_end is over, since a jump was among it.
+                or (isinstance(leaf, TimeoutError) and record.fired_any("jump"))
                 or (is_native(leaf) and record.fired_any("native"))
             ):
                 yield f"{text(error)}"

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from .record import Record
+from .record import INNER, Record
 from .streams import JUMP
 
 Do = Callable[[Record, Any], bool]
@@ -43,7 +43,7 @@ def _token(record: Record, clock: Any) -> bool:
 
 
 def _inner_token(record: Record, clock: Any) -> bool:
-    return record.inner_token.cancel("the inner token")
+    return record.inner_token.cancel(INNER)
 
 
 def _scope(name: str) -> Do:

@@ -10,7 +10,7 @@ import anyio
 
 from streamkit import StreamCancelled
 
-from .record import CleanUpError, Record, current_task, is_native, text
+from .record import INNER, CleanUpError, Record, current_task, is_native, text
 
 #: The length of an ordinary clean-up: three waits.
 WAITS, WAIT = 3, 0.1
@@ -99,6 +99,13 @@ class Frame:
     @property
     def ends_by_itself(self) -> bool:
         """Whether its clean-up began without anybody having ended it."""
+        if isinstance(self.was_interrupted_by, StreamCancelled):
+            if self._record.source == "abandoning" and isinstance(self.saw, GeneratorExit):
+                # The source has left it, and was told while it was closed.
+                return True
+            if isinstance(self.saw, StreamCancelled) and self.saw.reason == INNER:
+                # It was an inner stream that was told first, and has raised that.
+                return True
         ended = isinstance(self.saw, StreamCancelled | GeneratorExit)
         return not ended and not is_native(self.saw)
 

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 #: Seconds that the sources have to clean up, in every chain.
 GRACE = 5.0
 
+#: What the inner token says.
+INNER = "the inner token"
 BEAT = "beat"
 FINAL = "final"
 
