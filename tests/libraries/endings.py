@@ -21,7 +21,7 @@ from streamkit import (
 from .visit import Visit
 
 # Real seconds. Long enough for a source to get where it is told; a slow one is told before.
-LIMIT = 0.4
+LIMIT = 0.25
 BEATS_EVERY = 0.05
 
 

@@ -25,6 +25,10 @@ STARTS_WITHIN = 30.0
 # What costs time and saves nothing here: it is all thrown away.
 FAST = ["fsync=off", "synchronous_commit=off", "full_page_writes=off", "shared_buffers=16MB"]
 
+OTHERS = """
+    from pg_stat_activity where backend_type = 'client backend' and pid <> pg_backend_pid()
+"""
+
 
 class Postgres:
     """A server that runs, and an eye on its other clients."""
@@ -35,14 +39,14 @@ class Postgres:
 
     @property
     def conninfo(self) -> str:
-        return f"host={self.directory} user=postgres dbname=postgres application_name=tested"
+        return f"host={self.directory} user=postgres dbname=postgres"
 
     def url(self, driver: str) -> str:
         """Return the address for SQLAlchemy."""
         return f"postgresql+{driver}://postgres@/postgres?host={self.directory}"
 
     def watch(self) -> None:
-        self._eye = psycopg.connect(self.conninfo, application_name="eye", autocommit=True)
+        self._eye = psycopg.connect(self.conninfo, autocommit=True)
 
     def close(self) -> None:
         if self._eye is not None:
@@ -56,12 +60,15 @@ class Postgres:
         """Tell whether a query waits in ``pg_sleep``."""
         return ("active", "PgSleep") in self._states()
 
+    def terminate_all(self) -> None:
+        """End all other clients, and wait until they are gone."""
+        assert self._eye is not None
+        while self._eye.execute(f"select pg_terminate_backend(pid) {OTHERS}").fetchall():
+            time.sleep(0.005)
+
     def _states(self) -> list[tuple[str, str]]:
         assert self._eye is not None
-        return self._eye.execute(
-            "select state, wait_event from pg_stat_activity"
-            " where backend_type = 'client backend' and pid <> pg_backend_pid()"
-        ).fetchall()
+        return self._eye.execute(f"select state, wait_event {OTHERS}").fetchall()
 
 
 def binaries() -> Path | None:

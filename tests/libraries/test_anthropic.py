@@ -8,7 +8,6 @@ import httpx2
 import pytest
 from anthropic import AsyncAnthropic
 
-from libraries.visit import Library
 from libraries.wire import Wire
 
 if TYPE_CHECKING:
@@ -38,10 +37,4 @@ async def test_message(upstream: Upstream, way: Way, caplog: pytest.LogCaptureFi
                 async for text in message.text_stream:
                     yield text
 
-        library = Library(
-            texts,
-            held=wire.open.copy,
-            served=upstream.waiting.copy,
-            silent=upstream.waiting.copy,
-        )
-        await way.leave(library, caplog)
+        await way.leave(wire.library(upstream, texts), caplog)

@@ -8,7 +8,6 @@ import httpx
 import httpx2
 import pytest
 
-from libraries.visit import Library
 from libraries.wire import Wire
 
 if TYPE_CHECKING:
@@ -33,12 +32,4 @@ async def test_lines(
                 async for line in response.aiter_lines():
                     yield line
 
-        await way.leave(
-            Library(
-                lines,
-                held=wire.open.copy,
-                served=upstream.waiting.copy,
-                silent=upstream.waiting.copy,
-            ),
-            caplog,
-        )
+        await way.leave(wire.library(upstream, lines), caplog)

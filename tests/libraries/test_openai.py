@@ -8,7 +8,6 @@ import httpx2
 import pytest
 from openai import AsyncOpenAI
 
-from libraries.visit import Library
 from libraries.wire import Wire
 
 if TYPE_CHECKING:
@@ -34,10 +33,4 @@ async def test_chat(upstream: Upstream, way: Way, caplog: pytest.LogCaptureFixtu
             async for chunk in chat:
                 yield chunk.choices[0].delta.content
 
-        library = Library(
-            texts,
-            held=wire.open.copy,
-            served=upstream.waiting.copy,
-            silent=upstream.waiting.copy,
-        )
-        await way.leave(library, caplog)
+        await way.leave(wire.library(upstream, texts), caplog)

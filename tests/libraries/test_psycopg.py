@@ -39,9 +39,7 @@ async def test_pool(postgres: Postgres, way: Way, caplog: pytest.LogCaptureFixtu
             stats = pool.get_stats()
             return stats["pool_size"] - stats["pool_available"]
 
-        library = Library(
-            rows, held=checked_out, served=postgres.busy, silent=postgres.sleeping
-        )
+        library = Library(rows, held=checked_out, served=postgres.busy, silent=postgres.sleeping)
         await way.leave(library, caplog)
         # The same connection: it was not thrown away and replaced.
         assert pool.get_stats()["connections_num"] == 1

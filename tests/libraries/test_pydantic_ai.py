@@ -11,7 +11,6 @@ from pydantic_ai import Agent
 from pydantic_ai.models.openai import OpenAIChatModel
 from pydantic_ai.providers.openai import OpenAIProvider
 
-from libraries.visit import Library
 from libraries.wire import Wire
 
 if TYPE_CHECKING:
@@ -36,10 +35,4 @@ async def test_agent(upstream: Upstream, way: Way, caplog: pytest.LogCaptureFixt
                 async for text in answer.stream_text(delta=True):
                     yield text
 
-        library = Library(
-            texts,
-            held=wire.open.copy,
-            served=upstream.waiting.copy,
-            silent=upstream.waiting.copy,
-        )
-        await way.leave(library, caplog)
+        await way.leave(wire.library(upstream, texts), caplog)

@@ -1,16 +1,20 @@
-"""A server that begins to answer and then goes silent, as models do: OpenAI's, Anthropic's, lines."""
+"""A server that begins to answer, and then is silent: with lines, a chat, a message of a model."""
 
 from __future__ import annotations
 
 import json
 import sys
 import threading
+import time
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+# Real seconds.
+PATIENCE = 10.0
 
 TEXTS = ("To", " be")
 
@@ -76,6 +80,12 @@ class Upstream(ThreadingHTTPServer):
         #: The paths of requests whose clients wait for more.
         self.waiting: list[str] = []
 
+    def wait_until_all_left(self) -> None:
+        give_up = time.monotonic() + PATIENCE
+        while self.waiting:
+            assert time.monotonic() < give_up, self.waiting
+            time.sleep(0.01)
+
     def handle_error(self, *args: Any) -> None:
         # A client may leave when it has what it wants.
         if not isinstance(sys.exception(), OSError):
@@ -83,7 +93,7 @@ class Upstream(ThreadingHTTPServer):
 
 
 @contextmanager
-def serving() -> Iterator[Upstream]:
+def running() -> Iterator[Upstream]:
     """Run the server on loopback, in threads of its own."""
     with Upstream() as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))

@@ -5,8 +5,12 @@ from __future__ import annotations
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from .visit import Library, Source
+
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+
+    from .upstream import Upstream
 
 
 class Wire:
@@ -46,3 +50,8 @@ class Wire:
     def client(self) -> Any:
         """Return a client whose responses are counted. It is the caller's to close."""
         return self._new_client()
+
+    def library(self, upstream: Upstream, source: Source) -> Library:
+        """Return a source that uses such a client to ask the upstream server."""
+        waiting = upstream.waiting.copy
+        return Library(source, held=self.open.copy, served=waiting, silent=waiting)
