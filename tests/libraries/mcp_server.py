@@ -1,6 +1,6 @@
 """An MCP server on stdin and stdout, in the few lines that start at once. Its tool never ends.
 
-Each request that never ends is noted in the file that is named as its argument.
+What happens is noted in the file that is named as its argument.
 """
 
 import json
@@ -18,12 +18,13 @@ ANSWERS = {
 }
 
 with open(sys.argv[1], "a") as notes:
+    print("started", os.getpid(), file=notes, flush=True)
     for line in sys.stdin:
         request = json.loads(line)
         if "id" not in request:
             continue
         if request["method"] == "tools/call":
-            print(os.getpid(), file=notes, flush=True)
+            print("called", os.getpid(), file=notes, flush=True)
             continue
         answer = {"jsonrpc": "2.0", "id": request["id"]}
         if result := ANSWERS.get(request["method"]):
