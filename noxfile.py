@@ -6,6 +6,7 @@ nox -s tests                      the suite on every Python of this machine, on 
 nox -s tests-3.12 -- -x -k grace  some tests on one Python
 nox -s servers                    responses on real servers, and the recipes; -- -k granian for one
 nox -s inject                     inject faults before each step; -- --help says more
+nox -s libraries                  sources over databases, SDKs, agents, processes: what they leave
 nox -s bench                      measure what it costs, as ratios; -- --help says more
 nox -s clients                    browsers and SDKs read event streams
 nox -s demo                       stream a real command; Ctrl-C stops it with grace
@@ -136,14 +137,45 @@ def install_chromium(session: nox.Session) -> None:
             "the clients need Chromium and ChromeDriver: install them so that 'chromium' and "
             "'chromedriver' are on PATH, on Debian with 'apt-get install chromium chromium-driver'"
         )
+    install_with_apt(session, "chromium", "chromium-driver")
+
+
+def install_with_apt(session: nox.Session, *packages: str) -> None:
     env: dict[str, str | None] = {"DEBIAN_FRONTEND": "noninteractive"}
     session.run("apt-get", "update", "--quiet", external=True, env=env)
     # fmt: off
     session.run(
         "apt-get", "install", "--yes", "--quiet", "--no-install-recommends",
-        "chromium", "chromium-driver", external=True, env=env,
+        *packages, external=True, env=env,
     )
     # fmt: on
+
+
+@nox.session
+def libraries(session: nox.Session) -> None:
+    """Leave streams over real libraries in every way, and see what is left of them.
+
+    With arguments it is one process: ``-- -k asyncpg`` for one library.
+    """
+    install(session, "libraries")
+    install_postgresql(session)
+    # They wait more than they work.
+    in_parallel = ("--numprocesses=auto", "--dist=worksteal")
+    session.run("pytest", "-rs", "tests/libraries", *(session.posargs or in_parallel))
+
+
+def install_postgresql(session: nox.Session) -> None:
+    """Install the server if root can, with apt, and else say that its tests are skipped."""
+    if shutil.which("postgres") or any(Path("/usr/lib/postgresql").glob("*/bin/postgres")):
+        return
+    if shutil.which("apt-get") is None or os.geteuid() != 0:
+        session.warn(
+            "the tests of asyncpg, psycopg and SQLAlchemy are SKIPPED: they need a PostgreSQL "
+            "server. Install one so that 'postgres' is on PATH, on Debian with "
+            "'apt-get install postgresql'"
+        )
+        return
+    install_with_apt(session, "postgresql")
 
 
 @nox.session
