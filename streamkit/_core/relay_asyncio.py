@@ -1,9 +1,11 @@
 """
-How a source is told on asyncio: by a request to cancel its task, which an anyio scope makes.
+How a source is told on asyncio: by one request to cancel its task, which only the relay makes.
 
-The way stays open while the source is suspended, and anyio asks in each turn of the event loop. So
-it is closed once the source's task was asked: what takes its time to be cancelled, such as a task
-with a clean-up of its own, is asked once.
+A scope would do that as well, but would cancel the tasks that the source has started, too. A group
+of anyio cancels itself when a child was, and that would take the place of what the source is told,
+and be caught by the group. So the scopes only do it where the source is behind a shield of its own:
+in a thread, which looks for itself, or until the shield is lowered. For what it awaits, a request
+is made only while that has not come to its end: a lock or an item that it was given would be lost.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ import anyio
 
 from .exceptions import StreamCancelled
 from .relay import Relay
-from .scopes import Scopes
+from .scopes import TAG, Scopes
 
 
 class _DeliveredCancelled(StreamCancelled, asyncio.CancelledError):
@@ -42,6 +44,12 @@ def is_stray(exc: BaseException) -> bool:
     return isinstance(exc, asyncio.CancelledError) and not task.cancelling()
 
 
+# Sooner than any deadline of the source's that is not about to end a wait by itself.
+_SOON = 1e-3
+
+_NOT_NATIVE = ("Cancelled via cancel scope ", TAG)
+
+
 class AsyncioRelay(Relay):
     """Tells a native ``Task.cancel()`` of the source task from the requests of scopes."""
 
@@ -51,6 +59,7 @@ class AsyncioRelay(Relay):
         task = asyncio.current_task()
         assert task is not None
         self._task = task
+        self._now = task.get_loop().time
         self._count_requests = task.cancelling
         # asyncio.timeout(), TaskGroup and others in the source cancel its task, and take that back.
         # At the end of asyncio.run(), and only then as a rule, both its task and the consumer's
@@ -61,9 +70,9 @@ class AsyncioRelay(Relay):
 
     @staticmethod
     def is_native(exc: BaseException) -> bool:
-        # What anyio itself goes by, to tell its cancellations from those of Task.cancel().
+        # What anyio itself goes by, to tell its requests from others; and what marks ours.
         message = exc.args[0] if exc.args else None
-        return not (isinstance(message, str) and message.startswith("Cancelled via cancel scope "))
+        return not (isinstance(message, str) and message.startswith(_NOT_NATIVE))
 
     def exception(self) -> StreamCancelled:
         signal = self._scopes.signal
@@ -98,25 +107,45 @@ class AsyncioRelay(Relay):
     def _open_way(self) -> None:
         # The source itself may be who tells it: it is suspended later.
         if asyncio.current_task() is not self._task:
-            self._scopes.uncover()
-            self._ask_once()
+            self._ask()
 
     def _suspends(self, awaited: Any) -> Any:
-        self._scopes.uncover()
-        # After the attempt that anyio makes in the next iteration.
-        self._task.get_loop().call_soon(self._ask_once)
+        self._task.get_loop().call_soon(self._ask)
 
     def _resumes(self) -> None:
         # Nobody asked it: it was behind a shield. A scope of its own that it is unwinding from can
         # only claim its exception while the way is closed.
         self._scopes.cover()
 
-    def _ask_once(self) -> None:
-        awaited = self._awaited
-        asked = self._task.cancelling() > self._requests_before
-        if asked and isinstance(awaited, asyncio.Future) and not awaited.done():
-            self._scopes.cover()
-            self._scopes.begin_grace()
+    def _ask(self) -> None:
+        """Ask the task of the source, which is suspended, to be cancelled: once, for each wait."""
+        scopes, task, awaited = self._scopes, self._task, self._awaited
+        was_asked = task.cancelling() > self._requests_before
+        if was_asked or not (scopes.armed and self.in_source):
+            return
+        if not self._is_exposed():
+            scopes.uncover()
+        elif not isinstance(awaited, asyncio.Future):
+            task.cancel(scopes.tag)
+        elif not awaited.done():
+            task.cancel(scopes.tag)
+            if not awaited.done():
+                # A task with a clean-up of its own, for instance.
+                scopes.begin_grace()
+
+    def _is_exposed(self) -> bool:
+        """Tell whether the source is in no shield of its own, and in no scope that is cancelled."""
+        loop, task = self._task.get_loop(), self._task
+        running = asyncio.current_task(loop)
+        if running is not None:
+            asyncio._leave_task(loop, running)
+        asyncio._enter_task(loop, task)
+        try:
+            return self._scopes.reach(self._now() + _SOON)
+        finally:
+            asyncio._leave_task(loop, task)
+            if running is not None:
+                asyncio._enter_task(loop, running)
 
     def _thrown(self, exc: BaseException) -> BaseException:
         self._awaited = None
@@ -161,6 +190,6 @@ class AsyncioRelay(Relay):
 
 
 def _tag_of(exc: asyncio.CancelledError) -> str | None:
-    """Return the reason given to the anyio scope that an exception is due to."""
+    """Return the tag of a request of ours, or the reason given to a scope of anyio."""
     message = exc.args[0] if exc.args else None
     return message.rpartition("; reason: ")[2] if isinstance(message, str) else None

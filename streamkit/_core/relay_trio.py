@@ -1,20 +1,24 @@
 """
-How a source is told on trio: by opening the way for a moment, in which no other task runs.
-
-``trio.lowlevel.checkpoint_if_cancelled()``, which most of trio is built on, looks whether its task
-is cancelled, lets others run, and relies on it that it still is. So the way is open only within one
-synchronous stretch, and closed while any task can look: what is blocked then is aborted then, and
-nobody else learns of it.
+How a source is told on trio: what it waits for is aborted, with the exception that it is to see.
 
 Each wait of trio comes with a function that aborts it. The one of the source's waits is called
-through the relay, which has the exception that the source is to see for those who raise it
-themselves: a nursery at its end does, and would take trio's own for nothing. What a task yields to
-trio has that function as ``abort_func``, which trio does not document: seen from trio 0.31 to 0.35.
+through the relay, or by it. That function is given what it may raise: a nursery at its end raises
+it, and would take trio's own cancellation for nothing.
+
+Where the source has no child tasks, a scope does that: the way is open until the source goes on, so
+that who has an item for it in the meantime, in an anyio memory stream for instance, can see that it
+is cancelled. But a scope would cancel the children, too. A group cancels itself when a child was,
+and that would take the place of what the source is told, and be caught by the group. Nor may they
+see a way that is closed again: ``trio.lowlevel.checkpoint_if_cancelled()``, which most of trio is
+built on, looks, lets others run, and relies on what it saw. So where there are children, the relay
+aborts the source's wait alone. They are cancelled when the source leaves their group.
+
+For that, it reads what trio does not document, here and nowhere else: ``abort_func`` of what a task
+yields, and ``_abort_func`` and ``_cancel_status`` of a task. Seen from trio 0.31 to 0.35.
 """
 
 from __future__ import annotations
 
-import math
 import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
@@ -25,8 +29,8 @@ from .exceptions import StreamCancelled
 from .relay import Relay
 from .scopes import Scopes
 
-# So often a source that may be unwinding from a scope of its own can give way in a row, until it is
-# told all the same.
+# So often a source that has children, or may be unwinding from a scope of its own, can give way in
+# a row, until it is told all the same.
 _PATIENCE = 64
 
 
@@ -37,6 +41,9 @@ class TrioRelay(Relay):
         super().__init__(scopes, consumer)
         trio: Any = sys.modules["trio"].lowlevel
         self._task = trio.current_task()
+        self._reschedule = trio.reschedule
+        #: The innermost scope around what the source has of its own.
+        self._outermost = self._task._cancel_status
         self._succeeded, self._failed = trio.Abort.SUCCEEDED, trio.Abort.FAILED
         # What a wait yields, made by a wait: it takes the place of what the source yields.
         waiting = trio.wait_task_rescheduled(self._abort)
@@ -52,11 +59,25 @@ class TrioRelay(Relay):
         self._has_own = False
 
     def _open_way(self) -> None:
-        self._scopes.uncover()
-        # Where no other task can look, it stays open until the source is resumed: who has an item
-        # for it, in an anyio memory stream for instance, is to see that it is cancelled.
-        if not self._was_hit or any(nursery.child_tasks for nursery in self._task.child_nurseries):
-            self._scopes.cover()
+        if not self._has_children():
+            self._scopes.uncover()
+        elif self._task._abort_func is not None and self._is_exposed():
+            # It waits, and was not woken yet.
+            awaited, self._awaited = self._awaited, None
+            if self._abort_for_signal(awaited.abort_func) is self._succeeded:
+                self._reschedule(self._task, _error(self.exception()))
+
+    def _has_children(self) -> bool:
+        return any(nursery.child_tasks for nursery in self._task.child_nurseries)
+
+    def _is_exposed(self) -> bool:
+        """Tell whether the source is in no shield of its own, and in no scope that is cancelled."""
+        status = self._task._cancel_status
+        while status is not self._outermost:
+            if status._scope.shield or status._scope.cancel_called:
+                return False
+            status = status._parent
+        return True
 
     def _suspends(self, awaited: Any) -> Any:
         scopes = self._scopes
@@ -65,13 +86,9 @@ class TrioRelay(Relay):
             # It cannot be aborted, but may look next: trio.lowlevel.checkpoint() does.
             self._turns += 1
             return None
+        # When checkpoint() has found the way open, it waits in a scope that is cancelled.
         may_look, self._may_look, self._turns = self._may_look, False, 0
-        if anyio.current_effective_deadline() == -math.inf:
-            # A scope of its own, if that is cancelled, is to catch what it has asked for. But here
-            # it may be the one in which checkpoint() waits when it has found the way open.
-            if not may_look:
-                return None
-        elif not self._is_visible():
+        if not (may_look or self._is_exposed()):
             return None
         if self._abort_for_signal(awaited.abort_func) is self._succeeded:
             self._was_hit = False
@@ -81,25 +98,21 @@ class TrioRelay(Relay):
         self._awaited = None
         return None
 
-    def _is_visible(self) -> bool:
-        """Tell whether the running source is behind no shield of its own."""
-        self._scopes.uncover()
-        try:
-            return anyio.current_effective_deadline() == -math.inf
-        finally:
-            self._scopes.cover()
-
     def _resumes(self) -> None:
-        # A scope of its own that it leaves with a cancellation catches that only on a closed way.
-        self._may_look = self._turns > (_PATIENCE if self._has_own else 0)
+        # A scope of its own that it leaves with a cancellation catches that only on a closed way,
+        # and children would be hit by an open one.
+        patience = _PATIENCE if self._has_own or self._has_children() else 0
+        self._may_look = self._turns > patience
         if self._may_look:
             self._scopes.uncover()
+        else:
+            self._scopes.cover()
 
     def _abort(self, raise_cancel: Callable[[], NoReturn]) -> Any:
         awaited, self._awaited = self._awaited, None
         if awaited is None:
             return self._failed
-        if self._scopes.is_open:
+        if self._scopes.is_open and self._is_exposed():
             return self._abort_for_signal(awaited.abort_func)
         return awaited.abort_func(raise_cancel)
 
@@ -127,8 +140,11 @@ class TrioRelay(Relay):
             self._has_own = True
             if scopes.delivered:
                 scopes.claim(None)
-        elif scopes.armed and error is None:
-            self._resumes()
+        if scopes.armed:
+            if error is None:
+                self._resumes()
+            else:
+                scopes.cover()
         return value
 
 

@@ -42,6 +42,9 @@ import anyio
 
 from .signal import Signal
 
+#: How a tag begins.
+TAG = "streamkit-"
+
 _numbers = count(1)
 _current: ContextVar[Scopes | None] = ContextVar("streamkit_scopes", default=None)
 
@@ -65,7 +68,6 @@ class Scopes:
         "_number",
         "_pauses",
         "_remaining",
-        "_tag",
         "_told",
         "armed",
         "cut",
@@ -73,6 +75,7 @@ class Scopes:
         "enclosing",
         "grace",
         "signal",
+        "tag",
         "told_natively",
     )
 
@@ -93,7 +96,8 @@ class Scopes:
         self._number = next(_numbers)
         #: A number between those of the streams opened before it was told, and after.
         self._told = 0
-        self._tag = f"streamkit-{self._number}"
+        #: Marks what wakes the source for its signal.
+        self.tag = f"{TAG}{self._number}"
         self._interrupt_scope = anyio.CancelScope(shield=True)
         self._grace_scope = anyio.CancelScope(shield=True)
         self._grace_has_begun = False
@@ -133,7 +137,23 @@ class Scopes:
         """Have the next suspension point of the source raise the signal, once the way is open."""
         self.armed = True
         self._told = next(_numbers)
-        self._interrupt_scope.cancel(self._tag)
+        self._interrupt_scope.cancel(self.tag)
+
+    def reach(self, deadline: float) -> bool:
+        """
+        Tell whether the running source would see a cancellation of its scopes.
+
+        It does not where it is in a shield of its own, or in a scope that is cancelled.
+
+        :param deadline: one that the source has not, and that does not come meanwhile
+
+        """
+        scope = self._grace_scope
+        before, scope.deadline = scope.deadline, deadline
+        try:
+            return anyio.current_effective_deadline() == deadline
+        finally:
+            scope.deadline = before
 
     @property
     def is_open(self) -> bool:
@@ -162,7 +182,7 @@ class Scopes:
         if not self.armed:
             return False
         # Who was asked, and has not heard of it until the end of the grace, hears of it then.
-        if tag == self._tag or self.expired:
+        if tag == self.tag or self.expired:
             self.deliver()
             return True
         self.cover()

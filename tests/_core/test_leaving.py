@@ -408,6 +408,61 @@ class TestTaskGroups:
         await self.check(source)
 
     @pytest.mark.parametrize("group", ["anyio", "native"])
+    @pytest.mark.parametrize("shielded", [True, False])
+    async def test_clean_up_in_the_body(self, group: str, shielded: bool) -> None:
+        """L8: the clean-up is in the body of the group, and has its grace: children come after."""
+
+        async def source(log: Log) -> AsyncIterator[object]:
+            try:
+                async with self.group(group, log):
+                    with anyio.CancelScope(shield=shielded):
+                        await anyio.sleep(0.5)
+                    try:
+                        await anyio.sleep_forever()
+                    finally:
+                        await anyio.sleep(0.5)
+                        await anyio.sleep(0.5)
+                        log("saved")
+                raise AssertionError("must not be reached")
+                yield
+            finally:
+                log("left")
+
+        for way in ways():
+            log = Log()
+            log.start()
+            stream = await leave(source(log), way)
+            assert (way, log) == (way, [(2, "saved"), (3, "child done"), (3, "left")])
+            assert outcome_of(stream) == ("closed", None, False)
+
+    @pytest.mark.parametrize("group", ["anyio", "native"])
+    async def test_clean_up_in_the_body_after_a_token(self, group: str) -> None:
+        """C11: the same for a token, at an await and on the way from a yield."""
+
+        async def source(log: Log, items: int) -> AsyncIterator[object]:
+            async with self.group(group, log):
+                try:
+                    for item in range(items):
+                        yield item
+                    await anyio.sleep_forever()
+                finally:
+                    await anyio.sleep(0.5)
+                    log("saved")
+            raise AssertionError("must not be reached")
+
+        for items in 0, 1:
+            token, log = CancelToken(), Log()
+            log.start()
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(call_later, 1, token.cancel, "stop")
+                async with with_cancellation(source(log, items), token) as stream:
+                    with pytest.raises(StreamCancelled):
+                        async for _ in stream:
+                            await anyio.sleep(2)
+            assert log == [(1.5, "saved"), (2.5, "child done")]
+            assert outcome_of(stream) == ("cancelled", "stop", False)
+
+    @pytest.mark.parametrize("group", ["anyio", "native"])
     async def test_in_aexit(self, group: str) -> None:
         """L8: a group waits for its children: what leaves it is ours, in a group on trio."""
 
