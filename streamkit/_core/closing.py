@@ -8,9 +8,9 @@ from typing import Any
 from .exceptions import (
     error_in,
     is_backend_cancellation,
-    set_traceback,
     was_thrown_at_yield,
     without,
+    without_own_frames,
 )
 from .frames import Generator, is_generator
 
@@ -67,13 +67,6 @@ def add_context(error: BaseException, context: BaseException) -> None:
         error.__context__ = context
 
 
-def without_own_frames(exc: BaseException) -> BaseException:
-    traceback = exc.__traceback__
-    while traceback is not None and traceback.tb_frame.f_globals["__name__"] in OWN_MODULES:
-        traceback = traceback.tb_next
-    return set_traceback(exc, traceback)
-
-
 async def _yields_on_exit(generator: Generator) -> bool:
     # Unlike aclose(), this knows the GeneratorExit that it throws. A task group that the generator
     # holds across its yield wraps it in a group, where it is taken out by identity, and what the
@@ -116,7 +109,3 @@ def _together(errors: list[BaseException]) -> BaseException | None:
     for stopped in filter(is_backend_cancellation, errors):
         add_context(error, stopped)
     return error
-
-
-#: What closes generators, and is not to be seen in a traceback.
-OWN_MODULES = (__name__, f"{__package__}.unwinding")

@@ -115,6 +115,17 @@ def set_traceback(exc: BaseException, traceback: TracebackType | None) -> BaseEx
     return BaseException.with_traceback(exc, traceback)
 
 
+def without_own_frames(exc: BaseException) -> BaseException:
+    """Drop the frames of the source task, which would keep the whole stream alive."""
+    traceback = exc.__traceback__
+    while traceback is not None and traceback.tb_frame.f_globals["__name__"].startswith(_HERE):
+        traceback = traceback.tb_next
+    return set_traceback(exc, traceback)
+
+
+_HERE = f"{__package__}."
+
+
 def not_an_end(exc: BaseException) -> BaseException:
     """Return an exception of a hook, as it may leave an iteration: PEP 479."""
     if not isinstance(exc, StopIteration | StopAsyncIteration):

@@ -20,34 +20,33 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Any
 
 import anyio
 
 from .backend import Backend
-from .closing import OWN_MODULES
 from .ending import Ending, judge
 from .exceptions import (
     both,
     cancelled_only,
     error_in,
     first_leaf,
-    is_stream_cancelled,
     not_an_end,
     only_backend_cancellation,
-    set_traceback,
     was_cancelled_before,
+    without_own_frames,
 )
 from .generators import Generators
 from .handoff import Handoff
 from .outcome import Outcome
-from .pipeline import SKIP, Pipeline
+from .pipeline import Pipeline
 from .relay import Relay
 from .scopes import Scopes
 from .signal import Left, Signal, left
 from .source import Source
+from .stepping import Steps
 from .timer import Timer
-from .unwinding import close_abandoned, close_all
+from .unwinding import close_all
 
 _logger = logging.getLogger("streamkit")
 
@@ -94,16 +93,17 @@ class Pump:
         self._relay: Relay
         self._task: object = None
         self._consumer = backend.current_task()
-        self._state: Literal["new", "started", "closing"] = "new"
-        self._items = 0
-        self._first_item_at: float | None = None
-        self._exhausted = False
+        self._steps = Steps(
+            source,
+            self._generators,
+            self._scopes,
+            self.handoff,
+            pipeline,
+            backend.cancelled,
+        )
+        self._is_closing = False
         self._left = False
-        #: Something that the source has abandoned is being closed, while it is at a yield.
-        self._is_tidying = False
         self._is_abandoned = False
-        #: The consumer has left, or a stage has failed: the source is not stepped any more.
-        self._stopping = False
         self._failure: BaseException | None = None
         #: What a stage raised when the stream was ending already.
         self._late_failure: BaseException | None = None
@@ -121,19 +121,19 @@ class Pump:
         :return: ``False`` if the stream is ending already
 
         """
-        if self._scopes.signal is not None or self._stopping or self._state == "closing":
+        if self._scopes.signal is not None or self._steps.stopping or self._is_closing:
             return False
         self._scopes.signal = signal
         # Before the scope is cancelled, which on trio spares a wait that is over.
         self.handoff.wake()
-        if self._state != "new":
+        if self._steps.has_started:
             self._relay.tell()
         return True
 
     def fail(self, error: BaseException) -> None:
         """End the stream with the error of a stage, or raise it at the end of one that ends."""
         error = not_an_end(error)
-        if self._stopping or self._state == "closing":
+        if self._steps.stopping or self._is_closing:
             self._late_failure = both(self._late_failure, error)
         else:
             self._failure = error
@@ -203,7 +203,7 @@ class Pump:
     @property
     def has_item(self) -> bool:
         """Whether an item has been handed over."""
-        return self._items > 0
+        return self._steps.items > 0
 
     @contextmanager
     def pausing_around(self) -> Generator[None, None, None]:
@@ -264,17 +264,17 @@ class Pump:
         return raises if error is None else error
 
     def _stop(self, *, is_native: bool = False) -> None:
-        self._stopping = True
+        self._steps.stopping = True
         self.handoff.wake()
         scopes = self._scopes
-        if scopes.signal is not None or self._state == "closing":
+        if scopes.signal is not None or self._is_closing:
             return
         scopes.signal = left(scopes.grace)
-        if self._state != "started":
+        if not self._steps.has_started:
             return
         if is_native and self._relay.tell_if_native():
             scopes.deliver()
-        elif self._is_tidying:
+        elif self._steps.is_tidying:
             # It is at a yield: what it has abandoned is closed within the grace, and then it is.
             scopes.begin_grace()
         elif self._relay.in_source:
@@ -290,8 +290,9 @@ class Pump:
             try:
                 with self._scopes:
                     self._relay = self.backend.relay(self._scopes, self._consumer)
-                    ending = self._judge(await self._relay.drive(self._drive()))
-                    self._state = "closing"
+                    steps = self._steps.run(self._relay, self.fail)
+                    ending = self._judge(await self._relay.drive(steps))
+                    self._is_closing = True
                     await self._close(ending)
             except RuntimeError as exc:
                 assert ending is not None
@@ -304,162 +305,18 @@ class Pump:
             del ending
         await self.settle()
 
-    async def _drive(self) -> BaseException | None:
-        """Step the source until it ends or must not be stepped again. Returns what it raised."""
-        source, relay, scopes, handoff = self._source, self._relay, self._scopes, self.handoff
-        transform, cancelled = self._pipeline.transform, self.backend.cancelled
-        abandoned = self._generators.abandoned
-        throw = await self._next_demand()
-        if not self._may_start(throw):
-            return throw
-        try:
-            relay.in_source = True
-            source.start(self._generators)
-            while True:
-                item = await (source.next() if throw is None else source.throw(throw))
-                relay.in_source = False
-                throw = None
-                try:
-                    outgoing = transform(item)
-                except BaseException as exc:
-                    self.fail(exc)
-                    outgoing = SKIP
-                if self._stopping:
-                    must_wait = False
-                elif outgoing is SKIP:
-                    must_wait = handoff.skip()
-                else:
-                    if not self._items:
-                        self._first_item_at = handoff.now()
-                    self._items += 1
-                    must_wait = handoff.put(outgoing)
-                if abandoned and not self._stopping:
-                    throw = await self._close_abandoned()
-                if throw is not None:
-                    pass
-                elif scopes.armed and not self._is_left():
-                    # It came to a yield before it blocked: the signal is raised at that yield.
-                    scopes.deliver()
-                    throw = relay.exception()
-                elif must_wait:
-                    if self._stopping or scopes.signal is not None:
-                        throw = await self._next_demand()
-                    else:
-                        # The same, for nearly every item.
-                        try:
-                            await handoff.demand()
-                        except cancelled as exc:
-                            throw = exc
-                        if throw is not None:
-                            throw = await self._demand_again(throw)
-                disturbed = self._stopping or scopes.signal is not None or throw is not None
-                if disturbed and not self._may_go_on(throw):
-                    return throw
-                relay.in_source = True
-        except StopAsyncIteration:
-            self._exhausted = True
-            return None
-        except BaseException as exc:
-            return _from_source(exc)
-        finally:
-            relay.in_source = False
-            del throw
-
-    async def _close_abandoned(self) -> BaseException | None:
-        """Close what the source has abandoned on its way, as if it had done so itself."""
-        relay = self._relay
-        relay.in_source = self._is_tidying = True
-        interrupted = await close_abandoned(self._generators)
-        relay.in_source = self._is_tidying = False
-        try:
-            if interrupted is None or is_stream_cancelled(interrupted):
-                return interrupted
-            return relay.put_off(interrupted)
-        finally:
-            del interrupted
-
-    def _may_start(self, throw: BaseException | None) -> bool:
-        if throw is not None or self._stopping or self._scopes.signal is not None:
-            return False
-        self._state = "started"
-        return True
-
-    def _may_go_on(self, throw: BaseException | None) -> bool:
-        if throw is not None:
-            return self._source.can_throw
-        if self._scopes.armed and not self._is_left():
-            return True
-        if self._scopes.delivered and self._scopes.expired:
-            self._scopes.cut = True
-        return not (self._stopping or self._scopes.cut)
-
-    async def _next_demand(self) -> BaseException | None:
-        """
-        Wait until the source is to be stepped, or to be left alone.
-
-        :return: a native cancellation of asyncio, which comes only once, to be raised in the source
-
-        """
-        if self._must_act():
-            return None
-        scopes = self._scopes
-        interrupted: BaseException | None = None
-        if scopes.delivered:
-            scopes.pause()
-        try:
-            try:
-                await self.handoff.demand()
-            except self.backend.cancelled as exc:
-                interrupted = exc
-            return None if interrupted is None else await self._demand_again(interrupted)
-        finally:
-            interrupted = None
-            if scopes.delivered:
-                scopes.resume()
-
-    async def _demand_again(self, interrupted: BaseException) -> BaseException | None:
-        """
-        Go on with a wait for the consumer that was cancelled, unless that is to end it.
-
-        The wait may be inside scopes and task groups that the source holds across its yield. When
-        one of them is cancelled, that is the source's business and not the consumer's, so the
-        source finds it at its next await and the wait goes on.
-        """
-        try:
-            native = self._relay.put_off(interrupted)
-            if native is not None or self._must_act():
-                return native
-            try:
-                # Entered on top of the source's scopes, and left before the source runs again.
-                with anyio.CancelScope(shield=True):
-                    await self.handoff.demand()
-            except self.backend.cancelled as exc:
-                return self._relay.put_off(exc)
-            return None
-        finally:
-            del interrupted
-
-    def _must_act(self) -> bool:
-        """Tell whether the source is to be told or closed, and not to wait for the consumer."""
-        return self._stopping or self._scopes.has_pending_signal
-
-    def _is_left(self) -> bool:
-        """Tell whether what the source is told is that nobody takes its items any more."""
-        signal = self._scopes.signal
-        return signal is not None and signal.is_left
-
     def _judge(self, raised: BaseException | None) -> Ending:
         scopes = self._scopes
         signal = scopes.signal
         # One that fired, but came too late to be raised in the source, has changed nothing: unless
         # it kept the source from starting, or was seen as the backend's own (trio's nurseries).
         if signal is not None and not (
-            scopes.delivered or self._state == "new" or only_backend_cancellation(raised)
+            scopes.delivered or not self._steps.has_started or only_backend_cancellation(raised)
         ):
             signal = None
         return judge(
             raised,
-            exhausted=self._exhausted,
+            exhausted=self._steps.exhausted,
             signal=signal,
             failure=self._failure,
             left=self._left,
@@ -477,7 +334,7 @@ class Pump:
                 else:
                     await source.close()
             except BaseException as exc:
-                error = error_in(_from_source(exc))
+                error = error_in(without_own_frames(exc))
                 was_cut = error is not exc or was_cancelled_before(exc)
                 self._scopes.cut = self._scopes.cut or (was_cut and self._scopes.expired)
                 ending.cleanup_error = both(ending.cleanup_error, error)
@@ -494,7 +351,7 @@ class Pump:
             "generator inside of it, which was not closed; write 'async with aclosing(inner()) as "
             "items:' around the loop over that"
         )
-        error.__cause__ = _from_source(exc)
+        error.__cause__ = without_own_frames(exc)
         ending.cleanup_error = self._cleanup_error = both(ending.cleanup_error, error)
 
     def _write_outcome(self, ending: Ending) -> None:
@@ -505,10 +362,10 @@ class Pump:
             error=ending.error,
             cleanup_error=ending.cleanup_error,
             grace_exceeded=self._scopes.cut,
-            items=self._items - self.handoff.dropped,
+            items=self._steps.items - self.handoff.dropped,
             beats=self.handoff.beats,
             started_at=self.started_at,
-            first_item_at=self._first_item_at,
+            first_item_at=self._steps.first_item_at,
             ended_at=self.backend.now(),
         )
 
@@ -553,14 +410,3 @@ class Pump:
             # By Task.cancel(), at the end of asyncio.run() for instance: no shield helps, and the
             # consumer is not being cancelled with it.
             return
-
-
-def _from_source(exc: BaseException) -> BaseException:
-    """Drop the frames of the source task, which would keep the whole stream alive."""
-    traceback = exc.__traceback__
-    while traceback is not None and traceback.tb_frame.f_globals["__name__"] in _OWN_MODULES:
-        traceback = traceback.tb_next
-    return set_traceback(exc, traceback)
-
-
-_OWN_MODULES = (__name__, Relay.__module__, Source.__module__, *OWN_MODULES)

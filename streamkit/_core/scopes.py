@@ -129,6 +129,11 @@ class Scopes:
         return self._grace_scope.cancel_called
 
     @property
+    def is_left(self) -> bool:
+        """Whether what the source is told is that nobody takes its items any more."""
+        return self.signal is not None and self.signal.is_left
+
+    @property
     def has_pending_signal(self) -> bool:
         """Whether there is a signal that the source has not been told of."""
         return self.signal is not None and not self.delivered

@@ -19,13 +19,14 @@ from typing import Any
 
 import anyio
 
-from .closing import add_context, attempt, close_alone, close_each, raise_all, without_own_frames
+from .closing import add_context, attempt, close_alone, close_each, raise_all
 from .exceptions import (
     is_cancellation,
     is_group,
     only_backend_cancellation,
     set_traceback,
     without,
+    without_own_frames,
 )
 from .frames import Generator, is_generator
 from .generators import Generators, current_generators
