@@ -130,11 +130,13 @@ class Handoff:
                 return self._pop()
         self._receiving = True
         try:
-            if self._is_ready():
+            ready: Any = packets or self._first_beats or self._ended or self.closed
+            if ready:
                 # Before anything is taken: a cancellation in it must not lose anything.
                 await self._checkpoint()
-            # A first beat is dropped if the source ends meanwhile.
-            if not self._is_ready():
+                # A first beat is dropped if the source ends meanwhile.
+                ready = packets or self._first_beats or self._ended or self.closed
+            if not ready:
                 if self._is_fresh:
                     await self._look()
                 self._asked = True
@@ -239,9 +241,6 @@ class Handoff:
             self.dropped = len(self._packets)
             self._packets.clear()
             self.wake_consumer()
-
-    def _is_ready(self) -> bool:
-        return bool(self._packets or self._first_beats) or self._ended or self.closed
 
     def _has_arrived(self) -> bool:
         return bool(self._packets) or self._ended or self.closed

@@ -18,8 +18,7 @@ that came before it.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import anyio
@@ -205,16 +204,15 @@ class Pump:
         """Whether an item has been handed over."""
         return self._steps.items > 0
 
-    @contextmanager
-    def pausing_around(self) -> Generator[None, None, None]:
-        """Let the grace of a stream around, if there is one, stand still."""
+    async def wait_left(self, left: Callable[[], Awaitable[object]]) -> None:
+        """Wait for the end, with the clock of the grace of a stream around standing still."""
         enclosing = self._scopes.enclosing
         if enclosing is None:
-            yield
+            await left()
             return
         enclosing.pause()
         try:
-            yield
+            await left()
         finally:
             enclosing.resume()
 

@@ -74,6 +74,7 @@ class Scopes:
         "delivered",
         "enclosing",
         "grace",
+        "is_open",
         "signal",
         "tag",
         "told_natively",
@@ -89,6 +90,8 @@ class Scopes:
         #: The signal is on its way: the next suspension point of the source raises it.
         self.armed = False
         self.delivered = False
+        #: The way is open.
+        self.is_open = False
         #: It was told by a cancellation of its task, as its consumer was.
         self.told_natively = False
         #: The source was cancelled at the end of its grace.
@@ -160,18 +163,16 @@ class Scopes:
         finally:
             scope.deadline = before
 
-    @property
-    def is_open(self) -> bool:
-        """Whether the way is open."""
-        return not self._grace_scope.shield
-
     def uncover(self) -> None:
         """Open the way for an armed signal: the source is suspended in an await, or about to be."""
+        self.is_open = True
         self._grace_scope.shield = False
 
     def cover(self) -> None:
         """Close the way for an armed signal: the source goes on."""
-        self._grace_scope.shield = True
+        if self.is_open:
+            self.is_open = False
+            self._grace_scope.shield = True
 
     def claim(self, tag: str | None) -> bool:
         """

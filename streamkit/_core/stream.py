@@ -142,8 +142,8 @@ class Stream(AsyncIterator[T_co], Generic[T_co]):
         try:
             self._pump.leave(exc)
             if self._pump.backend.current_task() is not self._entered_by:
-                with self._pump.pausing_around(), anyio.CancelScope(shield=True):
-                    await self._pump.wait_finished()
+                with anyio.CancelScope(shield=True):
+                    await self._pump.wait_left(self._pump.wait_finished)
                 raise RuntimeError(
                     f"the block of {self!r} is left in another task than it was entered in: close "
                     "an async generator that holds a stream, with contextlib.aclosing()"
@@ -153,8 +153,7 @@ class Stream(AsyncIterator[T_co], Generic[T_co]):
             leaving: BaseException | None = exc
             try:
                 # The body's exception is not the group's business: it would come back in a group.
-                with self._pump.pausing_around():
-                    await self._tasks.__aexit__(None, None, None)
+                await self._pump.wait_left(partial(self._tasks.__aexit__, None, None, None))
             except BaseException as interrupted:
                 # Only a native Task.cancel() or a KeyboardInterrupt comes through the shield; and
                 # what anyio says when the source has left a scope open, which is said already.
@@ -257,8 +256,7 @@ class Stream(AsyncIterator[T_co], Generic[T_co]):
         elif (pump := self._pump) is not None:
             pump.leave()
             if not pump.in_source_task():
-                with pump.pausing_around():
-                    await pump.wait_finished()
+                await pump.wait_left(pump.wait_finished)
                 error = pump.take_error()
                 if error is not None:
                     try:
