@@ -13,11 +13,13 @@ be cancelled at any point.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Awaitable, Callable, Generator
 from typing import Any
 
 import anyio
+from anyio import current_effective_deadline
 from anyio.lowlevel import checkpoint_if_cancelled
 
 from .backend import Backend
@@ -47,6 +49,40 @@ class Handoff:
     :param in_a_row: how many of them may be taken without a turn for other tasks
 
     """
+
+    __slots__ = (
+        "_arrival",
+        "_asked",
+        "_cancelled",
+        "_checkpoint",
+        "_clock",
+        "_demand",
+        "_due_beats",
+        "_ended",
+        "_error",
+        "_first_beats",
+        "_in_a_row",
+        "_is_fresh",
+        "_packets",
+        "_pauses",
+        "_pop",
+        "_read_ahead",
+        "_reads_ahead",
+        "_receiving",
+        "_room",
+        "_silent",
+        "_source_waits",
+        "_steps_left",
+        "_takes_left",
+        "asked_at",
+        "beats",
+        "closed",
+        "dropped",
+        "now",
+        "on_interrupted",
+        "waiting_since",
+        "waits",
+    )
 
     def __init__(self, backend: Backend, read_ahead: float = 0, in_a_row: int = BATCH) -> None:
         #: The present, in seconds.
@@ -138,7 +174,10 @@ class Handoff:
                 ready = packets or self._first_beats or self._ended or self.closed
             if not ready:
                 if self._is_fresh:
-                    await self._look()
+                    # Nothing begins where a scope around the consumer is cancelled already.
+                    if current_effective_deadline() == -math.inf:
+                        await checkpoint_if_cancelled()
+                    self._is_fresh = False
                 self._asked = True
                 self._room = self._read_ahead
                 self._source_waits = False
@@ -191,7 +230,10 @@ class Handoff:
         try:
             if not self._packets:
                 if self._is_fresh:
-                    await self._look()
+                    # Nothing begins where a scope around the consumer is cancelled already.
+                    if current_effective_deadline() == -math.inf:
+                        await checkpoint_if_cancelled()
+                    self._is_fresh = False
                 self._asked = True
                 self._room = self._read_ahead
                 self._source_waits = False
@@ -210,11 +252,6 @@ class Handoff:
             self._receiving = False
             if self._clock is not None:
                 self._clock.stop()
-
-    async def _look(self) -> None:
-        """Begin nothing where a scope around the consumer is cancelled already."""
-        await checkpoint_if_cancelled()
-        self._is_fresh = False
 
     def _interrupted(self, exc: BaseException) -> None:
         if self.on_interrupted is not None:

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import anyio
 
@@ -47,6 +47,8 @@ from .stepping import Steps
 from .timer import Timer
 from .unwinding import close_all
 
+T = TypeVar("T")
+
 _logger = logging.getLogger("streamkit")
 
 
@@ -61,6 +63,35 @@ class Pump:
     :param in_a_row: how many of them the consumer may take without a turn for other tasks
 
     """
+
+    __slots__ = (
+        "_cleanup_error",
+        "_consumer",
+        "_failure",
+        "_finished",
+        "_generators",
+        "_is_abandoned",
+        "_is_closing",
+        "_late_failure",
+        "_left",
+        "_pipeline",
+        "_raises",
+        "_relay",
+        "_scopes",
+        "_source",
+        "_steps",
+        "_task",
+        "_timers",
+        "_unseen",
+        "backend",
+        "handoff",
+        "has_failed",
+        "has_open_scope",
+        "is_finished",
+        "on_finished",
+        "outcome",
+        "started_at",
+    )
 
     def __init__(
         self,
@@ -204,17 +235,10 @@ class Pump:
         """Whether an item has been handed over."""
         return self._steps.items > 0
 
-    async def wait_left(self, left: Callable[[], Awaitable[object]]) -> None:
-        """Wait for the end, with the clock of the grace of a stream around standing still."""
+    def pausing(self, wait: Awaitable[T]) -> Awaitable[T]:
+        """Let the clock of the grace of a stream around stand still while something is awaited."""
         enclosing = self._scopes.enclosing
-        if enclosing is None:
-            await left()
-            return
-        enclosing.pause()
-        try:
-            await left()
-        finally:
-            enclosing.resume()
+        return wait if enclosing is None else _wait_pausing(enclosing, wait)
 
     def in_source_task(self) -> bool:
         """Tell whether the caller is the source, or something that it awaits."""
@@ -408,3 +432,11 @@ class Pump:
             # By Task.cancel(), at the end of asyncio.run() for instance: no shield helps, and the
             # consumer is not being cancelled with it.
             return
+
+
+async def _wait_pausing(scopes: Scopes, wait: Awaitable[T]) -> T:
+    scopes.pause()
+    try:
+        return await wait
+    finally:
+        scopes.resume()

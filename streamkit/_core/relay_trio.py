@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from functools import cache
 from typing import Any, NoReturn
 
 import anyio
@@ -45,10 +46,8 @@ class TrioRelay(Relay):
         #: The innermost scope around what the source has of its own.
         self._outermost = self._task._cancel_status
         self._succeeded, self._failed = trio.Abort.SUCCEEDED, trio.Abort.FAILED
-        # What a wait yields, made by a wait: it takes the place of what the source yields.
-        waiting = trio.wait_task_rescheduled(self._abort)
-        self._trap = waiting.send(None)
-        waiting.close()
+        # It takes the place of what the source yields.
+        self._trap = _trap_class(trio)(self._abort)
         #: The wait was aborted for the signal, and is being resumed.
         self._was_hit = False
         #: How often it has given way since its last wait.
@@ -146,6 +145,15 @@ class TrioRelay(Relay):
             else:
                 scopes.cover()
         return value
+
+
+@cache
+def _trap_class(trio: Any) -> Any:
+    """Return the class of what a task yields that waits: made by a wait."""
+    waiting = trio.wait_task_rescheduled(None)
+    trap = waiting.send(None)
+    waiting.close()
+    return type(trap)
 
 
 def _error(exc: BaseException) -> Any:

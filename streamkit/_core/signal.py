@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from .exceptions import StreamCancelled
@@ -39,6 +40,7 @@ class Signal:
         return self.kind == "closed"
 
 
+@lru_cache(maxsize=64)
 def left(grace: float) -> Signal:
-    """Return the signal for a source whose consumer has gone."""
+    """Return the signal for a source whose consumer has gone. Nearly always it is the same one."""
     return Signal(Left(), grace, "closed")

@@ -36,6 +36,22 @@ class Steps:
 
     """
 
+    __slots__ = (
+        "_cancelled",
+        "_generators",
+        "_handoff",
+        "_pipeline",
+        "_relay",
+        "_scopes",
+        "_source",
+        "exhausted",
+        "first_item_at",
+        "has_started",
+        "is_tidying",
+        "items",
+        "stopping",
+    )
+
     def __init__(
         self,
         source: Source[Any],

@@ -143,7 +143,7 @@ class Stream(AsyncIterator[T_co], Generic[T_co]):
             self._pump.leave(exc)
             if self._pump.backend.current_task() is not self._entered_by:
                 with anyio.CancelScope(shield=True):
-                    await self._pump.wait_left(self._pump.wait_finished)
+                    await self._pump.pausing(self._pump.wait_finished())
                 raise RuntimeError(
                     f"the block of {self!r} is left in another task than it was entered in: close "
                     "an async generator that holds a stream, with contextlib.aclosing()"
@@ -153,7 +153,7 @@ class Stream(AsyncIterator[T_co], Generic[T_co]):
             leaving: BaseException | None = exc
             try:
                 # The body's exception is not the group's business: it would come back in a group.
-                await self._pump.wait_left(partial(self._tasks.__aexit__, None, None, None))
+                await self._pump.pausing(self._tasks.__aexit__(None, None, None))
             except BaseException as interrupted:
                 # Only a native Task.cancel() or a KeyboardInterrupt comes through the shield; and
                 # what anyio says when the source has left a scope open, which is said already.
@@ -256,7 +256,7 @@ class Stream(AsyncIterator[T_co], Generic[T_co]):
         elif (pump := self._pump) is not None:
             pump.leave()
             if not pump.in_source_task():
-                await pump.wait_left(pump.wait_finished)
+                await pump.pausing(pump.wait_finished())
                 error = pump.take_error()
                 if error is not None:
                     try:
