@@ -40,6 +40,10 @@ class _AtOnce:
 _AT_ONCE = _AtOnce()
 
 
+def _ignore(exc: BaseException) -> None:
+    """Take no note of an interruption."""
+
+
 class Handoff:
     """
     A rendezvous of one source task with one consumer task.
@@ -128,7 +132,7 @@ class Handoff:
         self._clock: WaitClock | None = None
         self._cancelled = backend.cancelled
         #: Called with a cancellation of the backend that ended a wait of the consumer's.
-        self.on_interrupted: Callable[[BaseException], object] | None = None
+        self.on_interrupted: Callable[[BaseException], object] = _ignore
         self._is_fresh = True
 
     # The consumer's side
@@ -155,7 +159,7 @@ class Handoff:
                 try:
                     await self._checkpoint()
                 except self._cancelled as exc:
-                    self._interrupted(exc)
+                    self.on_interrupted(exc)
                     raise
                 if self._receiving:
                     raise anyio.BusyResourceError("waiting for the next item of")
@@ -203,7 +207,7 @@ class Handoff:
                 raise StopAsyncIteration
             raise anyio.ClosedResourceError("the stream has been closed")
         except self._cancelled as exc:
-            self._interrupted(exc)
+            self.on_interrupted(exc)
             raise
         finally:
             self.waiting_since = None
@@ -246,16 +250,12 @@ class Handoff:
             if self.closed:
                 raise anyio.ClosedResourceError("the stream has been closed")
         except self._cancelled as exc:
-            self._interrupted(exc)
+            self.on_interrupted(exc)
             raise
         finally:
             self._receiving = False
             if self._clock is not None:
                 self._clock.stop()
-
-    def _interrupted(self, exc: BaseException) -> None:
-        if self.on_interrupted is not None:
-            self.on_interrupted(exc)
 
     def raise_error(self) -> None:
         """Raise the error that ended the stream, if there is one, and no second time."""
@@ -357,6 +357,10 @@ class Handoff:
         self._ended = True
         self._error = error
         self.wake_consumer()
+
+    def release(self) -> None:
+        """Let go of who is told of interruptions."""
+        self.on_interrupted = _ignore
 
     def end_if_open(self) -> None:
         """Let nobody wait for what does not come any more."""

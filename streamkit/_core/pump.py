@@ -225,9 +225,8 @@ class Pump:
     def release(self) -> Outcome | None:
         """Return the outcome, and let go of every error: frames that errors hold lead to here."""
         outcome, self.outcome, self._failure, self._unseen = self.outcome, None, None, None
-        self.handoff.on_interrupted = None
-        if self.is_finished:
-            self._timers = ()
+        self.handoff.release()
+        self._timers = ()
         return outcome
 
     @property

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import nullcontext
 from typing import Any
 
 import anyio
@@ -87,6 +88,51 @@ class TestAlwaysWritten:
         assert stream.outcome.kind == "closed"
         assert noted.outcomes == [stream.outcome]
         assert source.closed == 1
+
+    @pytest.mark.filterwarnings("ignore:coroutine 'Pump.run' was never awaited")
+    @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+    @pytest.mark.asyncio_only
+    async def test_left_before_its_first_step(self) -> None:
+        """E14: the same, and the consumer does not wait: it leaves as it would."""
+        noted, before = Noted(), asyncio.all_tasks()
+        async with with_status(Probe(1).source(), on_end=noted.on_end) as stream:
+            for task in asyncio.all_tasks() - before:
+                task.cancel()
+        assert stream.outcome is not None
+        assert noted.outcomes == [stream.outcome]
+
+    @pytest.mark.asyncio_only
+    @pytest.mark.parametrize("where", ["on_end", "final"])
+    async def test_cancelled_at_the_end(self, where: str) -> None:
+        """E14: the source task is cancelled when the source is closed: nobody else is."""
+        tasks: list[asyncio.Task[Any]] = []
+
+        async def source() -> AsyncGenerator[object, None]:
+            task = asyncio.current_task()
+            assert task is not None
+            tasks.append(task)
+            yield 1
+
+        async def on_end(outcome: Outcome) -> None:
+            if where == "on_end":
+                await anyio.sleep(2)
+
+        stream = with_status(source(), on_end=on_end, final=lambda outcome: ["a", "b"])
+        items: list[object] = []
+        async with stream:
+            async with anyio.create_task_group() as group:
+                group.start_soon(call_later, 1, lambda: tasks[0].cancel())
+                with (
+                    pytest.RaisesGroup(anyio.BrokenResourceError)
+                    if where == "final"
+                    else (nullcontext())
+                ):
+                    async with anyio.create_task_group():
+                        async for item in stream:
+                            items.append(item)
+                            if item == "a":
+                                await anyio.sleep(2)
+        assert items == ([1, "a"] if where == "final" else [1, "a", "b"])
 
     @pytest.mark.parametrize("method", ["with_traceback", "__bool__", "__len__"])
     async def test_exception_with_a_method_that_raises(self, method: str) -> None:

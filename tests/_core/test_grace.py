@@ -352,7 +352,7 @@ class TestCleanUp:
         async def clean_up() -> None:
             assert await anyio.to_thread.run_sync(threading.get_ident) != threading.get_ident()
 
-        await self.check(clean_up, occasion, tick=0.02)
+        await self.check(clean_up, occasion, tick=0.1)
 
     async def check(
         self, clean_up: Callable[[], Awaitable[None]], occasion: str, tick: float = 1.0

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import anyio
+import anyio.from_thread
 import anyio.lowlevel
+import anyio.to_thread
 import pytest
 import trio
 
@@ -139,6 +142,90 @@ class Unwinding:
 owns = pytest.mark.parametrize(
     "own", ["move_on_after", "fail_after", "group", "failed_group", "nested"]
 )
+
+
+@pytest.mark.asyncio_only
+async def test_error_in_a_shield() -> None:
+    """C17: what is awaited in a shield fails after the token has fired: told at the next await."""
+    token, log = CancelToken(), Log()
+
+    async def source() -> AsyncGenerator[object, None]:
+        future = asyncio.get_running_loop().create_future()
+        asyncio.get_running_loop().call_later(2, future.set_exception, LookupError("mine"))
+        try:
+            with anyio.CancelScope(shield=True):
+                await future
+        except LookupError as error:
+            log(str(error))
+        try:
+            await anyio.sleep_forever()
+            yield
+        except StreamCancelled as stop:
+            log(kind(stop))
+
+    async with anyio.create_task_group() as tasks:
+        log.start()
+        tasks.start_soon(call_later, 1, token.cancel, "stop")
+        async with with_cancellation(source(), token) as stream:
+            assert [item async for item in stream] == []
+    assert log == [(2, "mine"), (2, "told to stop")]
+
+
+async def test_told_by_itself_before_it_waits() -> None:
+    """C12: the source fires its own token, and then waits for its children."""
+    token, log = CancelToken(), Log()
+
+    async def child() -> None:
+        try:
+            await anyio.sleep_forever()
+        finally:
+            log("child done")
+
+    async def source() -> AsyncGenerator[object, None]:
+        try:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(child)
+                await anyio.lowlevel.checkpoint()
+                token.cancel("stop")
+            raise AssertionError("must not be reached")
+            yield
+        except* StreamCancelled:
+            log("told")
+            raise
+
+    async with with_cancellation(source(), token) as stream:
+        with pytest.raises(StreamCancelled):
+            await anext(stream)
+    assert log.events == ["child done", "told"]
+
+
+@pytest.mark.real_time
+async def test_thread_that_asks() -> None:
+    """C18: a thread of the source's asks whether it is cancelled: it learns of the token."""
+    token, asks = CancelToken(), threading.Event()
+
+    def work() -> None:
+        while True:
+            anyio.from_thread.check_cancelled()
+            asks.set()
+            asks.wait(0.001)
+
+    async def source() -> AsyncGenerator[object, None]:
+        await anyio.to_thread.run_sync(work)
+        yield
+
+    async with with_cancellation(source(), token) as stream:
+        async with anyio.create_task_group() as tasks:
+
+            async def fire() -> None:
+                await anyio.to_thread.run_sync(asks.wait)
+                token.cancel("stop")
+
+            tasks.start_soon(fire)
+            with pytest.raises(StreamCancelled, match="stop"):
+                await anext(stream)
+    assert stream.outcome is not None
+    assert stream.outcome.kind == "cancelled"
 
 
 class TestUnwinding:

@@ -246,6 +246,29 @@ class TestLeftOpen:
             assert lines == [*seen, "after run()"]
             assert result.stderr == ""
 
+    def test_ended_and_not_left(self, backend: Backend) -> None:
+        """Z1: a stream that has ended is never left: the backend says what it has to say."""
+        result = run_program(
+            """
+            async def one():
+                yield "item"
+
+            async def main():
+                stream = wrap(one())
+                kept.append(stream)
+                await stream.__aenter__()
+                log(*[item async for item in stream])
+
+            run(main)
+            """,
+            backend,
+        )
+        lines = result.stdout.splitlines()
+        assert lines[0] == "item"
+        assert lines[-1] == "after run()"
+        assert "run() raised TrioInternalError" not in lines
+        assert "never left" not in result.stderr
+
 
 class TestInterrupt:
     """Z2: the first Ctrl-C ends the program as it does without a stream."""

@@ -57,7 +57,7 @@ def test_each_defect_is_found(
 #: What is taken out of the engine, and what that is found as, in which case.
 MUTATIONS = {
     "no closing": (Source, "close", "generator-left", "sleeping/alone/leaving/none"),
-    "no shield": (Scopes, "cover", "clean-up-lost", "sleeping/alone/plain/token@{step}"),
+    "no grace": (Scopes, "deliver", "clean-up-lost", "sleeping/alone/plain/token@{step}"),
     "no bound": (Scopes, "begin_grace", "unbounded", "hanging_clean_up/alone/plain/token@{step}"),
     "no on_end": (Stages, "end", "on-end", "sleeping/full/plain/none"),
     "no outcome": (Pump, "_write_outcome", "outcome-missing", "sleeping/alone/plain/none"),
