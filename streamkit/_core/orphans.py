@@ -35,8 +35,8 @@ class Orphanage:
         self._children: dict[object, list[Child]] = {}
 
         # Of a run's events, only those for which an instrument has a method cost anything.
-        hooks = {"task_exited": lambda _, task: self._task_exited(task)}
-        trio.lowlevel.add_instrument(type("Watch", (trio.abc.Instrument,), hooks)())
+        watch: Any = type("Watch", (trio.abc.Instrument,), {"task_exited": self._exited})
+        trio.lowlevel.add_instrument(watch())
 
     def add(self, task: object, child: Child) -> None:
         self._children.setdefault(task, []).append(child)
@@ -48,7 +48,7 @@ class Orphanage:
             if not children:
                 del self._children[task]
 
-    def _task_exited(self, task: object) -> None:
+    def _exited(self, task: object) -> None:
         for child in self._children.pop(task, ()):
             if child.is_finished:
                 continue

@@ -115,7 +115,7 @@ class Pump:
         self._timers: tuple[Timer, ...] = ()
         self.started_at: float = backend.now()
         self._finished: anyio.Event | None = None
-        self.backend = backend
+        self.backend: Backend = backend
         self._source = source
         self._generators = Generators(backend.current_task)
         self._pipeline = pipeline

@@ -115,7 +115,8 @@ class Relay(ABC):
         value: Any = None
         exc: BaseException | None = None
         scopes, count_requests = self._scopes, self._count_requests
-        trap, trap_class = self._trap, type(self._trap)
+        trap = self._trap
+        trap_class: Any = type(trap)
         try:
             while True:
                 try:

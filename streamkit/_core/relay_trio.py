@@ -151,7 +151,7 @@ class TrioRelay(Relay):
 def _trap_class(trio: Any) -> Any:
     """Return the class of what a task yields that waits: made by a wait."""
     waiting = trio.wait_task_rescheduled(None)
-    trap = waiting.send(None)
+    trap: object = waiting.send(None)
     waiting.close()
     return type(trap)
 

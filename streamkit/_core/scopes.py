@@ -81,26 +81,26 @@ class Scopes:
     )
 
     def __init__(self, grace: float, now: Callable[[], float]) -> None:
-        self.grace = grace
+        self.grace: float = grace
         self._now = now
         #: The scopes of the source that the consumer is in, if it is in one.
-        self.enclosing = _current.get()
+        self.enclosing: Scopes | None = _current.get()
         #: What the source was or is to be told: the first signal, for good.
         self.signal: Signal | None = None
         #: The signal is on its way: the next suspension point of the source raises it.
-        self.armed = False
-        self.delivered = False
+        self.armed: bool = False
+        self.delivered: bool = False
         #: The way is open.
-        self.is_open = False
+        self.is_open: bool = False
         #: It was told by a cancellation of its task, as its consumer was.
-        self.told_natively = False
+        self.told_natively: bool = False
         #: The source was cancelled at the end of its grace.
-        self.cut = False
+        self.cut: bool = False
         self._number = next(_numbers)
         #: A number between those of the streams opened before it was told, and after.
         self._told = 0
         #: Marks what wakes the source for its signal.
-        self.tag = f"{TAG}{self._number}"
+        self.tag: str = f"{TAG}{self._number}"
         self._interrupt_scope = anyio.CancelScope(shield=True)
         self._grace_scope = anyio.CancelScope(shield=True)
         self._grace_has_begun = False
