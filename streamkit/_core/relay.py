@@ -115,8 +115,8 @@ class Relay(ABC):
         value: Any = None
         exc: BaseException | None = None
         scopes, count_requests = self._scopes, self._count_requests
-        trap = self._trap
-        trap_class: Any = type(trap)
+        trap: object = self._trap
+        trap_class = type(trap)
         try:
             while True:
                 try:
