@@ -24,6 +24,7 @@ from typing import Any, TypeVar
 import anyio
 
 from .backend import Backend
+from .conclusion import Conclusion
 from .ending import Ending, judge
 from .exceptions import (
     both,
@@ -65,7 +66,7 @@ class Pump:
     """
 
     __slots__ = (
-        "_cleanup_error",
+        "_conclusion",
         "_consumer",
         "_failure",
         "_finished",
@@ -75,17 +76,14 @@ class Pump:
         "_late_failure",
         "_left",
         "_pipeline",
-        "_raises",
         "_relay",
         "_scopes",
         "_source",
         "_steps",
         "_task",
         "_timers",
-        "_unseen",
         "backend",
         "handoff",
-        "has_failed",
         "has_open_scope",
         "is_finished",
         "on_finished",
@@ -104,8 +102,6 @@ class Pump:
         self.handoff: Handoff = Handoff(backend, read_ahead, in_a_row)
         #: How the stream ended, written once, when the source has been closed.
         self.outcome: Outcome | None = None
-        #: Whether the end has something to raise in the consumer.
-        self.has_failed: bool = False
         #: Whether the source has left a cancel scope open in its task.
         self.has_open_scope: bool = False
         #: Whether the source task has nothing more to do.
@@ -137,10 +133,7 @@ class Pump:
         self._failure: BaseException | None = None
         #: What a stage raised when the stream was ending already.
         self._late_failure: BaseException | None = None
-        self._raises: BaseException | None = None
-        # What remains of the error at the end if the consumer does not meet it.
-        self._unseen: BaseException | None = None
-        self._cleanup_error: BaseException | None = None
+        self._conclusion: Conclusion | None = None
 
     # Called from the consumer and from stages: none of these block
 
@@ -224,7 +217,7 @@ class Pump:
 
     def release(self) -> Outcome | None:
         """Return the outcome, and let go of every error: frames that errors hold lead to here."""
-        outcome, self.outcome, self._failure, self._unseen = self.outcome, None, None, None
+        outcome, self.outcome, self._failure, self._conclusion = self.outcome, None, None, None
         self.handoff.release()
         self._timers = ()
         return outcome
@@ -273,16 +266,18 @@ class Pump:
 
     def take_error(self) -> BaseException | None:
         """Return what failed and was raised nowhere yet: in the closing, or before it unseen."""
-        error, self._cleanup_error, self._raises = self._cleanup_error, None, None
-        if self.handoff.take_error() is not None:
-            error = both(self._unseen, error)
+        error = None if self._conclusion is None else self._conclusion.take_error()
         late, self._late_failure = self._late_failure, None
         return both(error, late)
 
     def take_raises(self) -> BaseException | None:
         """Return what the source's end raises in the consumer, which then receives it no more."""
-        error, raises, self._raises = self.handoff.take_error(), self._raises, None
-        return raises if error is None else error
+        return None if self._conclusion is None else self._conclusion.take_raises()
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether the end has something to raise in the consumer."""
+        return self._conclusion is not None and self._conclusion.failed
 
     def _stop(self, *, is_native: bool = False) -> None:
         self._steps.stopping = True
@@ -318,8 +313,9 @@ class Pump:
             except RuntimeError as exc:
                 assert ending is not None
                 self._note_open_scope(ending, exc)
-            self._write_outcome(ending)
-            await self._hand_over_last(ending)
+            outcome = self._write_outcome(ending)
+            self._conclusion = Conclusion(ending, self.handoff, self.backend.cancelled)
+            await self._conclusion.run(self._pipeline, outcome)
         finally:
             self.finish()
             # The frame of a source that raised leads back to this one.
@@ -361,7 +357,6 @@ class Pump:
                 ending.cleanup_error = both(ending.cleanup_error, error)
                 del error
         generators.end()
-        self._cleanup_error = ending.cleanup_error
         del ending, failed
 
     def _note_open_scope(self, ending: Ending, exc: RuntimeError) -> None:
@@ -373,11 +368,11 @@ class Pump:
             "items:' around the loop over that"
         )
         error.__cause__ = without_own_frames(exc)
-        ending.cleanup_error = self._cleanup_error = both(ending.cleanup_error, error)
+        ending.cleanup_error = both(ending.cleanup_error, error)
 
-    def _write_outcome(self, ending: Ending) -> None:
+    def _write_outcome(self, ending: Ending) -> Outcome:
         self.handoff.stop_beats()
-        self.outcome = Outcome(
+        self.outcome = outcome = Outcome(
             kind=ending.kind,
             reason=ending.reason,
             error=ending.error,
@@ -389,48 +384,7 @@ class Pump:
             first_item_at=self._steps.first_item_at,
             ended_at=self.backend.now(),
         )
-
-    async def _hand_over_last(self, ending: Ending) -> None:
-        """Run what the stages do at the end, hand their last items over, and end the stream."""
-        assert self.outcome is not None
-        self._raises = raises = ending.raises
-        self.has_failed = raises is not None
-        failed: BaseException | None = None
-        try:
-            await self._run_on_end(self.outcome)
-            last = None if self._left else self._pipeline.final(self.outcome)
-            if last is None:
-                # A stage may have taken it meanwhile.
-                raises, self._raises = self._raises, None
-            else:
-                raises = None
-                for item in last:
-                    if self._left:
-                        break
-                    # The source is closed and its scopes are left, so a scope is safe here.
-                    with anyio.CancelScope(shield=True):
-                        await self.handoff.demand()
-                    self.handoff.put(item)
-        except self.backend.cancelled:
-            failed = anyio.BrokenResourceError("the source task was cancelled before the last item")
-        except BaseException as exc:
-            failed = not_an_end(exc)
-        # What only says how the source was ended is no failure.
-        failure = raises if raises is ending.error else None
-        if self._left:
-            self._cleanup_error = both(failure, both(self._cleanup_error, failed))
-        else:
-            self._unseen = both(failure, failed)
-            self.handoff.end(both(raises, failed))
-        del ending, raises, failure, failed
-
-    async def _run_on_end(self, outcome: Outcome) -> None:
-        try:
-            await self._pipeline.end(outcome)
-        except self.backend.cancelled:
-            # By Task.cancel(), at the end of asyncio.run() for instance: no shield helps, and the
-            # consumer is not being cancelled with it.
-            return
+        return outcome
 
 
 async def _wait_pausing(scopes: Scopes, wait: Awaitable[T]) -> T:
