@@ -114,7 +114,7 @@ class Relay(ABC):
         """Await what the source task does: all of it, so that no step costs anything."""
         value: Any = None
         exc: BaseException | None = None
-        scopes, count_requests = self._scopes, self._count_requests
+        scopes = self._scopes
         trap: object = self._trap
         trap_class = type(trap)
         try:
@@ -125,7 +125,7 @@ class Relay(ABC):
                     # Not through a variable: it may be an error that leads to this frame.
                     return cast("T", stop.value)
                 value = exc = None
-                self._requests_before = count_requests()
+                self._requests_before = self._count_requests()
                 if self.in_source:
                     self._awaited = yielded
                     if scopes.armed:

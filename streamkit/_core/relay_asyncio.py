@@ -67,6 +67,8 @@ class AsyncioRelay(Relay):
         self._native_tells = False
         #: The number of requests when the source last saw a native one, as its consumer did.
         self._native_seen_at = 0
+        #: The same, whether or not the consumer did.
+        self._unwinding_at = 0
 
     @staticmethod
     def is_native(exc: BaseException) -> bool:
@@ -174,15 +176,32 @@ class AsyncioRelay(Relay):
             self._see_native()
             return asyncio.CancelledError()
         if scopes.claim(_tag_of(exc)):
-            # Clean-up is not being cancelled: asyncio.TaskGroup and asyncio.timeout() ask.
-            task.uncancel()
+            self._take_back()
             return self.exception()
         if native:
             self._see_native()
         return exc
 
+    def _take_back(self) -> None:
+        """Take the request back: clean-up is not being cancelled, and asyncio.TaskGroup asks."""
+        task = self._task
+        if self._unwinding_at and task.cancelling() > self._unwinding_at:
+            # Not yet. From Python 3.13 on, an asyncio.timeout() that is being left takes what is
+            # raised here for its own, if no other request is there beside its own.
+            self._count_requests = self._count_until_taken_back
+        else:
+            task.uncancel()
+
+    def _count_until_taken_back(self) -> int:
+        task = self._task
+        if task.cancelling() <= self._unwinding_at:
+            task.uncancel()
+            self._count_requests = task.cancelling
+        return task.cancelling()
+
     def _see_native(self) -> None:
-        """Take note that a native request reached the source, if its consumer has got one, too."""
+        """Take note that a native request reached the source, and if its consumer got one, too."""
+        self._unwinding_at = self._task.cancelling()
         enclosing, consumer = self._scopes.enclosing, cast("asyncio.Task[Any]", self._consumer)
         told_so = enclosing is not None and enclosing.told_natively
         if told_so or consumer.cancelling() > self._consumer_requests:

@@ -409,9 +409,6 @@ class TestNativeCancellations:
     async def test_seen_before(self, how: str) -> None:
         """L11: a request that the source has seen before is not taken for the telling."""
 
-        if TIMEOUTS_TAKE_ALL and how == "timeout":
-            return
-
         async def source() -> AsyncIterator[object]:
             try:
                 if how == "timeout":
