@@ -3,15 +3,16 @@ How a source is told on asyncio: by one request to cancel its task, which only t
 
 A scope would do that as well, but would cancel the tasks that the source has started, too. A group
 of anyio cancels itself when a child was, and that would take the place of what the source is told,
-and be caught by the group. So the scopes only do it where the source is behind a shield of its own:
-in a thread, which looks for itself, or until the shield is lowered. For what it awaits, a request
-is made only while that has not come to its end: a lock or an item that it was given would be lost.
+and be caught by the group. So the scopes only do it where the source is behind a shield of its own,
+and has no such tasks: a thread looks for itself, and the shield may be lowered. What it awaits is
+only cancelled while that goes on: a lock or an item that it was given by then would be lost.
 """
 
 from __future__ import annotations
 
 import asyncio
 import math
+from collections.abc import Callable
 from typing import Any, cast
 
 import anyio
@@ -44,9 +45,6 @@ def is_stray(exc: BaseException) -> bool:
     return isinstance(exc, asyncio.CancelledError) and not task.cancelling()
 
 
-# Sooner than any deadline of the source's that is not about to end a wait by itself.
-_SOON = 1e-3
-
 _NOT_NATIVE = ("Cancelled via cancel scope ", TAG)
 
 
@@ -59,7 +57,6 @@ class AsyncioRelay(Relay):
         task = asyncio.current_task()
         assert task is not None
         self._task = task
-        self._now = task.get_loop().time
         self._count_requests = task.cancelling
         # asyncio.timeout(), TaskGroup and others in the source cancel its task, and take that back.
         # At the end of asyncio.run(), and only then as a rule, both its task and the consumer's
@@ -125,8 +122,9 @@ class AsyncioRelay(Relay):
         was_asked = task.cancelling() > self._requests_before
         if was_asked or not (scopes.armed and self.in_source):
             return
-        if not self._is_exposed():
-            scopes.uncover()
+        if not self._as_source(scopes.reach_source):
+            if not self._as_source(self._has_children):
+                scopes.uncover()
         elif not isinstance(awaited, asyncio.Future):
             task.cancel(scopes.tag)
         elif not awaited.done():
@@ -135,15 +133,19 @@ class AsyncioRelay(Relay):
                 # A task with a clean-up of its own, for instance.
                 scopes.begin_grace()
 
-    def _is_exposed(self) -> bool:
-        """Tell whether the source is in no shield of its own, and in no scope that is cancelled."""
+    def _has_children(self) -> bool:
+        own = id(self._task)
+        return any(info.parent_id == own for info in anyio.get_running_tasks())
+
+    def _as_source(self, ask: Callable[[], bool]) -> bool:
+        """Ask what can be asked in the running task alone, as if that were the source's."""
         loop, task = self._task.get_loop(), self._task
         running = asyncio.current_task(loop)
         if running is not None:
             asyncio._leave_task(loop, running)
         asyncio._enter_task(loop, task)
         try:
-            return self._scopes.reach(self._now() + _SOON)
+            return ask()
         finally:
             asyncio._leave_task(loop, task)
             if running is not None:

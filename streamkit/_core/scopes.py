@@ -42,6 +42,10 @@ import anyio
 
 from .signal import Signal
 
+# Seconds to a deadline that is only set to be seen.
+_FAR = 1e6
+_SAFE = 1.0
+
 #: How a tag begins.
 TAG = "streamkit-"
 
@@ -147,19 +151,23 @@ class Scopes:
         self._told = next(_numbers)
         self._interrupt_scope.cancel(self.tag)
 
-    def reach(self, deadline: float) -> bool:
+    def reach_source(self) -> bool:
         """
         Tell whether the running source would see a cancellation of its scopes.
 
-        It does not where it is in a shield of its own, or in a scope that is cancelled.
-
-        :param deadline: one that the source has not, and that does not come meanwhile
-
+        It does not where it is in a shield of its own, or in a scope that is cancelled. What tells
+        is whether it sees a deadline: one that is far away, and if a nearer one of its own hides
+        that, one between now and then. None may come while it is set, however long that takes.
         """
-        scope = self._grace_scope
-        before, scope.deadline = scope.deadline, deadline
+        scope, now = self._grace_scope, self._now()
+        before = scope.deadline
         try:
-            return anyio.current_effective_deadline() == deadline
+            scope.deadline = now + _FAR
+            nearest = anyio.current_effective_deadline()
+            if nearest == scope.deadline or not now + 2 * _SAFE < nearest < scope.deadline:
+                return nearest == scope.deadline
+            scope.deadline = (now + nearest) / 2
+            return anyio.current_effective_deadline() == scope.deadline
         finally:
             scope.deadline = before
 

@@ -435,6 +435,41 @@ class TestTaskGroups:
             assert (way, log) == (way, [(2, "saved"), (3, "child done"), (3, "left")])
             assert outcome_of(stream) == ("closed", None, False)
 
+    @pytest.mark.parametrize("limit", [5, NEVER])
+    @pytest.mark.parametrize("shielded", [True, False])
+    async def test_deadline_of_its_own(
+        self, limit: float, shielded: bool, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """L8: the source has a deadline of its own, in a shield or not; the machine is busy."""
+
+        async def source(log: Log) -> AsyncIterator[object]:
+            async with self.group("anyio", log):
+                try:
+                    with anyio.move_on_after(limit, shield=shielded) as scope:
+                        await anyio.sleep(2 if shielded else NEVER)
+                    assert not scope.cancelled_caught
+                    await anyio.sleep_forever()
+                    yield
+                finally:
+                    await anyio.sleep(0.5)
+                    log("saved")
+
+        if not on_trio():
+            # Time passes between any two looks at it.
+            loop: Any = asyncio.get_running_loop()
+            look = anyio.current_effective_deadline
+
+            def slow_look() -> float:
+                loop._now += 0.4
+                return look()
+
+            monkeypatch.setattr(anyio, "current_effective_deadline", slow_look)
+        for way in "break", "scope":
+            log = Log()
+            stream = await leave(source(log), way)
+            assert (way, log.events) == (way, ["saved", "child done"])
+            assert outcome_of(stream) == ("closed", None, False)
+
     @pytest.mark.parametrize("group", ["anyio", "native"])
     async def test_clean_up_in_the_body_after_a_token(self, group: str) -> None:
         """C11: the same for a token, at an await and on the way from a yield."""
