@@ -385,6 +385,50 @@ class TestInterrupt:
             "after run()",
         ]
 
+    # On asyncio, what comes out of a wait for a task group is no group.
+    @pytest.mark.trio_only
+    def test_while_it_is_closed(self, backend: Backend) -> None:
+        """Z2: SIGINT while the block waits for the clean-up: that is done, and it leaves bare."""
+        result = run_program(
+            """
+            import trio
+
+            told = trio.Event()
+
+            async def interrupt():
+                signal.raise_signal(signal.SIGINT)
+                # In the same queue, so this comes after the main task was told.
+                trio.lowlevel.current_trio_token().run_sync_soon(told.set)
+
+            async def cleans_up():
+                try:
+                    yield "item"
+                finally:
+                    in_background(interrupt)
+                    await told.wait()
+                    log("source closed")
+
+            async def main():
+                try:
+                    async with wrap(cleans_up()) as stream:
+                        log(await anext(stream))
+                except BaseException as exc:
+                    log("consumer:", type(exc).__name__)
+                    raise
+
+            run(main)
+            """,
+            backend,
+        )
+        assert result.stderr == ""
+        assert result.stdout.splitlines() == [
+            "item",
+            "source closed",
+            "consumer: KeyboardInterrupt",
+            "run() raised KeyboardInterrupt",
+            "after run()",
+        ]
+
 
 class TestInterpreterExit:
     """Nothing is on stderr when the interpreter ends, in development mode."""
