@@ -171,7 +171,6 @@ class AsyncioRelay(Relay):
                 for _ in range(requests - 1):
                     task.uncancel()
                 return self.exception()
-            self._see_native()
             return asyncio.CancelledError()
         if scopes.claim(_tag_of(exc)):
             # Clean-up is not being cancelled: asyncio.TaskGroup and asyncio.timeout() ask.
