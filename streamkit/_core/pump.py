@@ -144,7 +144,7 @@ class Pump:
         :return: ``False`` if the stream is ending already
 
         """
-        if self._scopes.signal is not None or self._steps.stopping or self._is_closing:
+        if self._scopes.signal is not None or self._is_closing:
             return False
         self._scopes.signal = signal
         # Before the scope is cancelled, which on trio spares a wait that is over.

@@ -175,7 +175,6 @@ class AsyncioRelay(Relay):
                 for _ in range(requests - 1):
                     task.uncancel()
                 return self.exception()
-            self._see_native()
             return asyncio.CancelledError()
         if scopes.claim(_tag_of(exc)):
             self._take_back()

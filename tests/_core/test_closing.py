@@ -18,15 +18,18 @@ from chains import ALONE, ORDERS, Chain, any_chain, wrap
 from observing import kind
 from streamkit import (
     CancelToken,
+    Control,
     Outcome,
+    Stage,
     Stream,
     StreamCancelled,
     with_buffer,
     with_cancellation,
     with_keepalive,
+    with_stage,
     with_status,
 )
-from support import Log, PlainSource, Probe, live_tasks, wait_all_blocked
+from support import START, Log, PlainSource, Probe, live_tasks, wait_all_blocked
 
 # Where a scenario does not name its chains: each combinator, and all of them.
 ALL = ORDERS[0]
@@ -1162,3 +1165,49 @@ async def test_body_and_children_raise(errors: list[BaseException]) -> None:
             raise in_body
     assert caught.value.exceptions[0] is in_body
     assert {id(leaf) for leaf in leaves(caught.value)} == {id(e) for e in [in_body, *errors]}
+
+
+class SlowToClose(PlainSource[int]):
+    """Takes so many seconds to be closed."""
+
+    closed = 0
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(1)
+        self.seconds = seconds
+
+    async def aclose(self) -> None:
+        await anyio.sleep(self.seconds)
+        self.closed += 1
+
+
+class TestNeverEntered:
+    async def test_in_a_cancelled_scope(self) -> None:
+        """G5: aclose() of a stream that was never entered, in a cancelled scope: closed all the
+        same."""
+        source = SlowToClose(2)
+        with anyio.CancelScope() as scope:
+            scope.cancel()
+            await with_cancellation(source).aclose()
+        assert source.closed == 1
+
+    async def test_could_not_be_entered(self) -> None:
+        """G5: the same for a stream that could not be entered."""
+
+        class Broken(Stage[int, int]):
+            def on_open(self, control: Control) -> None:
+                raise LookupError("broken")
+
+        source = SlowToClose(2)
+        with anyio.CancelScope() as scope:
+            scope.cancel()
+            with pytest.raises(LookupError, match="broken"):
+                await with_stage(source, Broken()).__aenter__()
+        assert source.closed == 1
+
+    async def test_hangs(self) -> None:
+        """G10: and one whose clean-up hangs: cut at the end of the grace."""
+        source = SlowToClose(1000)
+        await with_cancellation(source).aclose()
+        assert source.closed == 0
+        assert anyio.current_time() == START + 5

@@ -19,12 +19,14 @@ from streamkit import (
     Stage,
     Stream,
     StreamCancelled,
+    current_cancellation,
     with_cancellation,
     with_keepalive,
     with_stage,
     with_status,
 )
-from support import Log, Probe, aiter_of, on_trio, wait_all_blocked
+from streamkit._core.exceptions import leaves
+from support import Log, PlainSource, Probe, aiter_of, on_trio, wait_all_blocked
 
 
 class Noted:
@@ -402,6 +404,142 @@ class TestLateErrors:
         assert seen == [error]
 
 
+class SlowToClose(PlainSource[int]):
+    """Has no more items after these, and takes two seconds to be closed."""
+
+    def __init__(
+        self, *items: int, error: Exception | None = None, clean_up: Exception | None = None
+    ) -> None:
+        super().__init__(*items)
+        self.error = error
+        self.clean_up = clean_up
+        self.told: list[object] = []
+
+    async def __anext__(self) -> int:
+        try:
+            return await super().__anext__()
+        except StopAsyncIteration:
+            if self.error is None:
+                raise
+        raise self.error
+
+    async def aclose(self) -> None:
+        await anyio.sleep(2)
+        self.told.append(current_cancellation())
+        if self.clean_up is not None:
+            raise self.clean_up
+
+
+class Fails(Stage[int, int]):
+    """Fails beside the source, so many seconds after the stream was entered."""
+
+    def __init__(self, after: float, error: BaseException) -> None:
+        self.after = after
+        self.error = error
+
+    async def run(self, control: Control) -> None:
+        await anyio.sleep(self.after)
+        raise self.error
+
+
+class TestWhileItIsClosed:
+    """The source has ended by itself, and is being closed."""
+
+    async def test_token(self) -> None:
+        """S10: a token fires: too late for the source, which is told nothing, and for the end."""
+        source, accepted = SlowToClose(1), list[bool]()
+
+        class Stops(Stage[int, int]):
+            async def run(self, control: Control) -> None:
+                await anyio.sleep(1)
+                accepted.append(control.cancel("late", grace=0))
+
+        async with with_stage(source, Stops()) as stream:
+            assert [item async for item in stream] == [1]
+        assert accepted == [False]
+        assert source.told == [None]
+        assert stream.outcome is not None
+        assert (stream.outcome.kind, stream.outcome.reason) == ("completed", None)
+
+    async def test_stage_fails(self) -> None:
+        """E17: a stage fails: the end stays what it is, the error is raised at the block's."""
+        error = LookupError("late")
+        stream = with_stage(SlowToClose(1), Fails(1, error))
+        with pytest.raises(LookupError) as caught:
+            async with stream:
+                assert [item async for item in stream] == [1]
+        assert caught.value is error
+        assert stream.outcome is not None
+        assert (stream.outcome.kind, stream.outcome.error) == ("completed", None)
+
+    async def test_consumer_leaves(self) -> None:
+        """S10: the consumer leaves: the source has ended, and is not told so any more."""
+        source = SlowToClose()
+        async with with_cancellation(source) as stream:
+            with anyio.move_on_after(1):
+                await anext(stream)
+        assert source.told == [None]
+        assert stream.outcome is not None
+        assert stream.outcome.kind == "completed"
+
+
+class TestSeveralErrors:
+    """Of what fails in one stream, none is lost."""
+
+    async def test_unseen(self) -> None:
+        """E3: the source fails, its clean-up does, and on_end: the consumer has met none."""
+        errors = [LookupError("source"), ValueError("clean-up"), KeyError("on_end")]
+
+        async def on_end(outcome: Outcome) -> None:
+            raise errors[2]
+
+        source = SlowToClose(error=errors[0], clean_up=errors[1])
+        with pytest.raises(BaseExceptionGroup) as caught:
+            async with with_status(source, on_end=on_end) as stream:
+                with anyio.move_on_after(1):
+                    await anext(stream)
+                await anyio.sleep(2)
+        assert sorted(map(repr, leaves(caught.value))) == sorted(map(repr, errors))
+
+    async def test_left_before(self) -> None:
+        """E3: the same, and the consumer leaves while the source is closed."""
+        errors = [LookupError("source"), ValueError("clean-up"), KeyError("on_end")]
+
+        async def on_end(outcome: Outcome) -> None:
+            raise errors[2]
+
+        source = SlowToClose(error=errors[0], clean_up=errors[1])
+        with pytest.raises(BaseExceptionGroup) as caught:
+            async with with_status(source, on_end=on_end) as stream:
+                with anyio.move_on_after(1):
+                    await anext(stream)
+        assert list(leaves(caught.value)) == errors
+
+    async def test_met(self) -> None:
+        """E3: and the consumer meets them: those of the end at its ask, the other one after."""
+        errors = [LookupError("source"), ValueError("clean-up"), KeyError("on_end")]
+
+        async def on_end(outcome: Outcome) -> None:
+            raise errors[2]
+
+        source = SlowToClose(error=errors[0], clean_up=errors[1])
+        with pytest.raises(ValueError, match="clean-up") as later:
+            async with with_status(source, on_end=on_end) as stream:
+                with pytest.raises(BaseExceptionGroup) as caught:
+                    await anext(stream)
+        assert caught.value.exceptions == (errors[0], errors[2])
+        assert later.value is errors[1]
+
+    async def test_of_the_clean_up_and_of_stages(self) -> None:
+        """E17: the clean-up fails, and two stages do meanwhile."""
+        errors = [ValueError("clean-up"), LookupError("first"), KeyError("second")]
+        source = with_stage(SlowToClose(1, clean_up=errors[0]), Fails(1, errors[1]))
+        with pytest.raises(BaseExceptionGroup) as caught:
+            async with with_stage(source, Fails(1.5, errors[2])) as stream:
+                assert await anext(stream) == 1
+        assert list(leaves(caught.value)) == errors
+
+
 class TestNotAnEnd:
     """E16: PEP 479, for hooks."""
 
@@ -456,3 +594,98 @@ class TestInitialBeat:
             received = [item async for item in stream]
         assert stream.outcome is not None
         assert stream.outcome.beats == len(received)
+
+
+class Beats(Stage[Any, Any]):
+    """Lets the test beat."""
+
+    def on_open(self, control: Control) -> None:
+        self.beat = control.beat
+
+
+class TestBeatsAtTheEnd:
+    async def test_first_beat_of_a_closed_stream(self) -> None:
+        """G6: the stream is closed with a first beat that nobody has taken: it is not received."""
+        stream = with_status(with_keepalive(SlowToClose(1), 15, "beat", initial=True))
+        async with stream, anyio.create_task_group() as tasks:
+            await stream.head()
+            tasks.start_soon(stream.aclose)
+            await wait_all_blocked()
+            with pytest.raises(anyio.ClosedResourceError):
+                await anext(stream)
+        assert stream.outcome is not None
+        assert stream.outcome.beats == 0
+
+    @pytest.mark.parametrize("seconds", [0, 1])
+    async def test_due_at_the_end(self, seconds: float) -> None:
+        """K7: a beat is due when the source ends: it is received and counted, or neither."""
+
+        stage = Beats()
+
+        async def source() -> AsyncGenerator[object, None]:
+            yield 1
+            await wait_all_blocked()
+            assert stage.beat("beat")
+            assert not stage.beat("another one")
+
+        async def on_end(outcome: Outcome) -> None:
+            await anyio.sleep(seconds)
+
+        async with with_status(with_stage(source(), stage), on_end=on_end) as stream:
+            items = [item async for item in stream]
+        assert stream.outcome is not None
+        assert stream.outcome.beats == items.count("beat")
+
+    async def test_after_the_close(self) -> None:
+        """K7: the source closes its own stream, then a stage beats: not for who waits there."""
+        stage, accepted = Beats(), list[bool]()
+
+        async def source() -> AsyncGenerator[object, None]:
+            await wait_all_blocked()
+            await stream.aclose()
+            accepted.append(stage.beat("beat"))
+            yield 1
+
+        async with with_stage(source(), stage) as stream:
+            with pytest.raises(anyio.ClosedResourceError):
+                await anext(stream)
+        assert accepted == [False]
+        assert stream.outcome is not None
+        assert stream.outcome.beats == 0
+
+
+class TestLastItems:
+    async def test_scope_around_the_block(self) -> None:
+        """L9: a scope around the block is cancelled, and the consumer stays, shielded, for the
+        last items: it gets them all."""
+        stream = with_status(aiter_of(1), final=lambda outcome: ["a", "b"])
+        items: list[object] = []
+        with anyio.move_on_after(1) as scope:
+            async with stream:
+                with anyio.CancelScope(shield=True):
+                    async for item in stream:
+                        items.append(item)
+                        await anyio.sleep(2)
+        assert scope.cancel_called
+        assert items == [1, "a", "b"]
+
+    async def test_closed_between_them(self) -> None:
+        """G6: the stream is closed between two last items: no more of them."""
+        stream = with_status(aiter_of(1), final=lambda outcome: ["a", "b", "c"])
+        async with stream:
+            assert [await anext(stream), await anext(stream)] == [1, "a"]
+            await stream.aclose()
+            with pytest.raises(anyio.ClosedResourceError):
+                await anext(stream)
+        assert stream.outcome is not None
+        assert stream.outcome.items == 1
+
+    async def test_none_for_who_has_left(self) -> None:
+        """S8: the consumer leaves while the source is closed: final is not called."""
+
+        def final(outcome: Outcome) -> list[object]:
+            raise AssertionError("must not be called")
+
+        async with with_status(SlowToClose(), final=final) as stream:
+            with anyio.move_on_after(1):
+                await anext(stream)

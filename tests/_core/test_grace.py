@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import anyio
@@ -11,12 +12,14 @@ import anyio.to_thread
 import pytest
 import trio
 
-from observing import consume, kind
+from observing import call_later, consume, kind
 from streamkit import CancelToken, StreamCancelled, with_cancellation
-from support import Log
+from support import START, Log
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable
+
+    from streamkit import Outcome
 
 
 class TestGrace:
@@ -179,6 +182,88 @@ class TestGrace:
         stream = with_cancellation(source(), token, grace=0)
         await consume(stream, log, token)
         assert log == [(1, "told to stop"), (1, "cancelled"), (1, "consumer: stop")]
+        assert stream.outcome is not None
+        assert stream.outcome.grace_exceeded
+
+
+class TestCleanUpThatFails:
+    """C26: whether it was cut does not depend on what it raises then."""
+
+    async def outcome(self, source: AsyncGenerator[int, None]) -> Outcome:
+        stream = with_cancellation(source, grace=2)
+        with pytest.raises(ValueError, match="clean-up"):
+            async with stream:
+                await anext(stream)
+        assert stream.outcome is not None
+        assert str(stream.outcome.cleanup_error) == "clean-up"
+        return stream.outcome
+
+    async def test_after_it_was_cut(self) -> None:
+        """C26: it is cut at the end of the grace, and raises another error: cut."""
+
+        async def source() -> AsyncGenerator[int, None]:
+            try:
+                yield 1
+            finally:
+                try:
+                    await anyio.sleep(3)
+                finally:
+                    raise ValueError("clean-up")
+
+        assert (await self.outcome(source())).grace_exceeded
+        assert anyio.current_time() == START + 2
+
+    async def test_in_time(self) -> None:
+        """C26: it is cancelled by a scope of its own, and raises an error: not cut."""
+
+        async def source() -> AsyncGenerator[int, None]:
+            try:
+                yield 1
+            finally:
+                with anyio.move_on_after(1):
+                    try:
+                        await anyio.sleep(3)
+                    finally:
+                        raise ValueError("clean-up")
+
+        assert not (await self.outcome(source())).grace_exceeded
+
+    async def test_that_nothing_can_cut(self) -> None:
+        """C26: it takes longer than the grace in a shield of its own, then raises: not cut."""
+
+        async def source() -> AsyncGenerator[int, None]:
+            try:
+                yield 1
+            finally:
+                with anyio.CancelScope(shield=True):
+                    await anyio.sleep(3)
+                raise ValueError("clean-up")
+
+        assert not (await self.outcome(source())).grace_exceeded
+
+    async def test_closed_after_it_was_cut(self) -> None:
+        """C26: it is cut, yields all the same, and raises an error when it is closed: cut."""
+        token = CancelToken()
+
+        async def source() -> AsyncGenerator[int, None]:
+            yield 1
+            for _ in range(2):
+                with suppress(BaseException):
+                    await anyio.sleep(3)
+            try:
+                yield 2
+            finally:
+                raise ValueError("clean-up")
+
+        stream = with_cancellation(source(), token, grace=2)
+        with pytest.raises(ValueError, match="clean-up"):
+            async with stream:
+                assert await anext(stream) == 1
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(call_later, 1, token.cancel, "stop")
+                    assert await anext(stream) == 2
+                async for _ in stream:
+                    raise AssertionError("must not go on")
         assert stream.outcome is not None
         assert stream.outcome.grace_exceeded
 

@@ -165,6 +165,7 @@ class TestNativeTasks:
             yield
         except BaseException as exc:
             log(kind(exc))
+            assert current().cancelling() == 0
             await asyncio.sleep(0.5)
             log("saved")
             raise

@@ -9,7 +9,7 @@ import anyio.lowlevel
 import pytest
 
 from leaving import leave, ways
-from observing import call_later, kind
+from observing import call_later, consume, kind
 from streamkit import CancelToken, Left, Stream, StreamCancelled, with_cancellation, with_timeout
 from support import Log
 
@@ -357,6 +357,34 @@ class TestTasksInside:
                 with pytest.raises(StreamCancelled):
                     await anext(stream)
         assert log == [(1, "told to stop")]
+
+    async def test_child_has_the_grace_of_its_stream(self) -> None:
+        """L6: a child of the source consumes a stream: that is told the same, with a grace of its
+        own, which is longer."""
+        token, log = CancelToken(), Log()
+
+        async def inner() -> AsyncGenerator[object, None]:
+            try:
+                await anyio.sleep_forever()
+                yield None
+            except BaseException as exc:
+                log(kind(exc))
+                await anyio.sleep(2)
+                log("saved")
+                raise
+
+        async def child() -> None:
+            async with with_cancellation(inner(), grace=3) as stream:
+                await anext(stream)
+
+        async def outer() -> AsyncGenerator[object, None]:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(child)
+                await anyio.sleep_forever()
+            yield None
+
+        await consume(with_cancellation(outer(), token, grace=1), log, token)
+        assert log == [(1, "told to stop"), (3, "saved"), (3, "consumer: stop")]
 
 
 class TestKinds:

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import subprocess
 import sys
+import threading
 from textwrap import dedent
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
+import trio
+import trio.testing
 
 from chains import Chain, any_chain, wrap
-from streamkit import with_status
-from support import Backend, Probe, environment
+from observing import consume, kind
+from streamkit import CancelToken, with_cancellation, with_keepalive, with_status
+from support import Backend, Log, Probe, environment, live_tasks
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -379,6 +385,50 @@ class TestInterrupt:
             "after run()",
         ]
 
+    # On asyncio, what comes out of a wait for a task group is no group.
+    @pytest.mark.trio_only
+    def test_while_it_is_closed(self, backend: Backend) -> None:
+        """Z2: SIGINT while the block waits for the clean-up: that is done, and it leaves bare."""
+        result = run_program(
+            """
+            import trio
+
+            told = trio.Event()
+
+            async def interrupt():
+                signal.raise_signal(signal.SIGINT)
+                # In the same queue, so this comes after the main task was told.
+                trio.lowlevel.current_trio_token().run_sync_soon(told.set)
+
+            async def cleans_up():
+                try:
+                    yield "item"
+                finally:
+                    in_background(interrupt)
+                    await told.wait()
+                    log("source closed")
+
+            async def main():
+                try:
+                    async with wrap(cleans_up()) as stream:
+                        log(await anext(stream))
+                except BaseException as exc:
+                    log("consumer:", type(exc).__name__)
+                    raise
+
+            run(main)
+            """,
+            backend,
+        )
+        assert result.stderr == ""
+        assert result.stdout.splitlines() == [
+            "item",
+            "source closed",
+            "consumer: KeyboardInterrupt",
+            "run() raised KeyboardInterrupt",
+            "after run()",
+        ]
+
 
 class TestInterpreterExit:
     """Nothing is on stderr when the interpreter ends, in development mode."""
@@ -549,3 +599,73 @@ class TestExit:
         )
         assert result.returncode == 3
         assert (result.stdout, result.stderr) == ("item\nsource closed\n", "")
+
+
+class TestGuestMode:
+    @pytest.mark.parametrize("fires", ["in a callback", "in a thread"])
+    def test_token_of_the_host(self, fires: str, capfd: pytest.CaptureFixture[str]) -> None:
+        """Z4: trio is the guest of asyncio, and the host fires a token while the source is
+        blocked: it is told and cleans up, nothing is left, and nothing is written to stderr."""
+        log, token, left = Log(), CancelToken(), list[object]()
+
+        async def cleans_up() -> AsyncGenerator[object, None]:
+            try:
+                yield "item"
+                await trio.sleep_forever()
+            except BaseException as exc:
+                log(kind(exc))
+                raise
+            finally:
+                await trio.sleep(1)
+                log("cleaned up")
+
+        def fire() -> None:
+            if fires == "in a callback":
+                token.cancel("stop")
+            else:
+                thread = threading.Thread(target=token.cancel, args=("stop",))
+                thread.start()
+                thread.join()
+
+        def beat(idle: object) -> str:
+            # The source is blocked, and the guest waits: what comes next is the host's.
+            asyncio.get_running_loop().call_soon(fire)
+            return "beat"
+
+        async def guest() -> None:
+            before = live_tasks()
+            stream = with_keepalive(with_cancellation(cleans_up(), token), 15, beat)
+            await consume(stream, log)
+            left.extend(live_tasks() - before)
+            gc.collect()
+
+        async def host() -> Any:
+            loop = asyncio.get_running_loop()
+            done: asyncio.Future[Any] = loop.create_future()
+            trio.lowlevel.start_guest_run(
+                guest,
+                run_sync_soon_threadsafe=loop.call_soon_threadsafe,
+                done_callback=done.set_result,
+                clock=trio.testing.MockClock(autojump_threshold=0),
+            )
+            result = await done
+            left.extend(asyncio.all_tasks() - {asyncio.current_task()})
+            return result
+
+        asyncio.run(host()).unwrap()
+        assert log == [
+            (0, "item"),
+            (15, "beat"),
+            (15, "told to stop"),
+            (16, "cleaned up"),
+            (16, "consumer: stop"),
+        ]
+        assert log == [
+            (0, "item"),
+            (15, "beat"),
+            (15, "told to stop"),
+            (16, "cleaned up"),
+            (16, "consumer: stop"),
+        ]
+        assert left == []
+        assert capfd.readouterr().err == ""

@@ -519,6 +519,15 @@ class TestRun:
             assert isinstance(error, LookupError)
             assert str(error) == where
 
+    async def test_finished_before_it_starts(self) -> None:
+        """G13: the stream is left at once, and finished before run() would start: nothing waits
+        for it."""
+        stage = Runs(1000)
+        async with with_stage(Probe("a").source(), stage):
+            pass
+        assert stage.log in ([], [(0, "starts"), (0, "is cancelled")])
+        assert anyio.current_time() == START
+
 
 class Polite(Stage[Any, Any]):
     """Overrides every hook, and calls that of the base class: what a mixin would do."""
