@@ -176,6 +176,10 @@ class AsyncioRelay(Relay):
                     task.uncancel()
                 return self.exception()
             return asyncio.CancelledError()
+        if not requests and scopes.armed and scopes.is_open:
+            # A thread that the source waits for, in a shield, has looked whether it is cancelled.
+            scopes.deliver()
+            return self.exception()
         if scopes.claim(_tag_of(exc)):
             self._take_back()
             return self.exception()

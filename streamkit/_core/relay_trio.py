@@ -132,7 +132,7 @@ class TrioRelay(Relay):
     def _sent(self, value: Any) -> Any:
         scopes, error = self._scopes, getattr(value, "error", None)
         was_hit, self._was_hit = self._was_hit, False
-        if was_hit or (scopes.armed and isinstance(error, StreamCancelled)):
+        if was_hit:
             scopes.deliver()
             return _error(self.exception())
         if isinstance(error, anyio.get_cancelled_exc_class()):
@@ -140,7 +140,11 @@ class TrioRelay(Relay):
             if scopes.delivered:
                 scopes.claim(None)
         if scopes.armed:
-            if error is None:
+            # What a thread has ended with is in a value.
+            ended_with = getattr(getattr(value, "value", None), "error", None)
+            if isinstance(ended_with, StreamCancelled):
+                scopes.deliver()
+            elif error is None:
                 self._resumes()
             else:
                 scopes.cover()

@@ -211,9 +211,16 @@ async def test_thread_that_asks() -> None:
             asks.wait(0.001)
 
     async def source() -> AsyncGenerator[object, None]:
-        await anyio.to_thread.run_sync(work)
-        yield
+        try:
+            await anyio.to_thread.run_sync(work)
+            yield
+        except BaseException as exc:
+            log(kind(exc))
+            await anyio.lowlevel.checkpoint()
+            log("saved")
+            raise
 
+    log = Log()
     async with with_cancellation(source(), token) as stream:
         async with anyio.create_task_group() as tasks:
 
@@ -224,6 +231,7 @@ async def test_thread_that_asks() -> None:
             tasks.start_soon(fire)
             with pytest.raises(StreamCancelled, match="stop"):
                 await anext(stream)
+    assert log.events == ["told to stop", "saved"]
     assert stream.outcome is not None
     assert stream.outcome.kind == "cancelled"
 

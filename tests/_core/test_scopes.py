@@ -114,6 +114,32 @@ class TestScopesOfTheSource:
         assert caught.value is error
         assert isinstance(error.__context__, anyio.get_cancelled_exc_class())
 
+    async def test_scope_around_both(self) -> None:
+        """C17: a token fires while the source is in a shield of its own, then a scope around the
+        stream is cancelled: when the shield ends, it is told of the token alone."""
+        token, log = CancelToken(), Log()
+
+        async def source() -> AsyncGenerator[object, None]:
+            try:
+                with anyio.CancelScope(shield=True):
+                    await anyio.sleep(3)
+                await anyio.sleep_forever()
+                yield None
+            except BaseException as exc:
+                log(kind(exc))
+                await anyio.sleep(1)
+                log("saved")
+                raise
+
+        log.start()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(call_later, 1, token.cancel, "stop")
+            with anyio.move_on_after(2) as scope:
+                async with with_cancellation(source(), token) as stream:
+                    await anext(stream)
+        assert scope.cancelled_caught
+        assert log == [(3, "told to stop"), (4, "saved")]
+
 
 class TestStreamsInTheSource:
     @pytest.mark.parametrize("busy", [0, 10])
