@@ -313,9 +313,9 @@ class Pump:
             except RuntimeError as exc:
                 assert ending is not None
                 self._note_open_scope(ending, exc)
-            outcome = self._write_outcome(ending)
+            self.outcome = self._outcome_of(ending)
             self._conclusion = Conclusion(ending, self.handoff, self.backend.cancelled)
-            await self._conclusion.run(self._pipeline, outcome)
+            await self._conclusion.run(self._pipeline, self.outcome)
         finally:
             self.finish()
             # The frame of a source that raised leads back to this one.
@@ -370,9 +370,9 @@ class Pump:
         error.__cause__ = without_own_frames(exc)
         ending.cleanup_error = both(ending.cleanup_error, error)
 
-    def _write_outcome(self, ending: Ending) -> Outcome:
+    def _outcome_of(self, ending: Ending) -> Outcome:
         self.handoff.stop_beats()
-        self.outcome = outcome = Outcome(
+        return Outcome(
             kind=ending.kind,
             reason=ending.reason,
             error=ending.error,
@@ -384,7 +384,6 @@ class Pump:
             first_item_at=self._steps.first_item_at,
             ended_at=self.backend.now(),
         )
-        return outcome
 
 
 async def _wait_pausing(scopes: Scopes, wait: Awaitable[T]) -> T:

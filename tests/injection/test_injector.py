@@ -60,7 +60,7 @@ MUTATIONS = {
     "no grace": (Scopes, "deliver", "clean-up-lost", "sleeping/alone/plain/token@{step}"),
     "no bound": (Scopes, "begin_grace", "unbounded", "hanging_clean_up/alone/plain/token@{step}"),
     "no on_end": (Stages, "end", "on-end", "sleeping/full/plain/none"),
-    "no outcome": (Pump, "_write_outcome", "outcome-missing", "sleeping/alone/plain/none"),
+    "no outcome": (Pump, "_outcome_of", "outcome-missing", "sleeping/alone/plain/none"),
 }
 
 
