@@ -147,7 +147,7 @@ class Pump:
         if self._scopes.signal is not None or self._is_closing:
             return False
         self._scopes.signal = signal
-        # Before the scope is cancelled, which on trio spares a wait that is over.
+        # Before it is told, which spares a wait that is over.
         self.handoff.wake()
         if self._steps.has_started:
             self._relay.tell()
@@ -326,7 +326,7 @@ class Pump:
         scopes = self._scopes
         signal = scopes.signal
         # One that fired, but came too late to be raised in the source, has changed nothing: unless
-        # it kept the source from starting, or was seen as the backend's own (trio's nurseries).
+        # it kept the source from starting, or was seen as the backend's own.
         if signal is not None and not (
             scopes.delivered or not self._steps.has_started or only_backend_cancellation(raised)
         ):

@@ -2,17 +2,17 @@
 The two cancel scopes around a source, and when each of them lets a cancellation through.
 
 Nothing that happens outside of a stream reaches its source by itself. It reaches the consumer, who
-leaves the block; and that tells the source, as a token does. So there is one way in, through two
-scopes. From the outside in:
+leaves the block; and that tells the source, as a token does. So there is one way in: the relay
+wakes the source, by itself or through two scopes. From the outside in:
 
 ``interrupt``
-    is a shield from everything outside, and is cancelled, once, to wake a blocked source. The relay
-    recognises that by its tag and raises :exc:`StreamCancelled` in its place.
+    is a shield from everything outside, and is cancelled once, when there is something to tell.
+    What comes of that has its tag, and the relay raises :exc:`StreamCancelled` in its place.
 
 ``grace``
-    is a shield from ``interrupt``, which is lowered for the moment in which the source is to be
-    woken. From then on it has a deadline: clean-up can await, until its time is up. Its clock
-    stands still while the source waits for the consumer, or for a block inside it to end.
+    is a shield from ``interrupt``, which the relay lowers where a scope is to wake the source. Once
+    it was told, it has a deadline: clean-up can await, until its time is up. Its clock stands
+    still while the source waits for the consumer, or for a block inside it to end.
 
 They are entered once before the source starts and left once after it is closed. A source that is
 suspended at a ``yield`` may hold scopes and task groups of its own; a scope entered on top of them
