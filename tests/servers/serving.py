@@ -44,7 +44,7 @@ TROUBLE = re.compile(
 class Server:
     """A server that runs, its port and what it wrote."""
 
-    def __init__(self, name: str, directory: Path) -> None:
+    def __init__(self, name: str, directory: Path, command: list[str] | None = None) -> None:
         self.name = name
         self.port = free_port()
         self._client = httpx.Client(
@@ -61,7 +61,7 @@ class Server:
         self._records: list[dict[str, Any]] = []
         self._read = 0
         self._seen = 0
-        command = [part.format(port=self.port) for part in COMMANDS[name]]
+        command = [part.format(port=self.port) for part in command or COMMANDS[name]]
         paths = [str(HERE), environment()["PYTHONPATH"]]
         with self._written.open("wb") as output:
             self._process = subprocess.Popen(
@@ -202,9 +202,9 @@ def free_port() -> int:
 
 
 @contextmanager
-def running(name: str, directory: Path) -> Iterator[Server]:
-    """Run a server for as long as the block lasts."""
-    server = Server(name, directory)
+def running(name: str, directory: Path, command: list[str] | None = None) -> Iterator[Server]:
+    """Run a server for as long as the block lasts, by a command of its own or as the others."""
+    server = Server(name, directory, command)
     try:
         server.wait_until_it_answers()
         yield server
