@@ -9,6 +9,7 @@ that a beat can go between any two of them.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any, Unpack, cast
 
 from ._combinators.keepalive import with_keepalive
@@ -32,7 +33,7 @@ from ._sse.profiles import (
     Profile as Profile,
     data_event,
 )
-from .asgi import ResponseOptions, StreamResponse
+from .asgi import FIRST_ITEM_WITHIN, ResponseOptions, StreamResponse, check_final
 
 __all__ = [
     "ANTHROPIC",
@@ -69,6 +70,8 @@ class EventStream(StreamResponse):
         ``None``. To change the message alone, write ``final=lambda outcome: profile.final(outcome,
         message="...")``.
     :param headers: headers of the response, which may replace those of the profile
+    :param first_item_within: seconds after which the status 200 is sent without an item. With
+        ``None`` it is the shorter of ``keepalive`` and 15; then the beats begin
     :param options: further options of :class:`~streamkit.asgi.StreamResponse`, all but
         ``media_type``, which is that of the profile
     :raises TypeError: if an argument is of the wrong type
@@ -87,13 +90,12 @@ class EventStream(StreamResponse):
         **options: Unpack[ResponseOptions],
     ) -> None:
         _check_profile(profile)
-        if final is not None and not callable(final):
-            raise TypeError(
-                f"final must be callable, got {type(final).__qualname__}: write "
-                "final=lambda outcome: ..."
-            )
+        check_final(final)
         self._profile = profile
         beating = source if keepalive is None else with_keepalive(source, keepalive, profile.beat)
+        if keepalive is not None and options.get("first_item_within") is None:
+            # Beats come after a status, and a proxy that waits for them cuts what is silent.
+            options["first_item_within"] = min(keepalive, FIRST_ITEM_WITHIN)
         super().__init__(
             beating,
             final=profile.final if final is None else _encoded_final(final, profile),
@@ -101,6 +103,8 @@ class EventStream(StreamResponse):
             media_type=profile.media_type,
             **options,
         )
+        if keepalive is not None:
+            self._terms = replace(self._terms, opening=bytes(profile.beat))
 
     def _make_outlet(self) -> Outlet:
         return _EventOutlet(self._profile)
@@ -132,8 +136,8 @@ class _EventOutlet(Outlet):
                 pass
         return encode(self._encode(item))
 
-    def on_beat(self, beat: Any) -> bytes:
-        return encode(self._encode(beat))
+    def on_beat(self, beat: Any) -> Any:
+        return super().on_beat(self._encode(beat))
 
 
 def _encoded_final(

@@ -879,6 +879,28 @@ class TestTheLastWordFails:
         assert probe.closed == 1
         assert outcome_of(stream).error is error
 
+    @pytest.mark.parametrize(
+        ("error", "kind"), [(None, "failed"), (StreamCancelled("stop"), "cancelled")], ids=str
+    )
+    async def test_final_is_told(self, error: BaseException | None, kind: str) -> None:
+        """E12: on_end has failed: final sees no success, its items come, and then the error."""
+        told: list[Outcome] = []
+
+        def final(outcome: Outcome) -> str:
+            told.append(outcome)
+            return f"[{outcome.kind}]"
+
+        source = Probe("a", error=error).source()
+        async with with_status(source, on_end=fails, final=final) as stream:
+            assert [await anext(stream), await anext(stream)] == ["a", f"[{kind}]"]
+            with pytest.raises(KeyError, match="on_end") as caught:
+                await anext(stream)
+            assert await rest_of(stream) == []
+        assert told[0].on_end_error is caught.value
+        outcome = outcome_of(stream)
+        assert outcome.kind == ("completed" if error is None else "cancelled")
+        assert outcome.on_end_error is None
+
     async def test_both_fail_in_a_chain(self) -> None:
         """E12: every on_end of a chain runs, though an inner one has failed."""
         calls = []

@@ -20,7 +20,7 @@ from streamkit.sse import (
     Profile,
     ServerSentEvent,
 )
-from support import Client, aiter_of
+from support import Client, Probe, aiter_of
 from support.event_stream import Event, EventStreamParser, parse
 
 
@@ -123,6 +123,31 @@ async def silent() -> AsyncGenerator[Any, None]:
 
 
 class TestBeats:
+    @pytest.mark.parametrize("within", [0.0, 2.0])
+    async def test_status_first(self, within: float) -> None:
+        """Web: a status that comes before the first item is followed by a beat at once."""
+        client = Client()
+        source = Probe("a", every=20.0).source()
+        await client.get(EventStream(source, first_item_within=within))
+        assert client.log[:2] == [(within, 200), (within, ": ping\n")]
+
+    async def test_before_the_first_item(self) -> None:
+        """Web: beats begin after their own interval, also before the first item."""
+        client = Client()
+        await client.get(EventStream(Probe("a", every=7.0).source(), keepalive=3))
+        assert client.log[:4] == [
+            (3.0, 200),
+            (3.0, ": ping\n"),
+            (6.0, ": ping\n"),
+            (7.0, "data: a\n\n"),
+        ]
+
+    async def test_no_beats(self) -> None:
+        """Web: without beats there is none here, and the status comes after 15 seconds."""
+        client = Client()
+        await client.get(EventStream(Probe("a", every=20.0).source(), keepalive=None))
+        assert client.log[:2] == [(15.0, 200), (20.0, "data: a\n\n")]
+
     async def test_beats(self) -> None:
         """Web: a beat in each 15 seconds of silence, which is no event and carries no id."""
         client = Client()
