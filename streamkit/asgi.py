@@ -25,9 +25,11 @@ from ._http.outlet import Content, Outlet
 from ._http.refusal import Overloaded as Overloaded, Refusal
 from ._http.shared_receive import SharedReceive as SharedReceive
 from ._http.terms import (
+    FIRST_ITEM_WITHIN as _FIRST_ITEM_WITHIN,
     Disconnected as Disconnected,
     ResponseCancelled as ResponseCancelled,
     Terms,
+    check_final as _check_final,
 )
 from ._signals.shutdown import Shutdown as Shutdown
 
@@ -48,10 +50,6 @@ LastWord: TypeAlias = Content | Sequence[Content] | Iterator[Content] | None
 
 # What keeps proxies from holding back or changing what is meant to be seen at once.
 _DEFAULT_HEADERS = {"cache-control": "no-cache, no-transform", "x-accel-buffering": "no"}
-
-# Seconds after which there is a status, whatever the source does: proxies wait for a minute or so.
-FIRST_ITEM_WITHIN = 15.0
-
 
 class ResponseOptions(TypedDict, total=False):
     """
@@ -185,10 +183,10 @@ class StreamResponse:
         self._host = host
         self._receive = receive
         self._first_item_within = (
-            FIRST_ITEM_WITHIN if first_item_within is None else (first_item_within)
+            _FIRST_ITEM_WITHIN if first_item_within is None else (first_item_within)
         )
         self._outlet = self._make_outlet()
-        check_final(final)
+        _check_final(final)
         self._last_word = _LastWord(final, self._outlet)
         # Given away with the call. Frames of a framework hold this response, an error holds them,
         # and the outcome of the stream the error: such a cycle would keep send() alive, and granian
@@ -276,15 +274,6 @@ class StreamResponse:
 
     def _refusal(self, *, closes: bool) -> Refusal:
         return Refusal(None, self._terms.headers, closes=closes)
-
-
-def check_final(given: object) -> None:
-    """Check what is to have the last word."""
-    if given is not None and not callable(given):
-        raise TypeError(
-            f"final must be callable, got {type(given).__qualname__}: write "
-            "final=lambda outcome: ..."
-        )
 
 
 def _check_receive(given: object) -> None:

@@ -17,6 +17,7 @@ from ._core.outcome import Outcome
 from ._core.public import name_publicly
 from ._core.source import AsyncSource
 from ._http.outlet import Outlet, encode
+from ._http.terms import FIRST_ITEM_WITHIN as _FIRST_ITEM_WITHIN, check_final as _check_final
 from ._sse.events import (
     BREAKS,
     MAX_ID as MAX_ID,
@@ -33,7 +34,7 @@ from ._sse.profiles import (
     Profile as Profile,
     data_event,
 )
-from .asgi import FIRST_ITEM_WITHIN, ResponseOptions, StreamResponse, check_final
+from .asgi import ResponseOptions, StreamResponse
 
 __all__ = [
     "ANTHROPIC",
@@ -90,12 +91,12 @@ class EventStream(StreamResponse):
         **options: Unpack[ResponseOptions],
     ) -> None:
         _check_profile(profile)
-        check_final(final)
+        _check_final(final)
         self._profile = profile
         beating = source if keepalive is None else with_keepalive(source, keepalive, profile.beat)
         if keepalive is not None and options.get("first_item_within") is None:
             # Beats come after a status, and a proxy that waits for them cuts what is silent.
-            options["first_item_within"] = min(keepalive, FIRST_ITEM_WITHIN)
+            options["first_item_within"] = min(keepalive, _FIRST_ITEM_WITHIN)
         super().__init__(
             beating,
             final=profile.final if final is None else _encoded_final(final, profile),

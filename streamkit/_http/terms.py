@@ -8,6 +8,9 @@ from typing import Literal
 
 from .headers import RawHeaders
 
+# Seconds after which there is a status, whatever the source does: proxies wait for a minute or so.
+FIRST_ITEM_WITHIN = 15.0
+
 
 @dataclass(frozen=True, slots=True)
 class Disconnected:
@@ -56,3 +59,12 @@ class Terms:
     logs_failures: bool = True
     #: To be called and awaited when the stream is closed, if nothing is raised.
     background: Callable[[], Awaitable[object]] | None = None
+
+
+def check_final(given: object) -> None:
+    """Check what is to have the last word."""
+    if given is not None and not callable(given):
+        raise TypeError(
+            f"final must be callable, got {type(given).__qualname__}: write "
+            "final=lambda outcome: ..."
+        )
