@@ -22,9 +22,10 @@ from ._http.exchange import (
     Terms,
 )
 from ._http.headers import merged, raw
-from ._http.host import Shutdown as Shutdown, StreamHost as StreamHost
+from ._http.host import StreamHost as StreamHost
 from ._http.messages import Receive, Scope, Send
 from ._http.outlet import Content, Outlet
+from ._signals.shutdown import Shutdown as Shutdown
 
 __all__ = [
     "Disconnected",

@@ -15,7 +15,10 @@ from ._combinators.keepalive import with_keepalive
 from ._core.outcome import Outcome
 from ._core.public import name_publicly
 from ._core.source import AsyncSource
+from ._core.stage import SKIP
 from ._http.outlet import Outlet, encode
+from ._sse.anthropic import ANTHROPIC as ANTHROPIC
+from ._sse.browser import BROWSER as BROWSER
 from ._sse.events import (
     BREAKS,
     MAX_ID as MAX_ID,
@@ -23,15 +26,11 @@ from ._sse.events import (
     Frame as Frame,
     ServerSentEvent as ServerSentEvent,
 )
-from ._sse.profiles import (
-    ANTHROPIC as ANTHROPIC,
-    BROWSER as BROWSER,
-    OPENAI_CHAT as OPENAI_CHAT,
-    OPENAI_RESPONSES as OPENAI_RESPONSES,
-    RAW as RAW,
-    Profile as Profile,
-    data_event,
-)
+from ._sse.items import data_event
+from ._sse.misplaced import by_name, check_options
+from ._sse.openai import OPENAI_CHAT as OPENAI_CHAT, OPENAI_RESPONSES as OPENAI_RESPONSES
+from ._sse.profile import Profile as Profile
+from ._sse.raw import RAW as RAW, whole_events as whole_events
 from .asgi import ResponseOptions, StreamResponse
 
 __all__ = [
@@ -47,6 +46,7 @@ __all__ = [
     "Profile",
     "ServerSentEvent",
     "last_event_id",
+    "whole_events",
 ]
 
 
@@ -76,6 +76,7 @@ class EventStream(StreamResponse):
 
     """
 
+    @by_name
     def __init__(
         self,
         source: AsyncSource[Any],
@@ -86,6 +87,7 @@ class EventStream(StreamResponse):
         headers: Mapping[str, str] | Iterable[tuple[str, str]] = (),
         **options: Unpack[ResponseOptions],
     ) -> None:
+        check_options(type(self).__qualname__, options)
         _check_profile(profile)
         if final is not None and not callable(final):
             raise TypeError(
@@ -121,19 +123,27 @@ class _EventOutlet(Outlet):
         super().__init__()
         self._encode = profile.encode
         self._takes_text = profile.event_of is data_event
+        # Whether what was said last ends in the middle of a line, where a beat would be lost, and
+        # would take the rest of the line with it. After a CR, the LF of the same line end may come.
+        self._is_in_line = False
 
     def on_item(self, item: Any) -> bytes:
         # Most items are text of one line, for which there is a shorter way to the same bytes.
         if type(item) is str and self._takes_text and item and not ("\n" in item or "\r" in item):
             try:
-                return f"data: {item}\n\n".encode()
+                content = f"data: {item}\n\n".encode()
+                self._is_in_line = False
+                return content
             except UnicodeEncodeError:
                 # Half of a surrogate pair: the longer way knows what to do.
                 pass
-        return encode(self._encode(item))
+        content = encode(self._encode(item))
+        if content:
+            self._is_in_line = not content.endswith(b"\n")
+        return content
 
-    def on_beat(self, beat: Any) -> bytes:
-        return encode(self._encode(beat))
+    def on_beat(self, beat: Any) -> Any:
+        return SKIP if self._is_in_line else encode(self._encode(beat))
 
 
 def _encoded_final(

@@ -29,8 +29,9 @@ from .._core.exceptions import (
     is_stream_cancelled,
     without,
 )
+from .._signals.shutdown import Shutdown
 from .headers import RawHeaders, merged, raw
-from .host import Home, Shutdown
+from .host import Home
 from .messages import Message, Receive, Send, body, start
 from .outlet import Outlet, encode
 

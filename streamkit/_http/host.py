@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable, Generator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Literal, Self
 
@@ -14,15 +13,11 @@ from anyio.abc import TaskGroup
 
 from .._core.arguments import seconds
 from .._core.exceptions import bare, both, error_in
+from .._signals.shutdown import Shutdown
 from .._signals.token import CancelToken
 from .termination import Termination
 
 _logger = logging.getLogger("streamkit")
-
-
-@dataclass(frozen=True, slots=True)
-class Shutdown:
-    """The reason that a source is told when the program ends."""
 
 
 class Home:
