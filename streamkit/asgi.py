@@ -25,6 +25,7 @@ from ._http.headers import merged, raw
 from ._http.host import StreamHost as StreamHost
 from ._http.messages import Receive, Scope, Send
 from ._http.outlet import Content, Outlet
+from ._http.returned import UNSERIALIZABLE, Returned
 from ._signals.shutdown import Shutdown as Shutdown
 
 __all__ = [
@@ -59,7 +60,7 @@ class ResponseOptions(TypedDict, total=False):
     host: StreamHost | None
 
 
-class StreamResponse:
+class StreamResponse(Returned):
     """
     An answer to an HTTP request whose body is a stream: an ASGI application for one request.
 
@@ -134,6 +135,8 @@ class StreamResponse:
         send_timeout: float | None = None,
         host: StreamHost | None = None,
     ) -> None:
+        # Before all other attributes.
+        self._unserializable = UNSERIALIZABLE
         if on_disconnect not in ("cancel", "drain", "close"):
             raise ValueError(
                 f"on_disconnect is 'cancel', 'drain' or 'close', got {on_disconnect!r}"

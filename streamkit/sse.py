@@ -17,6 +17,7 @@ from ._core.public import name_publicly
 from ._core.source import AsyncSource
 from ._core.stage import SKIP
 from ._http.outlet import Outlet, encode
+from ._http.returned import UNSERIALIZABLE
 from ._sse.anthropic import ANTHROPIC as ANTHROPIC
 from ._sse.browser import BROWSER as BROWSER
 from ._sse.events import (
@@ -94,6 +95,8 @@ class EventStream(StreamResponse):
                 f"final must be callable, got {type(final).__qualname__}: write "
                 "final=lambda outcome: ..."
             )
+        # Before all other attributes.
+        self._unserializable = UNSERIALIZABLE
         self._profile = profile
         beating = source if keepalive is None else with_keepalive(source, keepalive, profile.beat)
         super().__init__(

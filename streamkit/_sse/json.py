@@ -108,7 +108,7 @@ def _known(value: object, plain: Callable[[object], object]) -> object:
     msgspec: Any = sys.modules.get("msgspec")
     if msgspec is not None and isinstance(value, msgspec.Struct):
         # It knows what its fields are called on the wire, and which are left out.
-        return msgspec.to_builtins(value, enc_hook=plain)
+        return msgspec.to_builtins(value, str_keys=True, enc_hook=plain)
     return _UNKNOWN
 
 
