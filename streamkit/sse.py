@@ -21,12 +21,12 @@ from ._http.returned import UNSERIALIZABLE
 from ._sse.anthropic import ANTHROPIC as ANTHROPIC
 from ._sse.browser import BROWSER as BROWSER
 from ._sse.events import (
-    BREAKS,
     MAX_ID as MAX_ID,
     MAX_RETRY as MAX_RETRY,
     Frame as Frame,
     ServerSentEvent as ServerSentEvent,
 )
+from ._sse.headers import Headers, id_in, pairs
 from ._sse.items import data_event
 from ._sse.misplaced import by_name, check_options
 from ._sse.openai import OPENAI_CHAT as OPENAI_CHAT, OPENAI_RESPONSES as OPENAI_RESPONSES
@@ -173,28 +173,26 @@ def _with_headers(
     return [pair for pair in profile.headers.items() if pair[0].lower() not in names] + given
 
 
-def last_event_id(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
+def last_event_id(headers: Headers) -> str | None:
     """
     Return the id of the last event that a client has seen, when it connects again.
 
     It comes from outside: any client may send any text.
 
-    :param headers: as in an ASGI scope: ``scope["headers"]``, or ``request.headers.raw`` of
-        Starlette. (``request.headers["last-event-id"]`` is no alternative: it is not decoded as
-        UTF-8.)
+    :param headers: of the request: ``request.headers`` of any framework, a mapping, or pairs of
+        names and values, such as ``scope["headers"]`` of ASGI. Names are found in any case. Text is
+        taken for what a server has made of bytes, which is Latin-1, and is decoded anew.
     :return: the value of the header ``Last-Event-ID``, or ``None`` if there is none, or none that
         :class:`ServerSentEvent` could have sent: it is empty, no UTF-8, longer than
         :data:`MAX_ID`, or has a control character in it that ends a line or a string
+    :raises TypeError: if these are no headers: a whole request, for instance
 
     """
-    for name, value in headers:
-        if name.lower() == b"last-event-id":
-            if not value or len(value) > MAX_ID or not BREAKS.isdisjoint(value):
-                return None
-            try:
-                return value.decode()
-            except UnicodeDecodeError:
-                return None
+    for name, value in pairs(headers):
+        if name.lower() in ("last-event-id", b"last-event-id"):
+            found = id_in(value)
+            if found is not None:
+                return found
     return None
 
 
