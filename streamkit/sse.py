@@ -189,10 +189,8 @@ def last_event_id(headers: Headers) -> str | None:
 
     """
     for name, value in pairs(headers):
-        if name.lower() in ("last-event-id", b"last-event-id"):
-            found = id_in(value)
-            if found is not None:
-                return found
+        if name == "last-event-id" and (found := id_in(value)) is not None:
+            return found
     return None
 
 

@@ -7,5 +7,6 @@ of ``_core``, and of ``_signals`` the reason that a shutdown has.
 To read: ``events`` (the wire format, safe from injection), ``json`` (what becomes JSON, and how),
 ``foreign`` (the events of other libraries), ``items`` (how an item becomes an event), ``profile``
 (what an item, a beat, an error and an end are in a protocol). Then a protocol each: ``browser``,
-``openai``, ``anthropic`` and ``raw``.
+``openai``, ``anthropic`` and ``raw``. Beside them, ``headers`` (which id a client has seen) and
+``misplaced`` (what is said of arguments that belong elsewhere).
 """

@@ -13,40 +13,49 @@ Headers: TypeAlias = (
 )
 
 
-def pairs(headers: Headers) -> Iterator[tuple[str | bytes, str | bytes]]:
+def pairs(headers: Headers) -> Iterator[tuple[str, str | bytes]]:
     """
-    Return headers by name and value.
+    Return headers by name, in lower case, and value.
 
     :raises TypeError: if they are none
 
     """
     given: Any = headers
-    # Those of frameworks may have several of one name, which all of them give here.
+    # A framework's own may have several of one name, all of which are here.
     items: Any = given.items() if hasattr(given, "items") else given
     try:
-        found = [(name, value) for name, value in items]
+        for name, value in items:
+            yield _text(name).lower(), value if isinstance(value, bytes) else _text(value)
     except (TypeError, ValueError):
-        found = [(None, None)]
-    for name, value in found:
-        if not isinstance(name, str | bytes) or not isinstance(value, str | bytes):
-            raise TypeError(
-                f"expected the headers of a request, got {type(given).__qualname__}: write "
-                "last_event_id(request.headers), or last_event_id(scope['headers'])"
-            )
-    return iter(found)
+        raise TypeError(
+            f"expected the headers of a request, got {type(given).__qualname__}: write "
+            "last_event_id(request.headers), or last_event_id(scope['headers'])"
+        ) from None
+
+
+def _text(value: object) -> str:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bytes):
+        return value.decode("latin-1")
+    raise TypeError
 
 
 def id_in(value: str | bytes) -> str | None:
     """Return the id that a header has, or ``None`` if no event could have had it."""
-    if isinstance(value, str):
-        try:
-            value = value.encode("latin-1")
-        except UnicodeEncodeError:
-            # Somebody has decoded it as what it is.
-            value = value.encode(errors="replace")
-    if not value or len(value) > MAX_ID or not BREAKS.isdisjoint(value):
-        return None
     try:
-        return value.decode()
-    except UnicodeDecodeError:
+        as_bytes = value if isinstance(value, bytes) else _sent(value)
+        if not as_bytes or len(as_bytes) > MAX_ID or not BREAKS.isdisjoint(as_bytes):
+            return None
+        return as_bytes.decode()
+    except UnicodeError:
         return None
+
+
+def _sent(text: str) -> bytes:
+    """Return the bytes that a server has made text of."""
+    try:
+        return text.encode("latin-1")
+    except UnicodeEncodeError:
+        # It has decoded them as what they are.
+        return text.encode()

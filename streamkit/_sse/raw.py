@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncGenerator, AsyncIterable
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable
 from typing import Any
 
 from .events import Frame, utf8
@@ -43,11 +43,11 @@ def whole_events(source: AsyncIterable[bytes]) -> AsyncGenerator[Frame, None]:
     two events, such as the beats of the upstream, pass as they come. Lines end in LF, whatever they
     ended in.
 
-    What is left when the source ends passes as it is; if it fails, that is dropped. Where the
-    result is iterated within the source of a stream, both are closed with that.
+    What is left when the source ends passes as it is; if it fails, that is dropped.
 
-    :param source: an async iterable of bytes: ``response.aiter_bytes()`` of httpx, for instance. An
-        event is kept until it is complete, however large it is
+    :param source: an async iterable of bytes: ``response.aiter_bytes()`` of httpx, for instance;
+        owned, and closed with what is returned. An event is kept until it is complete, however
+        large it is
     :return: an async generator of frames, for any profile; :data:`RAW` adds no last word
     :raises TypeError: if the source is no async iterable, or yields something else
 
@@ -62,9 +62,15 @@ def whole_events(source: AsyncIterable[bytes]) -> AsyncGenerator[Frame, None]:
 
 async def _whole_events(source: AsyncIterable[bytes]) -> AsyncGenerator[Frame, None]:
     splitter = _Splitter()
-    async for piece in source:
-        if complete := splitter.feed(piece):
-            yield complete
+    try:
+        async for piece in source:
+            if complete := splitter.feed(piece):
+                yield complete
+    finally:
+        # A no-op where the source has ended, or the stream around both has closed it.
+        aclose: Callable[[], Awaitable[object]] | None = getattr(source, "aclose", None)
+        if aclose is not None:
+            await aclose()
     if rest := splitter.rest():
         yield rest
 
