@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import AsyncGenerator, AsyncIterable, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Coroutine
+from contextlib import aclosing
 from typing import Any, TypeVar
 
 import anyio
@@ -27,7 +28,8 @@ wild = st.lists(
         )
         | texts.map(lambda text: re.sub("[\r\n]", "", text)),
         st.sampled_from(["\n", "\r", "\r\n"]),
-    )
+    ),
+    max_size=15,
 ).map(lambda lines: "".join(map("".join, lines)).encode(errors="replace"))
 
 
@@ -171,6 +173,26 @@ async def test_closed_with_the_stream() -> None:
             yield frame
 
     await client.get(EventStream(source(), profile=RAW))
+    assert probe.closed == 1
+
+
+async def test_plain_iterator() -> None:
+    """Split: what cannot be closed is iterated all the same."""
+
+    class Plain:
+        def __aiter__(self) -> AsyncIterator[bytes]:
+            return pieces
+
+    pieces = aiter_of(b"data: a\n", b"\n")
+    assert await split(Plain()) == [b"data: a\n\n"]
+
+
+async def test_closed_by_itself() -> None:
+    """Split: without a stream around it, it closes what it iterates."""
+    probe = Probe(b"data: a\n\n", b"data: b\n\n")
+    async with aclosing(whole_events(probe.source())) as events:
+        async for _ in events:
+            break
     assert probe.closed == 1
 
 
