@@ -44,8 +44,8 @@ try:
     from ._redis.link import Link, connector
     from ._redis.session import Session
     from ._redis.store import Client, Store
-except ImportError as error:
-    raise without_extra("streamkit.redis", "redis", "coredis", error) from error
+except ImportError as _error:
+    raise without_extra("streamkit.redis", "redis", "coredis", _error) from _error
 
 __all__ = ["MAX_KEY", "MAX_REASON", "Holder", "RedisCancelRegistry"]
 

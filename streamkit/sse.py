@@ -125,7 +125,9 @@ class _EventOutlet(Outlet):
     def __init__(self, profile: Profile) -> None:
         super().__init__()
         self._encode = profile.encode
-        self._takes_text = profile.event_of is data_event
+        self._has_short_way = profile.event_of is data_event
+        # Whether the next item may take it. Not after the middle of a line, to find its end.
+        self._takes_text = self._has_short_way
         # Whether what was said last ends in the middle of a line, where a beat would be lost, and
         # would take the rest of the line with it. After a CR, the LF of the same line end may come.
         self._is_in_line = False
@@ -134,16 +136,19 @@ class _EventOutlet(Outlet):
         # Most items are text of one line, for which there is a shorter way to the same bytes.
         if type(item) is str and self._takes_text and item and not ("\n" in item or "\r" in item):
             try:
-                content = f"data: {item}\n\n".encode()
-                self._is_in_line = False
-                return content
+                return f"data: {item}\n\n".encode()
             except UnicodeEncodeError:
                 # Half of a surrogate pair: the longer way knows what to do.
                 pass
         content = encode(self._encode(item))
+        if self._is_in_line or not content.endswith(b"\n"):
+            self._note_end(content)
+        return content
+
+    def _note_end(self, content: bytes) -> None:
         if content:
             self._is_in_line = not content.endswith(b"\n")
-        return content
+            self._takes_text = self._has_short_way and not self._is_in_line
 
     def on_beat(self, beat: Any) -> Any:
         return SKIP if self._is_in_line else encode(self._encode(beat))

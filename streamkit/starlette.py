@@ -26,8 +26,8 @@ from .sse import BROWSER, Profile
 try:
     from starlette.background import BackgroundTask
     from starlette.responses import Response
-except ImportError as error:
-    raise without_extra("streamkit.starlette", "starlette", "starlette", error) from error
+except ImportError as _error:
+    raise without_extra("streamkit.starlette", "starlette", "starlette", _error) from _error
 
 __all__ = ["EventStream", "StreamResponse"]
 

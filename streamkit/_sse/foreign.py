@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any
 
 from .events import ServerSentEvent
 from .json import ToJSON
@@ -49,17 +49,16 @@ def _is_event_of(module: str, item: object) -> bool:
     return isinstance(event, type) and isinstance(item, event)
 
 
-def refuse_fields(item: object) -> None:
+def refuse_fields(fields: Mapping[object, object]) -> None:
     """
     Refuse a dict that is an event to sse-starlette. As JSON, its name and its id would be lost.
+
+    :param fields: a dict with ``data`` in it
 
     :raises TypeError: if it is one
 
     """
-    if not isinstance(item, dict):
-        return
-    fields = cast("Mapping[object, object]", item)
-    if "data" in fields and len(fields) > 1 and _FIELDS.issuperset(fields):
+    if len(fields) > 1 and _FIELDS.issuperset(fields):
         names = ", ".join(f"{name}=..." for name in fields if name != "data")
         raise TypeError(
             f"a dict with nothing but {', '.join(map(repr, fields))} is an event to sse-starlette, "

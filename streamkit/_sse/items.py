@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from typing import cast
+from typing import Any, cast
 
 from .events import Frame, ServerSentEvent, lines, utf8
 from .foreign import refuse_fields
@@ -21,12 +21,14 @@ _was_warned = False
 
 def data_event(item: object, to_json: ToJSON = _to_json) -> ServerSentEvent | Frame:
     """Return the event whose data an item is: text as it is, and anything else as JSON."""
-    if isinstance(item, str | bytes):
+    if isinstance(item, (str, bytes)):
         text = item
         if not _was_warned:
             _warn_if_framed(text)
     else:
-        refuse_fields(item)
+        fields: Any = item
+        if isinstance(fields, dict) and "data" in fields:
+            refuse_fields(cast("dict[object, object]", item))
         text = to_json(item)
     # Most items come by here. What is empty is left to the check of the profile.
     return Frame(lines(b"data: ", utf8(text)) + b"\n") if text else ServerSentEvent(text)

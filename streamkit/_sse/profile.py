@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import KW_ONLY, dataclass, field
 from functools import partial
 from types import MappingProxyType
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 from .._core.outcome import Outcome, OutcomeKind
 from .._signals.shutdown import Shutdown
@@ -30,6 +30,9 @@ _BEAT = Frame(b": ping\n")
 
 # Proxies must neither keep the stream back nor compress it.
 _HEADERS = MappingProxyType({"Cache-Control": "no-cache, no-transform", "X-Accel-Buffering": "no"})
+
+# What is no event of any library.
+_PLAIN: tuple[type[Any], ...] = (str, bytes, dict)
 
 # They make JSON of an item, as the profile does.
 _WITH_JSON: tuple[Callable[..., Any], ...] = (data_event, named_event)
@@ -114,9 +117,8 @@ class Profile:
         """
         if isinstance(item, Frame):
             return item
-        # Nearly every item, and not for a look at what other libraries are there.
-        if isinstance(item, str | bytes | dict):
-            event = self._event_of(cast("Any", item))
+        if isinstance(item, _PLAIN):
+            event = self._event_of(item)
         elif isinstance(item, ServerSentEvent):
             event = item
         else:
