@@ -23,6 +23,7 @@ from ._http.last_word import LastWord as _LastWord
 from ._http.messages import Receive, Scope, Send
 from ._http.outlet import Content, Outlet
 from ._http.refusal import Overloaded as Overloaded, Refusal
+from ._http.returned import UNSERIALIZABLE, Returned
 from ._http.shared_receive import SharedReceive as SharedReceive
 from ._http.terms import (
     FIRST_ITEM_WITHIN as _FIRST_ITEM_WITHIN,
@@ -51,6 +52,7 @@ LastWord: TypeAlias = Content | Sequence[Content] | Iterator[Content] | None
 # What keeps proxies from holding back or changing what is meant to be seen at once.
 _DEFAULT_HEADERS = {"cache-control": "no-cache, no-transform", "x-accel-buffering": "no"}
 
+
 class ResponseOptions(TypedDict, total=False):
     """
     The options of a :class:`StreamResponse` that say nothing of its content: those of every
@@ -70,7 +72,7 @@ class ResponseOptions(TypedDict, total=False):
     host: StreamHost | None
 
 
-class StreamResponse:
+class StreamResponse(Returned):
     """
     An answer to an HTTP request whose body is a stream: an ASGI application for one request.
 
@@ -158,6 +160,8 @@ class StreamResponse:
         receive: SharedReceive | None = None,
         host: StreamHost | None = None,
     ) -> None:
+        # Before all other attributes.
+        self._unserializable = UNSERIALIZABLE
         if on_disconnect not in ("cancel", "drain", "close"):
             raise ValueError(
                 f"on_disconnect is 'cancel', 'drain' or 'close', got {on_disconnect!r}"

@@ -16,24 +16,24 @@ from ._combinators.keepalive import with_keepalive
 from ._core.outcome import Outcome
 from ._core.public import name_publicly
 from ._core.source import AsyncSource
+from ._core.stage import SKIP
 from ._http.outlet import Outlet, encode
+from ._http.returned import UNSERIALIZABLE
 from ._http.terms import FIRST_ITEM_WITHIN as _FIRST_ITEM_WITHIN, check_final as _check_final
+from ._sse.anthropic import ANTHROPIC as ANTHROPIC
+from ._sse.browser import BROWSER as BROWSER
 from ._sse.events import (
-    BREAKS,
     MAX_ID as MAX_ID,
     MAX_RETRY as MAX_RETRY,
     Frame as Frame,
     ServerSentEvent as ServerSentEvent,
 )
-from ._sse.profiles import (
-    ANTHROPIC as ANTHROPIC,
-    BROWSER as BROWSER,
-    OPENAI_CHAT as OPENAI_CHAT,
-    OPENAI_RESPONSES as OPENAI_RESPONSES,
-    RAW as RAW,
-    Profile as Profile,
-    data_event,
-)
+from ._sse.headers import Headers, id_in, pairs
+from ._sse.items import data_event
+from ._sse.misplaced import by_name, check_options
+from ._sse.openai import OPENAI_CHAT as OPENAI_CHAT, OPENAI_RESPONSES as OPENAI_RESPONSES
+from ._sse.profile import Profile as Profile
+from ._sse.raw import RAW as RAW, whole_events as whole_events
 from .asgi import ResponseOptions, StreamResponse
 
 __all__ = [
@@ -49,6 +49,7 @@ __all__ = [
     "Profile",
     "ServerSentEvent",
     "last_event_id",
+    "whole_events",
 ]
 
 
@@ -80,6 +81,7 @@ class EventStream(StreamResponse):
 
     """
 
+    @by_name
     def __init__(
         self,
         source: AsyncSource[Any],
@@ -90,8 +92,11 @@ class EventStream(StreamResponse):
         headers: Mapping[str, str] | Iterable[tuple[str, str]] = (),
         **options: Unpack[ResponseOptions],
     ) -> None:
+        check_options(type(self).__qualname__, options)
         _check_profile(profile)
         _check_final(final)
+        # Before all other attributes.
+        self._unserializable = UNSERIALIZABLE
         self._profile = profile
         beating = source if keepalive is None else with_keepalive(source, keepalive, profile.beat)
         if keepalive is not None and options.get("first_item_within") is None:
@@ -125,7 +130,12 @@ class _EventOutlet(Outlet):
     def __init__(self, profile: Profile) -> None:
         super().__init__()
         self._encode = profile.encode
-        self._takes_text = profile.event_of is data_event
+        self._has_short_way = profile.event_of is data_event
+        # Whether the next item may take it. Not after the middle of a line, to find its end.
+        self._takes_text = self._has_short_way
+        # Whether what was said last ends in the middle of a line, where a beat would be lost, and
+        # would take the rest of the line with it. After a CR, the LF of the same line end may come.
+        self._is_in_line = False
 
     def on_item(self, item: Any) -> bytes:
         # Most items are text of one line, for which there is a shorter way to the same bytes.
@@ -135,10 +145,18 @@ class _EventOutlet(Outlet):
             except UnicodeEncodeError:
                 # Half of a surrogate pair: the longer way knows what to do.
                 pass
-        return encode(self._encode(item))
+        content = encode(self._encode(item))
+        if self._is_in_line or not content.endswith(b"\n"):
+            self._note_end(content)
+        return content
+
+    def _note_end(self, content: bytes) -> None:
+        if content:
+            self._is_in_line = not content.endswith(b"\n")
+            self._takes_text = self._has_short_way and not self._is_in_line
 
     def on_beat(self, beat: Any) -> Any:
-        return super().on_beat(self._encode(beat))
+        return SKIP if self._is_in_line else super().on_beat(self._encode(beat))
 
 
 def _encoded_final(
@@ -165,28 +183,24 @@ def _with_headers(
     return [pair for pair in profile.headers.items() if pair[0].lower() not in names] + given
 
 
-def last_event_id(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
+def last_event_id(headers: Headers) -> str | None:
     """
     Return the id of the last event that a client has seen, when it connects again.
 
     It comes from outside: any client may send any text.
 
-    :param headers: as in an ASGI scope: ``scope["headers"]``, or ``request.headers.raw`` of
-        Starlette. (``request.headers["last-event-id"]`` is no alternative: it is not decoded as
-        UTF-8.)
+    :param headers: of the request: ``request.headers`` of any framework, a mapping, or pairs of
+        names and values, such as ``scope["headers"]`` of ASGI. Names are found in any case. Text is
+        taken for what a server has made of bytes, which is Latin-1, and is decoded anew.
     :return: the value of the header ``Last-Event-ID``, or ``None`` if there is none, or none that
         :class:`ServerSentEvent` could have sent: it is empty, no UTF-8, longer than
         :data:`MAX_ID`, or has a control character in it that ends a line or a string
+    :raises TypeError: if these are no headers: a whole request, for instance
 
     """
-    for name, value in headers:
-        if name.lower() == b"last-event-id":
-            if not value or len(value) > MAX_ID or not BREAKS.isdisjoint(value):
-                return None
-            try:
-                return value.decode()
-            except UnicodeDecodeError:
-                return None
+    for name, value in pairs(headers):
+        if name == "last-event-id" and (found := id_in(value)) is not None:
+            return found
     return None
 
 

@@ -1,4 +1,4 @@
-"""What a source is told when the program ends."""
+"""``Shutdown``: the reason that is told when the program ends, whoever tells it."""
 
 from __future__ import annotations
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncGenerator
+from inspect import Parameter, signature
 from typing import Any
 
 import anyio
@@ -20,6 +21,7 @@ from streamkit.sse import (
     Profile,
     ServerSentEvent,
 )
+from streamkit.starlette import EventStream as StarletteEventStream
 from support import Client, Probe, aiter_of
 from support.event_stream import Event, EventStreamParser, parse
 
@@ -243,6 +245,61 @@ class TestMisuse:
         """M1: something else in the place of the profile."""
         with pytest.raises(TypeError, match=r"got str: write EventStream\(source, profile=BROWSER"):
             EventStream(aiter_of(), profile="BROWSER")  # type: ignore[arg-type]
+
+    @pytest.mark.parametrize("kind", [EventStream, StarletteEventStream])
+    @pytest.mark.parametrize(
+        ("option", "message"),
+        [
+            ("media_type", r"write profile=dataclasses.replace\(BROWSER, media_type="),
+            ("interval", "write keepalive=15"),
+            ("ping", "write keepalive=15"),
+            ("encoder", r"write profile=dataclasses.replace\(BROWSER, encoder="),
+            ("beat", r"write profile=dataclasses.replace\(BROWSER, beat="),
+            ("sep", "write nothing: lines end in LF"),
+        ],
+    )
+    def test_option_of_another_library(self, kind: Any, option: str, message: str) -> None:
+        """M1: an option that there is elsewhere: what to write instead."""
+        with pytest.raises(TypeError, match=f"EventStream takes no {option}: {message}"):
+            kind(aiter_of(), **{option: 1})
+
+    @pytest.mark.parametrize("option", ["status_code", "background"])
+    def test_option_of_starlette(self, option: str) -> None:
+        """M1: an option of the response for Starlette: where it is."""
+        options: Any = {option: 202}
+        with pytest.raises(TypeError, match=r"write streamkit\.starlette\.EventStream"):
+            EventStream(aiter_of(), **options)
+
+    def test_unknown_option(self) -> None:
+        """M1: an option that there is nowhere is refused as by any function."""
+        with pytest.raises(TypeError, match="unexpected keyword argument 'keep_alive'"):
+            EventStream(aiter_of(), keep_alive=15)  # type: ignore[call-arg]
+
+    @pytest.mark.parametrize("kind", [EventStream, StarletteEventStream])
+    @pytest.mark.parametrize(
+        ("value", "message"),
+        [
+            (
+                OPENAI_CHAT,
+                r"got Profile after it: write EventStream\(source, profile=OPENAI_CHAT\)",
+            ),
+            (15, r"got int after it: write EventStream\(source, keepalive=15\)"),
+            ("", r"got str after it: write EventStream\(source, profile=BROWSER, keepalive=15\)"),
+        ],
+    )
+    def test_without_a_name(self, kind: Any, value: object, message: str) -> None:
+        """M1: a profile, or an interval, that is given without its name."""
+        with pytest.raises(TypeError, match=f"takes the source alone without a name, {message}"):
+            kind(aiter_of(), value)
+
+    def test_signature(self) -> None:
+        """Its signature says what it takes all the same."""
+        for kind in EventStream, StarletteEventStream:
+            parameters = signature(kind).parameters
+            assert list(parameters)[:2] == ["source", "profile"]
+            assert parameters["profile"].kind is Parameter.KEYWORD_ONLY
+        kept = EventStream(source=aiter_of())
+        assert repr(kept).startswith("<EventStream")
 
     def test_final(self) -> None:
         """M1: a last word in the place of the function that makes it."""
