@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
-from typing import Any, Unpack, cast
+from typing import Any, Literal, Unpack, cast
 
 from ._combinators.keepalive import with_keepalive
 from ._core.outcome import Outcome
@@ -18,6 +18,7 @@ from ._core.public import name_publicly
 from ._core.source import AsyncSource
 from ._core.stage import SKIP
 from ._http.outlet import Outlet, encode
+from ._http.refusal import Refusal
 from ._http.returned import UNSERIALIZABLE
 from ._http.terms import FIRST_ITEM_WITHIN as _FIRST_ITEM_WITHIN, check_final as _check_final
 from ._sse.anthropic import ANTHROPIC as ANTHROPIC
@@ -32,7 +33,7 @@ from ._sse.headers import Headers, id_in, pairs
 from ._sse.items import data_event
 from ._sse.misplaced import by_name, check_options
 from ._sse.openai import OPENAI_CHAT as OPENAI_CHAT, OPENAI_RESPONSES as OPENAI_RESPONSES
-from ._sse.profile import Profile as Profile
+from ._sse.profile import Profile as Profile, check_errors
 from ._sse.raw import RAW as RAW, whole_events as whole_events
 from .asgi import ResponseOptions, StreamResponse
 
@@ -67,6 +68,9 @@ class EventStream(StreamResponse):
         a stream, whose own beats are encoded, too. Owned and closed by the response.
     :param profile: for which kind of client: one of this module's, or one of your own
     :param keepalive: seconds of silence before each beat, or ``None`` for no beats
+    :param errors: how a client is told that its stream does not start, because the program ends or
+        too many are open: by the ``"status"`` 503 with a ``Retry-After``, or by an ``"event"``, the
+        profile's ``shutdown``, with the status 200. ``None``: as the profile says
     :param final: called with the :class:`~streamkit.Outcome`, in place of :meth:`Profile.final`.
         Returns what is to be sent last: an item, several in a list, a tuple or an iterator, or
         ``None``. To change the message alone, write ``final=lambda outcome: profile.final(outcome,
@@ -88,6 +92,7 @@ class EventStream(StreamResponse):
         *,
         profile: Profile = BROWSER,
         keepalive: float | None = 15.0,
+        errors: Literal["status", "event"] | None = None,
         final: Callable[[Outcome], object] | None = None,
         headers: Mapping[str, str] | Iterable[tuple[str, str]] = (),
         **options: Unpack[ResponseOptions],
@@ -95,9 +100,12 @@ class EventStream(StreamResponse):
         check_options(type(self).__qualname__, options)
         _check_profile(profile)
         _check_final(final)
+        if errors is not None:
+            check_errors(errors, profile.shutdown)
         # Before all other attributes.
         self._unserializable = UNSERIALIZABLE
         self._profile = profile
+        self._errors = profile.errors if errors is None else errors
         beating = source if keepalive is None else with_keepalive(source, keepalive, profile.beat)
         if keepalive is not None and options.get("first_item_within") is None:
             # Beats come after a status, and a proxy that waits for them cuts what is silent.
@@ -114,6 +122,13 @@ class EventStream(StreamResponse):
 
     def _make_outlet(self) -> Outlet:
         return _EventOutlet(self._profile)
+
+    def _refusal(self, *, closes: bool) -> Refusal:
+        in_band = self._say_later if self._errors == "event" else None
+        return Refusal(in_band, self._terms.headers, closes=closes)
+
+    def _say_later(self) -> bytes:
+        return b"".join(self._profile.refusal() or ())
 
 
 def _check_profile(given: object) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from typing import Any, Unpack
+from typing import Any, Literal, Unpack
 
 from . import asgi, sse
 from ._combinators.status import Head
@@ -125,6 +125,7 @@ class EventStream(sse.EventStream, StreamResponse):
         *,
         profile: Profile = BROWSER,
         keepalive: float | None = 15.0,
+        errors: Literal["status", "event"] | None = None,
         status_code: int = 200,
         headers: Mapping[str, str] | Iterable[tuple[str, str]] = (),
         background: BackgroundTask | None = None,
@@ -135,6 +136,7 @@ class EventStream(sse.EventStream, StreamResponse):
             source,
             profile=profile,
             keepalive=keepalive,
+            errors=errors,
             headers=headers,
             final=final,
             **options,

@@ -89,7 +89,7 @@ class Profile:
 
     def __post_init__(self) -> None:
         _check_beat(self.beat)
-        _check_errors(self.errors, self.shutdown)
+        check_errors(self.errors, self.shutdown)
         if "event" in self.requires and self.event_of is data_event:
             raise ValueError(
                 "events have no name by default: write event_of=lambda item: "
@@ -153,9 +153,21 @@ class Profile:
             return None
         is_shutdown = kind == "cancelled" and isinstance(outcome.reason, Shutdown)
         if is_shutdown and self.shutdown is not None:
+            return self.refusal(message=message)
+        tail = self.tail(kind, _MESSAGES[kind] if message is None else message)
+        return None if tail is None else [self.encode(event) for event in tail]
+
+    def refusal(self, *, message: str | None = None) -> list[Frame] | None:
+        """
+        Return what tells a client to come back later: what :attr:`shutdown` says.
+
+        :param message: what the client is told instead of a general sentence
+        :return: the frames, or ``None`` if there are none
+
+        """
+        tail = None
+        if self.shutdown is not None:
             tail = self.shutdown(_SHUTDOWN if message is None else message)
-        else:
-            tail = self.tail(kind, _MESSAGES[kind] if message is None else message)
         return None if tail is None else [self.encode(event) for event in tail]
 
 
@@ -168,7 +180,13 @@ def _check_beat(value: object) -> None:
         )
 
 
-def _check_errors(errors: object, shutdown: object) -> None:
+def check_errors(errors: object, shutdown: object) -> None:
+    """
+    Check how refused clients are told.
+
+    :raises ValueError: if there is nothing to tell them
+
+    """
     if errors not in ("status", "event"):
         raise ValueError(f"errors is 'status' or 'event', got {errors!r}")
     if errors == "event" and shutdown is None:

@@ -12,6 +12,7 @@ import pytest
 
 from observing import call_later
 from streamkit import CancelToken, Head, Idle, Outcome, with_cancellation, with_keepalive
+from streamkit.asgi import StreamHost
 from streamkit.sse import (
     BROWSER,
     OPENAI_CHAT,
@@ -22,7 +23,7 @@ from streamkit.sse import (
     ServerSentEvent,
 )
 from streamkit.starlette import EventStream as StarletteEventStream
-from support import Client, Probe, aiter_of
+from support import Client, Probe, aiter_of, wait_all_blocked
 from support.event_stream import Event, EventStreamParser, parse
 
 
@@ -309,3 +310,65 @@ class TestMisuse:
     def test_profile_of_ones_own(self) -> None:
         """Web: any profile will do."""
         assert repr(EventStream(aiter_of(), profile=Profile("MINE"))).startswith("<EventStream")
+
+
+REFUSED = pytest.mark.parametrize("full", [False, True], ids=["shut down", "full"])
+
+
+class TestRefusal:
+    @staticmethod
+    async def refused(make: Any, full: bool, method: str = "GET") -> tuple[Client, Probe[str]]:
+        """Return a client that was refused, and the source that did not start."""
+        client, probe = Client(method), Probe("a")
+        async with StreamHost(max_streams=1) as host:
+            async with anyio.create_task_group() as tasks:
+                if full:
+                    tasks.start_soon(Client().get, EventStream(silent(), host=host))
+                    await wait_all_blocked()
+                else:
+                    host.shut_down()
+                await client.get(make(probe.source(), host))
+                tasks.cancel_scope.cancel()
+        return client, probe
+
+    @REFUSED
+    @pytest.mark.parametrize("make", [EventStream, StarletteEventStream])
+    async def test_in_an_event(self, make: Any, full: bool) -> None:
+        """Web: an EventSource takes none but 200, so it is told by an event to come back soon."""
+        client, probe = await self.refused(lambda source, host: make(source, host=host), full)
+        assert client.log.events[0] == 200
+        assert client.complete
+        assert client.headers["content-type"] == "text/event-stream; charset=utf-8"
+        assert client.headers["connection"] == "close"
+        [event] = read(client).events
+        assert (event.type, json.loads(event.data)["kind"]) == ("end", "shutdown")
+        [retry] = read(client).retries
+        assert 1000 <= retry <= 5000
+        assert not probe.started
+
+    @REFUSED
+    @pytest.mark.parametrize(
+        "options", [{"profile": OPENAI_CHAT}, {"errors": "status"}, {"profile": RAW}], ids=str
+    )
+    async def test_by_status(self, options: Any, full: bool) -> None:
+        """Web: other clients are told by a status, and when to try again."""
+        client, probe = await self.refused(
+            lambda source, host: EventStream(source, host=host, **options), full
+        )
+        assert client.log.events == [503, "end"]
+        assert 1 <= int(client.headers["retry-after"]) <= 5
+        assert not probe.started
+
+    async def test_head_request(self) -> None:
+        """Web: a HEAD has the same status, and no body."""
+        client, _ = await self.refused(
+            lambda source, host: EventStream(source, host=host), False, "HEAD"
+        )
+        assert client.log.events == [200, "end"]
+
+    def test_nothing_to_say(self) -> None:
+        """Web: an event that there is none of is refused, where it is asked for."""
+        with pytest.raises(ValueError, match="errors='status'"):
+            EventStream(aiter_of("a"), profile=RAW, errors="event")
+        with pytest.raises(ValueError, match="'status' or 'event'"):
+            EventStream(aiter_of("a"), errors="body")  # type: ignore[arg-type]
