@@ -263,7 +263,7 @@ class Exchange:
     def _log_failure(self) -> None:
         outcome = self._stream.outcome
         # Also that of a source which was told to stop, and failed over it.
-        if self._terms.logs_failures and outcome is not None and outcome.error is not None:
+        if self._terms.logs_failures and outcome.error is not None:
             told = "its client has gone" if self._client_gone else "told its client so"
             _logger.error("%r failed, and %s", self._stream, told, exc_info=outcome.error)
 

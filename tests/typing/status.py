@@ -98,15 +98,17 @@ async def head(stream: StatusStream[int]) -> None:
 
 def outcome(stream: Stream[int]) -> None:
     outcome = stream.outcome
-    assert_type(outcome, Outcome | None)
-    assert outcome is not None
+    assert_type(outcome, Outcome)
+    assert_type(stream.ended, bool)
+    assert_type(stream.outcome.kind, OutcomeKind)
     assert_type(outcome.kind, OutcomeKind)
     assert_type(outcome.reason, object)
     assert_type(outcome.error, BaseException | None)
     assert_type(outcome.cleanup_error, BaseException | None)
     assert_type(outcome.first_item_at, float | None)
     assert_type(outcome.ended_at, float)
-    stream.outcome = None  # type: ignore[misc]
+    stream.outcome = outcome  # type: ignore[misc]
+    stream.ended = True  # type: ignore[misc]
     outcome.items = 1  # type: ignore[misc]
 
 
