@@ -76,7 +76,7 @@ class Stream(AsyncIterator[T_co], Generic[T_co]):
         stream = self._outermost
         outcome = stream._outcome_so_far
         if outcome is None:
-            raise RuntimeError(_no_outcome(stream))
+            raise RuntimeError(stream._no_outcome())
         return outcome
 
     @property
@@ -305,6 +305,16 @@ class Stream(AsyncIterator[T_co], Generic[T_co]):
             "'async for item in stream:'"
         )
 
+    def _no_outcome(self) -> str:
+        """Say why there is no outcome, and where to ask for it."""
+        if self._pump is None and self._state == "left":
+            return f"{self!r} has no outcome, for it was closed without having been open"
+        why = "it was not entered" if self._state == "new" else "its source is not closed"
+        return (
+            f"{self!r} has no outcome yet, for {why}: read it after 'async with stream:', or ask "
+            "'if stream.ended:' before"
+        )
+
     def _check_unused(self) -> None:
         if self._owner is not None:
             raise RuntimeError(f"{self!r} belongs to {self._outermost!r}: use that one")
@@ -327,18 +337,6 @@ class Stream(AsyncIterator[T_co], Generic[T_co]):
 
 # What was never awaited says what was written, and not what it is made of.
 Handoff.receive.__qualname__ = f"{Stream.__qualname__}.__anext__"
-
-
-def _no_outcome(stream: Stream[Any]) -> str:
-    """Say why a stream has no outcome, and where to ask for it."""
-    if stream._pump is None and stream._state == "left":
-        return f"{stream!r} has no outcome, for it was closed without having been open"
-    why = "it was not entered" if stream._state == "new" else "its source is not closed"
-    return (
-        f"{stream!r} has no outcome yet, for {why}: read it after 'async with stream:', or ask "
-        "'if stream.ended:' before"
-    )
-
 
 # Not a method: an error holds the frames that it passed, and the stream holds the error.
 

@@ -40,6 +40,10 @@ def an_iterator(outcome: Outcome) -> Iterator[Done]:
     yield Done()
 
 
+async def too_late(outcome: Outcome) -> Done:
+    return Done()
+
+
 async def take_note(outcome: Outcome) -> int:
     return outcome.items
 
@@ -80,6 +84,12 @@ def final_items(source: AsyncIterable[int]) -> None:
     assert_type(with_status(source, final=maybe_a_list), StatusStream[int | Done])
     assert_type(with_status(source, final=a_tuple), StatusStream[int | Done])
     assert_type(with_status(source, final=an_iterator), StatusStream[int | Done])
+
+
+def final_is_async(source: AsyncIterable[int]) -> None:
+    # For pyright it is the last item: it is where that is used that it does not fit.
+    with_status(source, final=too_late)  # type: ignore[arg-type]
+    with_status(source, final=lambda outcome: too_late(outcome))  # type: ignore[arg-type,return-value]
 
 
 def final_none(source: AsyncIterable[int]) -> None:
