@@ -118,7 +118,7 @@ class Exchange(Guest):
             # A cancellation, or what receive() raised, which has cancelled the answer.
             error = both(error_in(error), bare(interrupted))
         if self._host is not None:
-            self._host.leave(self, self._stream.outcome)
+            self._host.leave(self, self._stream.outcome if self._stream.ended else None)
         if error is not None:
             error = self._for_the_server(error)
         if error is not None:
@@ -256,7 +256,7 @@ class Exchange(Guest):
     def _log_failure(self) -> None:
         outcome = self._stream.outcome
         # Also that of a source which was told to stop, and failed over it.
-        if outcome is not None and outcome.error is not None:
+        if outcome.error is not None:
             log_failure(self._stream, self._terms, outcome.error, gone=self._connection.is_lost)
 
     async def _send_stream(self) -> None:
