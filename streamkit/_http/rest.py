@@ -51,19 +51,21 @@ class Rest:
         self._terms = terms
         self._host = host
         self._on_disconnect = terms.on_disconnect
+        self._has_begun = False
         self._done: anyio.Event | None = None
         self._error: BaseException | None = None
 
     @property
     def is_drained(self) -> bool:
         """Whether the source runs on to its end."""
-        return self.let_go.is_set() and self._on_disconnect == "drain"
+        return self._has_begun and self._on_disconnect == "drain"
 
     def begin(self) -> None:
         """Decide what becomes of the stream, and tell its source. Does not block."""
         is_full = self._host is not None and not self._host.has_room_to_drain
         if self._on_disconnect == "drain" and is_full:
             self._on_disconnect = "cancel"
+        self._has_begun = True
         if self._on_disconnect == "cancel":
             self._outlet.cancel(Disconnected(), self._terms.grace)
 
