@@ -283,7 +283,7 @@ class TestFramedText:
         assert "Yield the text alone, or a ServerSentEvent, or write profile=RAW" in record.message
 
     @pytest.mark.parametrize(
-        "text", ["data: x", "data: x\n", "x\n\n", "database\n\n", "\n\n", b"x"]
+        "text", ["data: x", "data: x\n", "x\n\n", "database\n\n", "\n\n", b"x\n\n"]
     )
     def test_other_text(self, text: str | bytes, caplog: pytest.LogCaptureFixture) -> None:
         """Misuse: nothing is said of any other text, or of what passes as it is."""
