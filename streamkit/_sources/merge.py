@@ -1,26 +1,29 @@
 """
 ``merge``: several sources as one.
 
-Each source is a stream of its own, consumed by a task of its own: so each has its own source task,
-context and grace, and is told like any stream inside a source. All the tasks are in one task group
-of the merged source, which gets what they receive over one memory object stream, with room for one
-item of each. A source goes on when its item was taken, and not before.
+Each source is a stream of its own, with a source task, a context and a grace of its own, and is
+consumed by a task of its own: these are in one task group of the merged source. What a source
+yields is queued on the spot, by a stage on it. The task that consumes it only asks for the next
+item when this one was taken, and leaves when it is told to.
 
-What an item waits in is that buffer, and no task: a task may be cancelled at any point, the items
-that were yielded before stay. So when a source fails, the others are left, and what is there is
-handed over before the error. When the merged source is told to stop, all are told in one go, and
-what they yield in their grace still arrives: the merged source ends when the last of them has.
+So an item waits where nobody can be cancelled while having it. When a source fails, the others are
+left, and what was yielded before is handed over, then the error. When the merged source is told to
+stop, all are told in one go, and what they yield in their grace still arrives: the merged source
+ends when the last of them has.
+
+The queue is no memory object stream. That one hands an item to a task that waits for it and does
+not see that it is being cancelled: on trio, a source that has child tasks cannot be seen to be.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Sequence
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack
-from typing import TypeAlias, TypeVar
+from typing import Generic, TypeVar
 
 import anyio
 from anyio.abc import TaskGroup
-from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
 from .._combinators.status import Head
 from .._core.closing import add_context
@@ -32,9 +35,6 @@ from .._core.stage import Control, Metadata, Stage
 from .._core.stream import Stream, with_stage
 
 T = TypeVar("T")
-
-#: An item, and what is set when its source may go on.
-_Parcel: TypeAlias = tuple[T, anyio.Event]
 
 
 def merge(*sources: AsyncSource[T]) -> Stream[T]:
@@ -70,6 +70,9 @@ class _Merged(AsyncIterable[T]):
         self.__qualname__ = f"merge of {', '.join(member.name for member in members)}"
         self._members = members
         self._running = len(members)
+        self._queue: deque[_Parcel[T]] = deque()
+        #: Set when there is something in the queue, or the last source has ended.
+        self._arrival: anyio.Event
         self._errors: list[BaseException] = []
         #: The exception by which it was told to stop, and whether a source has let that out.
         self._told: StreamCancelled | None = None
@@ -85,31 +88,23 @@ class _Merged(AsyncIterable[T]):
                 stack.push_async_callback(member.stream.aclose)
 
     async def _items(self) -> AsyncGenerator[T, None]:
-        send, receive = anyio.create_memory_object_stream[_Parcel[T]](len(self._members))
         leaving: BaseException | None = None
         try:
             try:
-                with send, receive:
-                    async with anyio.create_task_group() as tasks:
-                        try:
-                            self._start(tasks, send)
-                            while True:
-                                try:
-                                    item, taken = await self._next(receive)
-                                except anyio.EndOfStream:
-                                    break
-                                except StreamCancelled as stop:
-                                    self._tell(stop)
-                                    continue
-                                try:
-                                    yield item
-                                except StreamCancelled as stop:
-                                    self._tell(stop)
-                                taken.set()
-                        except BaseException as exc:
-                            # Not through the group, which would wrap it.
-                            leaving = exc
-                            tasks.cancel_scope.cancel()
+                async with anyio.create_task_group() as tasks:
+                    try:
+                        self._start(tasks)
+                        while await self._has_next():
+                            parcel = self._queue.popleft()
+                            try:
+                                yield parcel.item
+                            except StreamCancelled as stop:
+                                self._tell(stop)
+                            parcel.taken.set()
+                    except BaseException as exc:
+                        # Not through the group, which would wrap it.
+                        leaving = exc
+                        tasks.cancel_scope.cancel()
             except BaseException as exc:
                 # It was cancelled while it waited for its tasks.
                 leaving = exc
@@ -122,19 +117,30 @@ class _Merged(AsyncIterable[T]):
             error = self._told = None
             self._errors.clear()
 
-    def _start(self, tasks: TaskGroup, send: MemoryObjectSendStream[_Parcel[T]]) -> None:
+    def _start(self, tasks: TaskGroup) -> None:
+        self._arrival = anyio.Event()
         for member in self._members:
-            member.scope = anyio.CancelScope()
+            member.scope, member.send = anyio.CancelScope(), self._send
         for member in self._members:
-            tasks.start_soon(self._forward, member, send, name=f"receives from {member.name}")
-        if not self._members:
-            send.close()
+            tasks.start_soon(self._consume, member, name=f"consumer of {member.name}")
 
-    async def _next(self, receive: MemoryObjectReceiveStream[_Parcel[T]]) -> _Parcel[T]:
-        if self._told is None:
-            return await receive.receive()
-        # It waits for streams that have a grace each: the clock of its own stands still.
-        return await pausing(receive.receive())
+    async def _has_next(self) -> bool:
+        """Wait for an item, or for the end of all sources."""
+        while self._running and not self._queue:
+            self._arrival = anyio.Event()
+            try:
+                if self._told is None:
+                    await self._arrival.wait()
+                else:
+                    # For streams that have a grace each: the clock of its own stands still.
+                    await pausing(self._arrival.wait())
+            except StreamCancelled as stop:
+                self._tell(stop)
+        return bool(self._queue)
+
+    def _send(self, parcel: _Parcel[T]) -> None:
+        self._queue.append(parcel)
+        self._arrival.set()
 
     def _tell(self, stop: StreamCancelled) -> None:
         if self._told is not None or isinstance(stop.reason, Left):
@@ -143,24 +149,22 @@ class _Merged(AsyncIterable[T]):
         for member in self._members:
             member.tell(stop.reason)
 
-    async def _forward(self, member: _Member[T], send: MemoryObjectSendStream[_Parcel[T]]) -> None:
-        """Receive the items of one source, in a task of its own."""
+    async def _consume(self, member: _Member[T]) -> None:
+        """Ask a source for the next item whenever the last one was taken."""
         try:
             with member.scope:
-                async with member.stream as items:
-                    async for item in items:
-                        taken = anyio.Event()
-                        # There is room: this waits until the item before was taken.
-                        send.send_nowait((item, taken))
-                        await taken.wait()
+                async with member.stream as parcels:
+                    async for parcel in parcels:
+                        if parcel.is_beat:
+                            self._send(parcel)
+                        await parcel.taken.wait()
         except BaseException as exc:
             if only_backend_cancellation(exc):
                 raise
             self._note(exc)
         finally:
             self._running -= 1
-            if not self._running:
-                send.close()
+            self._arrival.set()
 
     def _note(self, exc: BaseException) -> None:
         if self._told is not None:
@@ -172,7 +176,7 @@ class _Merged(AsyncIterable[T]):
             return
         self._errors.append(exc)
         for member in self._members:
-            member.scope.cancel()
+            member.leave()
 
     def _conclusion(self, leaving: BaseException | None) -> BaseException | None:
         """Return what the merged source raises in the end."""
@@ -191,23 +195,42 @@ class _Merged(AsyncIterable[T]):
         return error
 
 
-class _Member(Stage[T, T]):
-    """One of the merged sources: a stream, and the stage on it by which it is told."""
+class _Parcel(Generic[T]):
+    """An item on its way."""
+
+    __slots__ = ("is_beat", "item", "taken")
+
+    def __init__(self, item: T, *, is_beat: bool = False) -> None:
+        self.item = item
+        self.is_beat = is_beat
+        #: Set when the merged source is asked again.
+        self.taken = anyio.Event()
+
+
+class _Member(Stage[T, _Parcel[T]]):
+    """One of the sources: a stream, and the stage on it that sends its items and tells it."""
 
     def __init__(self, source: AsyncSource[T]) -> None:
         self.name: str = getattr(source, "__qualname__", type(source).__qualname__)
-        self.stream: Stream[T] = with_stage(source, self)
+        self.stream: Stream[_Parcel[T]] = with_stage(source, self)
         #: Around the task that consumes it.
         self.scope: anyio.CancelScope
+        self.send: Callable[[_Parcel[T]], object]
         self._control: Control | None = None
         self._reason: object = None
         self._is_told = False
+        self._is_left = False
 
     def tell(self, reason: object) -> None:
         """Tell the source to stop, within its own grace, also if it has not begun."""
         self._reason, self._is_told = reason, True
         if self._control is not None:
             self._control.cancel(reason)
+
+    def leave(self) -> None:
+        """Leave the source: what it yields from now on is dropped."""
+        self._is_left = True
+        self.scope.cancel()
 
     def on_open(self, control: Control) -> None:
         self._control = control
@@ -216,6 +239,16 @@ class _Member(Stage[T, T]):
 
     def on_close(self) -> None:
         self._control = None
+
+    def on_item(self, item: T) -> _Parcel[T]:
+        parcel = _Parcel(item)
+        if not self._is_left:
+            self.send(parcel)
+        return parcel
+
+    def on_beat(self, beat: T) -> _Parcel[T]:
+        # Sent when it is received, which is not sure yet.
+        return _Parcel(beat, is_beat=True)
 
     def on_metadata(self, item: Metadata) -> bool:
         if isinstance(item, Head):

@@ -18,7 +18,7 @@ from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, I
 from enum import Enum
 from functools import partial
 from inspect import isasyncgenfunction, iscoroutine, iscoroutinefunction
-from typing import Any, Generic, Literal, TypeAlias, TypeVar
+from typing import Generic, Literal, TypeAlias, TypeVar
 
 import anyio
 from anyio.lowlevel import RunVar
@@ -285,13 +285,14 @@ def _name(given: object) -> str:
 _DEFINE = "write 'def', or a lambda that calls a sync method"
 
 
-def _checked(made: object, name: str) -> Any:
-    if isinstance(made, Iterable):
+def _checked(made: Iterable[T], name: str) -> Iterable[T]:
+    given: object = made
+    if hasattr(made, "__iter__"):
         return made
-    if iscoroutine(made):
-        made.close()
+    if iscoroutine(given):
+        given.close()
     raise TypeError(
-        f"{name}() returned {type(made).__qualname__}: a function that is given to from_thread() "
+        f"{name}() returned {type(given).__qualname__}: a function that is given to from_thread() "
         "returns a sync iterable, or is a sync generator function"
     )
 
