@@ -24,7 +24,7 @@ import anyio
 from anyio.lowlevel import RunVar
 
 from .._core.closing import add_context
-from .._core.exceptions import StreamCancelled, both
+from .._core.exceptions import StreamCancelled
 from .._core.stream import Stream
 from .worker import Thread
 
@@ -109,20 +109,17 @@ class _Blocking(AsyncIterable[T]):
 
     async def _items(self) -> AsyncGenerator[T, None]:
         limiter = _default() if self._limiter is None else self._limiter
-        thread = Thread(self.__qualname__)
+        thread, borrower = Thread(self.__qualname__), object()
+        leaving: BaseException | None = None
+        is_held = False
         try:
-            await limiter.acquire_on_behalf_of(thread)
-        except BaseException as exc:
-            thread.is_dropped = isinstance(exc, GeneratorExit)
-            # Beyond the limit, for there may be no room for as long as ever.
-            await self._close_in(thread)
-            raise
-        try:
+            await limiter.acquire_on_behalf_of(borrower)
+            is_held = True
             step: Callable[[], _OrEnd[T]] = self._inside.step
             while True:
                 item, told = await _call(thread, step, self._interrupt)
                 if item is _End.END:
-                    return
+                    break
                 try:
                     yield item
                 except StreamCancelled as stop:
@@ -130,12 +127,27 @@ class _Blocking(AsyncIterable[T]):
                 step = self._inside.step if told is None else partial(self._inside.tell, told)
                 # Its traceback includes this frame.
                 told = None
+        except BaseException as exc:
+            leaving = exc
+            if not is_held:
+                thread.is_dropped = isinstance(exc, GeneratorExit)
+        try:
+            # If there was no room for it, beyond the limit: there may be none for as long as ever.
+            await self._close_in(thread)
+        except BaseException as exc:
+            if leaving is not None:
+                add_context(exc, leaving)
+            raise
         finally:
+            if is_held:
+                limiter.release_on_behalf_of(borrower)
+            leaving, reraised = None, leaving
             step = self._inside.step
+        if reraised is not None:
             try:
-                await self._close_in(thread)
+                raise reraised
             finally:
-                limiter.release_on_behalf_of(thread)
+                del reraised
 
     async def _close_in(self, thread: Thread) -> None:
         if not self._inside.has_to_close:
@@ -167,6 +179,8 @@ async def _call(
 
     """
     call = thread.begin(function)
+    # It may hold what the source is told.
+    del function
     cancelled: BaseException | None = None
     failed: BaseException | None = None
     is_interrupted = False
@@ -189,7 +203,7 @@ async def _call(
         if cancelled is not None and is_interrupted and isinstance(raised, Exception):
             cancelled.__cause__ = raised
             raise cancelled
-        failed = both(raised, failed)
+        failed = _both("the step failed, and so did its interrupt", raised, failed)
         if failed is not None:
             if cancelled is not None:
                 # Together with an error, it is the context of that.
@@ -256,11 +270,12 @@ class _Inside(Generic[T]):
         # Nothing of them is left here when the thread ends.
         iterator, iterable = self._iterator, self._iterable
         self._iterator = self._iterable = self._function = None
-        try:
-            _close(iterator)
-        finally:
-            if iterable is not iterator:
-                _close(iterable)
+        failed = _failure_of_closing(iterator)
+        if iterable is not iterator:
+            second = _failure_of_closing(iterable)
+            failed = _both("the iterator failed to close, and so did its iterable", failed, second)
+        if failed is not None:
+            raise failed
 
 
 def _default() -> anyio.CapacityLimiter:
@@ -271,10 +286,22 @@ def _default() -> anyio.CapacityLimiter:
     return limiter
 
 
-def _close(value: object) -> None:
+def _failure_of_closing(value: object) -> BaseException | None:
     close: Callable[[], object] | None = getattr(value, "close", None)
-    if close is not None:
-        close()
+    try:
+        if close is not None:
+            close()
+    except BaseException as exc:
+        return exc
+    return None
+
+
+def _both(
+    message: str, first: BaseException | None, second: BaseException | None
+) -> BaseException | None:
+    if first is None or second is None:
+        return second if first is None else first
+    return BaseExceptionGroup(message, [first, second])
 
 
 def _name(given: object) -> str:

@@ -38,8 +38,7 @@ class Call(Generic[T]):
             self.raised = RuntimeError("a sync iterable raised StopIteration where it does not end")
             self.raised.__cause__ = exc
         except BaseException as exc:
-            traceback = exc.__traceback__
-            self.raised = set_traceback(exc, traceback and traceback.tb_next)
+            self.raised = _without_own_frames(exc)
         self._function = None
         self.has_ended = True
 
@@ -70,8 +69,15 @@ class Thread:
         if self._calls is not None:
             self._calls.put(None)
 
-    # Also where an event loop is closed without having closed what ran in it.
-    __del__ = end
+
+def _without_own_frames(exc: BaseException) -> BaseException:
+    traceback = exc.__traceback__
+    while traceback is not None and traceback.tb_frame.f_globals["__name__"].startswith(_HERE):
+        traceback = traceback.tb_next
+    return set_traceback(exc, traceback)
+
+
+_HERE = f"{__package__}."
 
 
 def _work(calls: SimpleQueue[Call[Any] | None], loop: Loop) -> None:

@@ -1,8 +1,8 @@
 """``from_thread``: one thread for what blocks, and what it is told there.
 
-Nothing here waits for a thread by the clock: what is blocked is released by an event. Time is
-virtual, so it jumps as soon as nothing but a thread goes on: there is a timer only where it is to
-be reached.
+Nothing here waits for a thread by the clock: what is blocked is released by an event. Time is real,
+for virtual time jumps to the end of a grace as soon as nothing but a thread goes on. Where that is
+wanted, it is in ``test_thread_time.py``.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import asyncio
 import gc
 import re
 import threading
-import warnings
 import weakref
 from contextlib import suppress
 from contextvars import ContextVar
@@ -28,151 +27,31 @@ from observing import kind
 from streamkit import (
     CancelToken,
     StreamCancelled,
-    StreamTimeout,
-    TimedOut,
     current_cancellation,
     from_thread,
     with_cancellation,
-    with_keepalive,
-    with_timeout,
 )
 from streamkit._core.loop import Loop
-from streamkit._sources.thread import DEFAULT_LIMIT
+from streamkit._sources import worker
+from streamkit._sources.thread import DEFAULT_LIMIT, _Blocking
 from support import Backend, on_trio, wait_all_blocked
+from sync_source import HANGS_AFTER, Source, fire_when, in_thread, ours, rest_of, source_task
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
     from anyio.abc import TaskGroup
 
     from streamkit import Outcome, Stream
 
-# Real seconds after which what has to come from another thread counts as lost.
-HANGS_AFTER = 20.0
+pytestmark = pytest.mark.real_time
 
 without_timers = pytest.mark.parametrize(
     "chain", [("cancellation",), ("status", "cancellation"), ("buffer", "cancellation", "status")]
 )
 
 variable: ContextVar[str] = ContextVar("variable", default="default")
-
-
-class Source:
-    """
-    A sync generator that takes notes, and may be blocked.
-
-    :param items: how many items it yields before it is blocked, and how many after that
-    :param handles: yield this when it is told to stop, and end
-    :param interrupted: what its blocked call raises when it is interrupted
-    :param swallows: whether it catches that, and goes on
-
-    """
-
-    def __init__(
-        self,
-        items: int = 3,
-        *,
-        after: int = 0,
-        blocks: bool = False,
-        handles: tuple[object, ...] | None = None,
-        interrupted: BaseException | None = None,
-        swallows: bool = False,
-    ) -> None:
-        self._before, self._after, self._blocks = items, after, blocks
-        self._handles, self._interrupted, self._swallows = handles, interrupted, swallows
-        #: Set when it is blocked, and to let it go on.
-        self.is_blocked, self.released = threading.Event(), threading.Event()
-        #: In which thread each step ran, what was raised in it, and how often it was closed.
-        self.threads: list[threading.Thread] = []
-        self.seen: list[str] = []
-        self.closed = 0
-        self.produced = 0
-        #: In which threads it was interrupted.
-        self.interruptions: list[int] = []
-        self._is_interrupted = False
-
-    def interrupt(self) -> None:
-        """Have the blocked call raise."""
-        self.interruptions.append(threading.get_ident())
-        self._is_interrupted = True
-        self.released.set()
-
-    def block(self) -> None:
-        self.is_blocked.set()
-        assert self.released.wait(HANGS_AFTER)
-        if self._is_interrupted and self._interrupted is not None:
-            raise self._interrupted
-
-    async def blocked(self) -> None:
-        """Wait until it is blocked, in the event loop."""
-        await in_thread(self.is_blocked)
-        await wait_all_blocked()
-
-    def items(self) -> Generator[object, None, None]:
-        try:
-            yield from self._numbers(self._before)
-            if self._blocks:
-                try:
-                    self.block()
-                except ConnectionError:
-                    if not self._swallows:
-                        raise
-                    self.seen.append("ConnectionError")
-            yield from self._numbers(self._after)
-        except StreamCancelled as stop:
-            self.seen.append(kind(stop))
-            if self._handles is None:
-                raise
-            yield from self._handles
-        except GeneratorExit:
-            self.seen.append("GeneratorExit")
-            raise
-        finally:
-            self.threads.append(threading.current_thread())
-            self.closed += 1
-
-    def _numbers(self, count: int) -> Iterator[int]:
-        for _ in range(count):
-            self.threads.append(threading.current_thread())
-            self.produced += 1
-            yield self.produced
-
-
-async def in_thread(event: threading.Event) -> None:
-    assert await anyio.to_thread.run_sync(event.wait, HANGS_AFTER)
-
-
-def source_task() -> asyncio.Task[Any]:
-    tasks = asyncio.all_tasks()
-    [task] = [task for task in tasks if task.get_name().startswith("source task of ")]
-    return task
-
-
-def ours() -> list[str]:
-    """Return the names of the threads of sources that are there."""
-    return [each.name for each in threading.enumerate() if each.name.startswith("thread of ")]
-
-
-@pytest.fixture(autouse=True)
-def no_thread_is_left() -> Iterator[None]:
-    """A thread that has done its work may still be on its way out."""
-    yield
-    for thread in threading.enumerate():
-        if thread.name.startswith("thread of "):
-            thread.join(HANGS_AFTER)
-            assert not thread.is_alive()
-
-
-async def rest_of(stream: Stream[Any]) -> list[object]:
-    """Return the items that are left, and what the iteration raises."""
-    items: list[object] = []
-    try:
-        async for item in stream:
-            items.append(item)
-    except (Exception, StreamCancelled) as exc:
-        items.append(kind(exc))
-    return items
 
 
 class TestItems:
@@ -206,7 +85,7 @@ class TestItems:
             assert ours() == []
             for number in 1, 2, 3:
                 assert await anext(stream) == number
-                await anyio.sleep(10)
+                await wait_all_blocked()
                 assert source.produced == number
         assert source.closed == 1
 
@@ -216,11 +95,10 @@ class TestItems:
             [0, None, ()],
             (0, None, ()),
             {0: 1, None: 2, (): 3},
-            iter([0, None, ()]),
-            lambda: [0, None, ()],
+            lambda: iter([0, None, ()]),
             partial(list, [0, None, ()]),
         ],
-        ids=["list", "tuple", "dict", "iterator", "function", "partial"],
+        ids=["list", "tuple", "dict", "function", "partial"],
     )
     async def test_any_iterable(self, iterable: Any) -> None:
         """B7: anything that can be iterated, or a function that returns it; falsy items too."""
@@ -332,13 +210,14 @@ class TestContext:
             try:
                 reasons.append(current_cancellation())
                 yield 1
+                yield 2
             finally:
                 reasons.append(current_cancellation())
 
         async with with_cancellation(from_thread(source), token) as stream:
             assert await anext(stream) == 1
             token.cancel("stop")
-            assert await rest_of(stream) == ["told to stop"]
+            assert await rest_of(stream) == [2, "told to stop"]
         assert reasons == [None, "stop"]
 
     async def test_event_loop_in_the_thread(self) -> None:
@@ -382,9 +261,8 @@ class TestTold:
         assert source.seen == ["told to stop"]
 
     async def test_swallowed(self) -> None:
-        """C26: one that goes on is cut after its grace."""
-        token = CancelToken()
-        told = []
+        """C26: one that goes on is cut after its grace: it is not resumed at its next ``yield``."""
+        token, seen = CancelToken(), []
 
         def stubborn() -> Iterator[int]:
             number = 0
@@ -392,18 +270,19 @@ class TestTold:
                 try:
                     number += 1
                     yield number
-                except StreamCancelled:
-                    told.append(number)
+                except BaseException as exc:
+                    seen.append((number, isinstance(exc, StreamCancelled)))
+                    if isinstance(exc, GeneratorExit):
+                        raise
 
-        stream = with_cancellation(from_thread(stubborn), token, grace=1)
+        stream = with_cancellation(from_thread(stubborn), token, grace=0)
         async with stream:
             assert await anext(stream) == 1
             token.cancel("stop")
-            assert await anext(stream) == 2
-            # The clock stands still while the consumer is busy.
-            await anyio.sleep(10)
-            assert await anext(stream) == 3
-        assert told == [2]
+            assert await rest_of(stream) == [2, 3, "told to stop"]
+        assert seen == [(2, True), (3, False)]
+        assert stream.outcome is not None
+        assert stream.outcome.grace_exceeded
 
     async def test_error_while_told(self) -> None:
         """C28, E6: another error comes in its place, bare, with what it was told as the context."""
@@ -481,39 +360,6 @@ class TestTold:
                 assert await rest_of(stream) == [2, "last"]
         assert source.closed == 1
 
-    @pytest.mark.parametrize("grace", [0.0, 1.0])
-    async def test_blocked_for_longer_than_the_grace(self, grace: float) -> None:
-        """C18, R7: the grace begins when the step is over: nobody could do anything before."""
-        token, source = CancelToken(), Source(1, blocks=True, after=1, handles=("last",))
-        stream = with_cancellation(from_thread(source.items()), token, grace=grace)
-        async with stream, anyio.create_task_group() as tasks:
-
-            async def stop() -> None:
-                await source.blocked()
-                token.cancel("stop")
-                await anyio.sleep(60)
-                source.released.set()
-
-            assert await anext(stream) == 1
-            tasks.start_soon(stop)
-            assert await rest_of(stream) == [2, "last"] if grace else [2, "told to stop"]
-        assert source.closed == 1
-
-    async def test_beats_and_limits(self) -> None:
-        """K1, T1: beats come while it is blocked, and a limit is reached, which interrupts it."""
-        source = Source(1, blocks=True, interrupted=ConnectionError())
-        rows = from_thread(source.items, interrupt=source.interrupt)
-        received = []
-        async with with_keepalive(with_timeout(rows, first=1e6, idle=5), 2, "beat") as stream:
-            with pytest.raises(StreamTimeout) as caught:
-                async for item in stream:
-                    received.append(item)
-        assert caught.value.reason == TimedOut("idle", 5)
-        assert [item for item in received if item != "beat"] == [1]
-        assert received[-1] == "beat"
-        assert stream.outcome is not None
-        assert stream.outcome.kind == "timed_out"
-
 
 class TestInterrupt:
     """Told to stop in a step that something can end."""
@@ -556,8 +402,7 @@ class TestInterrupt:
     async def test_exit(self) -> None:
         """E8: what is no Exception is not what an interrupt makes of a step."""
         source = Source(1, blocks=True, interrupted=SystemExit(3))
-        with pytest.raises(SystemExit):
-            await self.run(source, source.interrupt)
+        assert await self.run(source, source.interrupt) == [1, "SystemExit"]
 
     async def test_fails(self) -> None:
         """E3: an interrupt that raises: the thread is waited for, then the error comes, bare."""
@@ -606,20 +451,25 @@ class TestInterrupt:
         waiting: list[Callable[[], object]] = []
         ended = threading.Event()
 
-        def call(loop: Loop, function: Callable[[], object]) -> None:
-            waiting.append(function)
-            ended.set()
+        class Late(Loop):
+            def call(self, function: Callable[[], object]) -> None:
+                if source.produced == 1:
+                    super().call(function)
+                else:
+                    waiting.append(function)
+                    ended.set()
 
+        monkeypatch.setattr(worker, "Loop", Late)
         rows = from_thread(source.items(), interrupt=source.interrupt)
         async with with_cancellation(rows, token) as stream, anyio.create_task_group() as tasks:
             assert await anext(stream) == 1
-            monkeypatch.setattr(Loop, "call", call)
 
             async def stop() -> None:
                 await in_thread(ended)
                 token.cancel("stop")
                 await wait_all_blocked()
                 monkeypatch.undo()
+                source.produced = 1
                 waiting.pop()()
 
             tasks.start_soon(stop)
@@ -636,27 +486,6 @@ class TestInterrupt:
             await wait_all_blocked()
         assert source.interruptions == []
         assert source.seen == ["GeneratorExit"]
-
-    async def test_end_of_the_grace(self) -> None:
-        """R7: a generator that is blocked in its reaction is interrupted where its grace ends."""
-        token, source = CancelToken(), Source(0)
-
-        def slow() -> Iterator[str]:
-            try:
-                yield "item"
-                yield "item"
-            except StreamCancelled:
-                source.block()
-                yield "too late"
-
-        rows = from_thread(slow, interrupt=source.interrupt)
-        async with with_cancellation(rows, token, grace=3) as stream:
-            assert await anext(stream) == "item"
-            token.cancel("stop")
-            assert await rest_of(stream) == ["item", "told to stop"]
-        assert len(source.interruptions) == 1
-        assert stream.outcome is not None
-        assert stream.outcome.grace_exceeded
 
 
 class Gone(Exception):
@@ -737,36 +566,6 @@ class TestLeaving:
             assert (len(source.interruptions), source.closed) == (1, 1), way
             assert (outcome.kind, outcome.cleanup_error) == ("closed", None), way
             assert outcome.reason is None
-
-    @pytest.mark.parametrize("after", [0, 1])
-    async def test_blocked(self, after: int) -> None:
-        """R7: nobody can stop a thread: the block is left when it comes back."""
-        source = Source(1, blocks=True, after=after)
-        left = False
-
-        async with anyio.create_task_group() as tasks:
-
-            async def consume(scope: anyio.CancelScope) -> None:
-                nonlocal left
-                with scope:
-                    async with from_thread(source.items()) as stream:
-                        async for _ in stream:
-                            pass
-                left = True
-
-            scope = anyio.CancelScope()
-            tasks.start_soon(consume, scope)
-            await source.blocked()
-            scope.cancel()
-            await wait_all_blocked()
-            await anyio.sleep(100)
-            assert not left
-            assert len(ours()) == 1
-            source.released.set()
-        assert left
-        assert source.closed == 1
-        # What it yields after that is dropped, and it is at a yield by then.
-        assert source.seen == ["GeneratorExit"] * after
 
     @pytest.mark.asyncio_only
     @pytest.mark.parametrize("after", [0, 1])
@@ -928,16 +727,42 @@ class TestClosing:
         assert caught.value is error
         assert resource.log == CLOSED
 
-    async def test_two_errors(self) -> None:
-        """E3: both fail to close: the second error has the first one as its context."""
+    @pytest.mark.parametrize("leaves", [False, True])
+    async def test_two_errors(self, leaves: bool) -> None:
+        """E3: both fail to close: a group of both."""
         first, second = ValueError("iterator"), KeyError("iterable")
-        resource = Resource(first, second)
-        with pytest.raises(KeyError) as caught:
-            async with from_thread(resource) as stream:
+        with pytest.raises(BaseExceptionGroup) as caught:
+            async with from_thread(Resource(first, second)) as stream:
+                async for _ in stream:
+                    if leaves:
+                        break
+        assert caught.value.exceptions == (first, second)
+
+    async def test_context(self) -> None:
+        """E6: an error of the clean-up keeps its context, and has what came before behind that."""
+        token, own = CancelToken(), KeyError("its own context")
+
+        def source() -> Iterator[int]:
+            try:
+                yield 1
+                yield 2
+            except StreamCancelled:
+                yield 3
+                raise AssertionError("must not be reached")
+            finally:
+                try:
+                    raise own
+                except KeyError:
+                    raise ValueError("clean-up")
+
+        with pytest.raises(ValueError) as caught:
+            async with with_cancellation(from_thread(source), token) as stream:
                 await anext(stream)
-        assert (caught.value, second.__context__) == (second, first)
-        assert stream.outcome is not None
-        assert stream.outcome.cleanup_error is second
+                token.cancel("stop")
+                await anext(stream)
+                await anext(stream)
+        assert caught.value.__context__ is own
+        assert isinstance(own.__context__, GeneratorExit)
 
     async def test_ignores_the_exit(self) -> None:
         """G11: a generator that yields in ``finally``: Python's own error surfaces."""
@@ -994,28 +819,33 @@ class TestLimiter:
     async def test_default(self) -> None:
         """A limit of its own: the threads of sources do not take those of anyio."""
         common = anyio.to_thread.current_default_thread_limiter()
-        sources = [Source() for _ in range(DEFAULT_LIMIT)]
-        waiting = Source()
+        sources = [Source() for _ in range(DEFAULT_LIMIT + 1)]
+
+        def begun() -> int:
+            return sum(source.produced for source in sources)
+
         async with anyio.create_task_group() as tasks:
             leave = anyio.Event()
 
             async def hold(source: Source) -> None:
                 async with from_thread(source.items()) as stream:
                     await anext(stream)
+                    held.set()
                     await leave.wait()
 
-            for source in [*sources, waiting]:
+            for number, source in enumerate(sources, 1):
+                held = anyio.Event()
                 tasks.start_soon(hold, source)
-            while not all(source.produced for source in sources):
-                await anyio.to_thread.run_sync(threading.Event().wait, 0)
+                if number <= DEFAULT_LIMIT:
+                    await held.wait()
             await wait_all_blocked()
-            assert sum(source.produced for source in [*sources, waiting]) == DEFAULT_LIMIT
+            assert begun() == DEFAULT_LIMIT
             assert common.borrowed_tokens == 0
             leave.set()
-        assert waiting.produced == 1
+        assert begun() == DEFAULT_LIMIT + 1
 
     @pytest.mark.parametrize("given", ["generator", "function", "resource"])
-    @pytest.mark.parametrize("end", ["token", "scope", "limit"])
+    @pytest.mark.parametrize("end", ["token", "scope"])
     async def test_full(self, given: str, end: str) -> None:
         """C21: a source that waits for a thread is told there; it is closed, and never iterated."""
         limiter, token, resource = anyio.CapacityLimiter(1), CancelToken(), Resource()
@@ -1023,23 +853,20 @@ class TestLimiter:
         rows: Any = {"generator": source.items(), "function": source.items, "resource": resource}
         async with from_thread([1, 2], limiter=limiter) as first:
             assert await anext(first) == 1
-            second = from_thread(rows[given], limiter=limiter)
-            async with with_timeout(with_cancellation(second, token), idle=5) as stream:
-                if end == "limit":
-                    assert await rest_of(stream) == ["StreamTimeout"]
-                else:
-                    async with anyio.create_task_group() as tasks:
+            async with anyio.create_task_group() as tasks:
 
-                        async def stop() -> None:
-                            await wait_all_blocked()
-                            assert limiter.statistics().tasks_waiting == 1
-                            if end == "token":
-                                token.cancel("stop")
-                            else:
-                                tasks.cancel_scope.cancel()
+                async def stop() -> None:
+                    await wait_all_blocked()
+                    assert limiter.statistics().tasks_waiting == 1
+                    if end == "token":
+                        token.cancel("stop")
+                    else:
+                        tasks.cancel_scope.cancel()
 
-                        tasks.start_soon(stop)
-                        assert await rest_of(stream) == ["told to stop"]
+                tasks.start_soon(stop)
+                second = from_thread(rows[given], limiter=limiter)
+                async with with_cancellation(second, token) as stream:
+                    assert await rest_of(stream) == ["told to stop"]
             assert limiter.borrowed_tokens == 1
             assert limiter.statistics().tasks_waiting == 0
             assert await anext(first) == 2
@@ -1189,11 +1016,11 @@ class TestErrors:
             yield 1
             if end == "interrupt":
                 held.block()
-            if end == "error":
+            if end in ("error", "interrupt"):
                 raise ValueError
             yield 2
 
-        held, token = Source(interrupted=ConnectionError()), CancelToken()
+        held, token = Source(), CancelToken()
         rows = from_thread(source, interrupt=held.interrupt)
         gc.collect()
         gc.disable()
@@ -1202,16 +1029,14 @@ class TestErrors:
                 assert await anext(stream) == 1
                 if end == "token":
                     token.cancel("stop")
-                async with anyio.create_task_group() as tasks:
-                    if end == "interrupt":
-
-                        async def stop() -> None:
-                            await held.blocked()
-                            token.cancel("stop")
-
-                        tasks.start_soon(stop)
-                    if end != "break":
-                        await rest_of(stream)
+                if end == "interrupt":
+                    fire = threading.Thread(target=partial(fire_when, held.is_blocked, token))
+                    fire.start()
+                try:
+                    while end != "break":
+                        await anext(stream)
+                except (StopAsyncIteration, ValueError, StreamCancelled):
+                    pass
             del stream, rows
             await in_thread(gone)
         finally:
@@ -1219,45 +1044,25 @@ class TestErrors:
 
 
 class TestDroppedLoop:
-    """Z1: an event loop that ends without having closed what ran in it."""
-
-    @pytest.mark.parametrize("where", ["blocked", "yield", "full"])
-    def test_closed(self, where: str) -> None:
-        """Z1: asyncio's loop is stopped and closed: the thread ends, and what it has is closed."""
-        resource, source = Resource(), Source(1, blocks=True)
-        limiter = None
-
-        async def main() -> None:
-            nonlocal limiter
-            limiter = anyio.CapacityLimiter(0 if where == "full" else 1)
-            rows: Any = source.items() if where == "blocked" else resource
-            stream = from_thread(rows, limiter=limiter)
-            await stream.__aenter__()
-            if where != "full":
-                await anext(stream)
-            if where != "yield":
-                await anext(stream)
-            await anyio.sleep_forever()
-
-        loop = asyncio.new_event_loop()
-        task = loop.create_task(main())
-        while not (
-            source.is_blocked.is_set()
-            or (where == "yield" and resource.log)
-            or (limiter is not None and limiter.statistics().tasks_waiting)
-        ):
-            loop.run_until_complete(asyncio.sleep(0))
-        loop.run_until_complete(asyncio.sleep(0))
-        loop.close()
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            del task
-            gc.collect()
+    @pytest.mark.asyncio_only
+    @pytest.mark.parametrize("where", ["blocked", "full"])
+    async def test_dropped(self, where: str) -> None:
+        """Z1: a loop drops the task that waits: the iterable is closed, and nobody waits for it."""
+        limiter = anyio.CapacityLimiter(int(where == "blocked"))
+        source, resource = Source(0, blocks=True), Resource()
+        rows: Any = _Blocking(source.items if where == "blocked" else resource, None, limiter)
+        step: Any = aiter(rows).__anext__()
+        while step.send(None) is None:
+            pass
+        # It waits for a future. Before Python 3.13, close() would not reach that.
+        with pytest.raises(GeneratorExit):
+            step.throw(GeneratorExit)
         source.released.set()
         for thread in threading.enumerate():
             if thread.name.startswith("thread of "):
                 thread.join(HANGS_AFTER)
-        assert ours() == []
+        assert (source.closed, resource.log) == ((1, []) if where == "blocked" else (0, CLOSED[2:]))
+        assert limiter.borrowed_tokens == 0
 
 
 async def async_function() -> list[int]:
