@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Unpack, cast
 
 from ._combinators.keepalive import with_keepalive
+from ._core.arguments import check_made, check_plain
 from ._core.outcome import Outcome
 from ._core.public import name_publicly
 from ._core.source import AsyncSource
@@ -92,6 +93,7 @@ class EventStream(StreamResponse):
                 f"final must be callable, got {type(final).__qualname__}: write "
                 "final=lambda outcome: ..."
             )
+        check_plain("final", final)
         self._profile = profile
         beating = source if keepalive is None else with_keepalive(source, keepalive, profile.beat)
         super().__init__(
@@ -141,6 +143,7 @@ def _encoded_final(
 ) -> Callable[[Outcome], list[Frame] | None]:
     def encoded(outcome: Outcome) -> list[Frame] | None:
         last: Any = final(outcome)
+        check_made("final", last)
         if last is None:
             return None
         several = isinstance(last, list | tuple | Iterator)

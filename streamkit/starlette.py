@@ -15,7 +15,7 @@ from starlette.background import BackgroundTask
 from starlette.responses import Response
 
 from . import asgi, sse
-from ._combinators.status import Head
+from ._core.metadata import Head
 from ._core.outcome import Outcome
 from ._core.source import AsyncSource
 from ._http.headers import RawHeaders

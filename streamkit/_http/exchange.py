@@ -19,7 +19,7 @@ from typing import Any, Literal
 import anyio
 from anyio.lowlevel import checkpoint
 
-from .._combinators.status import Head, StatusStream
+from .._combinators.status import StatusStream
 from .._core.exceptions import (
     StreamCancelled,
     bare,
@@ -29,6 +29,7 @@ from .._core.exceptions import (
     is_stream_cancelled,
     without,
 )
+from .._core.metadata import Head
 from .headers import RawHeaders, merged, raw
 from .host import Home, Shutdown
 from .messages import Message, Receive, Send, body, start
