@@ -12,8 +12,10 @@ from collections.abc import Iterator
 from types import AsyncGeneratorType, CoroutineType, FrameType, GeneratorType
 from typing import Any
 
-# What a wait ends in, on any backend; and what stands between the source and its source task.
-_BELOW = frozenset({"anyio", "asyncio", "outcome", "trio", __name__.partition(".")[0]})
+# What a wait ends in, on any backend, what only passes it on, and what is around the source.
+_BELOW = frozenset(
+    {"anyio", "asyncio", "contextlib", "outcome", "trio", __name__.partition(".")[0]}
+)
 
 # Where each has its frame, and what it awaits.
 _PARTS = {
