@@ -16,7 +16,7 @@ from .._core.arguments import seconds
 from .._core.source import DEFAULT_GRACE, AsyncSource
 from .._core.stage import Control, Stage
 from .._core.stream import Stream, with_stage
-from .._signals.token import CancelHandle, CancelToken
+from .._signals.token import CancelHandle, CancelToken, listen
 
 T = TypeVar("T")
 
@@ -81,8 +81,11 @@ class _Cancellation(Stage[Any, Any]):
             handle.close()
 
     def _listen(self, token: CancelToken, control: Control) -> None:
-        listen = partial(control.cancel, grace=self._grace)
-        self._handles.append(token.on_cancel(listen))
+        cancel = partial(control.cancel, grace=self._grace)
+        at_yield = partial(control.cancel, grace=self._grace, at_yield=True)
+        self._handles.append(
+            listen(token, cancel, at_yield=at_yield, end_grace=control.end_grace)
+        )
 
 
 class _EnteredCancellation(_Cancellation):
