@@ -16,7 +16,7 @@ from .._core.arguments import seconds
 from .._core.source import DEFAULT_GRACE, AsyncSource
 from .._core.stage import Control, Stage
 from .._core.stream import Stream, with_stage
-from .._signals.token import CancelHandle, CancelToken, listen
+from .._signals.token import CancelHandle, CancelToken
 
 T = TypeVar("T")
 
@@ -83,9 +83,8 @@ class _Cancellation(Stage[Any, Any]):
     def _listen(self, token: CancelToken, control: Control) -> None:
         cancel = partial(control.cancel, grace=self._grace)
         at_yield = partial(control.cancel, grace=self._grace, at_yield=True)
-        self._handles.append(
-            listen(token, cancel, at_yield=at_yield, end_grace=control.end_grace)
-        )
+        handle = token.on_cancel(cancel, at_yield=at_yield, end_grace=control.end_grace)
+        self._handles.append(handle)
 
 
 class _EnteredCancellation(_Cancellation):

@@ -86,8 +86,8 @@ class CancelToken:
         With ``at_yield=True``, the token does not fire: :attr:`cancelled` stays ``False``, and
         callbacks, scopes and :meth:`wait` hear nothing. A stream raises :exc:`StreamCancelled` in
         its source at the ``yield`` that this is at or comes to next, when the consumer has taken
-        the item; a source that has not started never will. If the token fires before, or anything
-        else ends the stream, that counts in its place.
+        all that it has yielded; a source that has not started never will. If the token fires
+        before, or anything else ends the stream, that counts in its place.
 
         :param reason: why: any object, which every listener receives
         :param at_yield: let each source finish the step that it is in
@@ -106,12 +106,13 @@ class CancelToken:
 
     def end_grace(self, reason: object = None) -> bool:
         """
-        Let no source that listens take longer: for a second Ctrl-C, or a Stop that is pressed twice.
+        Let no source that listens take longer: for a second Ctrl-C, or a Stop pressed twice.
 
-        Fires the token, if it has not fired. Then the grace of each stream that listens is over, and
-        that of the streams inside of it: what their sources await raises the backend's own
-        cancellation, as at the end of any grace, and ``outcome.grace_exceeded`` is ``True``. It goes
-        on to children, like :meth:`cancel`, and may be called where that may be.
+        Fires the token, if it has not fired. Then the grace of each stream that listens is over,
+        whoever has told its source, and so is that of the streams inside of it: what a source
+        awaits raises the backend's own cancellation, as at the end of any grace, and
+        ``outcome.grace_exceeded`` is ``True``. It goes on to children, like :meth:`cancel`, and may
+        be called where that may be.
 
         :param reason: why, for a token that has not fired
         :return: ``True`` for the first call, ``False`` for every later one
@@ -200,21 +201,27 @@ cancelled_caught`` tells whether it was cut short, and :attr:`reason` why. A tok
         if self._cancelled:
             raise StreamCancelled(self._reason)
 
-    def on_cancel(self, callback: Callable[[object], object]) -> CancelHandle:
+    def on_cancel(
+        self,
+        callback: Callable[[object], object],
+        *,
+        at_yield: Callable[[object], object] | None = None,
+        end_grace: Callable[[], object] | None = None,
+    ) -> CancelHandle:
         """
         Have ``callback`` called with the reason when the token fires: at once if it has fired.
 
         It is called once, in the event loop in which this method was called, and must not block.
-        What it raises is logged.
+        What it raises is logged. The same goes for the other two, which are for stages.
 
         :param callback: a sync callable that takes the reason
-        :return: a handle whose :meth:`~CancelHandle.close` takes the callback off again
+        :param at_yield: is called with the reason when sources are to stop at a ``yield``, unless
+            the token has fired
+        :param end_grace: is called without arguments, after ``callback``, when the grace is ended
+        :return: a handle whose :meth:`~CancelHandle.close` takes them off again
 
         """
-        return self._listen(_Listener(callback))
-
-    def _listen(self, listener: _Listener) -> CancelHandle:
-        handle = CancelHandle(self._remove)
+        handle, listener = CancelHandle(self._remove), _Listener(callback, at_yield, end_grace)
         with self._lock:
             cancelled, is_over, at_yield = self._cancelled, self._is_over, self._at_yield
             if not cancelled or (listener.ends_grace and not is_over):
@@ -288,20 +295,6 @@ cancelled_caught`` tells whether it was cut short, and :attr:`reason` why. A tok
             return self._listeners.pop(handle, None) is not None and not self._cancelled
 
 
-def listen(
-    token: CancelToken,
-    on_cancel: Callable[[object], object],
-    *,
-    at_yield: Callable[[object], object],
-    end_grace: Callable[[], object],
-) -> CancelHandle:
-    """
-    Listen to all that a token may say, like :meth:`CancelToken.on_cancel`, until the handle is
-    closed: a cancellation that may wait for a ``yield``, one that may not, and the end of the grace.
-    """
-    return token._listen(_Listener(on_cancel, at_yield, end_grace))
-
-
 class _Listener:
     """Callbacks, and the event loop in which they are to be called."""
 
@@ -310,8 +303,8 @@ class _Listener:
     def __init__(
         self,
         on_cancel: Callable[[object], object],
-        at_yield: Callable[[object], object] | None = None,
-        end_grace: Callable[[], object] | None = None,
+        at_yield: Callable[[object], object] | None,
+        end_grace: Callable[[], object] | None,
     ) -> None:
         self._on_cancel = on_cancel
         self._at_yield = at_yield

@@ -267,7 +267,13 @@ class TestDelivery:
         token, log = CancelToken(), Log()
         stream = with_keepalive(with_cancellation(steps(log, seconds=3), token), 1, "beat")
         await follow(stream, log, token, at=0.5)
-        assert log[:5] == [(1, "beat"), (2, "beat"), (3, "made 1"), (3, 1), (3, "source: told to stop")]
+        assert log[:5] == [
+            (1, "beat"),
+            (2, "beat"),
+            (3, "made 1"),
+            (3, 1),
+            (3, "source: told to stop"),
+        ]
 
     async def test_in_a_generator_inside(self) -> None:
         """Y1: at a yield, the innermost of several generators is told first, as by any token."""
@@ -379,29 +385,30 @@ class TestWhatComesBefore:
             await anyio.sleep(0.5)
             stop_softly(token)
             await anyio.sleep(2)
-        assert log == [(1, "made 1"), (2, "made 2"), (3.5, "source: GeneratorExit"), (3.5, "closed")]
+        assert log == [
+            (1, "made 1"),
+            (2, "made 2"),
+            (3.5, "source: GeneratorExit"),
+            (3.5, "closed"),
+        ]
         assert of(stream)[0] == "closed"
 
     async def test_error(self) -> None:
         """E1: the step fails: that is the error of the stream."""
-        token, log = CancelToken(), Log()
+        token = CancelToken()
 
         async def source() -> AsyncGenerator[object, None]:
             yield 1
             await anyio.sleep(1)
             raise LookupError("step")
 
-        stream = with_cancellation(source(), token)
-        with pytest.raises(LookupError):
-            async with stream:
-                assert await anext(stream) == 1
-                async with anyio.create_task_group() as tasks:
-                    tasks.start_soon(call_later, 0.5, stop_softly, token)
-                    try:
-                        await anext(stream)
-                    except LookupError as exc:
-                        error = exc
-                raise error
+        async with with_cancellation(source(), token) as stream:
+            assert await anext(stream) == 1
+            with anyio.move_on_after(0.5):
+                await anext(stream)
+            stop_softly(token)
+            with pytest.raises(LookupError):
+                await anext(stream)
         assert of(stream)[0] == "failed"
 
     async def test_consumer_is_cancelled_in_its_wait(self) -> None:

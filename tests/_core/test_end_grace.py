@@ -189,7 +189,12 @@ class TestSource:
         token, log = CancelToken(), Log()
         stream = with_cancellation(blocked(log, 1), token)
         await follow(stream, log, (1, partial(token.end_grace, "now")))
-        assert log[1:] == [(1, "source: told to now"), (1, "closed"), (1, "consumer: now"), (1, "left")]
+        assert log[1:] == [
+            (1, "source: told to now"),
+            (1, "closed"),
+            (1, "consumer: now"),
+            (1, "left"),
+        ]
         assert not outcome_of(stream).grace_exceeded
 
     async def test_while_it_is_closed(self) -> None:

@@ -55,7 +55,7 @@ async def test_stream(found: list[int]) -> None:
     """Z2: a signal ends a stream that is blocked, with its name; the handler is back after that."""
     log = Log()
     stream = with_cancellation(blocked(log, 1), on_signals(USR1, USR2))
-    with anyio.fail_after(10), pytest.raises(StreamCancelled, match="^SIGUSR2$"):
+    with anyio.fail_after(10), pytest.raises(StreamCancelled, match="SIGUSR2"):
         async with stream:
             assert await anext(stream) == 1
             signal.raise_signal(USR2)
@@ -84,7 +84,7 @@ async def test_second_signal() -> None:
                 log("cut")
 
     stream = with_cancellation(source(), on_signals(USR1, USR2), grace=600)
-    with anyio.fail_after(10), pytest.raises(StreamCancelled, match="^SIGUSR1$"):
+    with anyio.fail_after(10), pytest.raises(StreamCancelled, match="SIGUSR1"):
         async with stream:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(anyio.to_thread.run_sync, partial(signal.raise_signal, USR1))
@@ -211,7 +211,7 @@ async def test_used_twice() -> None:
     """X: it is used once, and says so."""
     signals = on_signals(USR1)
     async with signals:
-        with pytest.raises(RuntimeError, match="call on_signals\\(\\) anew"):
+        with pytest.raises(RuntimeError, match="anew for each block"):
             await signals.__aenter__()
     with pytest.raises(RuntimeError, match="used once"):
         await signals.__aenter__()
@@ -233,7 +233,7 @@ async def test_cannot_be_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
     """X: what is no signal, or is one that nobody hears of, is refused where it is written."""
-    with pytest.raises(ValueError, match="needs a signal: write on_signals\\(signal.SIGINT"):
+    with pytest.raises(ValueError, match="on_signals needs a signal: write"):
         on_signals()
     for wrong in (2, "SIGINT", [signal.SIGINT]):
         with pytest.raises(TypeError, match=f"got {type(wrong).__name__}: write on_signals"):

@@ -501,7 +501,7 @@ class TestScope:
 
 
 class TestAtYield:
-    """What a token makes of a stop that waits for a yield. What a stream makes of it is elsewhere"""
+    """What a token makes of a stop that waits for a yield. What a stream does is elsewhere"""
 
     async def test_does_not_fire(self) -> None:
         """C14: nobody but streams hears of it: not callbacks, scopes, waits, nor the properties."""
