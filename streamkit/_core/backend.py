@@ -131,6 +131,8 @@ class Backend:
     now: Callable[[], float]
     #: Returns the running task, as an object that is nobody else.
     current_task: Callable[[], object]
+    #: Tells the event loop from any other that runs now.
+    loop: int
     make_wakeup: Callable[[], Wakeup]
     #: Returns a timer, given its function and what is called with an error of that.
     make_timer: Callable[[Callable[[], object], Callable[[BaseException], object]], Timer]
@@ -150,7 +152,16 @@ def get_backend() -> Backend:
         now = time.monotonic if own else loop.time
         current_task: Callable[[], object] = asyncio.current_task
         make_wakeup: Callable[[], Wakeup] = _AsyncioWakeup
-        return Backend(AsyncioRelay, cancelled, now, current_task, make_wakeup, AsyncioTimer, _turn)
+        return Backend(
+            AsyncioRelay,
+            cancelled,
+            now,
+            current_task,
+            id(loop),
+            make_wakeup,
+            AsyncioTimer,
+            _turn,
+        )
     trio: Any = sys.modules["trio"].lowlevel
     now = trio.current_clock().current_time
     return Backend(
@@ -158,6 +169,7 @@ def get_backend() -> Backend:
         cancelled,
         now,
         trio.current_task,
+        id(trio.current_trio_token()),
         _TrioWakeup,
         TrioTimer,
         trio.checkpoint,

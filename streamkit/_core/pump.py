@@ -115,7 +115,7 @@ class Pump:
         self._source = source
         self._generators = Generators(backend.current_task)
         self._pipeline = pipeline
-        self._scopes = Scopes(source.grace, backend.now)
+        self._scopes = Scopes(source.grace, backend.now, backend.loop)
         self._relay: Relay
         self._task: object = None
         self._consumer = backend.current_task()
@@ -257,8 +257,8 @@ class Pump:
 
     def pausing(self, wait: Awaitable[T]) -> Awaitable[T]:
         """Let the clock of the grace of a stream around stand still while something is awaited."""
-        enclosing = self._scopes.enclosing
-        return wait if enclosing is None else self._wait_pausing(enclosing, wait)
+        waiting = self._scopes.waiting
+        return wait if waiting is None else self._wait_pausing(waiting, wait)
 
     def in_source_task(self) -> bool:
         """Tell whether the caller is the source, or something that it awaits."""
@@ -307,12 +307,12 @@ class Pump:
         """Whether the end has something to raise in the consumer."""
         return self._conclusion is not None and self._conclusion.failed
 
-    async def _wait_pausing(self, enclosing: Scopes, wait: Awaitable[T]) -> T:
-        enclosing.wait_for(self._scopes, self.end_grace)
+    async def _wait_pausing(self, waiting: Scopes, wait: Awaitable[T]) -> T:
+        waiting.wait_for(self._scopes, self.end_grace)
         try:
             return await wait
         finally:
-            enclosing.has_waited_for(self.end_grace)
+            waiting.has_waited_for(self.end_grace)
 
     def _stop(self, *, is_native: bool = False) -> None:
         self._steps.stopping = self._steps.disturbed = True

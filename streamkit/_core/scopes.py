@@ -61,6 +61,7 @@ class Scopes:
 
     :param grace: seconds for clean-up where no signal says otherwise
     :param now: the clock of :func:`anyio.current_time`
+    :param loop: what tells the running event loop from others
 
     """
 
@@ -69,6 +70,7 @@ class Scopes:
         "_grace_scope",
         "_inner",
         "_interrupt_scope",
+        "_loop",
         "_now",
         "_number",
         "_pauses",
@@ -86,9 +88,10 @@ class Scopes:
         "told_natively",
     )
 
-    def __init__(self, grace: float, now: Callable[[], float]) -> None:
+    def __init__(self, grace: float, now: Callable[[], float], loop: int) -> None:
         self.grace: float = grace
         self._now = now
+        self._loop = loop
         #: The scopes of the source that the consumer is in, if it is in one.
         self.enclosing: Scopes | None = _current.get()
         #: What the source was or is to be told: the first signal, for good.
@@ -277,6 +280,13 @@ class Scopes:
             self._grace_scope.cancel()
         for end_inner in self._inner:
             end_inner()
+
+    @property
+    def waiting(self) -> Scopes | None:
+        """The scopes of the source that waits while the block of this stream is being left."""
+        # In an event loop of a thread, it is the thread that the source around waits for.
+        enclosing = self.enclosing
+        return None if enclosing is None or enclosing._loop != self._loop else enclosing
 
     def wait_for(self, inner: Scopes, end_inner: Callable[[], object]) -> None:
         """Take note that the source waits for the end of a stream inside of it."""

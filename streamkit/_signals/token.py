@@ -51,7 +51,7 @@ class CancelToken:
         self._reason: object = None
         #: Its grace was ended: nothing more can be said.
         self._is_over = False
-        #: The reason of a cancellation that waits for a yield, in a tuple of one.
+        #: The reason of a cancellation that waits for a yield, in a tuple of one, if there is one.
         self._at_yield: tuple[object, ...] = ()
         self._listeners: dict[CancelHandle, _Listener] = {}
         # A token holds its parents, so that a link is not lost with a node in the middle. Parents
@@ -223,15 +223,15 @@ cancelled_caught`` tells whether it was cut short, and :attr:`reason` why. A tok
         """
         handle, listener = CancelHandle(self._remove), _Listener(callback, at_yield, end_grace)
         with self._lock:
-            cancelled, is_over, at_yield = self._cancelled, self._is_over, self._at_yield
+            cancelled, is_over, asked = self._cancelled, self._is_over, self._at_yield
             if not cancelled or (listener.ends_grace and not is_over):
                 self._listeners[handle] = listener
         if cancelled:
             listener.cancel(self._reason)
             if is_over:
                 listener.end_grace()
-        elif at_yield:
-            listener.cancel_at_yield(at_yield[0])
+        elif asked:
+            listener.cancel_at_yield(asked[0])
         return handle
 
     # Each of these tells the listeners of this token alone, and returns its children, or ``None``
@@ -278,7 +278,7 @@ cancelled_caught`` tells whether it was cut short, and :attr:`reason` why. A tok
 
     def _adopt(self, child: CancelToken) -> None:
         with self._lock:
-            cancelled, is_over, at_yield = self._cancelled, self._is_over, self._at_yield
+            cancelled, is_over, asked = self._cancelled, self._is_over, self._at_yield
             if not is_over:
                 if self._children is None:
                     self._children = WeakSet()
@@ -287,8 +287,8 @@ cancelled_caught`` tells whether it was cut short, and :attr:`reason` why. A tok
             child.end_grace(self._reason)
         elif cancelled:
             child.cancel(self._reason)
-        elif at_yield:
-            child.cancel(at_yield[0], at_yield=True)
+        elif asked:
+            child.cancel(asked[0], at_yield=True)
 
     def _remove(self, handle: CancelHandle) -> bool:
         with self._lock:
