@@ -87,7 +87,7 @@ def of(stream: Stream[object]) -> tuple[object, ...]:
 
 class TestDelivery:
     async def test_in_a_step(self) -> None:
-        """C12: the step is finished, its item delivered, and the yield raises; there is a grace."""
+        """C24: the step is finished, its item delivered, and the yield raises; there is a grace."""
         token, log = CancelToken(), Log()
         stream = with_cancellation(steps(log), token)
         await follow(stream, log, token, at=1.5)
@@ -107,7 +107,7 @@ class TestDelivery:
 
     @any_chain
     async def test_any_chain(self, chain: Chain) -> None:
-        """C12: so it is in every chain, and the items arrive in order, none of them lost."""
+        """C24: so it is in every chain, and the items arrive in order, none of them lost."""
         token, log, received = CancelToken(), Log(), list[object]()
         stream = wrap(with_cancellation(steps(log), token), chain)
         async with anyio.create_task_group() as tasks:
@@ -120,7 +120,7 @@ class TestDelivery:
         assert of(stream)[:2] == ("cancelled", "stop")
 
     async def test_at_a_yield(self) -> None:
-        """C3: it is at a yield, and its item was taken: told at once, while the consumer is busy"""
+        """C23: it is at a yield, and its item was taken: told at once, while the consumer is busy"""
         token, log = CancelToken(), Log()
         stream = with_cancellation(steps(log), token)
         await follow(stream, log, token, at=3, busy=10)
@@ -165,7 +165,7 @@ class TestDelivery:
         assert log[1:3] == [(2, "source: told to stop"), (2.5, "closed")]
 
     async def test_not_handled(self) -> None:
-        """C12: what the source lets out, the consumer gets, plain."""
+        """C23: what the source lets out, the consumer gets, plain."""
         token, log = CancelToken(), Log()
 
         async def source() -> AsyncGenerator[object, None]:
@@ -224,7 +224,7 @@ class TestDelivery:
         assert (8.25, "source: told to stop") in log
 
     async def test_skipped(self) -> None:
-        """C12: a yield whose item a stage has dropped is one: nothing of it is to be delivered."""
+        """C23: a yield whose item a stage has dropped is one: nothing of it is to be delivered."""
         token, log = CancelToken(), Log()
 
         class Odd(Stage[object, object]):
@@ -239,7 +239,7 @@ class TestDelivery:
         ]
 
     async def test_iterator_that_cannot_be_told(self) -> None:
-        """C7: a plain iterator has no yield to raise at: it is closed between two items."""
+        """C25: a plain iterator has no yield to raise at: it is closed between two items."""
         token = CancelToken()
         source = PlainSource(1, 2, 3)
         async with with_cancellation(source, token) as stream:
@@ -250,7 +250,7 @@ class TestDelivery:
         assert of(stream) == ("cancelled", "stop", 1)
 
     async def test_ends_before(self) -> None:
-        """C10: the step was the last one: it is completed, and the stop has changed nothing."""
+        """S10: the step was the last one: it is completed, and the stop has changed nothing."""
         token, log = CancelToken(), Log()
 
         async def source() -> AsyncGenerator[object, None]:
@@ -276,7 +276,7 @@ class TestDelivery:
         ]
 
     async def test_in_a_generator_inside(self) -> None:
-        """Y1: at a yield, the innermost of several generators is told first, as by any token."""
+        """C22: at a yield, the innermost of several generators is told first, as by any token."""
         token, log = CancelToken(), Log()
 
         async def outer() -> AsyncGenerator[object, None]:
@@ -299,7 +299,7 @@ class TestWhatComesBefore:
     """Until it is told, the source may be told otherwise, and that counts."""
 
     async def test_hard_stop(self) -> None:
-        """C14: the token fires while the source is in its step: that is what it is told, at once"""
+        """C29: the token fires while the source is in its step: that is what it is told, at once"""
         token, log = CancelToken(), Log()
         stream = with_cancellation(steps(log), token)
         async with anyio.create_task_group() as tasks:
@@ -309,7 +309,7 @@ class TestWhatComesBefore:
         assert of(stream) == ("cancelled", "now", 3)
 
     async def test_hard_stop_before_the_item_is_taken(self) -> None:
-        """C14: it waits for its item to be taken, and the token fires: told at once."""
+        """C29: it waits for its item to be taken, and the token fires: told at once."""
         token, log = CancelToken(), Log()
         log.start()
         async with with_buffer(with_cancellation(steps(log), token), 2) as stream:
@@ -326,7 +326,7 @@ class TestWhatComesBefore:
         assert of(stream) == ("cancelled", "now", 4)
 
     async def test_after_it_was_told(self) -> None:
-        """C14: the first that is delivered stays: one that comes later changes nothing."""
+        """S10: the first that is delivered stays: one that comes later changes nothing."""
         token, log = CancelToken(), Log()
         stream = with_cancellation(steps(log), token)
         async with anyio.create_task_group() as tasks:
@@ -336,7 +336,7 @@ class TestWhatComesBefore:
         assert [what for _, what in log].count("source: told to now") == 0
 
     async def test_soft_after_hard(self) -> None:
-        """C14: nor does a soft one after a hard one: of another token, or of this."""
+        """C29: nor does a soft one after a hard one: of another token, or of this."""
         token, other, log = CancelToken(), CancelToken(), Log()
         stream = with_cancellation(steps(log), token, other)
         async with anyio.create_task_group() as tasks:
@@ -347,7 +347,7 @@ class TestWhatComesBefore:
         assert of(stream) == ("cancelled", "now", 2)
 
     async def test_two_soft_ones(self) -> None:
-        """C14: the first of two tokens gives the reason."""
+        """C29: the first of two tokens gives the reason."""
         one, two, log = CancelToken(), CancelToken(), Log()
         stream = with_cancellation(steps(log), one, two)
         async with anyio.create_task_group() as tasks:
@@ -356,7 +356,7 @@ class TestWhatComesBefore:
         assert of(stream) == ("cancelled", "stop", 3)
 
     async def test_limit(self) -> None:
-        """T4: a limit is reached in the step: it counts, with its own kind."""
+        """C29: a limit is reached in the step: it counts, with its own kind."""
         token, log = CancelToken(), Log()
         stream = with_timeout(with_cancellation(steps(log, seconds=5), token), idle=2)
         await follow(stream, log, token, at=1.5)
@@ -365,7 +365,7 @@ class TestWhatComesBefore:
         assert of(stream)[0] == "timed_out"
 
     async def test_left(self) -> None:
-        """C16: the consumer leaves before: the source is told that, where it is blocked."""
+        """L1: the consumer leaves before: the source is told that, where it is blocked."""
         token, log = CancelToken(), Log()
         log.start()
         async with with_cancellation(steps(log), token) as stream:
@@ -377,7 +377,7 @@ class TestWhatComesBefore:
         assert of(stream)[0] == "closed"
 
     async def test_left_with_an_item(self) -> None:
-        """C16: it leaves, and its item is not taken: the source at its yield is just closed."""
+        """L2: it leaves, and its item is not taken: the source at its yield is just closed."""
         token, log = CancelToken(), Log()
         log.start()
         async with with_buffer(with_cancellation(steps(log), token), 2) as stream:
@@ -535,7 +535,7 @@ class TestNesting:
         ]
 
     async def test_many_streams(self) -> None:
-        """C14: each stream of a token stops at its own yield, and none of them stops another."""
+        """C20: each stream of a token stops at its own yield, and none of them stops another."""
         token = CancelToken()
         logs = [Log() for _ in range(3)]
         async with anyio.create_task_group() as tasks:

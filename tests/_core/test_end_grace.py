@@ -33,6 +33,15 @@ if TYPE_CHECKING:
     from streamkit import Control, Outcome
 
 
+class Controlled(Stage[object, object]):
+    """Does nothing by itself."""
+
+    control: Control
+
+    def on_open(self, control: Control) -> None:
+        self.control = control
+
+
 async def slow_to_stop(log: Log, name: str = "source") -> AsyncGenerator[object, None]:
     """Wait for ever, and for ever in the clean-up as well."""
     try:
@@ -102,7 +111,7 @@ class TestSource:
         assert outcome_of(stream).grace_exceeded
 
     async def test_without_a_cancel(self) -> None:
-        """C24: a token that has not fired fires: the source is told, and has no time."""
+        """L3: a token that has not fired fires: the source is told, and has no time."""
         token, log = CancelToken(), Log()
         stream = with_cancellation(slow_to_stop(log), token)
         await follow(stream, log, (1, partial(token.end_grace, "now")))
@@ -136,7 +145,7 @@ class TestSource:
         assert (outcome.items, outcome.grace_exceeded) == (1, True)
 
     async def test_last_item_not_taken(self) -> None:
-        """C26: the last item that waits to be taken arrives all the same; the source is closed."""
+        """C24: the last item that waits to be taken arrives all the same; the source is closed."""
         token, log = CancelToken(), Log()
 
         async def source() -> AsyncGenerator[object, None]:
@@ -185,7 +194,7 @@ class TestSource:
         assert log == [(2, "cut"), (12, "consumer: stop"), (12, "left")]
 
     async def test_in_time(self) -> None:
-        """C26: a source that needs no time loses none: nothing was exceeded."""
+        """C24: a source that needs no time loses none: nothing was exceeded."""
         token, log = CancelToken(), Log()
         stream = with_cancellation(blocked(log, 1), token)
         await follow(stream, log, (1, partial(token.end_grace, "now")))
@@ -198,7 +207,7 @@ class TestSource:
         assert not outcome_of(stream).grace_exceeded
 
     async def test_while_it_is_closed(self) -> None:
-        """C26: what closes it is cut: the block is left at once, and the source is closed once."""
+        """L3: what closes it is cut: the block is left at once, and the source is closed once."""
         token, log = CancelToken(), Log()
 
         async def source() -> AsyncGenerator[object, None]:
@@ -223,7 +232,7 @@ class TestSource:
 
     @pytest.mark.parametrize("how", ["left", "timed out", "another token"])
     async def test_whoever_told_it(self, how: str) -> None:
-        """C16: it does not matter who told the source: the token is one that it listens to."""
+        """L3: it does not matter who told the source: the token is one that it listens to."""
         token, other, log = CancelToken(), CancelToken(), Log()
         stream = with_cancellation(slow_to_stop(log), token, other, grace=60)
         if how == "timed out":
@@ -244,7 +253,7 @@ class TestSource:
         assert (outcome.kind, outcome.grace_exceeded) == (kinds[how], True)
 
     async def test_behind_a_shield(self) -> None:
-        """C5: a source that was asked and has not heard of it yet has no time when it does."""
+        """C17: a source that was asked and has not heard of it yet has no time when it does."""
         token, log = CancelToken(), Log()
 
         async def source() -> AsyncGenerator[object, None]:
@@ -292,7 +301,7 @@ class TestSource:
         assert log[-1][0] == 2
 
     async def test_after_the_end(self) -> None:
-        """C10: the source is closed: nothing happens, on_end takes its time."""
+        """S10: the source is closed: nothing happens, on_end takes its time."""
         token, log = CancelToken(), Log()
 
         class Slow(Stage[object, object]):
@@ -318,7 +327,7 @@ class TestSource:
         assert not outcome_of(stream).grace_exceeded
 
     async def test_by_the_source_itself(self) -> None:
-        """C15: the source may end its own grace: its next await raises."""
+        """C6: the source may end its own grace: its next await raises."""
         token, log = CancelToken(), Log()
 
         async def source() -> AsyncGenerator[object, None]:
@@ -367,24 +376,45 @@ class TestSource:
                 thread.join()
         assert [what for _, what in log] == ["source: told to thread", "source: cancelled"]
 
+    async def test_before_it_is_told(self) -> None:
+        """H7: one thread cancels, another one ends the grace and comes first: there is none."""
+        stage, log = Controlled(), Log()
+
+        def first_the_end() -> None:
+            stage.control.end_grace()
+            assert stage.control.cancel("stop", grace=60)
+
+        await follow(with_stage(slow_to_stop(log), stage), log, (1, first_the_end))
+        assert log[1:3] == [(1, "source: told to stop"), (1, "source: cancelled")]
+
+    async def test_goes_on_untold(self) -> None:
+        """H7: until it is told, a source goes on at the pace of its consumer."""
+        stage, log = Controlled(), Log()
+
+        async def source() -> AsyncGenerator[object, None]:
+            for number in range(3):
+                log(f"made {number}")
+                yield number
+
+        log.start()
+        async with with_stage(source(), stage) as stream:
+            assert await anext(stream) == 0
+            stage.control.end_grace()
+            await anyio.sleep(1)
+            assert log == [(0, "made 0")]
+            assert [item async for item in stream] == [1, 2]
+
     async def test_of_a_stage(self) -> None:
-        """X: a stage of one's own may end the grace as well."""
-        controls: list[Control] = []
-
-        class Hurries(Stage[object, object]):
-            def on_open(self, control: Control) -> None:
-                controls.append(control)
-
-        log = Log()
-        stream = with_stage(slow_to_stop(log), Hurries())
+        """L1: a stage of one's own may end the grace as well."""
+        stage, log = Controlled(), Log()
 
         def stop() -> None:
-            controls[0].cancel("stop", grace=60)
+            stage.control.cancel("stop", grace=60)
 
         def hurry() -> None:
-            controls[0].end_grace()
+            stage.control.end_grace()
 
-        await follow(stream, log, (1, stop), (2, hurry))
+        await follow(with_stage(slow_to_stop(log), stage), log, (1, stop), (2, hurry))
         assert log[2] == (2, "source: cancelled")
 
 

@@ -208,7 +208,7 @@ async def test_in_a_thread() -> None:
 
 
 async def test_used_twice() -> None:
-    """X: it is used once, and says so."""
+    """G5: it is used once, and says so."""
     signals = on_signals(USR1)
     async with signals:
         with pytest.raises(RuntimeError, match="anew for each block"):
@@ -232,7 +232,7 @@ async def test_cannot_be_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
-    """X: what is no signal, or is one that nobody hears of, is refused where it is written."""
+    """H3: what is no signal, or is one that nobody hears of, is refused where it is written."""
     with pytest.raises(ValueError, match="on_signals needs a signal: write"):
         on_signals()
     for wrong in (2, "SIGINT", [signal.SIGINT]):

@@ -620,7 +620,7 @@ class TestEndGrace:
         assert log == [(0, 1), (2, "consumer: stop")]
 
     async def test_nothing_stays(self) -> None:
-        """C20: a token that has fired lets go of a stream that has ended, and of the rest."""
+        """E10: a token that has fired lets go of a stream that has ended, and of the rest."""
         token, log = CancelToken(), Log()
         token.on_cancel(log)
         await consume(with_cancellation(blocked(log, 1), token), log, token)
