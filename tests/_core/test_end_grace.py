@@ -123,7 +123,8 @@ class TestSource:
         ]
         assert outcome_of(stream).grace_exceeded
 
-    async def test_at_a_yield(self) -> None:
+    @pytest.mark.parametrize("shielded", [False, True])
+    async def test_at_a_yield(self, shielded: bool) -> None:
         """C26: at a yield of its last items, with a consumer that is busy: closed at once."""
         token, log = CancelToken(), Log()
 
@@ -132,7 +133,8 @@ class TestSource:
                 await anyio.sleep_forever()
             except StreamCancelled:
                 try:
-                    yield "last"
+                    with anyio.CancelScope(shield=shielded):
+                        yield "last"
                     raise AssertionError("must not go on")
                 finally:
                     log("closed")
