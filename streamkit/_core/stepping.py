@@ -140,10 +140,11 @@ class Steps:
                         throw = exc
                     if throw is not None:
                         throw = await self._demand_again(throw)
-                if self.disturbed and throw is None:
-                    throw = await self._look_up(must_wait)
-                if (self.disturbed or throw is not None) and not self._may_go_on(throw):
-                    return throw
+                if self.disturbed or throw is not None:
+                    if throw is None:
+                        throw = await self._look_up(must_wait)
+                    if not self._may_go_on(throw):
+                        return throw
                 relay.in_source = True
         except StopAsyncIteration:
             self.exhausted = True
@@ -254,8 +255,8 @@ class Steps:
 
     @property
     def _is_told_here(self) -> bool:
-        """Whether the source is to be told at its yield, and was not told otherwise meanwhile."""
-        return self.at_yield is not None and not self.stopping and self._scopes.signal is None
+        """Whether the source is to be told at its yield, and is not told otherwise meanwhile."""
+        return self.at_yield is not None and self._scopes.signal is None
 
     def _must_act(self) -> bool:
         """Tell whether the source is to be told or closed, and not to wait for the consumer."""
