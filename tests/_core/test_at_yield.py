@@ -29,9 +29,10 @@ from streamkit import (
 from support import Log, PlainSource
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Iterator
 
     from chains import Chain
+    from streamkit import Outcome
 
 
 async def steps(log: Log, *, seconds: float = 1.0) -> AsyncGenerator[object, None]:
@@ -262,6 +263,26 @@ class TestDelivery:
         assert log == [(0, 1), (1, "end")]
         assert of(stream) == ("completed", None, 1)
 
+    async def test_after_the_end(self) -> None:
+        """S10: the source is closed: nothing happens, and items of ``final`` come when asked."""
+        token, log = CancelToken(), Log()
+
+        class Adds(Stage[object, object]):
+            def final(self, outcome: Outcome) -> Iterator[object]:
+                for number in range(3):
+                    log(f"made {number}")
+                    yield number
+
+        async def source() -> AsyncGenerator[object, None]:
+            yield "item"
+
+        stream = with_stage(with_cancellation(source(), token), Adds())
+        await follow(stream, log, token, at=12, busy=10)
+        assert [entry for entry in log if "made" in str(entry[1])] == [
+            *((10, "made 0"), (10, "made 1"), (20, "made 2")),
+        ]
+        assert of(stream) == ("completed", None, 1)
+
     async def test_beats_go_on(self) -> None:
         """K7: until the step is done there are beats, and they go on in the grace."""
         token, log = CancelToken(), Log()
@@ -345,6 +366,21 @@ class TestWhatComesBefore:
         assert token.cancel("late", at_yield=True) is False
         assert log[0] == (0.5, "source: told to now")
         assert of(stream) == ("cancelled", "now", 2)
+
+    async def test_soft_in_the_grace(self) -> None:
+        """B1: nor does it let a source go on that waits for its consumer with a last item."""
+        token, other, log = CancelToken(), CancelToken(), Log()
+        stream = with_cancellation(steps(log), token, other)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(call_later, 0.5, token.cancel, "now")
+            await follow(stream, log, other, at=2, busy=10)
+        assert log == [
+            (0.5, "source: told to now"),
+            (0.75, "last"),
+            (11, "very last"),
+            (21, "closed"),
+            (21, "end"),
+        ]
 
     async def test_two_soft_ones(self) -> None:
         """C29: the first of two tokens gives the reason."""

@@ -27,7 +27,7 @@ from streamkit import (
 from support import Log
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable
+    from collections.abc import AsyncGenerator, Callable, Iterator
 
     from chains import Chain
     from streamkit import Control, Outcome
@@ -318,6 +318,23 @@ class TestSource:
         await follow(stream, log, (1, token.end_grace))
         assert log == [(0, 1), (3, "on_end: completed"), (3, "end"), (3, "left")]
         assert not outcome_of(stream).grace_exceeded
+
+    async def test_last_items_of_a_stage(self) -> None:
+        """B1: nor are items of ``final`` made faster than the consumer takes them."""
+        token, log = CancelToken(), Log()
+
+        class Adds(Stage[object, object]):
+            def final(self, outcome: Outcome) -> Iterator[object]:
+                for number in range(3):
+                    log(f"made {number}")
+                    yield number
+
+        stream = with_stage(with_cancellation(blocked(log), token), Adds())
+        calls = (1, partial(token.cancel, "stop")), (2, token.end_grace)
+        await follow(stream, log, *calls, busy=10)
+        assert [entry for entry in log if "made" in str(entry[1])] == [
+            *((1, "made 0"), (1, "made 1"), (11, "made 2")),
+        ]
 
     async def test_not_started(self) -> None:
         """C13: a source that has not started never does."""
