@@ -264,7 +264,7 @@ class TestDelivery:
         assert of(stream) == ("completed", None, 1)
 
     async def test_after_the_end(self) -> None:
-        """S10: the source is closed: nothing happens, and items of ``final`` come when asked."""
+        """S10: the source is closed: nothing happens, and items of ``final`` come as asked."""
         token, log = CancelToken(), Log()
 
         class Adds(Stage[object, object]):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
+import weakref
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -24,7 +26,7 @@ from streamkit import (
     with_stage,
     with_timeout,
 )
-from support import Log
+from support import Log, PlainSource
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Iterator
@@ -552,6 +554,22 @@ class TestInwards:
         stream = with_cancellation(outer(), token, grace=60)
         await follow(stream, log, (1, partial(token.end_grace, "now")))
         assert log[1:] == [(4, "slow: closed"), (4, "consumer: now"), (4, "left")]
+
+    async def test_streams_that_were_left(self) -> None:
+        """E10: a source that goes on lets go of the streams that it has left."""
+
+        async def outer() -> AsyncGenerator[object, None]:
+            for _ in range(2):
+                source = PlainSource(1, 2)
+                held = weakref.ref(source)
+                async with with_cancellation(source) as inner:
+                    assert await anext(inner) == 1
+                del source, inner
+                gc.collect()
+                yield held()
+
+        async with with_cancellation(outer()) as stream:
+            assert [item async for item in stream] == [None, None]
 
     async def test_not_outwards(self) -> None:
         """N7: the token of an inner stream ends nothing of the outer one."""
