@@ -121,7 +121,7 @@ class TestDelivery:
         assert of(stream)[:2] == ("cancelled", "stop")
 
     async def test_at_a_yield(self) -> None:
-        """C23: it is at a yield, and its item was taken: told at once, while the consumer is busy"""
+        """C23: it is at a yield, and its item was taken: told, while the consumer is busy"""
         token, log = CancelToken(), Log()
         stream = with_cancellation(steps(log), token)
         await follow(stream, log, token, at=3, busy=10)
