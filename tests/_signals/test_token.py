@@ -599,6 +599,16 @@ class TestEndGrace:
         assert parent.end_grace("later") is True
         assert child.reason == "now"
 
+    def test_overtakes_a_cancel(self) -> None:
+        """H7: a thread that has fired the parent has not come to its children yet."""
+        parent = CancelToken()
+        child = parent.child()
+        # What cancel() begins with.
+        assert parent._fire("stop") == [child]
+        assert parent.end_grace("now") is True
+        assert child.reason == "stop"
+        assert child.end_grace() is False
+
     async def test_stream_of_a_child(self) -> None:
         """C15: a stream that listens to a child hears of both, in that order."""
         parent, log = CancelToken(), Log()
