@@ -81,8 +81,10 @@ class _Cancellation(Stage[Any, Any]):
             handle.close()
 
     def _listen(self, token: CancelToken, control: Control) -> None:
-        listen = partial(control.cancel, grace=self._grace)
-        self._handles.append(token.on_cancel(listen))
+        cancel = partial(control.cancel, grace=self._grace)
+        at_yield = partial(control.cancel, grace=self._grace, at_yield=True)
+        handle = token.on_cancel(cancel, at_yield=at_yield, end_grace=control.end_grace)
+        self._handles.append(handle)
 
 
 class _EnteredCancellation(_Cancellation):
