@@ -677,7 +677,8 @@ class TestEndGrace:
         token.on_cancel(log)
         await consume(with_cancellation(blocked(log, 1), token), log, token)
         assert not token._listeners
-        handle = token.on_cancel(log, end_grace=lambda: None)
+        handle, child = token.on_cancel(log, end_grace=lambda: None), token.child()
+        assert child.cancelled
         assert list(token._listeners) == [handle]
         token.end_grace()
         assert not token._listeners
