@@ -151,6 +151,27 @@ async def test_another_handler_meanwhile() -> None:
     signal.signal(USR1, before)
 
 
+@pytest.mark.parametrize("moment", ["before", "after"])
+async def test_none_is_lost(monkeypatch: pytest.MonkeyPatch, found: list[int], moment: str) -> None:
+    """H3: a signal that comes as the handler is set, or put back, is heard by one of the two."""
+    set_handler = signal.signal
+
+    def set_in_the_midst(number: int, handler: Any) -> Any:
+        if moment == "before":
+            signal.raise_signal(USR1)
+        before = set_handler(number, handler)
+        if moment == "after":
+            signal.raise_signal(USR1)
+        return before
+
+    with monkeypatch.context() as patch:
+        patch.setattr(signal, "signal", set_in_the_midst)
+        async with on_signals(USR1) as token:
+            assert (token.cancelled, len(found)) == (moment == "after", moment == "before")
+    assert token.cancelled
+    assert found == [USR1]
+
+
 @pytest.mark.asyncio_only
 async def test_handler_of_the_loop() -> None:
     """Z2: one that the event loop had is back as well, and hears of signals after us."""
