@@ -83,7 +83,7 @@ async def test_second_signal() -> None:
             finally:
                 log("cut")
 
-    stream = with_cancellation(source(), on_signals(USR1, USR2), grace=600)
+    stream = with_cancellation(source(), on_signals(USR1, USR2), grace=20)
     with anyio.fail_after(10), pytest.raises(StreamCancelled, match="SIGUSR1"):
         async with stream:
             async with anyio.create_task_group() as tasks:
