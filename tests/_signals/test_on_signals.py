@@ -83,7 +83,7 @@ async def test_second_signal() -> None:
             finally:
                 log("cut")
 
-    stream = with_cancellation(source(), on_signals(USR1, USR2), grace=600)
+    stream = with_cancellation(source(), on_signals(USR1, USR2), grace=20)
     with anyio.fail_after(10), pytest.raises(StreamCancelled, match="SIGUSR1"):
         async with stream:
             async with anyio.create_task_group() as tasks:
@@ -149,6 +149,27 @@ async def test_another_handler_meanwhile() -> None:
     signal.raise_signal(USR1)
     assert others == [USR1]
     signal.signal(USR1, before)
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+async def test_none_is_lost(monkeypatch: pytest.MonkeyPatch, found: list[int], moment: str) -> None:
+    """H3: a signal that comes as the handler is set, or put back, is heard by one of the two."""
+    set_handler = signal.signal
+
+    def set_in_the_midst(number: int, handler: Any) -> Any:
+        if moment == "before":
+            signal.raise_signal(USR1)
+        before = set_handler(number, handler)
+        if moment == "after":
+            signal.raise_signal(USR1)
+        return before
+
+    with monkeypatch.context() as patch:
+        patch.setattr(signal, "signal", set_in_the_midst)
+        async with on_signals(USR1) as token:
+            assert (token.cancelled, len(found)) == (moment == "after", moment == "before")
+    assert token.cancelled
+    assert found == [USR1]
 
 
 @pytest.mark.asyncio_only

@@ -599,6 +599,48 @@ class TestEndGrace:
         assert parent.end_grace("later") is True
         assert child.reason == "now"
 
+    @pytest.mark.parametrize("begun", [0, 1, 2, 3])
+    async def test_all_that_is_said(self, begun: int) -> None:
+        """C21: who listens to all of it hears the rest when it comes, and at once what was before.
+
+        But of a stop that waits for a yield, only while that is not overtaken.
+        """
+        token, log = CancelToken(), Log()
+        steps: list[Callable[[], bool]] = [
+            partial(token.cancel, "soon", at_yield=True),
+            partial(token.cancel, "now"),
+            token.end_grace,
+        ]
+        for step in steps[:begun]:
+            step()
+        handle = token.on_cancel(
+            lambda reason: log(f"cancel: {reason}"),
+            at_yield=lambda reason: log(f"at a yield: {reason}"),
+            end_grace=lambda: log("end"),
+        )
+        for step in steps[begun:]:
+            step()
+        heard = ["at a yield: soon", "cancel: now", "end"]
+        assert [what for _, what in log] == heard[begun == 2 or begun == 3 :]
+        assert handle.close() is False
+
+    @pytest.mark.parametrize("when", ["before", "after"])
+    async def test_handle(self, when: str) -> None:
+        """C20: a handle that is closed is told no more, but that is too late when it has fired."""
+        token, told = CancelToken(), list[object]()
+
+        def never() -> None:
+            raise AssertionError("must not be called")
+
+        if when == "after":
+            token.cancel("now")
+        handle = token.on_cancel(told.append, end_grace=never)
+        if when == "before":
+            token.cancel("now")
+        assert handle.close() is False
+        token.end_grace()
+        assert told == ["now"]
+
     def test_overtakes_a_cancel(self) -> None:
         """H7: a thread that has fired the parent has not come to its children yet."""
         parent = CancelToken()
@@ -635,7 +677,11 @@ class TestEndGrace:
         token.on_cancel(log)
         await consume(with_cancellation(blocked(log, 1), token), log, token)
         assert not token._listeners
+        handle, child = token.on_cancel(log, end_grace=lambda: None), token.child()
+        assert child.cancelled
+        assert list(token._listeners) == [handle]
         token.end_grace()
+        assert not token._listeners
         assert token._children is None
 
     @pytest.mark.real_time
