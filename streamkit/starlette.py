@@ -15,6 +15,7 @@ from starlette.background import BackgroundTask
 from starlette.responses import Response
 
 from . import asgi, sse
+from ._core.arguments import check_status
 from ._core.metadata import Head
 from ._core.outcome import Outcome
 from ._core.source import AsyncSource
@@ -51,7 +52,8 @@ class StreamResponse(asgi.StreamResponse, Response):
     :param final: as for :class:`streamkit.asgi.StreamResponse`
     :param options: further options of :class:`streamkit.asgi.StreamResponse`
     :raises TypeError: if an argument is of the wrong type
-    :raises ValueError: if a time is negative or not finite, or a header none
+    :raises ValueError: if ``status_code`` is not from 200 to 599, a time is negative or not finite,
+        or a header none
 
     """
 
@@ -78,6 +80,7 @@ class StreamResponse(asgi.StreamResponse, Response):
             final=final,
             **options,
         )
+        check_status("status_code", status_code)
         self.status_code = status_code
         self.background = background
         self.raw_headers = self._terms.headers
@@ -93,6 +96,7 @@ class StreamResponse(asgi.StreamResponse, Response):
             ``background`` raised
 
         """
+        check_status("status_code", self.status_code)
         # Only now: until here, an endpoint may change them, and FastAPI does.
         self._terms = replace(
             self._terms,
@@ -133,6 +137,7 @@ class EventStream(sse.EventStream, StreamResponse):
             final=final,
             **options,
         )
+        check_status("status_code", status_code)
         self.status_code = status_code
         self.background = background
 
