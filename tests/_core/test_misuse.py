@@ -29,7 +29,7 @@ from streamkit import (
     with_status,
 )
 from streamkit.sse import EventStream
-from support import Backend, Log, Probe, aiter_of, live_tasks, wait_all_blocked
+from support import Backend, Client, Log, Probe, aiter_of, live_tasks, wait_all_blocked
 
 Combinator = Callable[[Any], Stream[Any]]
 
@@ -441,6 +441,8 @@ async def test_final_that_returns_a_coroutine() -> None:
         with pytest.raises(TypeError, match=r"^final must not be async"):
             await anext(stream)
     assert probe.closed == 1
+    with pytest.raises(TypeError, match=r"^final must not be async"):
+        await Client().get(EventStream(aiter_of("a"), final=final))
 
 
 @pytest.mark.parametrize(
