@@ -129,7 +129,7 @@ async def test_context_manager_without_a_source(combinator: Combinator) -> None:
             log("left")
 
     async with combinator(manager()) as stream:
-        with pytest.raises(TypeError, match=r"got list, .* wrap it in an async generator"):
+        with pytest.raises(TypeError, match=r"got list, .* write from_thread\(\.\.\.\) around it"):
             await anext(stream)
         assert log.events == ["entered", "left"]
 
