@@ -63,6 +63,7 @@ MUTATIONS = {
     "no bound": (Scopes, "begin_grace", "unbounded", "hanging_clean_up/alone/plain/token@{step}"),
     "no end": (Scopes, "end_grace", "not-cut", "hanging_clean_up/alone/plain/end-grace@{step}"),
     "no stop": (Pump, "cancel_at_yield", "went-on", "sleeping/alone/plain/at-yield@{step}"),
+    "no look": (Scopes, "look_at", "outcome-stuck", "hanging_clean_up/alone/plain/token@{step}"),
     "no on_end": (Stages, "end", "on-end", "sleeping/full/plain/none"),
     "no outcome": (Pump, "_outcome_of", "outcome-missing", "sleeping/alone/plain/none"),
 }
@@ -120,8 +121,9 @@ def test_a_run_can_be_repeated(backend: Backend) -> None:
     for case in list(sample(backend.name, 700, seed=5))[-60:]:
         assert Case.parse(str(case)) == case
         first, second = execute(case), execute(case)
-        # anyio has its scopes in a set on asyncio, which has no order of its own.
-        if backend.is_trio or "scope" not in str(case.faults):
+        # anyio has scopes and tasks in sets on asyncio, which have no order of their own.
+        in_order = "scope" not in str(case.faults) and "merged" not in case.source
+        if backend.is_trio or in_order:
             assert first.notes == second.notes
 
 

@@ -76,6 +76,10 @@ class Toy:
         self._kind = "closed"
         self._error: BaseException | None = None
 
+    @property
+    def ended(self) -> bool:
+        return self.outcome is not None
+
     async def __aenter__(self) -> Self:
         return self
 
