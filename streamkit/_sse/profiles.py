@@ -245,7 +245,7 @@ def _json(value: object) -> str:
     return _JSON.encode(value)
 
 
-def _plain(value: object) -> object:
+def plain(value: object) -> object:
     """Take apart what ``json`` does not know."""
     dump: Any = getattr(value, "model_dump", None)
     if callable(dump):
@@ -260,4 +260,4 @@ def _plain(value: object) -> object:
     )
 
 
-_JSON = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_plain)
+_JSON = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=plain)
