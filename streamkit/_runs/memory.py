@@ -88,14 +88,23 @@ class MemoryLog:
     @asynccontextmanager
     async def open(self) -> AsyncGenerator[None, None]:
         """Forget what is over, in a task, while the block is open. Opened by :class:`Runs`."""
+        leaving: BaseException | None = None
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._sweep, name=f"sweeper of {self!r}")
             try:
                 yield
+            except BaseException as exc:
+                # Not the business of the task group: it would come back in a group.
+                leaving = exc
+            # A cancellation must not take its place.
+            tasks.cancel_scope.shield = True
+            tasks.cancel_scope.cancel()
+        if leaving is not None:
+            try:
+                raise leaving
             finally:
-                # A cancellation must not take the place of what leaves the block.
-                tasks.cancel_scope.shield = True
-                tasks.cancel_scope.cancel()
+                # Its traceback includes this frame.
+                del leaving
 
     # For producers
 
@@ -184,14 +193,22 @@ class MemoryLog:
 
     async def read(self, run_id: str, after: int, limit: int = PAGE) -> Page:
         """See :meth:`RunLog.read`."""
-        run = self._known(run_id)
-        if run.outcome is not None:
+        run = self._runs.get(run_id)
+        if run is None or run.outcome is not None:
+            run = self._known(run_id)
             # Its place in the heap is put right when its turn comes.
             run.expires_at = max(run.expires_at, anyio.current_time() + AFTER_READ)
-        start = run.dropped + after + 1 - run.first
-        entries = run.entries[start : start + limit] if start >= run.dropped else []
         lapsed = self.lease < math.inf and self._has_lapsed(run)
-        return Page(entries, run.first, run.last, run.epoch, run.head, run.outcome, lapsed)
+        place = after, limit, lapsed
+        if run.place != place:
+            # Many readers are at the same place: they get the same page.
+            start = run.dropped + after + 1 - run.first
+            entries = run.entries[start : start + limit] if start >= run.dropped else []
+            run.page = Page(
+                entries, run.first, run.last, run.epoch, run.head, run.outcome, lapsed
+            )
+            run.place = place
+        return run.page
 
     def watch(self, run_id: str) -> AbstractAsyncContextManager[Watch]:
         """See :meth:`RunLog.watch`."""
@@ -396,6 +413,8 @@ class _Run:
         "lease_until",
         "notify",
         "outcome",
+        "page",
+        "place",
         "size",
         "terms",
         "watched_at",
@@ -420,6 +439,9 @@ class _Run:
         self.lease_until = math.inf
         self.doubted_at: float | None = None
         self.expires_at = math.inf
+        #: The page that was read last, and where that was.
+        self.page: Page
+        self.place: tuple[object, ...] | None = None
         #: Counts the changes, to tell whether there was one.
         self.changes = 0
         #: Set with the next change, if anybody waits for it.
@@ -436,6 +458,7 @@ class _Run:
     def change(self) -> None:
         """Wake those who wait for a change."""
         self.changes += 1
+        self.place = None
         if self.changed is not None:
             self.changed.set()
             self.changed = None
