@@ -435,7 +435,8 @@ class Runs:
             Of anything else, the run and its readers are told the name of its class
         :param owner: who asks
         :param epoch: the run that is meant, where an id may be used again
-        :return: ``False`` if the run has ended, and nothing was changed
+        :return: ``False`` if the run has ended, and nothing was changed; ``True`` if it was told, or
+            will be
         :raises RunNotFound: if the run has another owner
         :raises LogUnavailable: if the log could not be reached
         :raises ValueError: if the reason is too long

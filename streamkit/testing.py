@@ -336,7 +336,7 @@ class LogConformance:
             assert (await log.create(run_id, "0b", terms, _ignore)).cancel is None
             # One that means a run that was there is for no other.
             other = secrets.token_hex(8)
-            assert await log.request_cancel(other, b"one", epoch="0e") == "unknown"
+            assert await log.request_cancel(other, b"one", epoch="0e") == "ended"
             assert (await log.create(other, "0a", Terms(), _ignore)).cancel is None
 
     async def test_cancelled_long_before(self) -> None:

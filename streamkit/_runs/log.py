@@ -247,8 +247,8 @@ class RunLog(Protocol):
         :param owner: who asks, or ``None`` if that does not matter
         :param epoch: the incarnation that is meant, or ``None`` for any
         :param unwatched_for: ask only if nobody has read the run for so many seconds
-        :return: ``"running"`` if it was asked, or had been before; ``"ended"`` if it goes on no more
-            (also: not in this epoch), or is read; ``"unknown"`` if there is no run of this id
+        :return: ``"running"`` if it was asked, or had been before; ``"ended"`` if it goes on no more,
+            or not in this epoch, or if it is read; ``"unknown"`` if that was remembered
         :raises RunNotFound: if it has another owner
 
         """

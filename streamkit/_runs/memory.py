@@ -234,10 +234,11 @@ class MemoryLog:
         """See :meth:`RunLog.request_cancel`."""
         now = anyio.current_time()
         run = self._find(run_id)
-        if run is None:
-            if epoch is None:
-                self._remember(run_id, reason, owner, now)
+        if run is None and epoch is None:
+            self._remember(run_id, reason, owner, now)
             return "unknown"
+        if run is None:
+            return "ended"
         if owner is not None and owner != run.terms.owner:
             raise RunNotFound(run_id)
         if run.outcome is not None or epoch not in (None, run.epoch):

@@ -358,10 +358,8 @@ class Producer:
         outcome = await self._call_on_end(outcome)
         if isinstance(self._refused, Fenced):
             return
-        kind: Any = "cancelled" if outcome.kind == "closed" else outcome.kind
-        reason = Shutdown() if outcome.kind == "closed" else outcome.reason
         error = None if outcome.error is None else type(bare(outcome.error)).__qualname__
-        data = self._encoded(kind, reason, error, outcome.grace_exceeded)
+        data = self._encoded(outcome.kind, outcome.reason, error, outcome.grace_exceeded)
         try:
             await self._log.end(self.run_id, self.epoch, data)
         except Exception:
@@ -373,6 +371,9 @@ class Producer:
             # It could not be entered.
             now = anyio.current_time()
             outcome = Outcome(kind="failed", error=self._raised, started_at=now, ended_at=now)
+        if outcome.kind in ("closed", "failed") and _is_native(self._raised):
+            # The program ends, and has not waited for the end of its block.
+            outcome = replace(outcome, kind="cancelled", reason=Shutdown(), error=None)
         if outcome.kind == "failed" and self._on_end is None:
             _logger.error("the run %r has failed", self.run_id, exc_info=outcome.error)
         if self._refused is not None:
@@ -436,3 +437,8 @@ class Producer:
                 ended_at=time.time(),
             )
         )
+
+
+def _is_native(exc: BaseException | None) -> bool:
+    """Tell whether a producer was cancelled: by Task.cancel(), at the end of asyncio.run()."""
+    return exc is not None and is_backend_cancellation(exc)
