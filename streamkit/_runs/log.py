@@ -112,8 +112,8 @@ class Watch(Protocol):
         """
         Wait until there may be something new since the last wait, or since the watch was entered.
 
-        Returns too often rather than too late, and from time to time where the log cannot be sure
-        that it hears of everything.
+        Returns too often rather than too late. Also after :attr:`RunLog.reconcile` seconds without
+        news, where the log may not hear of everything, and where a lease may end: nobody tells that.
         """
         ...
 

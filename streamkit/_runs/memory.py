@@ -212,7 +212,9 @@ class MemoryLog:
 
     def watch(self, run_id: str) -> AbstractAsyncContextManager[Watch]:
         """See :meth:`RunLog.watch`."""
-        return _Watch(partial(self._known, run_id))
+        # That a lease is over is no change: it must be looked for.
+        patience = math.inf if self.lease == math.inf else self.reconcile
+        return _Watch(partial(self._known, run_id), patience)
 
     async def touch(self, run_id: str, epoch: str) -> None:
         """See :meth:`RunLog.touch`."""
@@ -492,8 +494,9 @@ def _nobody(requests: Requests) -> None:
 
 
 class _Watch(AbstractAsyncContextManager[Watch, None]):
-    def __init__(self, find: Callable[[], _Run]) -> None:
+    def __init__(self, find: Callable[[], _Run], patience: float) -> None:
         self._find = find
+        self._patience = patience
         self._run: _Run
         self._seen = 0
 
@@ -515,7 +518,11 @@ class _Watch(AbstractAsyncContextManager[Watch, None]):
         if run.changes == self._seen:
             if run.changed is None:
                 run.changed = anyio.Event()
-            await run.changed.wait()
+            if self._patience == math.inf:
+                await run.changed.wait()
+            else:
+                with anyio.move_on_after(self._patience):
+                    await run.changed.wait()
         else:
             await checkpoint()
         self._seen = run.changes
