@@ -24,7 +24,6 @@ from typing import Any, Literal, Self
 import anyio
 from anyio.abc import TaskGroup
 
-from ._combinators.buffer import with_buffer
 from ._core.arguments import seconds
 from ._core.exceptions import bare, both, error_in
 from ._core.public import name_publicly
@@ -65,7 +64,7 @@ from ._runs.log import (
 )
 from ._runs.memory import MemoryLog as MemoryLog
 from ._runs.producer import OnEnd, Producer, running
-from ._runs.reader import READ_AHEAD, read_run
+from ._runs.reader import attached
 from ._runs.reasons import (
     MAX_REASON as MAX_REASON,
     Fenced as Fenced,
@@ -376,7 +375,7 @@ class Runs:
         if producer.is_cancelled:
             # Before it began. It never does, and it ends at once.
             await producer.gone.wait()
-        return info_of(run_id, await self._log.get(run_id))
+        return producer.info()
 
     def attach(
         self, run_id: str, *, owner: str | None = None, after: int | str | None = None
@@ -399,7 +398,7 @@ class Runs:
         :param after: where to begin. ``None``: with the first entry that is kept, and its position
             tells what is missing. A cursor, or a position: exactly after that. ``"now"``: with what
             comes next
-        :return: a stream, which raises at the first ask :exc:`RunNotFound` if there is no such run,
+        :return: a stream, which counts as a reader from its first ask on. It raises there :exc:`RunNotFound` if there is no such run,
             and :exc:`CursorMismatch` if ``after`` is none of its entries; and at any ask :exc:`Gap`
             if what comes next is kept no more, :exc:`LogUnavailable` if the log cannot be reached,
             and :exc:`RunsClosed` if this object is left while the run goes on elsewhere
@@ -412,8 +411,7 @@ class Runs:
         check_text("run_id", run_id)
         if self._state == "closed":
             raise self._not_entered()
-        entries = read_run(self._log, self._attendance, run_id, owner, cursor)
-        return with_buffer(entries, READ_AHEAD)
+        return attached(self._log, self._attendance, run_id, owner, cursor)
 
     async def cancel(
         self,

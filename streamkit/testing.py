@@ -261,6 +261,15 @@ class LogConformance:
                 await anyio.sleep(AFTER_READ - 1.0 if self.time_travels else 0.5)
             assert await run.entries() == [b"one"]
 
+    async def test_kept_for_who_follows(self) -> None:
+        """Who watches a run sees its end, however short it is kept."""
+        async with self._opened() as log:
+            run = await _Run.create(log, Terms(keep=0.0))
+            async with log.watch(run.id):
+                await log.end(run.id, run.epoch, b"end")
+                await anyio.sleep(1.0)
+                assert (await log.read(run.id, 0)).outcome == b"end"
+
     async def test_deleted(self) -> None:
         """A run that goes on is not deleted. One that has ended is, and its id is free."""
         async with self._opened() as log:

@@ -118,7 +118,9 @@ async def test_attached_is_a_stream() -> None:
     token = CancelToken()
     async with Runs() as runs:
         info = await runs.start(Probe("a", every=1, block=True).source())
-        entries = with_status(with_keepalive(with_cancellation(runs.attach(info.id), token), 4, "beat"))
+        entries = with_status(
+            with_keepalive(with_cancellation(runs.attach(info.id), token), 4, "beat")
+        )
         seen: list[object] = []
         async with entries:
             with pytest.raises(StreamCancelled) as caught:
@@ -441,7 +443,10 @@ async def test_fails(caplog: pytest.LogCaptureFixture) -> None:
 async def test_cannot_be_kept(caplog: pytest.LogCaptureFixture) -> None:
     """What cannot be encoded, or is too large, fails the run by its type; the source is closed."""
     async with Runs(max_bytes=100) as runs:
-        for item, says in (object(), "keep an item of object"), ("x" * 100, "an item of str has 102"):
+        for item, says in (
+            (object(), "keep an item of object"),
+            ("x" * 100, "an item of str has 102"),
+        ):
             probe = Probe("a", item, "b", every=1)
             info = await runs.start(probe.source())
             items, end = await end_of(runs, info.id)

@@ -29,7 +29,9 @@ class Cursor:
 
     def __str__(self) -> str:
         end = ".end" if self.is_end else ""
-        return f"{self.position}{end}" if self.epoch is None else f"{self.epoch}:{self.position}{end}"
+        return (
+            f"{self.position}{end}" if self.epoch is None else f"{self.epoch}:{self.position}{end}"
+        )
 
 
 def parse(after: After) -> Cursor | Literal["now"] | None:

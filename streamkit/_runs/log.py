@@ -191,7 +191,8 @@ class RunLog(Protocol):
 
     async def end(self, run_id: str, epoch: str, outcome: bytes) -> bool:
         """
-        End a run. From now on its outcome can be read, and it is kept for ``keep`` seconds.
+        End a run. From now on its outcome can be read, and it is kept for ``keep`` seconds; if it is
+        being watched, for :data:`AFTER_READ` at least.
 
         :return: ``False`` if the producer is fenced, and nothing was written
 

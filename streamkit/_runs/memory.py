@@ -147,9 +147,13 @@ class MemoryLog:
             return _FENCED
         new = entries[max(run.last + 1 - position, 0) :]
         if new and position > run.last + 1:
-            raise ValueError(f"the entry {position} cannot follow {run.last}: append what is between")
+            raise ValueError(
+                f"the entry {position} cannot follow {run.last}: append what is between"
+            )
         size = sum(map(len, new)) + _OVERHEAD * len(new)
-        if self._bytes + size > self._max_bytes and not self._make_room(size - run.size_before(first)):
+        if self._bytes + size > self._max_bytes and not self._make_room(
+            size - run.size_before(first)
+        ):
             raise LogFull("the log has no room for more items: give it more max_bytes")
         run.entries += new
         run.last += len(new)
@@ -204,9 +208,7 @@ class MemoryLog:
             # Many readers are at the same place: they get the same page.
             start = run.dropped + after + 1 - run.first
             entries = run.entries[start : start + limit] if start >= run.dropped else []
-            run.page = Page(
-                entries, run.first, run.last, run.epoch, run.head, run.outcome, lapsed
-            )
+            run.page = Page(entries, run.first, run.last, run.epoch, run.head, run.outcome, lapsed)
             run.place = place
         return run.page
 
@@ -322,7 +324,9 @@ class MemoryLog:
 
     def _end(self, run_id: str, run: _Run, outcome: bytes) -> None:
         run.outcome, run.notify = outcome, _nobody
-        run.expires_at = anyio.current_time() + run.terms.keep
+        # Those who follow it are to see the end.
+        keep = max(run.terms.keep, AFTER_READ) if run.watches else run.terms.keep
+        run.expires_at = anyio.current_time() + keep
         self._ended[run_id] = run
         self._ended_bytes += run.size
         self._forget_at(run.expires_at, partial(self._expire, run_id, run))
@@ -421,6 +425,7 @@ class _Run:
         "size",
         "terms",
         "watched_at",
+        "watches",
     )
 
     def __init__(
@@ -442,6 +447,8 @@ class _Run:
         self.lease_until = math.inf
         self.doubted_at: float | None = None
         self.expires_at = math.inf
+        #: How many watch it.
+        self.watches = 0
         #: The page that was read last, and where that was.
         self.page: Page
         self.place: tuple[object, ...] | None = None
@@ -503,6 +510,7 @@ class _Watch(AbstractAsyncContextManager[Watch, None]):
     async def __aenter__(self) -> Watch:
         self._run = self._find()
         self._seen = self._run.changes
+        self._run.watches += 1
         return self
 
     async def __aexit__(
@@ -511,7 +519,7 @@ class _Watch(AbstractAsyncContextManager[Watch, None]):
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        pass
+        self._run.watches -= 1
 
     async def wait(self) -> None:
         run = self._run

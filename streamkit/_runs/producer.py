@@ -25,7 +25,7 @@ import time
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, cast
 
 import anyio
 
@@ -40,9 +40,18 @@ from .._signals.token import CancelToken
 from .budget import budget
 from .codec import from_json
 from .errors import LogFull, LogUnavailable, RunsClosed
-from .info import RunInfo, RunOutcome
+from .info import RunInfo, RunOutcome, RunOutcomeKind
 from .log import Requests, RunLog, Terms
-from .reasons import Fenced, LogLost, Shutdown, Unwatched, decode_reason, encode_outcome, encode_reason
+from .reasons import (
+    Fenced,
+    LogLost,
+    Shutdown,
+    Unwatched,
+    decode_outcome,
+    decode_reason,
+    encode_outcome,
+    encode_reason,
+)
 from .recorder import Recorder
 
 _logger = logging.getLogger("streamkit")
@@ -119,6 +128,8 @@ class Producer:
         self._head: int | None = None
         #: Why nothing more can be written, once that is so.
         self._refused: object = None
+        #: How it has ended, once it has.
+        self._ended: RunOutcome | None = None
         #: What has left the block of the stream.
         self._raised: BaseException | None = None
         self._keeping = anyio.CancelScope(shield=True)
@@ -135,6 +146,20 @@ class Producer:
     def is_cancelled(self) -> bool:
         """Whether the source was told to stop, or is never to start."""
         return self._token.cancelled
+
+    def info(self) -> RunInfo:
+        """Return what is known of the run here."""
+        return RunInfo(
+            id=self.run_id,
+            owner=self._terms.owner,
+            data=from_json(self._terms.data),
+            epoch=self.epoch,
+            first=min(self._budget.first, self._position + 1),
+            last=self._position,
+            outcome=self._ended,
+            cancel_requested=self._token.cancelled,
+            started_at=self._terms.started_at,
+        )
 
     def cancel(self, reason: object) -> None:
         """Tell the source. The first reason stays."""
@@ -246,9 +271,7 @@ class Producer:
         is_there = False
         try:
             if not self._is_given_up:
-                requests = await self._log.create(
-                    self.run_id, self.epoch, self._terms, self._heed
-                )
+                requests = await self._log.create(self.run_id, self.epoch, self._terms, self._heed)
                 is_there = True
                 on_created()
                 self._heed(requests)
@@ -267,10 +290,13 @@ class Producer:
     async def _remove(self) -> None:
         """Remove a run that nobody was told of."""
         try:
-            await self._log.end(self.run_id, self.epoch, self._encoded("cancelled"))
+            outcome = RunOutcome(kind="cancelled", ended_at=time.time())
+            await self._log.end(self.run_id, self.epoch, encode_outcome(outcome))
             await self._log.delete(self.run_id, self.epoch)
         except Exception:
-            _logger.exception("a run whose start was cancelled could not be removed: %r", self.run_id)
+            _logger.exception(
+                "a run whose start was cancelled could not be removed: %r", self.run_id
+            )
 
     async def _record(self) -> None:
         """Consume the stream, and write what it yields."""
@@ -358,8 +384,16 @@ class Producer:
         outcome = await self._call_on_end(outcome)
         if isinstance(self._refused, Fenced):
             return
-        error = None if outcome.error is None else type(bare(outcome.error)).__qualname__
-        data = self._encoded(outcome.kind, outcome.reason, error, outcome.grace_exceeded)
+        ended = RunOutcome(
+            kind=cast("RunOutcomeKind", outcome.kind),
+            reason=outcome.reason,
+            error=None if outcome.error is None else type(bare(outcome.error)).__qualname__,
+            grace_exceeded=outcome.grace_exceeded,
+            ended_at=time.time(),
+        )
+        data = encode_outcome(ended)
+        # As it is read by others.
+        self._ended = decode_outcome(data)
         try:
             await self._log.end(self.run_id, self.epoch, data)
         except Exception:
@@ -388,7 +422,7 @@ class Producer:
         timeout = self._options.on_end_timeout
         try:
             with anyio.CancelScope(shield=True, deadline=anyio.current_time() + timeout) as scope:
-                ending: Any = self._on_end(outcome, self._info())
+                ending: Any = self._on_end(outcome, self.info())
                 if not isinstance(ending, Awaitable):
                     raise TypeError(
                         f"on_end must be async, but it returned {type(ending).__qualname__}: write "
@@ -407,36 +441,6 @@ class Producer:
             _logger.error("on_end of the run %r has failed", self.run_id, exc_info=exc)
             error = exc
         return outcome if error is None else replace(outcome, kind="failed", error=error)
-
-    def _info(self) -> RunInfo:
-        return RunInfo(
-            id=self.run_id,
-            owner=self._terms.owner,
-            data=from_json(self._terms.data),
-            epoch=self.epoch,
-            first=min(self._budget.first, self._position + 1),
-            last=self._position,
-            outcome=None,
-            cancel_requested=self._token.cancelled,
-            started_at=self._terms.started_at,
-        )
-
-    def _encoded(
-        self,
-        kind: Any,
-        reason: object = None,
-        error: str | None = None,
-        grace_exceeded: bool = False,
-    ) -> bytes:
-        return encode_outcome(
-            RunOutcome(
-                kind=kind,
-                reason=reason,
-                error=error,
-                grace_exceeded=grace_exceeded,
-                ended_at=time.time(),
-            )
-        )
 
 
 def _is_native(exc: BaseException | None) -> bool:

@@ -27,7 +27,9 @@ def has_siblings(environ: dict[str, str] | None = None, processes: Path = _PROCE
         listed = (processes / str(parent) / "task" / str(parent) / "children").read_text("ascii")
         command = _command(processes, own)
         return any(
-            _command(processes, number) == command for number in map(int, listed.split()) if number != own
+            _command(processes, number) == command
+            for number in map(int, listed.split())
+            if number != own
         )
     return False
 

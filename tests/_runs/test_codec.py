@@ -15,7 +15,11 @@ from streamkit.runs import UnknownVersion
 from streamkit.sse import Frame, ServerSentEvent
 
 json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
     lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
     max_leaves=10,
 )
@@ -98,6 +102,8 @@ def test_has_no_form(item: object, error: type[Exception], name: str) -> None:
 
 def test_of_a_later_release() -> None:
     """An entry of an unknown form is an error that says what to do."""
-    with pytest.raises(UnknownVersion, match="the form 2, and .* up to 1: update streamkit") as caught:
+    with pytest.raises(
+        UnknownVersion, match="the form 2, and .* up to 1: update streamkit"
+    ) as caught:
         decode(b"\2tabc")
     assert (caught.value.version, caught.value.known) == (2, 1)

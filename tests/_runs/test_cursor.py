@@ -30,7 +30,21 @@ def test_parsed(after: int | str | None, cursor: object) -> None:
 
 @pytest.mark.parametrize(
     "after",
-    ["", "a", "-1", -1, "0f:", ":1", "0f:1.ende", "17.end", "0g:1", " 1", "1\n", "\u0661", "1" * 16],
+    [
+        "",
+        "a",
+        "-1",
+        -1,
+        "0f:",
+        ":1",
+        "0f:1.ende",
+        "17.end",
+        "0g:1",
+        " 1",
+        "1\n",
+        "\u0661",
+        "1" * 16,
+    ],
 )
 def test_malformed(after: int | str) -> None:
     """What is no cursor is refused where it is given."""

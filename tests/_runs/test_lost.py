@@ -73,7 +73,11 @@ async def test_the_process_dies() -> None:
         assert isinstance(end, RunLost)
         when("lost")
 
-    async with Runs(way) as dying, Runs(log, on_lost=on_lost) as one, Runs(log, on_lost=on_lost) as two:
+    async with (
+        Runs(way) as dying,
+        Runs(log, on_lost=on_lost) as one,
+        Runs(log, on_lost=on_lost) as two,
+    ):
         info = await dying.start(probe.source(), on_end=on_end)
         await wait_all_blocked()
         when.start()
@@ -204,7 +208,9 @@ async def test_the_log_is_lost(call: str, broken: bool, caplog: pytest.LogCaptur
                 way.lose(call)
             await anyio.sleep(20)
         assert told(probe) == [LogLost()]
-        assert [(outcome.kind, outcome.reason) for outcome in outcomes] == [("cancelled", LogLost())]
+        assert [(outcome.kind, outcome.reason) for outcome in outcomes] == [
+            ("cancelled", LogLost())
+        ]
         items, end = await read(elsewhere, info.id)
         assert items == ["a"]
         assert isinstance(end, RunCancelled)

@@ -169,7 +169,8 @@ async def test_one_of_several_workers(
 
 
 @pytest.mark.parametrize(
-    "make", [lambda: MemoryLog(max_bytes=0), lambda: MemoryLog(lease=0), lambda: MemoryLog(lease=-1)]
+    "make",
+    [lambda: MemoryLog(max_bytes=0), lambda: MemoryLog(lease=0), lambda: MemoryLog(lease=-1)],
 )
 def test_misuse(make: Callable[[], Any]) -> None:
     """A limit that is none is refused."""

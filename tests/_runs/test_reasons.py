@@ -17,7 +17,18 @@ from streamkit.runs import MAX_REASON, Fenced, LogFull, LogLost, RunOutcome, Unw
 
 @pytest.mark.parametrize(
     "reason",
-    [None, "", "stop", "\u00fc", Fenced(), Left(), LogLost(), Shutdown(), Unwatched(), TimedOut("idle", 3.5)],
+    [
+        None,
+        "",
+        "stop",
+        "\u00fc",
+        Fenced(),
+        Left(),
+        LogLost(),
+        Shutdown(),
+        Unwatched(),
+        TimedOut("idle", 3.5),
+    ],
 )
 def test_rebuilt(reason: object) -> None:
     """Text, and streamkit's own reasons, are what they were."""

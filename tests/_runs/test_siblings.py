@@ -28,7 +28,8 @@ def processes(folder: Path, commands: dict[int, bytes], *, dead: tuple[int, ...]
 
 
 @pytest.mark.parametrize(
-    ("count", "several"), [("4", True), ("1", False), ("", False), ("many", False), ("\u00b2", False)]
+    ("count", "several"),
+    [("4", True), ("1", False), ("", False), ("many", False), ("\u00b2", False)],
 )
 def test_said_by_the_environment(count: str, several: bool, tmp_path: Path) -> None:
     """A server that takes their number from the environment has as many."""

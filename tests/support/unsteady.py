@@ -65,7 +65,9 @@ class Way:
         """Let calls fail, as they do when the store was away for too long."""
         self.failing.update(dict.fromkeys(calls or CALLS, LogUnavailable("away")))
 
-    def _through(self, name: str, call: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+    def _through(
+        self, name: str, call: Callable[..., Awaitable[Any]]
+    ) -> Callable[..., Awaitable[Any]]:
         async def passed(*args: Any, **options: Any) -> Any:
             with anyio.move_on_after(OUTAGE) as patience:
                 while name in self.stuck:
