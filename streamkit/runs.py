@@ -11,7 +11,6 @@ here. Where runs are kept is up to a log: :class:`MemoryLog`, or anything else t
 from __future__ import annotations
 
 import logging
-import math
 import secrets
 import time
 from collections.abc import Awaitable, Callable
@@ -107,8 +106,8 @@ __all__ = [
     "Runs",
     "RunsClosed",
     "Terms",
-    "Unwatched",
     "UnknownVersion",
+    "Unwatched",
     "Watch",
 ]
 

@@ -23,7 +23,16 @@ import anyio
 
 from ._core.public import name_publicly
 from ._runs.errors import RunExists, RunNotFound, RunRunning
-from ._runs.log import AFTER_READ, DOUBT, REMEMBER, SLACK, Record, Requests, RunLog, Terms
+from ._runs.log import (
+    AFTER_READ as _AFTER_READ,
+    DOUBT as _DOUBT,
+    REMEMBER as _REMEMBER,
+    SLACK as _SLACK,
+    Record,
+    Requests,
+    RunLog,
+    Terms,
+)
 
 __all__ = ["LogConformance", "log_conformance"]
 
@@ -192,7 +201,7 @@ class LogConformance:
                 await run.append(*entries[number : number + 50], first=max(number - 49, 1))
             record = await log.get(run.id)
             assert record.last == 500
-            assert 401 - SLACK <= record.first <= 401
+            assert 401 - _SLACK <= record.first <= 401
             page = await log.read(run.id, record.first - 1, 500)
             assert list(page.entries) == entries[record.first - 1 :][: len(page.entries)]
             assert page.entries
@@ -207,7 +216,7 @@ class LogConformance:
             await run.append(*[b"x"] * 300, first=300)
             page = await log.read(run.id, 299)
             assert (list(page.entries), page.last) == ([b"x"], 300)
-            assert 300 - SLACK <= page.first <= 300
+            assert 300 - _SLACK <= page.first <= 300
 
     async def test_head(self) -> None:
         """A status is kept, with the entries or before them."""
@@ -258,7 +267,7 @@ class LogConformance:
             await log.end(run.id, run.epoch, b"end")
             for _ in range(3):
                 await log.read(run.id, 0)
-                await anyio.sleep(AFTER_READ - 1.0 if self.time_travels else 0.5)
+                await anyio.sleep(_AFTER_READ - 1.0 if self.time_travels else 0.5)
             assert await run.entries() == [b"one"]
 
     async def test_kept_for_who_follows(self) -> None:
@@ -353,7 +362,7 @@ class LogConformance:
         async with self._opened() as log:
             run_id = secrets.token_hex(8)
             await log.request_cancel(run_id, b"one")
-            await anyio.sleep(REMEMBER + 1.0 if self.time_travels else 0.0)
+            await anyio.sleep(_REMEMBER + 1.0 if self.time_travels else 0.0)
             cancel = (await log.create(run_id, "0a", Terms(), _ignore)).cancel
             assert cancel == (None if self.time_travels else b"one")
 
@@ -446,9 +455,9 @@ class LogConformance:
             if log.lease == _finite(log.lease):
                 assert await log.bury(run.id, run.epoch, b"lost") == "doubted"
                 await log.renew(run.id, run.epoch)
-                await anyio.sleep(max(_finite(log.lease), DOUBT) + 0.1)
+                await anyio.sleep(max(_finite(log.lease), _DOUBT) + 0.1)
                 assert await log.bury(run.id, run.epoch, b"lost") == "doubted"
-                await anyio.sleep(DOUBT + 0.1)
+                await anyio.sleep(_DOUBT + 0.1)
                 looks = [partial(log.bury, run.id, run.epoch, b"lost")] * 5
                 assert sorted(await _at_once(*looks)) == ["buried", *["gone"] * 4]
                 assert (await log.get(run.id)).outcome == b"lost"

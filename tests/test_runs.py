@@ -346,15 +346,32 @@ async def test_cancel_and_wait() -> None:
 
 async def test_wait_for_a_run_that_is_removed() -> None:
     """Who waits for the end of a run is not left waiting when it is removed, or its id used again."""
+
+    async def slow() -> AsyncGenerator[str, None]:
+        try:
+            yield "a"
+            await anyio.sleep_forever()
+        finally:
+            await anyio.sleep(1)
+
+    async def remove(again: bool) -> None:
+        # Before those who wait have looked.
+        async with runs._log.watch("chat") as watch:
+            while (await runs.get("chat")).outcome is None:
+                await watch.wait()
+        await runs.delete("chat")
+        if again:
+            await runs.start(Probe(block=True).source(), id="chat")
+
     async with Runs() as runs:
         for again in False, True:
-            info = await runs.start(Probe(block=True).source(), id="chat", keep=0)
+            info = await runs.start(slow(), id="chat")
+            await wait_all_blocked()
             async with anyio.create_task_group() as tasks:
+                tasks.start_soon(remove, again)
+                await wait_all_blocked()
                 for _ in range(3):
                     tasks.start_soon(runs.cancel_and_wait, "chat")
-                await wait_all_blocked()
-                if again:
-                    await runs.start(Probe(block=True).source(), id="chat")
             assert await runs.cancel("chat", epoch=info.epoch) is False
 
 

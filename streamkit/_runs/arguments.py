@@ -60,13 +60,14 @@ class Defaults:
     def _unwatched(self, value: Any) -> float | None:
         if value is None or value == math.inf:
             return None
-        value = seconds("unwatched", value, positive=True)
-        if value < 2 * self._reconcile:
+        unwatched = seconds("unwatched", value, positive=True)
+        least = 2 * self._reconcile
+        if unwatched < least:
             raise ValueError(
-                f"unwatched must be at least {2 * self._reconcile} seconds with this log, which looks "
-                f"every {self._reconcile}, got {value!r}"
+                f"unwatched must be at least {least} seconds with this log, which looks every "
+                f"{self._reconcile}, got {value!r}: write unwatched={least}"
             )
-        return value
+        return unwatched
 
 
 def check_text(name: str, value: object) -> str:

@@ -87,11 +87,11 @@ def decode(data: bytes) -> Any:
 
 
 def _fields_of(event: ServerSentEvent) -> dict[str, Any]:
-    is_text = not isinstance(event.data, bytes)
+    data, is_bytes = event.data, isinstance(event.data, bytes)
     fields = {
         # Bytes as text of as many characters.
-        "data": event.data if is_text else bytes(event.data or b"").decode("latin-1"),
-        "bytes": None if is_text else True,
+        "data": data.decode("latin-1") if isinstance(data, bytes) else data,
+        "bytes": is_bytes or None,
         "event": event.event,
         "id": event.id,
         "retry": event.retry,

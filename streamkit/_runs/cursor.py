@@ -42,8 +42,10 @@ def parse(after: After) -> Cursor | Literal["now"] | None:
     :raises ValueError: if it is no cursor
 
     """
-    if after is None or after == "now":
-        return after
+    if after is None:
+        return None
+    if after == "now":
+        return "now"
     advice = f"after is a cursor, a position or 'now', got {after!r}: write after=entry.cursor"
     if isinstance(after, bool) or not isinstance(after, int | str):
         raise TypeError(advice)

@@ -1,7 +1,5 @@
 """An entry: one item of a run, and where it is."""
 
-from __future__ import annotations
-
 from typing import Generic, NamedTuple, TypeVar
 
 T = TypeVar("T")

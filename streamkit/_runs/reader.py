@@ -39,7 +39,7 @@ _AT_ALL = 1e-9
 class ReadAhead(Stage[Entry[Any], Entry[Any]]):
     """Lets a reader read ahead, and tells it when its consumer waits."""
 
-    read_ahead = _READ_AHEAD
+    read_ahead: float = _READ_AHEAD
 
     def __init__(self) -> None:
         self._control: Control | None = None
