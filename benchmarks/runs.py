@@ -6,9 +6,9 @@ loop over the same source. Beside it is what it costs to hand the items over to 
 floor of B1, and a stream without a combinator.
 
 *To readers* is the time from the first item of a run to the last one that the last of its readers
-has taken, per reader and item, less what the run alone takes. Beside it is an ``EventStream`` for as
-many items, from its source to ``send``, as B5 measures it: what each reader would have cost if it
-had a source of its own.
+has taken, per reader and item, less what the run alone takes. Beside it is an ``EventStream`` for
+as many items, from its source to ``send``, as B5 measures it: what each reader would have cost if
+it had a source of its own.
 
 *Replay* reads a run that has ended, and beside it the same items come from a generator, through a
 buffer of the same size. *Memory* is what a run of many short items holds for each.
@@ -27,6 +27,7 @@ from statistics import median
 from typing import Any
 
 import anyio
+from anyio.lowlevel import checkpoint
 
 from streamkit import with_buffer
 from streamkit.runs import MemoryLog, Runs
@@ -166,7 +167,7 @@ async def measure_one_run(runs: Runs, source: str, readers: int, count: int) -> 
         for _ in range(readers):
             tasks.start_soon(read)
         while waiting < readers or runs.stats().readers < readers:
-            await anyio.sleep(0)  # noqa: ASYNC115
+            await checkpoint()
         gc.collect()
         start = time.thread_time()
         go.set()
@@ -191,7 +192,7 @@ async def measure_replay(count: int, rounds: int) -> Costs:
     async with Runs(MemoryLog(), max_items=count) as runs:
         info = await runs.start(ready(count))
         while (await runs.get(info.id)).state == "running":
-            await anyio.sleep(0)  # noqa: ASYNC115
+            await checkpoint()
 
         async def measure_one(name: str) -> float:
             gc.collect()
@@ -226,7 +227,7 @@ async def weigh_entry(count: int) -> float:
         before = tracemalloc.get_traced_memory()[0]
         info = await runs.start(source())
         while (await runs.get(info.id)).last < count:
-            await anyio.sleep(0)  # noqa: ASYNC115
+            await checkpoint()
         gc.collect()
         held = tracemalloc.get_traced_memory()[0] - before
         tracemalloc.stop()
@@ -255,8 +256,8 @@ def measure(*, quick: bool = False) -> Result:
                 by = f"{what}: reader / {EVENT_STREAM}"
                 result.ratios.append(Ratio.of(by, costs[RUN], costs[EVENT_STREAM], 0.5))
         costs = backend.run(measure_replay, 1_000 if quick else 10_000, rounds)
-        for name in (REPLAY, BUFFERED):
-            rows.append([f"{backend.name}: {name}", number(median(costs[name]))])
+        peers = (REPLAY, BUFFERED)
+        rows += [[f"{backend.name}: {name}", number(median(costs[name]))] for name in peers]
         what = f"{backend.name}: µs per entry of a replay"
         result.ratios.append(Ratio.of(what, costs[REPLAY], [1.0] * len(costs[REPLAY]), 1))
         what = f"{backend.name}: replay / {BUFFERED}"
@@ -268,13 +269,12 @@ def measure(*, quick: bool = False) -> Result:
     return result
 
 
-def _add_log(result: Result, rows: list[list[str]], what: str, costs: Costs) -> None:
+def _add_log(result: Result, rows: list[list[str]], what: str, measured: Costs) -> None:
     overhead = {
-        name: [cost - bare for cost, bare in zip(costs[name], costs[BARE], strict=True)]
+        name: [cost - bare for cost, bare in zip(measured[name], measured[BARE], strict=True)]
         for name in (FLOOR, NO_COMBINATOR, RUN)
     }
-    for name, numbers in overhead.items():
-        rows.append([f"{what}: {name}", number(median(numbers))])
+    rows += [[f"{what}: {name}", number(median(costs))] for name, costs in overhead.items()]
     result.ratios.append(Ratio.of(f"{what}: {RUN} / {FLOOR}", overhead[RUN], overhead[FLOOR]))
     # One hand-off, as it is between a source and its consumer.
     by = f"{what}: {RUN} / {NO_COMBINATOR}"

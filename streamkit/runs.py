@@ -149,14 +149,14 @@ class Runs:
     :param max_items: entries that are kept of a run
     :param max_bytes: bytes that are kept of a run, and the most that one item may have
     :param max_runs: runs that may go on here at once, or ``None``
-    :param when_full: what happens when a run has more than is kept of it. With ``"trim"`` its oldest
-        entries go. With ``"end"`` its source is told ``LogFull()``; up to 100 items that it still
-        says are kept
+    :param when_full: what happens when a run has more than is kept of it. With ``"trim"`` its
+        oldest entries go. With ``"end"`` its source is told ``LogFull()``; up to 100 items that it
+        still says are kept
     :param unwatched: seconds after which a run that nobody has been attached to, in any process, is
         told ``Unwatched()``; ``None`` if it is to go on whoever leaves. At least twice the log's
         ``reconcile``
-    :param on_lost: an async callable that takes a :class:`RunInfo`, called where a run is found whose
-        process has died: once at most, in one process, and only if anybody asks for the run
+    :param on_lost: an async callable that takes a :class:`RunInfo`, called where a run is found
+        whose process has died: once at most, in one process, and only if anybody asks for the run
     :raises TypeError: if an argument is of the wrong type
     :raises ValueError: if a number is out of its range
 
@@ -241,8 +241,8 @@ class Runs:
         Shut down, and wait until every run has ended.
 
         Each has what is left of ``finish``, its grace, and the time of its ``on_end``. If this wait
-        is cancelled, they are told at once. Attached streams then have ``grace`` seconds to read what
-        is there; those that wait for a run of another process get :exc:`RunsClosed`.
+        is cancelled, they are told at once. Attached streams then have ``grace`` seconds to read
+        what is there; those that wait for a run of another process get :exc:`RunsClosed`.
         """
         self._state = "closing"
         self.shut_down()
@@ -308,8 +308,8 @@ class Runs:
 
         Its source is stepped in a task of this object, in the context of the call, as that of any
         stream; what it yields goes to the log as it is made, whether or not anybody reads. It
-        outlives the request that started it: what that opened, a session of a database for instance,
-        is closed by then, so the source opens its own.
+        outlives the request that started it: what that opened, a session of a database for
+        instance, is closed by then, so the source opens its own.
 
         All or nothing: when this raises, also because it was cancelled, there is no run, and the
         source is closed or being closed.
@@ -321,7 +321,8 @@ class Runs:
             may yield a :class:`~streamkit.Head` first. Owned and closed by the run
         :param id: a name for the run, in place of one that cannot be guessed
         :param owner: who alone may read and cancel it
-        :param data: kept with the run, and found in its :class:`RunInfo`: anything that JSON can say
+        :param data: kept with the run, and found in its :class:`RunInfo`: anything that JSON can
+            say
         :param on_end: called with the :class:`~streamkit.Outcome` and the :class:`RunInfo` and
             awaited, before the end can be read. What it raises is logged, and fails the run
         :param keep: as in :class:`Runs`, like all that follow
@@ -382,25 +383,28 @@ class Runs:
         """
         Return a stream of the entries of a run: those that are kept, then those that come.
 
-        A stream like any other: enter it, iterate it, put combinators on it. To leave it never stops
-        the run. It ends as the run did: the iteration ends if the run has completed, and else raises
+        A stream like any other: enter it, iterate it, put combinators on it. To leave it never
+        stops the run. It ends as the run did: the iteration ends if the run has completed, and else
+        raises
         :exc:`RunEnded`, as :exc:`RunCancelled`, :exc:`RunTimedOut`, :exc:`RunFailed` or
-        :exc:`RunLost`. A :exc:`~streamkit.StreamCancelled` that comes out of it is the reader's own.
+        :exc:`RunLost`. A :exc:`~streamkit.StreamCancelled` that comes out of it is the reader's
+        own.
 
         However many readers there are, none waits for another, and the run waits for none. Up to 64
         entries are read ahead, from the log; the source of the run does not notice. When a run has
         ended, what is read of it is kept for another minute at least.
 
         :param run_id: the id
-        :param owner: who reads. If it is not the one that the run was started with, there is no such
-            run
+        :param owner: who reads. If it is not the one that the run was started with, there is no
+            such run
         :param after: where to begin. ``None``: with the first entry that is kept, and its position
             tells what is missing. A cursor, or a position: exactly after that. ``"now"``: with what
             comes next
-        :return: a stream, which counts as a reader from its first ask on. It raises there :exc:`RunNotFound` if there is no such run,
-            and :exc:`CursorMismatch` if ``after`` is none of its entries; and at any ask :exc:`Gap`
-            if what comes next is kept no more, :exc:`LogUnavailable` if the log cannot be reached,
-            and :exc:`RunsClosed` if this object is left while the run goes on elsewhere
+        :return: a stream, which counts as a reader from its first ask on. It raises there
+            :exc:`RunNotFound` if there is no such run, and :exc:`CursorMismatch` if ``after`` is
+            none of its entries; and at any ask :exc:`Gap` if what comes next is kept no more,
+            :exc:`LogUnavailable` if the log cannot be reached, and :exc:`RunsClosed` if this object
+            is left while the run goes on elsewhere
         :raises TypeError: if an argument is of the wrong type
         :raises ValueError: if ``after`` is no cursor
         :raises RuntimeError: if the block was not entered
@@ -424,16 +428,16 @@ class Runs:
         Tell a run to stop, in whichever process it is.
 
         Its source is told :exc:`~streamkit.StreamCancelled` and has its grace, and last items are
-        kept. If there is no run of this id, that is remembered for 30 seconds: a run that is started
-        meanwhile ends at once, its source unstarted.
+        kept. If there is no run of this id, that is remembered for 30 seconds: a run that is
+        started meanwhile ends at once, its source unstarted.
 
         :param run_id: the id
-        :param reason: why: text of up to :data:`MAX_REASON` bytes, or one of streamkit's own reasons.
-            Of anything else, the run and its readers are told the name of its class
+        :param reason: why: text of up to :data:`MAX_REASON` bytes, or one of streamkit's own
+            reasons. Of anything else, the run and its readers are told the name of its class
         :param owner: who asks
         :param epoch: the run that is meant, where an id may be used again
-        :return: ``False`` if the run has ended, and nothing was changed; ``True`` if it was told, or
-            will be
+        :return: ``False`` if the run has ended, and nothing was changed; ``True`` if it was told,
+            or will be
         :raises RunNotFound: if the run has another owner
         :raises LogUnavailable: if the log could not be reached
         :raises ValueError: if the reason is too long
@@ -458,8 +462,8 @@ class Runs:
         If this wait is cancelled, the run is told all the same.
 
         :param timeout: seconds to wait at most, or ``None`` for no limit
-        :return: ``True`` if it has ended; ``False`` if the time was up before, or if there is no such
-            run: then the cancellation is remembered, as by :meth:`cancel`
+        :return: ``True`` if it has ended; ``False`` if the time was up before, or if there is no
+            such run: then the cancellation is remembered, as by :meth:`cancel`
         :raises RunNotFound: if the run has another owner
         :raises LogUnavailable: if the log could not be reached
         :raises RuntimeError: if it is the run itself that calls this, which would wait for ever

@@ -7,8 +7,9 @@ What a log of runs must do, as tests: for whoever writes one.
 
     TestMyLog = log_conformance(lambda: MyLog("..."))
 
-pytest collects the class under the name that it is given. Its tests are async, so they need a plugin:
-that of anyio is installed already, and runs them where ``pytestmark = pytest.mark.anyio`` is written.
+pytest collects the class under the name that it is given. Its tests are async, so they need a
+plugin: that of anyio is installed already, and runs them where ``pytestmark = pytest.mark.anyio``
+is written.
 """
 
 from __future__ import annotations
@@ -45,8 +46,8 @@ def log_conformance(
 
     :param factory: returns a log that was not opened. It is called anew for each test, and may
         return logs of one store: ids are random. Give it a short lease, for that is waited for
-    :param time_travels: whether a sleep takes no time, for the log as well, so that it may be waited
-        for what takes minutes
+    :param time_travels: whether a sleep takes no time, for the log as well, so that it may be
+        waited for what takes minutes
     :return: a class whose name begins with ``Test``
 
     """
@@ -84,7 +85,7 @@ class LogConformance:
             assert not run.requests.fenced
 
     async def test_created_twice(self) -> None:
-        """The same epoch is the same run, as when a reply was lost; another one finds the id taken."""
+        """The same epoch is the same run, as when a reply was lost; another finds the id taken."""
         async with self._opened() as log:
             run = await _Run.create(log)
             await run.append(b"one")
@@ -297,7 +298,7 @@ class LogConformance:
     # A run is cancelled
 
     async def test_cancelled(self) -> None:
-        """A producer is told with its next write, and at its next renewal. The first reason stays."""
+        """A producer is told with its next write and its next renewal. The first reason stays."""
         async with self._opened() as log:
             run = await _Run.create(log)
             assert await log.request_cancel(run.id, b"one") == "running"

@@ -79,7 +79,7 @@ async def end_of(runs: Runs, run_id: str, **options: Any) -> tuple[list[Any], Ru
 
 
 async def test_goes_on() -> None:
-    """A run is read while it goes on and when it has ended, by whoever comes, from where they say."""
+    """A run is read while it goes on and when it has ended, from wherever a reader says."""
     async with Runs() as runs:
         info = await runs.start(Probe("a", "b", "c", every=1).source())
         assert (info.state, info.first, info.last) == ("running", 1, 0)
@@ -146,7 +146,7 @@ async def test_source_is_a_stream() -> None:
 
 
 async def test_context() -> None:
-    """V1: the source and on_end see the caller's context, and no stream that the call was made in."""
+    """V1: the source and on_end see the caller's context, but not the stream that it was in."""
     variable: ContextVar[str] = ContextVar("variable")
     seen: list[object] = []
     token = CancelToken()
@@ -169,9 +169,10 @@ async def test_context() -> None:
     async with Runs() as runs:
         with pytest.raises(StreamCancelled):
             async with with_cancellation(outer(), token) as stream:
-                async for run_id in stream:
-                    await wait_all_blocked()
-                    token.cancel("outer")
+                run_id = await anext(stream)
+                await wait_all_blocked()
+                token.cancel("outer")
+                await anext(stream)
         assert await items_of(runs, run_id) == ["item"]
     assert seen == ["caller's", None, "caller's"]
 
@@ -234,7 +235,7 @@ async def test_owner() -> None:
 
 
 async def test_id_is_taken() -> None:
-    """An id that is taken is refused, while its run goes on and while it is kept; its source closed."""
+    """An id is taken while its run goes on, and while it is kept; the refused source is closed."""
     refused = Probe("b")
     async with Runs() as runs:
         await runs.start(Probe("a", every=1).source(), id="chat")
@@ -268,7 +269,7 @@ async def test_delete() -> None:
 
 
 async def test_cancel() -> None:
-    """C6, C24: the source is told where it is blocked, has its grace, and its last items are read."""
+    """C6, C24: the source is told where it is blocked, has its grace, and says last items."""
     log = Log()
 
     async def source() -> AsyncGenerator[str, None]:
@@ -345,7 +346,7 @@ async def test_cancel_and_wait() -> None:
 
 
 async def test_wait_for_a_run_that_is_removed() -> None:
-    """Who waits for the end of a run is not left waiting when it is removed, or its id used again."""
+    """Who waits for an end is not left waiting when the run is removed, or its id used again."""
 
     async def slow() -> AsyncGenerator[str, None]:
         try:
@@ -474,7 +475,7 @@ async def test_cannot_be_kept(caplog: pytest.LogCaptureFixture) -> None:
 
 
 async def test_on_end() -> None:
-    """S7: the source is closed, all items are there, on_end is awaited, and then the end is seen."""
+    """S7: the source is closed, its items are there, on_end is awaited, the end is seen."""
     log = Log()
 
     async def source() -> AsyncGenerator[str, None]:
@@ -700,10 +701,11 @@ async def test_full() -> None:
                 await anyio.sleep(1)
                 yield number
         except StreamCancelled as stop:
-            assert isinstance(stop.reason, LogFull)
+            reasons.append(type(stop.reason))
             for number in range(last):
                 yield -number
 
+    reasons: list[type] = []
     async with Runs(max_items=5, when_full="end") as runs:
         for last in 2, 1_000:
             info = await runs.start(source(last))
@@ -712,10 +714,11 @@ async def test_full() -> None:
             assert items[6:] == [-number for number in range(min(last, 99))]
             assert isinstance(end, RunCancelled)
             assert isinstance(end.reason, LogFull)
+    assert reasons == [LogFull] * 2
 
 
 async def test_full_at_once() -> None:
-    """A source that has ended before it could be told has not completed, if not all of it is kept."""
+    """A source that ended before it could be told has not completed, if not all of it is kept."""
     async with Runs(max_items=5, when_full="end") as runs:
         for count, complete in (50, True), (150, False):
             info = await runs.start(aiter_of(*range(count)))
@@ -787,7 +790,7 @@ async def test_max_runs() -> None:
 
 
 async def test_begins_anywhere() -> None:
-    """At each position, by number and by cursor, in a run that goes on and in one that has ended."""
+    """At each position, by number and by cursor, while the run goes on and when it has ended."""
     async with Runs() as runs:
         info = await runs.start(Probe(*range(1, 6), every=1).source())
         for moment in 3.5, 10:
@@ -796,7 +799,7 @@ async def test_begins_anywhere() -> None:
             for after in range(known + 1):
                 for cursor in after, str(after), f"{info.epoch}:{after}":
                     async with runs.attach(info.id, after=cursor) as stream:
-                        entry = [await anext(stream, None) for _ in range(1)][0]
+                        entry = await anext(stream, None)
                         assert entry is None or entry.position == after + 1
                         assert (entry is None) == (after == 5)
             if moment == 10:
@@ -875,9 +878,11 @@ async def test_a_slow_reader_slows_nobody() -> None:
             assert (await anext(slow)).item == 0
             assert await items_of(runs, info.id) == list(range(1_000))
             log("read")
+            last = 0
             async for entry in slow:
+                last = entry.item
                 await anyio.sleep(0.1)
-            assert entry.item == 999
+            assert last == 999
             assert [entry.item async for entry in stuck] == list(range(1, 1_000))
     assert log == [(1, "read")]
 

@@ -7,5 +7,6 @@ import ``_sse`` (the forms of events, for the codec), ``_combinators``, ``_signa
 
 To read: ``log`` (what a log must do) and ``memory`` (one that does it), ``codec`` and ``reasons``
 (what travels through it), ``producer`` (one run, with its ``recorder`` and ``budget``), ``reader``
-and ``attendance`` (those who come and go). ``entry``, ``cursor``, ``info`` and ``errors`` are words.
+and ``attendance`` (those who come and go). ``entry``, ``cursor``, ``info`` and ``errors`` are
+words.
 """

@@ -80,7 +80,8 @@ def check_text(name: str, value: object) -> str:
     """
     if not isinstance(value, str):
         raise TypeError(
-            f"{name} must be a str, got {type(value).__qualname__}: write {name}=str(...), for instance"
+            f"{name} must be a str, got {type(value).__qualname__}: write {name}=str(...), for "
+            "instance"
         )
     if not 0 < len(value.encode(errors="replace")) <= MAX_ID:
         raise ValueError(f"{name} must have from 1 to {MAX_ID} bytes: write a short one")

@@ -3,8 +3,8 @@ Who reads here: what the readers of one process have their runs told, in a task 
 can cancel.
 
 A run that is cancelled when nobody reads it must know that somebody does. So those who read say so
-when they come, from time to time, and when they go. And whoever waits for a run whose producer gives
-no sign of life wants it buried, which takes two looks with some time in between.
+when they come, from time to time, and when they go. And whoever waits for a run whose producer
+gives no sign of life wants it buried, which takes two looks with some time in between.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ class Seat:
     """The place of one reader, which is in it from its first read to its last."""
 
     def __init__(self) -> None:
-        # Held across the yields of the reader, for a scope around each wait would cost more than the
-        # wait. It is cancelled in a wait alone.
+        # Held across the yields of the reader, for a scope around each wait would cost more than
+        # the wait. It is cancelled in a wait alone.
         self.scope: anyio.CancelScope = anyio.CancelScope()
         #: Whether there is nobody any more who would tell of a change.
         self.is_closed: bool = False
         self._waits = False
 
     async def wait(self, watch: Watch) -> None:
-        """Wait for a change, in a reader that has all there is. Leaves the seat once that is closed."""
+        """Wait for a change, in a reader that has all there is. Ends once the seat is closed."""
         if self.is_closed:
             self.scope.cancel()
         self._waits = True
@@ -113,13 +113,13 @@ class Attendance:
             self._suspects.add(key)
             self._woken.set()
 
-    async def close(self, timeout: float) -> None:
-        """Send those away who wait for what does not come any more, and give the others some time."""
+    async def close(self, patience: float) -> None:
+        """Send those away who wait for what does not come, and give the others some seconds."""
         self._empty = anyio.Event()
         for seat in tuple(self._seats):
             seat.close()
         if self._seats:
-            with anyio.move_on_after(timeout):
+            with anyio.move_on_after(patience):
                 await self._empty.wait()
 
     async def run(self) -> None:

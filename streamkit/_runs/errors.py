@@ -12,7 +12,8 @@ if TYPE_CHECKING:
 
 class RunExists(Exception):
     """
-    Raised by a start with an id that is taken: by a run that goes on, or that has ended and is kept.
+    Raised by a start with an id that is taken: by a run that goes on, or that has ended and is
+    kept.
 
     :param run_id: the id
 
@@ -24,8 +25,8 @@ class RunExists(Exception):
 
     def __str__(self) -> str:
         return (
-            f"there is a run {self.run_id!r}: start without an id, attach to the one that is there, "
-            "or delete it once it has ended"
+            f"there is a run {self.run_id!r}: start without an id, attach to the one that is "
+            "there, or delete it once it has ended"
         )
 
 
@@ -100,7 +101,7 @@ class CursorMismatch(Exception):
 
 
 class LogUnavailable(Exception):
-    """Raised where the log could not be reached for as long as it was waited for: try again later."""
+    """Raised where the log could not be reached for as long as that was tried."""
 
 
 class LogFull(Exception):
@@ -136,8 +137,8 @@ class UnknownVersion(Exception):
 
     def __str__(self) -> str:
         return (
-            f"an entry has the form {self.version}, and this release of streamkit knows those up to "
-            f"{self.known}: update streamkit in this process"
+            f"an entry has the form {self.version}, and this release of streamkit knows those up "
+            f"to {self.known}: update streamkit in this process"
         )
 
 

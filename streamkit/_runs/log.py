@@ -4,14 +4,16 @@ What a log must do: the protocol between runs and whatever keeps them.
 A log keeps bytes, and knows nothing of what is in them. Its calls are few, and made so that a store
 in another process can answer them:
 
-* **Each call names the epoch**, and does nothing to a run of another one. So two runs of the same id
-  never mix, and a producer that was taken for dead can write no more: it is *fenced*.
-* **A call may come twice**, since a reply can be lost. ``create`` is the same one for the same epoch.
-  ``append`` names the position of its first entry: what is there already is not written again.
+* **Each call names the epoch**, and does nothing to a run of another one. So two runs of the same
+  id never mix, and a producer that was taken for dead can write no more: it is *fenced*.
+* **A call may come twice**, since a reply can be lost. ``create`` is the same one for the same
+  epoch. ``append`` names the position of its first entry: what is there already is not written
+  again.
 * **All or nothing.** Everything is checked before anything is written.
-* **A watch is a hint, a read is the truth.** Whoever is woken reads; a wake-up too many costs a read.
-* **A call may be cancelled at any await**, and leaves no connection and no lock behind. If it was to
-  write, it may have done so or not.
+* **A watch is a hint, a read is the truth.** Whoever is woken reads; a wake-up too many costs a
+  read.
+* **A call may be cancelled at any await**, and leaves no connection and no lock behind. If it was
+  to write, it may have done so or not.
 * A call that cannot reach its store tries again for as long as :attr:`RunLog.outage` says, then
   raises :exc:`LogUnavailable`.
 
@@ -51,8 +53,8 @@ class Terms:
     data: bytes = b"null"
     #: Seconds for which the run is kept after its end.
     keep: float = 600.0
-    #: Seconds after which a run that nobody reads is cancelled, or ``None``. The log only hands this
-    #: on, to those who read.
+    #: Seconds after which a run that nobody reads is cancelled, or ``None``. The log only hands
+    #: this on, to those who read.
     unwatched: float | None = None
     #: In seconds since 1970.
     started_at: float = 0.0
@@ -113,7 +115,8 @@ class Watch(Protocol):
         Wait until there may be something new since the last wait, or since the watch was entered.
 
         Returns too often rather than too late. Also after :attr:`RunLog.reconcile` seconds without
-        news, where the log may not hear of everything, and where a lease may end: nobody tells that.
+        news, where the log may not hear of everything, and where a lease may end: nobody tells
+        that.
         """
         ...
 
@@ -138,8 +141,8 @@ class RunLog(Protocol):
         """
         Return the block in which the log is used, by one :class:`Runs` or by several.
 
-        What the log does beside its calls is done in tasks of this block. Leaving it removes nothing
-        that is kept.
+        What the log does beside its calls is done in tasks of this block. Leaving it removes
+        nothing that is kept.
         """
         ...
 
@@ -175,8 +178,9 @@ class RunLog(Protocol):
 
         :param position: of the first of them
         :param entries: may be none, where there is only a status to say
-        :param acknowledged: the position up to which the producer knows that it was written. A store
-            that has less has lost something, and must have it written again or fence the producer
+        :param acknowledged: the position up to which the producer knows that it was written. A
+            store that has less has lost something, and must have it written again or fence the
+            producer
         :param first: the first position to keep. Up to :data:`SLACK` more may be kept
         :param head: the status, once it is known
         :return: the requests. If the producer is fenced, nothing was written
@@ -191,8 +195,8 @@ class RunLog(Protocol):
 
     async def end(self, run_id: str, epoch: str, outcome: bytes) -> bool:
         """
-        End a run. From now on its outcome can be read, and it is kept for ``keep`` seconds; if it is
-        being watched, for :data:`AFTER_READ` at least.
+        End a run. From now on its outcome can be read, and it is kept for ``keep`` seconds; if it
+        is being watched, for :data:`AFTER_READ` at least.
 
         :return: ``False`` if the producer is fenced, and nothing was written
 
@@ -248,8 +252,8 @@ class RunLog(Protocol):
         :param owner: who asks, or ``None`` if that does not matter
         :param epoch: the incarnation that is meant, or ``None`` for any
         :param unwatched_for: ask only if nobody has read the run for so many seconds
-        :return: ``"running"`` if it was asked, or had been before; ``"ended"`` if it goes on no more,
-            or not in this epoch, or if it is read; ``"unknown"`` if that was remembered
+        :return: ``"running"`` if it was asked, or had been before; ``"ended"`` if it goes on no
+            more, or not in this epoch, or if it is read; ``"unknown"`` if that was remembered
         :raises RunNotFound: if it has another owner
 
         """

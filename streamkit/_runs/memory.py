@@ -42,9 +42,9 @@ class MemoryLog:
     Where a server has several workers, each has a log of its own, and a client that comes back to
     another worker finds nothing. This is warned of once.
 
-    :param max_bytes: of all entries together, with some 128 bytes more for each. When it is reached,
-        the run that ended first goes. If none is left that has ended, nothing more is taken, and the
-        source is told :exc:`LogFull`
+    :param max_bytes: of all entries together, with some 128 bytes more for each. When it is
+        reached, the run that ended first goes. If none is left that has ended, nothing more is
+        taken, and the source is told :exc:`LogFull`
     :param lease: seconds after which a run whose producer has given no sign of life counts as lost.
         In one process that is for tests: with ``math.inf``, none ever does
     :raises ValueError: if a number is not positive
@@ -388,8 +388,8 @@ class MemoryLog:
             self._has_looked_around = True
             if has_siblings():
                 _logger.warning(
-                    "a MemoryLog keeps the runs of one process, and this seems to be one of several "
-                    "workers: clients that come back to another one will find nothing. Run one "
+                    "a MemoryLog keeps the runs of one process, and this seems to be one of "
+                    "several workers: clients that come back to another find nothing. Run one "
                     "worker, or give Runs() a log that all of them share"
                 )
 

@@ -7,8 +7,8 @@ it is, and nobody waits for it.
 
 It reads ahead of its consumer, by so few entries that nothing grows. What it has to say at the end,
 though, and what has gone wrong, it says only to a consumer that has taken all entries before that
-and asks for another one. Who leaves before has nothing to do with it: read ahead, it would be raised
-where their block ends.
+and asks for another one. Who leaves before has nothing to do with it: read ahead, it would be
+raised where their block ends.
 """
 
 from __future__ import annotations
@@ -68,8 +68,8 @@ def attached(
     """
     Return the stream of a reader, whose first ask raises what is wrong with it.
 
-    It raises :exc:`RunEnded` at the end of a run that did not complete; :exc:`RunNotFound` if there is
-    no such run, or it was removed meanwhile; :exc:`Gap` if entries are missing;
+    It raises :exc:`RunEnded` at the end of a run that did not complete; :exc:`RunNotFound` if there
+    is no such run, or it was removed meanwhile; :exc:`Gap` if entries are missing;
     :exc:`CursorMismatch` if the cursor is none of this run.
     """
     ahead = ReadAhead()

@@ -64,7 +64,8 @@ def check_reason(reason: object) -> None:
     """
     if isinstance(reason, str) and len(_utf8(reason)) > MAX_REASON:
         raise ValueError(
-            f"a reason has at most {MAX_REASON} bytes: write a short one, and keep the rest elsewhere"
+            f"a reason has at most {MAX_REASON} bytes: write a short one, and keep the rest "
+            "elsewhere"
         )
 
 

@@ -1,4 +1,4 @@
-"""Notice that a process is one of several workers: what it keeps in memory, the others do not see."""
+"""Notice that a process is one of several workers, which do not see what it keeps in memory."""
 
 from __future__ import annotations
 

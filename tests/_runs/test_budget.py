@@ -41,7 +41,7 @@ def test_end_by_number() -> None:
 
 
 def test_end_by_size() -> None:
-    """It has as many bytes more; a smaller item does not take the place of one that was too large."""
+    """It has as many bytes more; no smaller item takes the place of one that was too large."""
     limits = budget("end", 100, 10)
     limits.admit([b"1234567890"])
     assert not limits.is_full

@@ -53,7 +53,7 @@ async def test_silent_but_alive() -> None:
 
 
 async def test_the_process_dies() -> None:
-    """Whoever reads is told within the lease, five seconds and a look; and one process is told once."""
+    """Who reads is told within the lease, five seconds and a look; one process is, once."""
     log = MemoryLog(lease=15)
     way = Way(log)
     when = Log()
@@ -302,7 +302,7 @@ async def test_create_fails(how: str) -> None:
 
 @pytest.mark.parametrize("then", ["done", "refused", "not removed"])
 async def test_create_is_given_up(then: str, caplog: pytest.LogCaptureFixture) -> None:
-    """A start that is cancelled while the log is asked leaves no run, whatever the log says then."""
+    """A start that is cancelled while the log is asked leaves no run, whatever that says."""
     way = Way(log := MemoryLog())
     probe = Probe("a")
     async with Runs(way) as runs:
@@ -322,7 +322,7 @@ async def test_create_is_given_up(then: str, caplog: pytest.LogCaptureFixture) -
 
 
 async def test_unwatched_while_the_store_is_away() -> None:
-    """Nobody is cancelled for want of readers while the store does not answer; then it is looked again."""
+    """No run is cancelled for want of readers while the store does not answer, but after it."""
     way = Way(log := MemoryLog())
     async with Runs(way, unwatched=5) as runs, Runs(log) as elsewhere:
         info = await runs.start(Probe(block=True).source())

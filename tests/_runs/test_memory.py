@@ -119,7 +119,7 @@ async def test_kept_a_shorter_time() -> None:
 
 
 async def test_read_on_time() -> None:
-    """A run that was read in time is not forgotten at its first hour, and not found after its last."""
+    """A run that was read in time is forgotten later, and then it is."""
     log = MemoryLog()
     async with log.open():
         await create(log, "a", Terms(keep=1.0))
