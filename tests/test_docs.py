@@ -21,8 +21,10 @@ import pytest
 import streamkit
 import streamkit.asgi
 import streamkit.redis
+import streamkit.runs
 import streamkit.sse
 import streamkit.starlette
+import streamkit.testing
 from support import Backend
 
 if TYPE_CHECKING:
