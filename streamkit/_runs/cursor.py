@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
-
-#: What ``attach(after=...)`` takes.
-After: TypeAlias = "int | str | None"
+from typing import Literal
 
 _CURSOR = re.compile(r"(?:([0-9a-f]{1,64}):)?([0-9]{1,15})(\.end)?", re.ASCII)
 
@@ -34,7 +31,7 @@ class Cursor:
         )
 
 
-def parse(after: After) -> Cursor | Literal["now"] | None:
+def parse(after: object) -> Cursor | Literal["now"] | None:
     """
     Return what a reader has seen.
 

@@ -156,27 +156,22 @@ class RunEnded(Exception):
         super().__init__(info)
         self.info = info
 
-    def __str__(self) -> str:
-        return self._says
-
-
-class _WithReason(RunEnded):
     @property
     def reason(self) -> object:
-        """Why, as it was given: text, or one of streamkit's own reasons."""
+        """Why it was cancelled, or has timed out: text, or one of streamkit's own reasons."""
         return None if self.info.outcome is None else self.info.outcome.reason
 
     def __str__(self) -> str:
         return self._says if self.reason is None else f"{self._says}: {self.reason}"
 
 
-class RunCancelled(_WithReason):
+class RunCancelled(RunEnded):
     """Raised by a reader when the run was cancelled, after the items that it still said."""
 
     _says = "the run was cancelled"
 
 
-class RunTimedOut(_WithReason):
+class RunTimedOut(RunEnded):
     """Raised by a reader when the run has reached a limit of time."""
 
     _says = "the run has timed out"

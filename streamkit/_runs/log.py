@@ -181,7 +181,7 @@ class RunLog(Protocol):
         :param acknowledged: the position up to which the producer knows that it was written. A
             store that has less has lost something, and must have it written again or fence the
             producer
-        :param first: the first position to keep. Up to :data:`SLACK` more may be kept
+        :param first: the first position to keep. Up to 100 more may be kept
         :param head: the status, once it is known
         :return: the requests. If the producer is fenced, nothing was written
         :raises LogFull: if there is no room, and nothing was written
@@ -196,7 +196,7 @@ class RunLog(Protocol):
     async def end(self, run_id: str, epoch: str, outcome: bytes) -> bool:
         """
         End a run. From now on its outcome can be read, and it is kept for ``keep`` seconds; if it
-        is being watched, for :data:`AFTER_READ` at least.
+        is being watched, for 60 seconds at least.
 
         :return: ``False`` if the producer is fenced, and nothing was written
 
@@ -214,7 +214,7 @@ class RunLog(Protocol):
 
     async def read(self, run_id: str, after: int, limit: int = PAGE) -> Page:
         """
-        Return entries after a position. An ended run is then kept for :data:`AFTER_READ` at least.
+        Return entries after a position. An ended run is then kept for 60 seconds at least.
 
         :raises RunNotFound: if there is no such run
 
@@ -246,7 +246,7 @@ class RunLog(Protocol):
         """
         Ask a run to stop. The first reason stays.
 
-        If there is no run of this id, that is remembered for :data:`REMEMBER` seconds, unless an
+        If there is no run of this id, that is remembered for 30 seconds, unless an
         epoch is named.
 
         :param owner: who asks, or ``None`` if that does not matter
@@ -264,7 +264,7 @@ class RunLog(Protocol):
     ) -> Literal["alive", "doubted", "buried", "gone"]:
         """
         End a run whose lease is over, in place of its producer. Takes two looks: the first stores a
-        doubt, and one that comes :data:`DOUBT` seconds later, with no sign of life in between, ends
+        doubt, and one that comes 5 seconds later, with no sign of life in between, ends
         the run.
 
         :return: ``"buried"`` for the one call that has ended it, ``"doubted"`` if it is too early,

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import anyio
 
@@ -36,7 +36,7 @@ _READ_AHEAD = 64
 _AT_ALL = 1e-9
 
 
-class ReadAhead(Stage[Entry[Any], Entry[Any]]):
+class ReadAhead(Stage[Any, Any]):
     """Lets a reader read ahead, and tells it when its consumer waits."""
 
     read_ahead: float = _READ_AHEAD
@@ -85,8 +85,8 @@ async def _read(
     after: Cursor | Literal["now"] | None,
 ) -> AsyncGenerator[Entry[Any], None]:
     """Yield the entries of a run, those that are there and those that come, until its end."""
-    # As Entry() does, for less.
-    new = tuple.__new__
+    # What Entry() does, for less.
+    new = cast("Any", tuple).__new__
     told: Exception | None
     try:
         record = await log.get(run_id)

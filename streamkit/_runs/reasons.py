@@ -86,8 +86,9 @@ def encode_outcome(outcome: RunOutcome) -> bytes:
 
 def decode_outcome(data: bytes) -> RunOutcome:
     """Return the outcome that :func:`encode_outcome` has made bytes of."""
-    form = json.loads(data)
-    return RunOutcome(**{**form, "reason": _reason_of(form["reason"])})
+    form: dict[str, Any] = json.loads(data)
+    form["reason"] = _reason_of(form["reason"])
+    return RunOutcome(**form)
 
 
 def _form_of(reason: object) -> Any:

@@ -56,4 +56,4 @@ def test_malformed(after: int | str) -> None:
 def test_wrong_type(after: object) -> None:
     """So is what cannot be one."""
     with pytest.raises(TypeError, match=r"write after=entry\.cursor"):
-        parse(after)  # type: ignore[arg-type]
+        parse(after)
