@@ -21,8 +21,10 @@ import pytest
 import streamkit
 import streamkit.asgi
 import streamkit.redis
+import streamkit.runs
 import streamkit.sse
 import streamkit.starlette
+import streamkit.testing
 from support import Backend
 
 if TYPE_CHECKING:
@@ -145,7 +147,14 @@ def test_reference_has_every_public_name() -> None:
     documented = re.findall(r"^\.\. (?!automodule)[\w:]+:: streamkit\.([\w.]+)", text, re.MULTILINE)
     of_modules = [
         f"{module.__name__.removeprefix('streamkit.')}.{name}"
-        for module in (streamkit.asgi, streamkit.redis, streamkit.sse, streamkit.starlette)
+        for module in (
+            streamkit.asgi,
+            streamkit.redis,
+            streamkit.runs,
+            streamkit.sse,
+            streamkit.starlette,
+            streamkit.testing,
+        )
         for name in module.__all__
     ]
     assert sorted(documented) == sorted([*expected, *of_modules])

@@ -363,3 +363,13 @@ def current_cancellation() -> object:
     """
     scopes = _current.get()
     return None if scopes is None else scopes.reason()
+
+
+def leave_streams() -> None:
+    """
+    Let the running task be in no stream, wherever it was started.
+
+    A task inherits what its maker is in. One that outlives its maker's stream has no part in that:
+    it is told nothing of what that is told, and that does not wait for it.
+    """
+    _current.set(None)

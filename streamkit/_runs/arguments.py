@@ -1,0 +1,88 @@
+"""What may be said of a run, where it is started or for all of them, and whether it can be."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any
+
+from .._core.arguments import seconds
+from .log import RunLog
+from .producer import Options
+
+#: Bytes of UTF-8 that an id may have, and the name of an owner.
+MAX_ID = 1024
+
+
+class Defaults:
+    """
+    What holds for each run that says nothing else.
+
+    :param log: where they are kept
+    :param given: the fields of :class:`Options`
+    :raises TypeError: if one is of the wrong type
+    :raises ValueError: if one is out of its range
+
+    """
+
+    def __init__(self, log: RunLog, **given: Any) -> None:
+        self._reconcile = log.reconcile
+        self.options: Options = Options(**self._checked(given))
+
+    def replaced(self, **given: Any) -> Options:
+        """Return what holds for a run that says this. What is ``None`` is not said."""
+        said = {name: value for name, value in given.items() if value is not None}
+        return replace(self.options, **self._checked(said)) if said else self.options
+
+    def limit(self, name: str, value: Any) -> Any:
+        """Check a number of things, or ``None`` for no limit."""
+        if value is None:
+            return None
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise TypeError(f"{name} must be an int > 0, got {value!r}; write {name}=1000")
+        if value <= 0:
+            raise ValueError(f"{name} must be an int > 0, got {value!r}; write {name}=1000")
+        return value
+
+    def _checked(self, given: dict[str, Any]) -> dict[str, Any]:
+        checked = dict(given)
+        for name, value in given.items():
+            if name in ("keep", "grace", "on_end_timeout"):
+                checked[name] = seconds(name, value)
+            elif name in ("max_items", "max_bytes"):
+                checked[name] = self.limit(name, value)
+            elif name == "unwatched":
+                checked[name] = self._unwatched(value)
+            elif value not in ("trim", "end"):
+                raise ValueError(f"when_full is 'trim' or 'end', got {value!r}")
+        return checked
+
+    def _unwatched(self, value: Any) -> float | None:
+        if value is None or value == math.inf:
+            return None
+        unwatched = seconds("unwatched", value, positive=True)
+        least = 2 * self._reconcile
+        if unwatched < least:
+            raise ValueError(
+                f"unwatched must be at least {least} seconds with this log, which looks every "
+                f"{self._reconcile}, got {value!r}: write unwatched={least}"
+            )
+        return unwatched
+
+
+def check_text(name: str, value: object) -> str:
+    """
+    Check an id, or the name of an owner.
+
+    :raises TypeError: if it is no text
+    :raises ValueError: if it is empty or too long
+
+    """
+    if not isinstance(value, str):
+        raise TypeError(
+            f"{name} must be a str, got {type(value).__qualname__}: write {name}=str(...), for "
+            "instance"
+        )
+    if not 0 < len(value.encode(errors="replace")) <= MAX_ID:
+        raise ValueError(f"{name} must have from 1 to {MAX_ID} bytes: write a short one")
+    return value

@@ -1,0 +1,103 @@
+"""
+Items as bytes: what a log keeps of them.
+
+Each is a byte for the version of the form, a byte for the kind of the item, and the item. Text,
+bytes, events and frames come back as they were; all else is JSON, and comes back as what JSON makes
+of it. This holds for every log, also for one that could keep the objects themselves: so what works
+in one process works in several, and no reader can change what another one reads.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from .._sse.events import Frame, ServerSentEvent
+from .._sse.json import to_json as _encode_json
+from .errors import UnknownVersion
+
+_VERSION = 1
+_TEXT, _BYTES, _JSON, _FRAME, _EVENT = (bytes([_VERSION, kind]) for kind in b"tbjfe")
+
+
+def encode(item: object) -> bytes:
+    """
+    Return an item as bytes.
+
+    :raises TypeError: if there is no form for it
+    :raises ValueError: if it is no JSON, because there is a cycle or a NaN in it
+
+    """
+    # Half of a surrogate pair passes, as it does where the item is not encoded at all.
+    if isinstance(item, str):
+        return _TEXT + item.encode("utf-8", "surrogatepass")
+    if isinstance(item, bytes | bytearray | memoryview):
+        return (_FRAME if isinstance(item, Frame) else _BYTES) + item
+    if isinstance(item, ServerSentEvent):
+        return _EVENT + to_json(_fields_of(item))
+    return _JSON + to_json(item)
+
+
+def to_json(value: object) -> bytes:
+    """
+    Return a value as JSON.
+
+    :raises TypeError: if there is none for it
+    :raises ValueError: if there is a cycle or a NaN in it
+
+    """
+    try:
+        return _encode_json(value).encode("utf-8", "surrogatepass")
+    except (TypeError, ValueError, RecursionError) as exc:
+        error = ValueError if isinstance(exc, ValueError) else TypeError
+        raise error(
+            f"a run cannot keep an item of {type(value).__qualname__}, {exc}: yield text, bytes, a "
+            "ServerSentEvent, or what json.dumps() takes"
+        ) from exc
+
+
+def from_json(data: bytes) -> Any:
+    """Return the value of some JSON."""
+    return json.loads(data.decode("utf-8", "surrogatepass"))
+
+
+def decode(data: bytes) -> Any:
+    """
+    Return the item that :func:`encode` has made bytes of.
+
+    :raises UnknownVersion: if a later release has made them
+
+    """
+    kind, payload = data[:2], data[2:]
+    if kind == _TEXT:
+        return payload.decode("utf-8", "surrogatepass")
+    if kind == _JSON:
+        return from_json(payload)
+    if kind == _BYTES:
+        return payload
+    if kind == _FRAME:
+        return Frame(payload)
+    if kind == _EVENT:
+        return _event_of(from_json(payload))
+    raise UnknownVersion(data[0], _VERSION)
+
+
+def _fields_of(event: ServerSentEvent) -> dict[str, Any]:
+    data, is_bytes = event.data, isinstance(event.data, bytes)
+    fields = {
+        # Bytes as text of as many characters.
+        "data": data.decode("latin-1") if isinstance(data, bytes) else data,
+        "bytes": is_bytes or None,
+        "event": event.event,
+        "id": event.id,
+        "retry": event.retry,
+        "comment": event.comment,
+    }
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def _event_of(fields: dict[str, Any]) -> ServerSentEvent:
+    data = fields.pop("data", None)
+    if fields.pop("bytes", False):
+        data = data.encode("latin-1")
+    return ServerSentEvent(data, **fields)

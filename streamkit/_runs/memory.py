@@ -1,0 +1,536 @@
+"""``MemoryLog``: runs that are kept in the memory of one process."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from heapq import heappop, heappush
+from itertools import count, islice
+from types import TracebackType
+from typing import Literal
+
+import anyio
+from anyio.lowlevel import checkpoint
+
+from .errors import LogFull, RunExists, RunNotFound, RunRunning
+from .log import AFTER_READ, DOUBT, PAGE, REMEMBER, Page, Record, Requests, Terms, Watch
+from .siblings import has_siblings
+
+_logger = logging.getLogger("streamkit")
+
+# What an entry takes beside its bytes: the object, and its places in two lists.
+_OVERHEAD = 128
+
+# Cancellations that are remembered; the oldest goes.
+_MOST_EARLY = 10_000
+
+# Empty places at the front of a list that are worth to be removed.
+_WORTHWHILE = 128
+
+_NONE = Requests()
+_FENCED = Requests(fenced=True)
+
+
+class MemoryLog:
+    """
+    Keeps runs in the memory of this process: nothing to install, and nothing survives the process.
+
+    Where a server has several workers, each has a log of its own, and a client that comes back to
+    another worker finds nothing. This is warned of once.
+
+    :param max_bytes: of all entries together, with some 128 bytes more for each. When it is
+        reached, the run that ended first goes. If none is left that has ended, nothing more is
+        taken, and the source is told :exc:`LogFull`
+    :param lease: seconds after which a run whose producer has given no sign of life counts as lost.
+        In one process that is for tests: with ``math.inf``, none ever does
+    :raises ValueError: if a number is not positive
+
+    """
+
+    reconcile: float = 0.5
+    outage: float = 0.0
+    max_held: int = 64
+
+    def __init__(self, *, max_bytes: int = 256 * 1024 * 1024, lease: float = math.inf) -> None:
+        if max_bytes <= 0:
+            raise ValueError(f"max_bytes must be > 0, got {max_bytes!r}: write max_bytes=2**28")
+        if not lease > 0:
+            raise ValueError(f"lease must be > 0, got {lease!r}: write lease=15.0")
+        self.lease: float = lease
+        self._max_bytes = max_bytes
+        self._runs: dict[str, _Run] = {}
+        #: In the order in which they ended.
+        self._ended: dict[str, _Run] = {}
+        #: By the id of the run and who has asked.
+        self._early: dict[tuple[str, str | None], _Early] = {}
+        self._bytes = 0
+        self._ended_bytes = 0
+        # What is to be forgotten, a heap: when, a number to tell two apart, and how.
+        self._due: list[tuple[float, int, Callable[[float], object]]] = []
+        self._numbers = count()
+        self._sweepers: set[anyio.Event] = set()
+        self._has_looked_around = False
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {len(self._runs)} runs, {self._bytes:,} bytes>"
+
+    def __len__(self) -> int:
+        """Return how many runs are kept."""
+        return len(self._runs)
+
+    def __bool__(self) -> bool:
+        return True
+
+    @asynccontextmanager
+    async def open(self) -> AsyncGenerator[None, None]:
+        """Forget what is over, in a task, while the block is open. Opened by :class:`Runs`."""
+        leaving: BaseException | None = None
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._sweep, name=f"sweeper of {self!r}")
+            try:
+                yield
+            except BaseException as exc:
+                # Not the business of the task group: it would come back in a group.
+                leaving = exc
+            # A cancellation must not take its place.
+            tasks.cancel_scope.shield = True
+            tasks.cancel_scope.cancel()
+        if leaving is not None:
+            try:
+                raise leaving
+            finally:
+                # Its traceback includes this frame.
+                del leaving
+
+    # For producers
+
+    async def create(
+        self, run_id: str, epoch: str, terms: Terms, notify: Callable[[Requests], object]
+    ) -> Requests:
+        """See :meth:`RunLog.create`."""
+        now = anyio.current_time()
+        run = self._find(run_id)
+        if run is not None:
+            if run.epoch == epoch and run.outcome is None:
+                return run.requests(now)
+            raise RunExists(run_id)
+        if not self._make_room(_OVERHEAD + len(terms.data)):
+            raise LogFull("the log has no room for another run: start it later")
+        self._look_around()
+        run = self._runs[run_id] = _Run(epoch, terms, notify, now)
+        run.lease_until = now + self.lease
+        self._count(run, _OVERHEAD + len(terms.data))
+        for owner in {None, terms.owner}:
+            early = self._early.pop((run_id, owner), None)
+            if early is not None and now < early.until:
+                run.cancel = early.reason
+        return run.requests(now)
+
+    async def append(
+        self,
+        run_id: str,
+        epoch: str,
+        position: int,
+        entries: Sequence[bytes],
+        *,
+        acknowledged: int,
+        first: int,
+        head: int | None = None,
+    ) -> Requests:
+        """See :meth:`RunLog.append`."""
+        run = self._running(run_id, epoch)
+        if run is None:
+            return _FENCED
+        new = entries[max(run.last + 1 - position, 0) :]
+        if new and position > run.last + 1:
+            raise ValueError(
+                f"the entry {position} cannot follow {run.last}: append what is between"
+            )
+        size = sum(map(len, new)) + _OVERHEAD * len(new)
+        if self._bytes + size > self._max_bytes and not self._make_room(
+            size - run.size_before(first)
+        ):
+            raise LogFull("the log has no room for more items: give it more max_bytes")
+        run.entries += new
+        run.last += len(new)
+        if head is not None:
+            run.head = head
+        self._count(run, size - run.drop(first))
+        run.change()
+        if self.lease == math.inf and run.terms.unwatched is None:
+            # What happens for nearly every item.
+            return run.plain_requests
+        return self._sign_of_life(run)
+
+    async def renew(self, run_id: str, epoch: str) -> Requests:
+        """See :meth:`RunLog.renew`."""
+        run = self._running(run_id, epoch)
+        return _FENCED if run is None else self._sign_of_life(run)
+
+    async def end(self, run_id: str, epoch: str, outcome: bytes) -> bool:
+        """See :meth:`RunLog.end`."""
+        run = self._running(run_id, epoch)
+        if run is None:
+            return False
+        self._end(run_id, run, outcome)
+        return True
+
+    # For readers
+
+    async def get(self, run_id: str) -> Record:
+        """See :meth:`RunLog.get`."""
+        run = self._known(run_id)
+        return Record(
+            terms=run.terms,
+            epoch=run.epoch,
+            first=run.first,
+            last=run.last,
+            head=run.head,
+            outcome=run.outcome,
+            cancel_requested=run.cancel is not None,
+            lapsed=self._has_lapsed(run),
+        )
+
+    async def read(self, run_id: str, after: int, limit: int = PAGE) -> Page:
+        """See :meth:`RunLog.read`."""
+        run = self._runs.get(run_id)
+        if run is None or run.outcome is not None:
+            run = self._known(run_id)
+            # Its place in the heap is put right when its turn comes.
+            run.expires_at = max(run.expires_at, anyio.current_time() + AFTER_READ)
+        lapsed = self.lease < math.inf and self._has_lapsed(run)
+        place = after, limit, lapsed
+        if run.place != place:
+            # Many readers are at the same place: they get the same page.
+            start = run.dropped + after + 1 - run.first
+            entries = run.entries[start : start + limit] if start >= run.dropped else []
+            run.page = Page(entries, run.first, run.last, run.epoch, run.head, run.outcome, lapsed)
+            run.place = place
+        return run.page
+
+    def watch(self, run_id: str) -> AbstractAsyncContextManager[Watch]:
+        """See :meth:`RunLog.watch`."""
+        # That a lease is over is no change: it must be looked for.
+        patience = math.inf if self.lease == math.inf else self.reconcile
+        return _Watch(partial(self._known, run_id), patience)
+
+    async def touch(self, run_id: str, epoch: str) -> None:
+        """See :meth:`RunLog.touch`."""
+        run = self._running(run_id, epoch)
+        if run is not None:
+            run.watched_at = anyio.current_time()
+
+    # For everybody
+
+    async def request_cancel(
+        self,
+        run_id: str,
+        reason: bytes,
+        *,
+        owner: str | None = None,
+        epoch: str | None = None,
+        unwatched_for: float | None = None,
+    ) -> Literal["running", "ended", "unknown"]:
+        """See :meth:`RunLog.request_cancel`."""
+        now = anyio.current_time()
+        run = self._find(run_id)
+        if run is None and epoch is None:
+            self._remember(run_id, reason, owner, now)
+            return "unknown"
+        if run is None:
+            return "ended"
+        if owner is not None and owner != run.terms.owner:
+            raise RunNotFound(run_id)
+        if run.outcome is not None or epoch not in (None, run.epoch):
+            return "ended"
+        if unwatched_for is not None and now - run.watched_at < unwatched_for:
+            return "ended"
+        if run.cancel is None:
+            run.cancel = reason
+            run.notify(run.requests(now))
+        return "running"
+
+    async def bury(
+        self, run_id: str, epoch: str, outcome: bytes
+    ) -> Literal["alive", "doubted", "buried", "gone"]:
+        """See :meth:`RunLog.bury`."""
+        run = self._running(run_id, epoch)
+        if run is None:
+            return "gone"
+        if not self._has_lapsed(run):
+            return "alive"
+        now = anyio.current_time()
+        if run.doubted_at is None:
+            run.doubted_at = now
+        if now - run.doubted_at < DOUBT:
+            return "doubted"
+        notify = run.notify
+        self._end(run_id, run, outcome)
+        notify(_FENCED)
+        return "buried"
+
+    async def delete(self, run_id: str, epoch: str) -> None:
+        """See :meth:`RunLog.delete`."""
+        run = self._known(run_id)
+        if run.epoch != epoch:
+            raise RunNotFound(run_id)
+        if run.outcome is None:
+            raise RunRunning(run_id)
+        self._remove(run_id, run)
+
+    # What is kept
+
+    def _find(self, run_id: str) -> _Run | None:
+        run = self._runs.get(run_id)
+        if run is not None and run.outcome is not None and run.expires_at <= anyio.current_time():
+            self._remove(run_id, run)
+            return None
+        return run
+
+    def _known(self, run_id: str) -> _Run:
+        run = self._find(run_id)
+        if run is None:
+            raise RunNotFound(run_id)
+        return run
+
+    def _running(self, run_id: str, epoch: str) -> _Run | None:
+        run = self._runs.get(run_id)
+        return None if run is None or run.epoch != epoch or run.outcome is not None else run
+
+    def _sign_of_life(self, run: _Run) -> Requests:
+        now = anyio.current_time()
+        run.lease_until, run.doubted_at = now + self.lease, None
+        return run.requests(now)
+
+    def _has_lapsed(self, run: _Run) -> bool:
+        return run.outcome is None and run.lease_until <= anyio.current_time()
+
+    def _count(self, run: _Run, size: int) -> None:
+        run.size += size
+        self._bytes += size
+
+    def _make_room(self, size: int) -> bool:
+        """Remove the runs that ended first, if that is enough for so many bytes more."""
+        missing = self._bytes + size - self._max_bytes
+        if missing > self._ended_bytes:
+            return False
+        while self._bytes + size > self._max_bytes:
+            self._remove(*next(iter(self._ended.items())))
+        return True
+
+    def _end(self, run_id: str, run: _Run, outcome: bytes) -> None:
+        run.outcome, run.notify = outcome, _nobody
+        # Those who follow it are to see the end.
+        keep = max(run.terms.keep, AFTER_READ) if run.watches else run.terms.keep
+        run.expires_at = anyio.current_time() + keep
+        self._ended[run_id] = run
+        self._ended_bytes += run.size
+        self._forget_at(run.expires_at, partial(self._expire, run_id, run))
+        run.change()
+
+    def _remove(self, run_id: str, run: _Run) -> None:
+        del self._runs[run_id], self._ended[run_id]
+        self._bytes -= run.size
+        self._ended_bytes -= run.size
+        run.change()
+
+    def _remember(self, run_id: str, reason: bytes, owner: str | None, now: float) -> None:
+        key = run_id, owner
+        early = self._early.get(key)
+        if early is not None and now < early.until:
+            # The first reason stays.
+            return
+        early = self._early[key] = _Early(reason, now + REMEMBER)
+        if len(self._early) > _MOST_EARLY:
+            del self._early[next(iter(self._early))]
+        self._forget_at(early.until, partial(self._forget_early, key, early))
+
+    # What is forgotten, and when
+
+    def _forget_at(self, when: float, forget: Callable[[float], object]) -> None:
+        heappush(self._due, (when, next(self._numbers), forget))
+        if self._due[0][0] == when:
+            for sweeper in self._sweepers:
+                sweeper.set()
+
+    def _expire(self, run_id: str, run: _Run, now: float) -> None:
+        if self._ended.get(run_id) is run:
+            if run.expires_at <= now:
+                self._remove(run_id, run)
+            else:
+                self._forget_at(run.expires_at, partial(self._expire, run_id, run))
+
+    def _forget_early(self, key: tuple[str, str | None], early: _Early, now: float) -> None:
+        if self._early.get(key) is early:
+            del self._early[key]
+
+    async def _sweep(self) -> None:
+        woken = anyio.Event()
+        try:
+            while True:
+                now = anyio.current_time()
+                while self._due and self._due[0][0] <= now:
+                    heappop(self._due)[2](now)
+                self._sweepers.discard(woken)
+                woken = anyio.Event()
+                self._sweepers.add(woken)
+                with anyio.CancelScope(deadline=self._due[0][0] if self._due else math.inf):
+                    await woken.wait()
+        finally:
+            self._sweepers.discard(woken)
+
+    def _look_around(self) -> None:
+        if not self._has_looked_around:
+            self._has_looked_around = True
+            if has_siblings():
+                _logger.warning(
+                    "a MemoryLog keeps the runs of one process, and this seems to be one of "
+                    "several workers: clients that come back to another find nothing. Run one "
+                    "worker, or give Runs() a log that all of them share"
+                )
+
+
+@dataclass(frozen=True, slots=True)
+class _Early:
+    """A cancellation that came before its run."""
+
+    reason: bytes
+    until: float
+
+
+class _Run:
+    """A run, and its entries."""
+
+    __slots__ = (
+        "cancel",
+        "changed",
+        "changes",
+        "doubted_at",
+        "dropped",
+        "entries",
+        "epoch",
+        "expires_at",
+        "first",
+        "head",
+        "last",
+        "lease_until",
+        "notify",
+        "outcome",
+        "page",
+        "place",
+        "size",
+        "terms",
+        "watched_at",
+        "watches",
+    )
+
+    def __init__(
+        self, epoch: str, terms: Terms, notify: Callable[[Requests], object], now: float
+    ) -> None:
+        self.epoch = epoch
+        self.terms = terms
+        self.notify = notify
+        self.entries: list[bytes] = []
+        #: So many of the entries are empty places of what is kept no more.
+        self.dropped = 0
+        self.first = 1
+        self.last = 0
+        self.size = 0
+        self.head: int | None = None
+        self.outcome: bytes | None = None
+        self.cancel: bytes | None = None
+        self.watched_at = now
+        self.lease_until = math.inf
+        self.doubted_at: float | None = None
+        self.expires_at = math.inf
+        #: How many watch it.
+        self.watches = 0
+        #: The page that was read last, and where that was.
+        self.page: Page
+        self.place: tuple[object, ...] | None = None
+        #: Counts the changes, to tell whether there was one.
+        self.changes = 0
+        #: Set with the next change, if anybody waits for it.
+        self.changed: anyio.Event | None = None
+
+    @property
+    def plain_requests(self) -> Requests:
+        """The requests, where nobody wants to know since when the run is not read."""
+        return _NONE if self.cancel is None else Requests(cancel=self.cancel)
+
+    def requests(self, now: float) -> Requests:
+        return Requests(cancel=self.cancel, unwatched_for=now - self.watched_at)
+
+    def change(self) -> None:
+        """Wake those who wait for a change."""
+        self.changes += 1
+        self.place = None
+        if self.changed is not None:
+            self.changed.set()
+            self.changed = None
+
+    def size_before(self, first: int) -> int:
+        """Return the size of the entries before a position."""
+        number = max(min(first, self.last + 1) - self.first, 0)
+        dropped = self.dropped
+        return sum(map(len, islice(self.entries, dropped, dropped + number))) + _OVERHEAD * number
+
+    def drop(self, first: int) -> int:
+        """Drop the entries before a position, and return their size."""
+        number = min(first, self.last + 1) - self.first
+        if number <= 0:
+            return 0
+        size = self.size_before(first)
+        end = self.dropped + number
+        self.entries[self.dropped : end] = [b""] * number
+        self.first += number
+        self.dropped = end
+        # To move the others up costs as much as there are of them.
+        if end >= _WORTHWHILE and 2 * end >= len(self.entries):
+            del self.entries[:end]
+            self.dropped = 0
+        return size
+
+
+def _nobody(requests: Requests) -> None:
+    """Be told of requests in place of a producer that has gone."""
+
+
+class _Watch(AbstractAsyncContextManager[Watch, None]):
+    def __init__(self, find: Callable[[], _Run], patience: float) -> None:
+        self._find = find
+        self._patience = patience
+        self._run: _Run
+        self._seen = 0
+
+    async def __aenter__(self) -> Watch:
+        self._run = self._find()
+        self._seen = self._run.changes
+        self._run.watches += 1
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._run.watches -= 1
+
+    async def wait(self) -> None:
+        run = self._run
+        if run.changes == self._seen:
+            if run.changed is None:
+                run.changed = anyio.Event()
+            if self._patience == math.inf:
+                await run.changed.wait()
+            else:
+                with anyio.move_on_after(self._patience):
+                    await run.changed.wait()
+        else:
+            await checkpoint()
+        self._seen = run.changes

@@ -1,0 +1,159 @@
+"""
+A reader: the source of an attached stream. It holds a cursor, and nothing else.
+
+It reads what there is after its cursor, a page at a time, and waits for a change when there is
+nothing more. It is never told what has changed: that it reads. So it does not matter how far behind
+it is, and nobody waits for it.
+
+It reads ahead of its consumer, by so few entries that nothing grows. What it has to say at the end,
+though, and what has gone wrong, it says only to a consumer that has taken all entries before that
+and asks for another one. Who leaves before has nothing to do with it: read ahead, it would be
+raised where their block ends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from dataclasses import replace
+from typing import Any, Literal, cast
+
+import anyio
+
+from .._core.stage import Control, Stage
+from .._core.stream import Stream, with_stage
+from .attendance import Attendance
+from .codec import decode
+from .cursor import Cursor
+from .entry import Entry
+from .errors import CursorMismatch, Gap, RunsClosed
+from .log import Page, Record, RunLog, Watch
+from .records import check_owner, end_of, info_of
+
+# Entries that wait for the consumer of an attached stream. With fewer, each costs more.
+_READ_AHEAD = 64
+
+# Seconds that are waited for if it is to begin with that the consumer waits.
+_AT_ALL = 1e-9
+
+
+class ReadAhead(Stage[Any, Any]):
+    """Lets a reader read ahead, and tells it when its consumer waits."""
+
+    read_ahead: float = _READ_AHEAD
+
+    def __init__(self) -> None:
+        self._control: Control | None = None
+
+    def on_open(self, control: Control) -> None:
+        self._control = control
+
+    def on_close(self) -> None:
+        self._control = None
+
+    async def until_asked(self) -> None:
+        """Wait until the consumer has taken what there is, and waits for more."""
+        control = self._control
+        assert control is not None
+        if not control.is_waiting(control.waits):
+            await control.until_waited(control.waited + _AT_ALL)
+
+
+def attached(
+    log: RunLog,
+    attendance: Attendance,
+    run_id: str,
+    owner: str | None,
+    after: Cursor | Literal["now"] | None,
+) -> Stream[Entry[Any]]:
+    """
+    Return the stream of a reader, whose first ask raises what is wrong with it.
+
+    It raises :exc:`RunEnded` at the end of a run that did not complete; :exc:`RunNotFound` if there
+    is no such run, or it was removed meanwhile; :exc:`Gap` if entries are missing;
+    :exc:`CursorMismatch` if the cursor is none of this run.
+    """
+    ahead = ReadAhead()
+    return with_stage(_read(ahead, log, attendance, run_id, owner, after), ahead)
+
+
+async def _read(
+    ahead: ReadAhead,
+    log: RunLog,
+    attendance: Attendance,
+    run_id: str,
+    owner: str | None,
+    after: Cursor | Literal["now"] | None,
+) -> AsyncGenerator[Entry[Any], None]:
+    """Yield the entries of a run, those that are there and those that come, until its end."""
+    # What Entry() does, for less.
+    new = cast("Any", tuple).__new__
+    told: Exception | None
+    try:
+        record = await log.get(run_id)
+        check_owner(run_id, record, owner)
+        epoch = record.epoch
+        position = _position(after, record)
+        async with attendance.reading(run_id, record) as seat, log.watch(run_id) as watch:
+            page = await log.read(run_id, 0 if position is None else position)
+            if position is None:
+                position = page.first - 1
+                if position:
+                    page = await log.read(run_id, position)
+            while True:
+                if page.epoch != epoch:
+                    raise CursorMismatch
+                if page.last < position:
+                    page = await _wait_for_tail(log, run_id, page, watch, position)
+                    continue
+                if page.first > position + 1:
+                    raise Gap(page.first, page.last)
+                for data in page.entries:
+                    position += 1
+                    yield new(Entry, (position, decode(data), epoch))
+                if position == page.last:
+                    if page.outcome is not None:
+                        record = replace(
+                            record, first=page.first, last=page.last, outcome=page.outcome
+                        )
+                        break
+                    if page.lapsed:
+                        attendance.suspect(run_id, epoch)
+                    await seat.wait(watch)
+                page = await log.read(run_id, position)
+        if record.outcome is None:
+            # It was sent away while it waited.
+            raise RunsClosed
+        told = end_of(info_of(run_id, record))
+    except Exception as exc:
+        told = exc
+    if told is not None:
+        await ahead.until_asked()
+        try:
+            raise told
+        finally:
+            # Its traceback includes this frame.
+            del told
+
+
+def _position(after: Cursor | Literal["now"] | None, record: Record) -> int | None:
+    """Return the position of the last entry that was seen, or ``None`` for the first kept."""
+    if after is None:
+        return None
+    if after == "now":
+        return record.last
+    if after.epoch not in (None, record.epoch):
+        raise CursorMismatch
+    if after.is_end and (record.outcome is None or after.position != record.last):
+        raise CursorMismatch("it is of an end that this run has not had")
+    return after.position
+
+
+async def _wait_for_tail(log: RunLog, run_id: str, page: Page, watch: Watch, position: int) -> Page:
+    """Wait until a log that has gone back has what was seen before it did."""
+    with anyio.move_on_after(log.outage):
+        while page.outcome is None and page.last < position:
+            await watch.wait()
+            page = await log.read(run_id, position)
+    if page.last < position:
+        raise CursorMismatch(f"it is beyond {page.last}, the last entry that there is")
+    return page

@@ -1,0 +1,37 @@
+"""The stage at the end of a run's stream: items become bytes as soon as they are made."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .._core.stage import Stage
+from .codec import encode
+
+
+class Recorder(Stage[Any, bytes]):
+    """
+    Encodes what the source yields, in the source task. What cannot be kept fails the run there.
+
+    It also lets the source go on while a write is under way: what it makes meanwhile waits in the
+    stream, and is seen by nobody, until the producer takes all of it at once.
+
+    :param max_bytes: of one item
+    :param max_held: items that may wait
+
+    """
+
+    def __init__(self, max_bytes: int, max_held: int) -> None:
+        self.read_ahead: float = max_held
+        self._max_bytes = max_bytes
+        #: How many items there have been.
+        self.made: int = 0
+
+    def on_item(self, item: Any) -> bytes:
+        data = encode(item)
+        if len(data) > self._max_bytes:
+            raise ValueError(
+                f"an item of {type(item).__qualname__} has {len(data):,} bytes, and the run keeps "
+                f"{self._max_bytes:,}: yield smaller ones, or say max_bytes=..."
+            )
+        self.made += 1
+        return data
