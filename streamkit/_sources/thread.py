@@ -207,7 +207,8 @@ async def _call(
             if interrupt is not None and failed is None and not call.has_ended:
                 failed = _failure_of(interrupt)
                 is_interrupted = failed is None
-        raised = call.raised
+        # Taken out, for the frames of the error lead to the one that has put it there.
+        raised, call.raised = call.raised, None
         if cancelled is not None and is_interrupted and isinstance(raised, Exception):
             cancelled.__cause__ = raised
             raise cancelled
