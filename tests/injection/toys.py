@@ -41,6 +41,7 @@ DEFECTS: dict[str, tuple[str, str]] = {
     "says closed": ("outcome-kind", "sleeping/alone/plain/none"),
     "says completed": ("outcome-kind", "sleeping/alone/leaving/none"),
     "miscounts": ("outcome-items", "sleeping/alone/plain/none"),
+    "is stuck nowhere": ("outcome-stuck", "sleeping/alone/plain/none"),
     "raises a limit": ("outcome-error", "raising/alone/plain/none"),
     "calls on_end twice": ("on-end", "sleeping/full/plain/none"),
     "warns": ("warning", "sleeping/alone/plain/none"),
@@ -147,6 +148,7 @@ class Toy:
             kind=kind,
             error=self._error,
             items=self._items + (self._defect == "miscounts"),
+            stuck_at="nowhere:1" if self._defect == "is stuck nowhere" else None,
             started_at=0,
             ended_at=0,
         )
