@@ -122,6 +122,7 @@ async def stream(
     final: bool = False,
     on: Literal["cancel", "drain", "close"] = "cancel",
     ahead: int = 0,
+    noted: bool = True,
 ) -> StreamResponse:
     async def ended(outcome: Outcome) -> None:
         note(key, "ended", kind=outcome.kind, reason=type(outcome.reason).__name__)
@@ -133,7 +134,7 @@ async def stream(
     return StreamResponse(
         with_buffer(items, ahead) if ahead else items,
         final=last if final else None,
-        on_end=ended,
+        on_end=ended if noted else None,
         on_disconnect=on,
         host=host,
     )
@@ -154,13 +155,16 @@ async def pass_on(request: Request, call_next: RequestResponseEndpoint) -> Respo
 
 
 async def state(request: Request) -> Response:
-    """Tell how many items each source has produced, which tasks are there, and the memory."""
+    """Tell how many items each source has produced, which tasks and files are there, the memory."""
+    files = len(os.listdir("/dev/fd"))
     if sys.platform == "linux":
         with open("/proc/self/statm") as file:
             memory = int(file.read().split()[1]) * resource.getpagesize()
     else:
         memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return JSONResponse({"produced": produced, "tasks": sorted(tasks()), "memory": memory})
+    return JSONResponse(
+        {"produced": produced, "tasks": sorted(tasks()), "files": files, "memory": memory}
+    )
 
 
 def tasks() -> list[str]:

@@ -1,0 +1,116 @@
+"""A client of HTTP/2 over a bare socket, without TLS: it has to know that the server speaks it."""
+
+from __future__ import annotations
+
+from collections import deque
+
+import h2.config
+import h2.connection
+import h2.errors
+import h2.events
+import h2.settings
+import h11
+
+from client import Connection
+
+
+class H2Client(Connection):
+    """
+    One request after the other, over HTTP/2, with what :class:`~client.Client` does.
+
+    :param window: bytes that the server may send before it has to wait; ``None`` for what is usual.
+        What has arrived is acknowledged when it is read.
+
+    """
+
+    def __init__(
+        self, port: int, target: str, *, method: str = "GET", window: int | None = None
+    ) -> None:
+        super().__init__(port)
+        self._authority = f"127.0.0.1:{port}"
+        self._http = h2.connection.H2Connection(
+            h2.config.H2Configuration(client_side=True, header_encoding=None)
+        )
+        self._http.initiate_connection()
+        if window is not None:
+            self._http.update_settings({h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: window})
+        self._events: deque[h2.events.Event] = deque()
+        self._ask(target, method)
+
+    def again(self, target: str) -> None:
+        """Ask for something else on the same connection, when the answer has been read."""
+        self._ask(target, "GET")
+
+    def cancel(self) -> None:
+        """Reset the stream, and keep the connection."""
+        self._http.reset_stream(self._stream, h2.errors.ErrorCodes.CANCEL)
+        self._flush()
+
+    def head(self) -> h11.Response:
+        """Wait for the status and the headers."""
+        event = self._next()
+        assert isinstance(event, h2.events.ResponseReceived), event
+        headers = [(bytes(name), bytes(value)) for name, value in event.headers]
+        return h11.Response(
+            status_code=int(dict(headers)[b":status"]),
+            headers=[(name, value) for name, value in headers if not name.startswith(b":")],
+        )
+
+    def read(self, until: bytes) -> bytes:
+        """Wait until the body contains this."""
+        body = b""
+        while until not in body:
+            event = self._next()
+            assert isinstance(event, h2.events.DataReceived), (event, body)
+            body += event.data
+        return body
+
+    def rest(self) -> tuple[bytes, bool]:
+        """Wait for the end. Returns the rest of the body, and whether it is complete."""
+        body = b""
+        try:
+            while True:
+                event = self._next()
+                if isinstance(event, h2.events.StreamEnded):
+                    return body, True
+                if isinstance(event, h2.events.StreamReset):
+                    return body, False
+                assert isinstance(event, h2.events.DataReceived), (event, body)
+                body += event.data
+        except ConnectionError:
+            return body, False
+
+    def _ask(self, target: str, method: str) -> None:
+        self._stream = self._http.get_next_available_stream_id()
+        headers = [
+            (":method", method),
+            (":scheme", "http"),
+            (":authority", self._authority),
+            (":path", target),
+        ]
+        self._http.send_headers(self._stream, headers, end_stream=True)
+        self._flush()
+
+    def _next(self) -> h2.events.Event:
+        """Return the next thing that happens to the last request."""
+        while True:
+            while self._events:
+                event = self._events.popleft()
+                if isinstance(event, h2.events.DataReceived):
+                    self._http.acknowledge_received_data(
+                        event.flow_controlled_length, self._stream
+                    )
+                    self._flush()
+                if getattr(event, "stream_id", None) == self._stream and not isinstance(
+                    event, h2.events.WindowUpdated
+                ):
+                    return event
+            data = self.socket.recv(65536)
+            if not data:
+                raise ConnectionResetError("the server has closed the connection")
+            self._events.extend(self._http.receive_data(data))
+            self._flush()
+
+    def _flush(self) -> None:
+        if data := self._http.data_to_send():
+            self.socket.sendall(data)
