@@ -14,6 +14,10 @@ import h11
 from client import Connection
 
 
+# Of frames: bytes before the content, and the type of one.
+HEADER, GOAWAY = 9, 0x07
+
+
 class H2Client(Connection):
     """
     One request after the other, over HTTP/2, with what :class:`~client.Client` does.
@@ -35,6 +39,7 @@ class H2Client(Connection):
         if window is not None:
             self._http.update_settings({h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: window})
         self._events: deque[h2.events.Event] = deque()
+        self._incoming = b""
         self._ask(target, method)
 
     def again(self, target: str) -> None:
@@ -108,8 +113,21 @@ class H2Client(Connection):
             data = self.socket.recv(65536)
             if not data:
                 raise ConnectionResetError("the server has closed the connection")
-            self._events.extend(self._http.receive_data(data))
+            self._events.extend(self._http.receive_data(self._without_goaway(data)))
             self._flush()
+
+    def _without_goaway(self, data: bytes) -> bytes:
+        """Leave out that the server takes no new requests: to h2 that would be the end of all."""
+        self._incoming += data
+        kept = b""
+        while len(self._incoming) >= HEADER:
+            end = HEADER + int.from_bytes(self._incoming[:3])
+            if len(self._incoming) < end:
+                break
+            frame, self._incoming = self._incoming[:end], self._incoming[end:]
+            if frame[3] != GOAWAY:
+                kept += frame
+        return kept
 
     def _flush(self) -> None:
         if data := self._http.data_to_send():

@@ -20,13 +20,14 @@ class Transport:
     A protocol, and what is on the way.
 
     :param options: of the client
-    :param is_closed: whether the server closes the connection at the end of an answer
+    :param is_closed: whether the server closes the connection at the end of an answer; ``None`` if
+        it may do so
 
     """
 
     name: str
     options: dict[str, Any]
-    is_closed: bool = False
+    is_closed: bool | None = False
     is_h2: bool = False
     is_proxied: bool = False
 
@@ -47,7 +48,7 @@ HTTP2 = Transport("HTTP2", {}, is_h2=True)
 TRANSPORTS = [
     Transport("HTTP1.0", {"version": b"1.0", "headers": []}, is_closed=True),
     # The end of a body whose length is not known is the end of the connection here.
-    Transport("HTTP1.0-keep-alive", {"version": b"1.0", "headers": KEEP_ALIVE}, is_closed=True),
+    Transport("HTTP1.0-keep-alive", {"version": b"1.0", "headers": KEEP_ALIVE}, is_closed=None),
     Transport("HTTP1.1-close", {"headers": CLOSE}, is_closed=True),
     HTTP1,
     NGINX,
