@@ -58,7 +58,7 @@ class Sizes:
     fresh_servers: int
 
 
-FULL = Sizes(idle=2_000, active=500, items=20, rounds=11, fresh_servers=3)
+FULL = Sizes(idle=2_000, active=500, items=20, rounds=7, fresh_servers=3)
 QUICK = Sizes(idle=20, active=10, items=2, rounds=2, fresh_servers=2)
 
 #: By what is measured and by peer, one number for each round.
@@ -88,7 +88,7 @@ class Server:
     async def cpu(self) -> float:
         """Return the microseconds of processor time that it has taken so far."""
         # For what it has begun.
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(0.05)
         taken: float = (await self.command("look"))["cpu"]
         return taken * 1e6
 

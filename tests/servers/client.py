@@ -47,12 +47,19 @@ class Connection:
         self.socket.close()
         return time.monotonic()
 
-    def wait_until_closed(self) -> None:
-        """Wait until the server closes the connection, with nothing more to say."""
+    def drain(self) -> bytes:
+        """Take all that comes until the server closes the connection, as it is."""
+        received = bytearray()
         try:
-            assert self.socket.recv(65536) == b""
+            while data := self.socket.recv(1 << 20):
+                received += data
         except ConnectionResetError:
             pass
+        return bytes(received)
+
+    def wait_until_closed(self) -> None:
+        """Wait until the server closes the connection, with nothing more to say."""
+        assert self.drain() == b""
 
 
 class Client(Connection):
@@ -62,6 +69,7 @@ class Client(Connection):
     :param headers: of the requests, beside ``Host``
     :param version: what the requests say, ``b"1.1"`` or ``b"1.0"``
     :param body: of the first request
+    :param expects: whether the client announces the body, and waits with it
     :param buffer: bytes that the system keeps for it; ``None`` for what is usual
 
     """
@@ -75,38 +83,51 @@ class Client(Connection):
         headers: Iterable[tuple[str, str]] = CLOSE,
         version: bytes = b"1.1",
         body: bytes = b"",
+        expects: bool = False,
         buffer: int | None = None,
     ) -> None:
         super().__init__(port, buffer=buffer)
         self._http = h11.Connection(h11.CLIENT)
         self._headers = [("Host", f"127.0.0.1:{port}"), *headers]
         self._version = version
-        self._request(target, method, body)
+        self._body = body
+        about = [("Content-Length", str(len(body)))] if body else []
+        if expects:
+            about.append(("Expect", "100-continue"))
+        self._request(target, method, about)
+        if not expects:
+            self.send_body()
 
     def again(self, target: str) -> None:
         """Ask for something else on the same connection, when the answer has been read."""
         self._http.start_next_cycle()
-        self._request(target, "GET", b"")
+        self._request(target, "GET", [])
+        self._http.send(h11.EndOfMessage())
 
-    def send_body(self, body: bytes) -> None:
-        """Send the rest of a body that was announced by a header."""
-        self.socket.sendall(body)
+    def send_body(self) -> None:
+        """Send what was announced, and end the request."""
+        if self._body:
+            self.socket.sendall(self._http.send(h11.Data(data=self._body)) or b"")
+        self._http.send(h11.EndOfMessage())
 
-    def _request(self, target: str, method: str, body: bytes) -> None:
-        headers = [*self._headers, ("Content-Length", str(len(body)))] if body else self._headers
+    def _request(self, target: str, method: str, about: list[tuple[str, str]]) -> None:
+        headers = [*self._headers, *about]
         sent = self._http.send(h11.Request(method=method, target=target, headers=headers)) or b""
         # It speaks the newest version alone, and reads the answers to the older one, too.
         line, rest = sent.split(b"\r\n", 1)
         line = line.replace(b" HTTP/1.1", b" HTTP/" + self._version)
         self.socket.sendall(line + b"\r\n" + rest)
-        if body:
-            self._http.send(h11.Data(data=body))
-            self.socket.sendall(body)
-        self._http.send(h11.EndOfMessage())
+
+    def wait_for_hint(self) -> int:
+        """Wait for an informational response, and return its number."""
+        event = self._next()
+        assert isinstance(event, h11.InformationalResponse), event
+        return event.status_code
 
     def head(self) -> h11.Response:
-        """Wait for the status and the headers."""
-        event = self._next()
+        """Wait for the status and the headers. Hints before it are passed over."""
+        while isinstance(event := self._next(), h11.InformationalResponse):
+            pass
         assert isinstance(event, h11.Response), event
         return event
 

@@ -28,7 +28,13 @@ class H2Client(Connection):
     """
 
     def __init__(
-        self, port: int, target: str, *, method: str = "GET", window: int | None = None
+        self,
+        port: int,
+        target: str,
+        *,
+        method: str = "GET",
+        body: bytes = b"",
+        window: int | None = None,
     ) -> None:
         super().__init__(port)
         self._authority = f"127.0.0.1:{port}"
@@ -40,11 +46,12 @@ class H2Client(Connection):
             self._http.update_settings({h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: window})
         self._events: deque[h2.events.Event] = deque()
         self._incoming = b""
-        self._ask(target, method)
+        self._ask(target, method, has_body=bool(body))
+        self._send_body(body)
 
     def again(self, target: str) -> None:
         """Ask for something else on the same connection, when the answer has been read."""
-        self._ask(target, "GET")
+        self._ask(target, "GET", has_body=False)
 
     def cancel(self) -> None:
         """Reset the stream, and keep the connection."""
@@ -85,7 +92,7 @@ class H2Client(Connection):
         except ConnectionError:
             return body, False
 
-    def _ask(self, target: str, method: str) -> None:
+    def _ask(self, target: str, method: str, *, has_body: bool) -> None:
         self._stream = self._http.get_next_available_stream_id()
         headers = [
             (":method", method),
@@ -93,8 +100,22 @@ class H2Client(Connection):
             (":authority", self._authority),
             (":path", target),
         ]
-        self._http.send_headers(self._stream, headers, end_stream=True)
+        self._http.send_headers(self._stream, headers, end_stream=not has_body)
         self._flush()
+
+    def _send_body(self, body: bytes) -> None:
+        """Send as much at a time as the server lets it."""
+        while body:
+            size = min(
+                self._http.local_flow_control_window(self._stream),
+                self._http.max_outbound_frame_size,
+            )
+            if not size:
+                self._receive()
+                continue
+            part, body = body[:size], body[size:]
+            self._http.send_data(self._stream, part, end_stream=not body)
+            self._flush()
 
     def _next(self) -> h2.events.Event:
         """Return the next thing that happens to the last request."""
@@ -110,11 +131,14 @@ class H2Client(Connection):
                     event, h2.events.WindowUpdated
                 ):
                     return event
-            data = self.socket.recv(65536)
-            if not data:
-                raise ConnectionResetError("the server has closed the connection")
-            self._events.extend(self._http.receive_data(self._without_goaway(data)))
-            self._flush()
+            self._receive()
+
+    def _receive(self) -> None:
+        data = self.socket.recv(65536)
+        if not data:
+            raise ConnectionResetError("the server has closed the connection")
+        self._events.extend(self._http.receive_data(self._without_goaway(data)))
+        self._flush()
 
     def _without_goaway(self, data: bytes) -> bytes:
         """Leave out that the server takes no new requests: to h2 that would be the end of all."""

@@ -49,7 +49,9 @@ TROUBLE = re.compile(
 class Server:
     """A server that runs, its port and what it wrote."""
 
-    def __init__(self, name: str, directory: Path, command: list[str] | None = None) -> None:
+    def __init__(
+        self, name: str, directory: Path, command: list[str] | None = None, **host: object
+    ) -> None:
         self.name = name
         self.port = free_port()
         self._client = httpx.Client(
@@ -78,6 +80,7 @@ class Server:
                     **environment(),
                     "PYTHONPATH": os.pathsep.join(paths),
                     "STREAMS_LOG": str(self._log),
+                    "STREAMS_HOST": json.dumps(host),
                 },
                 # A group of its own, so that no worker can outlive the test.
                 start_new_session=True,
@@ -107,6 +110,10 @@ class Server:
     def state(self) -> dict[str, Any]:
         """Ask for what ``/state`` tells, in a request like any other."""
         return self._client.get("/state").json()
+
+    def shut_down(self) -> None:
+        """Have its host shut down, while it goes on to take requests."""
+        self._client.post("/shut-down").raise_for_status()
 
     def request(self, kind: str, *, under: str = "plain", **options: Any) -> tuple[Client, str]:
         """Ask for a stream. Returns the client, and the key of what is noted about the request."""
@@ -223,9 +230,17 @@ def free_port() -> int:
 
 
 @contextmanager
-def running(name: str, directory: Path, command: list[str] | None = None) -> Iterator[Server]:
-    """Run a server for as long as the block lasts, by a command of its own or as the others."""
-    server = Server(name, directory, command)
+def running(
+    name: str, directory: Path, command: list[str] | None = None, **host: object
+) -> Iterator[Server]:
+    """
+    Run a server for as long as the block lasts.
+
+    :param command: what it is started with, if not as the others are
+    :param host: options of its ``StreamHost``
+
+    """
+    server = Server(name, directory, command, **host)
     try:
         server.wait_until_it_answers()
         yield server

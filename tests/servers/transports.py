@@ -40,13 +40,14 @@ class Transport:
 
 KEEP_ALIVE = [("Connection", "keep-alive")]
 
+HTTP1_0 = Transport("HTTP1.0", {"version": b"1.0", "headers": []}, is_closed=True)
 HTTP1 = Transport("HTTP1.1", {"headers": []})
 NGINX = Transport("nginx", {"headers": []}, is_proxied=True)
 
 HTTP2 = Transport("HTTP2", {}, is_h2=True)
 
 TRANSPORTS = [
-    Transport("HTTP1.0", {"version": b"1.0", "headers": []}, is_closed=True),
+    HTTP1_0,
     # The end of a body whose length is not known is the end of the connection here.
     Transport("HTTP1.0-keep-alive", {"version": b"1.0", "headers": KEEP_ALIVE}, is_closed=None),
     Transport("HTTP1.1-close", {"headers": CLOSE}, is_closed=True),
@@ -66,10 +67,7 @@ class Link:
 
     def request(self, kind: str, **options: Any) -> tuple[AnyClient, str]:
         """Ask for a stream, as :meth:`~serving.Server.request` does."""
+        own = {name: options.pop(name) for name in ("method", "body") if name in options}
         target, key = self.server.target(kind, **options)
-        return self.client(target), key
-
-    def client(self, target: str, **options: Any) -> AnyClient:
-        """Ask for anything."""
-        options = {**self.transport.options, **options}
-        return (H2Client if self.transport.is_h2 else Client)(self.port, target, **options)
+        client = H2Client if self.transport.is_h2 else Client
+        return client(self.port, target, **self.transport.options, **own), key
