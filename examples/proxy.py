@@ -21,7 +21,7 @@ from starlette.routing import Route
 
 from streamkit import Head, Outcome
 from streamkit.asgi import StreamHost
-from streamkit.sse import OPENAI_CHAT, RAW, Frame
+from streamkit.sse import OPENAI_CHAT, RAW, Frame, whole_events
 from streamkit.starlette import EventStream, StreamResponse
 
 UPSTREAM = os.environ.get("UPSTREAM", "http://localhost:11434")
@@ -61,13 +61,8 @@ async def events(
             await answer.aread()
         answer.raise_for_status()
         yield Head(answer.status_code, some(ANSWERED, answer.headers))
-        rest = b""
-        async for chunk in answer.aiter_bytes():
-            complete, end, rest = (rest + chunk).replace(b"\r\n", b"\n").rpartition(b"\n\n")
-            if end:
-                yield complete + end
-        if rest:
-            yield rest
+        async for event in whole_events(answer.aiter_bytes()):
+            yield event
 
 
 async def whole(

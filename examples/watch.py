@@ -54,7 +54,6 @@ async def watch(command: Sequence[str], interval: float) -> int:
         async for item in stream:
             if not show(item):
                 break
-    assert stream.outcome is not None
     return exit_status(stream.outcome)
 
 

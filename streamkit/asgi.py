@@ -15,21 +15,32 @@ from ._core.outcome import Outcome
 from ._core.public import name_publicly
 from ._core.source import AsyncSource
 from ._core.stream import with_stage
-from ._http.exchange import (
-    Disconnected as Disconnected,
-    Exchange,
-    ResponseCancelled as ResponseCancelled,
-    Terms,
-)
+from ._http.exchange import Exchange
 from ._http.headers import merged, raw
-from ._http.host import Shutdown as Shutdown, StreamHost as StreamHost
+from ._http.home import HostStats as HostStats
+from ._http.host import StreamHost as StreamHost
+from ._http.last_word import LastWord as _LastWord
 from ._http.messages import Receive, Scope, Send
 from ._http.outlet import Content, Outlet
+from ._http.refusal import Overloaded as Overloaded, Refusal
+from ._http.returned import UNSERIALIZABLE, Returned
+from ._http.shared_receive import SharedReceive as SharedReceive
+from ._http.terms import (
+    FIRST_ITEM_WITHIN as _FIRST_ITEM_WITHIN,
+    Disconnected as Disconnected,
+    ResponseCancelled as ResponseCancelled,
+    Terms,
+    check_final as _check_final,
+)
+from ._signals.shutdown import Shutdown as Shutdown
 
 __all__ = [
     "Disconnected",
+    "HostStats",
+    "Overloaded",
     "ResponseCancelled",
     "ResponseOptions",
+    "SharedReceive",
     "Shutdown",
     "StreamHost",
     "StreamResponse",
@@ -48,17 +59,20 @@ class ResponseOptions(TypedDict, total=False):
     response that is made of one.
     """
 
-    first_item_within: float
+    first_item_within: float | None
     on_end: Callable[[Outcome], Awaitable[object]] | None
     on_end_timeout: float
     on_disconnect: Literal["cancel", "drain", "close"]
     grace: float
+    finish: float | None
     drain_timeout: float
     send_timeout: float | None
+    log_failures: bool
+    receive: SharedReceive | None
     host: StreamHost | None
 
 
-class StreamResponse:
+class StreamResponse(Returned):
     """
     An answer to an HTTP request whose body is a stream: an ASGI application for one request.
 
@@ -72,9 +86,13 @@ class StreamResponse:
     has been sent: a framework answers it like any error of an endpoint. Later, ``final`` has the
     last word for each kind of outcome, in the body. If it has none for an outcome that raises, that
     is raised from the call, and the server cuts the connection: it never looks like a complete
-    answer. A failure of which ``final`` tells the client is logged under ``streamkit``, unless
-    there is an ``on_end`` to take note of it. A cancellation counts as no error: if it comes before
-    the first item and ``final`` has something to say, that is sent with status 200.
+    answer. A failure of which ``final`` tells the client is logged under ``streamkit``, and so is
+    that of an ``on_end``, of which ``final`` is told as ``outcome.on_end_error``. A cancellation
+    counts as no error: if it comes before the first item and ``final`` has something to say, that
+    is sent with status 200.
+
+    An answer with the status 204, 205 or 304 has no body: no beat is sent, ``final`` is not asked,
+    and an item is an error.
 
     When the client goes, whether ``receive()`` or ``send()`` tells, nothing more is sent, and
     ``on_disconnect`` decides:
@@ -96,7 +114,8 @@ class StreamResponse:
         and proxies to pass everything on at once. Those of a :class:`~streamkit.Head` replace both,
         but for cookies, which are added.
     :param media_type: the content type, or ``None`` for none
-    :param first_item_within: seconds after which the status 200 is sent without an item
+    :param first_item_within: seconds after which the status 200 is sent without an item; 15 if it
+        is ``None``
     :param final: called with the :class:`~streamkit.Outcome` when the source is closed. Returns the
         last item, or several in a list, a tuple or an iterator; with ``None``, the outcome is
         raised if it is an error. Not called if the stream is left.
@@ -106,9 +125,14 @@ class StreamResponse:
     :param on_disconnect: what to do when the client goes
     :param grace: seconds that the source has to react to a disconnect, or to a shutdown
     :param drain_timeout: seconds for which a source runs on without a client
-    :param send_timeout: seconds that the client may take for one message before it counts as gone;
-        :exc:`TimeoutError` is then raised from the call. When the connection ends is up to the
-        server, which may wait for the client to read what it was sent
+    :param finish: seconds that the stream may go on for when the program ends, before it is told; 0
+        for a stream that would not end. With ``None`` it is as the host says.
+    :param send_timeout: seconds that the client may take for one message before it counts as gone.
+        The call then returns without the last message, and a warning is logged. When the connection
+        ends is up to the server, which may wait for the client to read what it was sent: until it
+        lets go of the message, the call does not return, though the source is closed
+    :param log_failures: whether a failure is logged that is not raised from the call
+    :param receive: what the source reads its own request from; ``None`` if it reads nothing
     :param host: where streams are drained, and who tells that the program ends. If it is ``None``,
         the :class:`StreamHost` in ``scope["state"]`` is taken, under whatever name the lifespan has
         put it there.
@@ -123,23 +147,31 @@ class StreamResponse:
         *,
         headers: Mapping[str, str] | Iterable[tuple[str, str]] = (),
         media_type: str | None = "text/plain; charset=utf-8",
-        first_item_within: float = 15.0,
+        first_item_within: float | None = None,
         final: Callable[[Outcome], LastWord] | None = None,
         on_end: Callable[[Outcome], Awaitable[object]] | None = None,
         on_end_timeout: float = 5.0,
         on_disconnect: Literal["cancel", "drain", "close"] = "cancel",
         grace: float = 5.0,
+        finish: float | None = None,
         drain_timeout: float = 300.0,
         send_timeout: float | None = None,
+        log_failures: bool = True,
+        receive: SharedReceive | None = None,
         host: StreamHost | None = None,
     ) -> None:
+        # Before all other attributes.
+        self._unserializable = UNSERIALIZABLE
         if on_disconnect not in ("cancel", "drain", "close"):
             raise ValueError(
                 f"on_disconnect is 'cancel', 'drain' or 'close', got {on_disconnect!r}"
             )
         _check_host(host)
+        _check_receive(receive)
         if send_timeout is not None:
             seconds("send_timeout", send_timeout, positive=True)
+        if finish is not None:
+            seconds("finish", finish)
         own = raw(_DEFAULT_HEADERS)
         if media_type is not None:
             own += raw({"content-type": media_type})
@@ -147,19 +179,26 @@ class StreamResponse:
             headers=merged(own, raw(headers)),
             on_disconnect=on_disconnect,
             grace=seconds("grace", grace),
+            finish=finish,
             drain_timeout=seconds("drain_timeout", drain_timeout),
             send_timeout=send_timeout,
-            logs_failures=on_end is None,
+            logs_failures=log_failures,
         )
         self._host = host
+        self._receive = receive
+        self._first_item_within = (
+            _FIRST_ITEM_WITHIN if first_item_within is None else (first_item_within)
+        )
         self._outlet = self._make_outlet()
+        _check_final(final)
+        self._last_word = _LastWord(final, self._outlet)
         # Given away with the call. Frames of a framework hold this response, an error holds them,
         # and the outcome of the stream the error: such a cycle would keep send() alive, and granian
         # ends the connection when nothing refers to that any more.
         self._stream: StatusStream[Any] | None = with_status(
             with_stage(source, self._outlet),
-            first_item_within=first_item_within,
-            final=final,
+            first_item_within=self._first_item_within,
+            final=self._last_word,
             on_end=on_end,
             on_end_timeout=on_end_timeout,
         )
@@ -182,7 +221,6 @@ class StreamResponse:
             its place
         :raises ResponseCancelled: if the source was cancelled, let that out, and ``final`` had
             nothing to say
-        :raises TimeoutError: if the client took longer than ``send_timeout`` for a message
         :raises RuntimeError: if the scope is not that of an HTTP request, if the response was used
             before, or if its host was not entered
 
@@ -198,24 +236,57 @@ class StreamResponse:
         host = self._host or _host_in(scope)
         if host is not None:
             host.note(scope)
+            stream = self._with_hook_of(host, stream, scope)
+        self._outlet.expect(self._terms.status)
         exchange = Exchange(
             stream,
             self._outlet,
+            self._last_word,
             self._terms,
             host,
+            self._refusal(closes=scope.get("http_version", "1.1").startswith("1")),
             is_head=scope["method"] == "HEAD",
-            receive=receive,
+            receive=self._receive or receive,
             send=send,
         )
         try:
-            if host is None or host.is_shut_down or self._terms.on_disconnect != "drain":
+            refused = None if host is None else host.admit(exchange)
+            if refused is not None:
+                await exchange.refuse(refused)
+                return
+            if host is None or self._terms.on_disconnect != "drain":
                 await exchange.run()
             else:
-                await host.run(exchange.run, exchange.let_go, f"response with {stream!r}")
+                await host.run(exchange.run, exchange.rest.let_go, f"response with {stream!r}")
             await exchange.conclude()
         finally:
             # The traceback of an error includes this frame.
             del stream, exchange
+
+    def _with_hook_of(
+        self, host: StreamHost, stream: StatusStream[Any], scope: Scope
+    ) -> StatusStream[Any]:
+        """Return the stream with the ``on_end`` of its host, which comes after its own."""
+        if not host.has_hook:
+            return stream
+        return with_status(
+            stream,
+            first_item_within=self._first_item_within,
+            on_end=lambda outcome: host.ended(outcome, scope),
+            on_end_timeout=host.hook_timeout,
+        )
+
+    def _refusal(self, *, closes: bool) -> Refusal:
+        return Refusal(None, self._terms.headers, closes=closes)
+
+
+def _check_receive(given: object) -> None:
+    if given is not None and not isinstance(given, SharedReceive):
+        raise TypeError(
+            f"receive must be a SharedReceive, got {type(given).__qualname__}: write "
+            "body = SharedReceive(request.receive), read the request from body, and give the "
+            "response receive=body"
+        )
 
 
 def _check_host(given: object) -> None:

@@ -32,15 +32,20 @@ import anyio
 from anyio.abc import TaskGroup
 
 from ._core.arguments import seconds
+from ._core.extras import without_extra
 from ._redis.ledger import Ledger
-from ._redis.link import Link, connector
-from ._redis.session import Session
-from ._redis.store import Client, Store
 from ._redis.waiter import Waiter, Waiters
 from ._redis.wire import Names, check_text
 from ._redis.work import Work
 from ._signals.registry import CancelRegistry
 from ._signals.token import CancelToken
+
+try:
+    from ._redis.link import Link, connector
+    from ._redis.session import Session
+    from ._redis.store import Client, Store
+except ImportError as _error:
+    raise without_extra("streamkit.redis", "redis", "coredis", _error) from _error
 
 __all__ = ["MAX_KEY", "MAX_REASON", "Holder", "RedisCancelRegistry"]
 

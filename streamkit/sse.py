@@ -9,29 +9,32 @@ that a beat can go between any two of them.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, Unpack, cast
+from dataclasses import replace
+from typing import Any, Literal, Unpack, cast
 
 from ._combinators.keepalive import with_keepalive
 from ._core.outcome import Outcome
 from ._core.public import name_publicly
 from ._core.source import AsyncSource
+from ._core.stage import SKIP
 from ._http.outlet import Outlet, encode
+from ._http.refusal import Refusal
+from ._http.returned import UNSERIALIZABLE
+from ._http.terms import FIRST_ITEM_WITHIN as _FIRST_ITEM_WITHIN, check_final as _check_final
+from ._sse.anthropic import ANTHROPIC as ANTHROPIC
+from ._sse.browser import BROWSER as BROWSER
 from ._sse.events import (
-    BREAKS,
     MAX_ID as MAX_ID,
     MAX_RETRY as MAX_RETRY,
     Frame as Frame,
     ServerSentEvent as ServerSentEvent,
 )
-from ._sse.profiles import (
-    ANTHROPIC as ANTHROPIC,
-    BROWSER as BROWSER,
-    OPENAI_CHAT as OPENAI_CHAT,
-    OPENAI_RESPONSES as OPENAI_RESPONSES,
-    RAW as RAW,
-    Profile as Profile,
-    data_event,
-)
+from ._sse.headers import Headers, id_in, pairs
+from ._sse.items import data_event
+from ._sse.misplaced import by_name, check_options
+from ._sse.openai import OPENAI_CHAT as OPENAI_CHAT, OPENAI_RESPONSES as OPENAI_RESPONSES
+from ._sse.profile import Profile as Profile, check_errors
+from ._sse.raw import RAW as RAW, whole_events as whole_events
 from .asgi import ResponseOptions, StreamResponse
 
 __all__ = [
@@ -47,6 +50,7 @@ __all__ = [
     "Profile",
     "ServerSentEvent",
     "last_event_id",
+    "whole_events",
 ]
 
 
@@ -64,11 +68,16 @@ class EventStream(StreamResponse):
         a stream, whose own beats are encoded, too. Owned and closed by the response.
     :param profile: for which kind of client: one of this module's, or one of your own
     :param keepalive: seconds of silence before each beat, or ``None`` for no beats
+    :param errors: how a client is told that its stream does not start, because the program ends or
+        too many are open: by the ``"status"`` 503 with a ``Retry-After``, or by an ``"event"``, the
+        profile's ``shutdown``, with the status 200. ``None``: as the profile says
     :param final: called with the :class:`~streamkit.Outcome`, in place of :meth:`Profile.final`.
         Returns what is to be sent last: an item, several in a list, a tuple or an iterator, or
         ``None``. To change the message alone, write ``final=lambda outcome: profile.final(outcome,
         message="...")``.
     :param headers: headers of the response, which may replace those of the profile
+    :param first_item_within: seconds after which the status 200 is sent without an item. With
+        ``None`` it is the shorter of ``keepalive`` and 15; then the beats begin
     :param options: further options of :class:`~streamkit.asgi.StreamResponse`, all but
         ``media_type``, which is that of the profile
     :raises TypeError: if an argument is of the wrong type
@@ -76,24 +85,31 @@ class EventStream(StreamResponse):
 
     """
 
+    @by_name
     def __init__(
         self,
         source: AsyncSource[Any],
         *,
         profile: Profile = BROWSER,
         keepalive: float | None = 15.0,
+        errors: Literal["status", "event"] | None = None,
         final: Callable[[Outcome], object] | None = None,
         headers: Mapping[str, str] | Iterable[tuple[str, str]] = (),
         **options: Unpack[ResponseOptions],
     ) -> None:
+        check_options(type(self).__qualname__, options)
         _check_profile(profile)
-        if final is not None and not callable(final):
-            raise TypeError(
-                f"final must be callable, got {type(final).__qualname__}: write "
-                "final=lambda outcome: ..."
-            )
+        _check_final(final)
+        if errors is not None:
+            check_errors(errors, profile.shutdown)
+        # Before all other attributes.
+        self._unserializable = UNSERIALIZABLE
         self._profile = profile
+        self._errors = profile.errors if errors is None else errors
         beating = source if keepalive is None else with_keepalive(source, keepalive, profile.beat)
+        if keepalive is not None and options.get("first_item_within") is None:
+            # Beats come after a status, and a proxy that waits for them cuts what is silent.
+            options["first_item_within"] = min(keepalive, _FIRST_ITEM_WITHIN)
         super().__init__(
             beating,
             final=profile.final if final is None else _encoded_final(final, profile),
@@ -101,9 +117,18 @@ class EventStream(StreamResponse):
             media_type=profile.media_type,
             **options,
         )
+        if keepalive is not None:
+            self._terms = replace(self._terms, opening=bytes(profile.beat))
 
     def _make_outlet(self) -> Outlet:
         return _EventOutlet(self._profile)
+
+    def _refusal(self, *, closes: bool) -> Refusal:
+        in_band = self._say_later if self._errors == "event" else None
+        return Refusal(in_band, self._terms.headers, closes=closes)
+
+    def _say_later(self) -> bytes:
+        return b"".join(self._profile.refusal() or ())
 
 
 def _check_profile(given: object) -> None:
@@ -120,7 +145,12 @@ class _EventOutlet(Outlet):
     def __init__(self, profile: Profile) -> None:
         super().__init__()
         self._encode = profile.encode
-        self._takes_text = profile.event_of is data_event
+        self._has_short_way = profile.event_of is data_event
+        # Whether the next item may take it. Not after the middle of a line, to find its end.
+        self._takes_text = self._has_short_way
+        # Whether what was said last ends in the middle of a line, where a beat would be lost, and
+        # would take the rest of the line with it. After a CR, the LF of the same line end may come.
+        self._is_in_line = False
 
     def on_item(self, item: Any) -> bytes:
         # Most items are text of one line, for which there is a shorter way to the same bytes.
@@ -130,10 +160,18 @@ class _EventOutlet(Outlet):
             except UnicodeEncodeError:
                 # Half of a surrogate pair: the longer way knows what to do.
                 pass
-        return encode(self._encode(item))
+        content = encode(self._encode(item))
+        if self._is_in_line or not content.endswith(b"\n"):
+            self._note_end(content)
+        return content
 
-    def on_beat(self, beat: Any) -> bytes:
-        return encode(self._encode(beat))
+    def _note_end(self, content: bytes) -> None:
+        if content:
+            self._is_in_line = not content.endswith(b"\n")
+            self._takes_text = self._has_short_way and not self._is_in_line
+
+    def on_beat(self, beat: Any) -> Any:
+        return SKIP if self._is_in_line else super().on_beat(self._encode(beat))
 
 
 def _encoded_final(
@@ -160,28 +198,24 @@ def _with_headers(
     return [pair for pair in profile.headers.items() if pair[0].lower() not in names] + given
 
 
-def last_event_id(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
+def last_event_id(headers: Headers) -> str | None:
     """
     Return the id of the last event that a client has seen, when it connects again.
 
     It comes from outside: any client may send any text.
 
-    :param headers: as in an ASGI scope: ``scope["headers"]``, or ``request.headers.raw`` of
-        Starlette. (``request.headers["last-event-id"]`` is no alternative: it is not decoded as
-        UTF-8.)
+    :param headers: of the request: ``request.headers`` of any framework, a mapping, or pairs of
+        names and values, such as ``scope["headers"]`` of ASGI. Names are found in any case. Text is
+        taken for what a server has made of bytes, which is Latin-1, and is decoded anew.
     :return: the value of the header ``Last-Event-ID``, or ``None`` if there is none, or none that
         :class:`ServerSentEvent` could have sent: it is empty, no UTF-8, longer than
         :data:`MAX_ID`, or has a control character in it that ends a line or a string
+    :raises TypeError: if these are no headers: a whole request, for instance
 
     """
-    for name, value in headers:
-        if name.lower() == b"last-event-id":
-            if not value or len(value) > MAX_ID or not BREAKS.isdisjoint(value):
-                return None
-            try:
-                return value.decode()
-            except UnicodeDecodeError:
-                return None
+    for name, value in pairs(headers):
+        if name == "last-event-id" and (found := id_in(value)) is not None:
+            return found
     return None
 
 

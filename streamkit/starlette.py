@@ -9,20 +9,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from typing import Any, Unpack
-
-from starlette.background import BackgroundTask
-from starlette.responses import Response
+from typing import Any, Literal, Unpack
 
 from . import asgi, sse
 from ._combinators.status import Head
+from ._core.extras import without_extra
 from ._core.outcome import Outcome
 from ._core.source import AsyncSource
 from ._http.headers import RawHeaders
 from ._http.messages import Receive, Scope, Send
 from ._http.outlet import Content
+from ._sse.misplaced import by_name
 from .asgi import LastWord, ResponseOptions
 from .sse import BROWSER, Profile
+
+try:
+    from starlette.background import BackgroundTask
+    from starlette.responses import Response
+except ImportError as _error:
+    raise without_extra("streamkit.starlette", "starlette", "starlette", _error) from _error
 
 __all__ = ["EventStream", "StreamResponse"]
 
@@ -113,12 +118,14 @@ class EventStream(sse.EventStream, StreamResponse):
 
     media_type: str | None = "text/event-stream"
 
+    @by_name
     def __init__(
         self,
         source: AsyncSource[Any],
         *,
         profile: Profile = BROWSER,
         keepalive: float | None = 15.0,
+        errors: Literal["status", "event"] | None = None,
         status_code: int = 200,
         headers: Mapping[str, str] | Iterable[tuple[str, str]] = (),
         background: BackgroundTask | None = None,
@@ -129,6 +136,7 @@ class EventStream(sse.EventStream, StreamResponse):
             source,
             profile=profile,
             keepalive=keepalive,
+            errors=errors,
             headers=headers,
             final=final,
             **options,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Annotated, Any
@@ -10,6 +11,8 @@ from typing import Annotated, Any
 import anyio
 import pytest
 from fastapi import BackgroundTasks, Depends, FastAPI, HTTPException
+from fastapi.exceptions import FastAPIError
+from pydantic import TypeAdapter
 from starlette.applications import Starlette
 from starlette.background import BackgroundTask
 from starlette.middleware import Middleware
@@ -92,6 +95,7 @@ class TestFramework:
         await client.get(framework(returning(response)))
         assert client.log == [
             (10.0, 200),
+            (10.0, ": ping\n"),
             (25.0, ": ping\n"),
             (30.0, "data: a\n\n"),
             (30.0, "data: [DONE]\n\n"),
@@ -424,6 +428,66 @@ class TestFastAPI:
         assert closed == [1]
 
 
+RESPONSES = [streamkit.asgi.StreamResponse, streamkit.sse.EventStream]
+
+
+class TestTheWrongClass:
+    @pytest.mark.parametrize("kind", RESPONSES)
+    async def test_returned(self, kind: Any) -> None:
+        """Misuse: FastAPI is given a response that is none of Starlette: it says which one is."""
+
+        async def endpoint(request: Request) -> Any:
+            return kind(aiter_of("a"))
+
+        del endpoint.__annotations__["return"]
+        client = Client()
+        with pytest.raises(ValueError, match=r"the one of the same name from streamkit\.starlette"):
+            await client.get(on_fastapi(endpoint))
+        assert client.log.events == [500, "Internal Server Error", "end"]
+
+    @pytest.mark.parametrize("kind", RESPONSES)
+    def test_annotated(self, kind: Any) -> None:
+        """Misuse: the endpoint says that it returns such a response: the same, before it starts."""
+
+        class Mine(kind):  # type: ignore[misc]
+            pass
+
+        async def endpoint() -> Any: ...
+
+        for annotation in kind, Mine, kind | dict[str, str]:
+            endpoint.__annotations__["return"] = annotation
+            with pytest.raises(TypeError, match=r"the one of the same name from streamkit\.starl"):
+                FastAPI().get("/")(endpoint)
+
+    @pytest.mark.parametrize("kind", RESPONSES)
+    def test_without_starlette(self, kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Misuse: pydantic alone, without Starlette, is told so as well."""
+        monkeypatch.delitem(sys.modules, "starlette.responses")
+        with pytest.raises(TypeError, match="FastAPI takes no response"):
+            TypeAdapter(kind)
+
+    def test_the_right_class(self) -> None:
+        """Misuse: of the right class, in an annotation that FastAPI takes for no response, it says
+        what to write instead of that."""
+
+        async def endpoint() -> StreamResponse | dict[str, str]:
+            raise AssertionError("must not be called")
+
+        with pytest.raises(FastAPIError, match="response_model=None"):
+            FastAPI().get("/")(endpoint)
+
+    @pytest.mark.parametrize("kind", RESPONSES)
+    async def test_on_starlette(self, kind: Any) -> None:
+        """Web: Starlette takes any application from an endpoint, so these, too."""
+
+        async def endpoint(request: Request) -> Any:
+            return kind(aiter_of("a"))
+
+        client = Client()
+        await client.get(on_starlette(endpoint))
+        assert (client.log.events[0], client.complete) == (200, True)
+
+
 class Stamp:
     """A middleware of nothing but ASGI."""
 
@@ -537,8 +601,7 @@ class TestMiddleware:
             client.scope["state"] = state
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(call_later, 2.0, state["streams"].shut_down)
-                with pytest.raises(streamkit.asgi.ResponseCancelled):
-                    await client.get(app)
+                await client.get(app)
         assert (2.0, "source: told to Shutdown()") in client.log
 
 

@@ -48,7 +48,10 @@ def running(backend: str) -> Iterator[tuple[subprocess.Popen[str], list[str]]]:
 
 @each_backend
 def test_from_another_process(runs_on: str) -> None:
-    """C21: the printed command stops the run, which saves what it has, and waits for that."""
+    """C21: the printed command stops the run, which saves what it has, and waits for that.
+
+    A stop that worked is no failure of the program.
+    """
     with running(runs_on) as (process, command):
         result = subprocess.run(
             [*command, "enough of it"],
@@ -61,7 +64,7 @@ def test_from_another_process(runs_on: str) -> None:
         assert result.stdout == f"{command[-1]} has stopped\n"
         assert process.stdout is not None
         rest = process.stdout.read()
-        assert process.wait(LIMIT) == 130
+        assert process.wait(LIMIT) == 0
     lines = rest.splitlines()
     assert lines[-2].startswith("saved at step ")
     assert lines[-2].endswith(": enough of it")
@@ -75,7 +78,7 @@ def test_sigint(runs_on: str) -> None:
         process.send_signal(signal.SIGINT)
         assert process.stdout is not None
         rest = process.stdout.read()
-        assert process.wait(LIMIT) == 130
+        assert process.wait(LIMIT) == 0
     assert "[cancelled: Ctrl-C; items: " in rest
 
 

@@ -19,3 +19,18 @@ def seconds(name: str, value: object, *, positive: bool = False) -> float:
     if not math.isfinite(value) or value < 0 or (positive and value == 0):
         raise ValueError(f"{name} must be {what}, got {value!r}; write {name}=5.0, for instance")
     return value
+
+
+def positive(name: str, value: object) -> int:
+    """
+    Check a number of things.
+
+    :raises TypeError: if it is no integer
+    :raises ValueError: if it is not positive
+
+    """
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be an integer > 0, got {value!r}; write {name}=100")
+    if value <= 0:
+        raise ValueError(f"{name} must be an integer > 0, got {value!r}; write {name}=100")
+    return value

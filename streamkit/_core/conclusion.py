@@ -7,6 +7,8 @@ left before it came to that, or by ``aclose()``. Whoever asks first takes it.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import anyio
 
 from .ending import Ending
@@ -51,9 +53,10 @@ class Conclusion:
         """Run what the stages do at the end, hand their last items over, and end the stream."""
         raises, handoff = self._raises, self._handoff
         failed: BaseException | None = None
+        on_end_error = await _run_on_end(pipeline, outcome, self._cancelled)
         try:
-            await _run_on_end(pipeline, outcome, self._cancelled)
-            last = None if handoff.closed else pipeline.final(outcome)
+            told = outcome if on_end_error is None else _with_error(outcome, on_end_error)
+            last = None if handoff.closed else pipeline.final(told)
             if last is None:
                 # A stage may have taken it meanwhile.
                 raises, self._raises = self._raises, None
@@ -70,6 +73,7 @@ class Conclusion:
             failed = anyio.BrokenResourceError("the source task was cancelled before the last item")
         except BaseException as exc:
             failed = not_an_end(exc)
+        failed = both(on_end_error, failed)
         # What only says how the source was ended is no failure.
         failure = raises if raises is self._error else None
         if handoff.closed:
@@ -78,7 +82,7 @@ class Conclusion:
             self._unseen = both(failure, failed)
             handoff.end(both(raises, failed))
         # The traceback of an error of a stage includes this frame.
-        del raises, failure, failed, outcome, self
+        del raises, failure, failed, on_end_error, outcome, self
 
     def take_error(self) -> BaseException | None:
         """Return what failed and was raised nowhere yet: in the closing, or before it unseen."""
@@ -93,10 +97,22 @@ class Conclusion:
         return raises if error is None else error
 
 
-async def _run_on_end(pipeline: Pipeline, outcome: Outcome, cancelled: type[BaseException]) -> None:
+async def _run_on_end(
+    pipeline: Pipeline, outcome: Outcome, cancelled: type[BaseException]
+) -> BaseException | None:
+    """Run it, and return what it raises."""
     try:
         await pipeline.end(outcome)
     except cancelled:
         # By Task.cancel(), at the end of asyncio.run() for instance: no shield helps, and the
         # consumer is not being cancelled with it.
-        return
+        return None
+    except BaseException as exc:
+        return not_an_end(exc)
+    return None
+
+
+def _with_error(outcome: Outcome, error: BaseException) -> Outcome:
+    """Return the outcome as ``final`` sees it if ``on_end`` has failed: no success."""
+    kind = "failed" if outcome.kind == "completed" else outcome.kind
+    return replace(outcome, kind=kind, on_end_error=error)

@@ -28,6 +28,9 @@ class Outcome:
     #: What was raised while the source was closed. It surfaces from ``aclose()``, or where the
     #: block is left.
     cleanup_error: BaseException | None = None
+    #: What ``on_end`` raised. Only known to ``final``, for which a ``"completed"`` is ``"failed"``
+    #: then.
+    on_end_error: BaseException | None = None
     #: ``True`` if the source was still at it when its time to clean up had passed.
     grace_exceeded: bool = False
     #: Items handed to the consumer, without beats and without the items that ``final`` adds.

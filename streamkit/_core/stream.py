@@ -65,11 +65,36 @@ class Stream(AsyncIterator[T_co], Generic[T_co]):
         return f"<{type(self).__name__} of {self._source.name}, {self._state}>"
 
     @property
-    def outcome(self) -> Outcome | None:
-        """How the stream ended, or ``None`` while the source is not closed."""
-        if self._owner is not None:
-            return self._owner.outcome
+    def outcome(self) -> Outcome:
+        """
+        How the stream ended. It is there as soon as the source is closed, and does not change.
+
+        :raises RuntimeError: before that, as long as :attr:`ended` is false; and if the stream was
+            closed without having been open
+
+        """
+        stream = self._outermost
+        outcome = stream._outcome_so_far
+        if outcome is None:
+            raise RuntimeError(stream._no_outcome())
+        return outcome
+
+    @property
+    def ended(self) -> bool:
+        """Whether the source is closed, and :attr:`outcome` tells how that came."""
+        return self._outermost._outcome_so_far is not None
+
+    @property
+    def _outcome_so_far(self) -> Outcome | None:
         return self._outcome if self._pump is None else self._pump.outcome
+
+    @property
+    def _outermost(self) -> Stream[Any]:
+        """The stream that this one is a part of: it is what is entered and iterated."""
+        stream: Stream[Any] = self
+        while stream._owner is not None:
+            stream = stream._owner
+        return stream
 
     async def __aenter__(self) -> Self:
         """
@@ -252,7 +277,7 @@ class Stream(AsyncIterator[T_co], Generic[T_co]):
         once.
         """
         if self._owner is not None:
-            await self._owner.aclose()
+            await self._outermost.aclose()
         elif (pump := self._pump) is not None:
             pump.leave()
             if not pump.in_source_task():
@@ -274,15 +299,25 @@ class Stream(AsyncIterator[T_co], Generic[T_co]):
         if self._state == "left":
             raise anyio.ClosedResourceError("the stream has been closed: its block was left")
         if self._owner is not None:
-            raise RuntimeError(f"{self!r} belongs to {self._owner!r}: iterate that one")
+            raise RuntimeError(f"{self!r} belongs to {self._outermost!r}: iterate that one")
         raise RuntimeError(
             f"{self!r} was not entered: write 'async with stream:' around "
             "'async for item in stream:'"
         )
 
+    def _no_outcome(self) -> str:
+        """Say why there is no outcome, and where to ask for it."""
+        if self._pump is None and self._state == "left":
+            return f"{self!r} has no outcome, for it was closed without having been open"
+        why = "it was not entered" if self._state == "new" else "its source is not closed"
+        return (
+            f"{self!r} has no outcome yet, for {why}: read it after 'async with stream:', or ask "
+            "'if stream.ended:' before"
+        )
+
     def _check_unused(self) -> None:
         if self._owner is not None:
-            raise RuntimeError(f"{self!r} belongs to {self._owner!r}: use that one")
+            raise RuntimeError(f"{self!r} belongs to {self._outermost!r}: use that one")
         if self._state != "new":
             raise RuntimeError(f"{self!r} is used once: wrap a new source in a new stream")
 

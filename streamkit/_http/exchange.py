@@ -1,23 +1,22 @@
 """
-One request and its answer: the stream on one side, ``receive`` and ``send`` of ASGI on the other.
+One request and its answer: the stream on one side, the connection to the client on the other.
 
 The task that answers enters the stream, and sends what comes out of it. A second one waits for the
-client to disconnect. Whoever finds first that the client has gone (the second task, an error from
-``send``, or its limit of time) cancels the scope in which everything is sent; what the stream still
-says after that is consumed and dropped.
+client to go, and where a message may only take so long, a third one watches the clock. Whoever
+finds first that the client has gone cancels the scope in which everything is sent; what the stream
+still says after that is consumed and dropped. The answering task may not be able to do so: servers
+may send in a shield, where no cancellation gets in. Then the one that has noticed does it.
 """
 
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Awaitable, Callable
-from contextlib import nullcontext, suppress
-from dataclasses import dataclass
-from typing import Any, Literal
+from contextlib import suppress
+from typing import Any
 
 import anyio
-from anyio.lowlevel import checkpoint
+from anyio.abc import TaskGroup
 
 from .._combinators.status import Head, StatusStream
 from .._core.exceptions import (
@@ -29,75 +28,33 @@ from .._core.exceptions import (
     is_stream_cancelled,
     without,
 )
-from .headers import RawHeaders, merged, raw
-from .host import Home, Shutdown
-from .messages import Message, Receive, Send, body, start
+from .._signals.shutdown import Shutdown
+from .connection import GONE, SHORT, Connection
+from .headers import merged, raw
+from .home import Guest, Home
+from .last_word import LastWord
+from .messages import Receive, Send, body, start
 from .outlet import Outlet, encode
+from .refusal import Refusal
+from .rest import Rest, log_failure
+from .terms import ResponseCancelled, Terms
 
 _logger = logging.getLogger("streamkit")
-
-# What servers and middleware raise from send() when the client has gone.
-_GONE = (OSError, anyio.ClosedResourceError, anyio.BrokenResourceError)
-
-# Seconds that a message has at least, where the time for it is not the user's to say.
-_SHORT = 1.0
 
 # The status of an answer for which nothing else is known, and of which the body follows at once.
 _PLAIN = Head(decided_by="end")
 
 
-@dataclass(frozen=True, slots=True)
-class Disconnected:
-    """The reason that a source is told when the client of its response has gone."""
-
-
-class ResponseCancelled(Exception):
-    """
-    Raised by a response whose source was cancelled, and which has no last word to say so.
-
-    It stands in for :exc:`~streamkit.StreamCancelled`, which no server expects, and no exception
-    handler of a framework catches. It is not raised when the client has gone.
-
-    :param reason: why the stream was cancelled
-
-    """
-
-    def __init__(self, reason: object = None) -> None:
-        super().__init__(reason)
-        self.reason = reason
-
-    def __str__(self) -> str:
-        return (
-            f"the source was cancelled (reason: {self.reason!r}) and the client was not told: give "
-            "the response a final=..., or catch StreamCancelled in the source"
-        )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Terms:
-    """What a response was asked to do."""
-
-    headers: RawHeaders
-    on_disconnect: Literal["cancel", "drain", "close"]
-    grace: float
-    drain_timeout: float
-    send_timeout: float | None
-    #: Where no :class:`Head` says another.
-    status: int = 200
-    #: Whether a failure is logged of which the client was told, so that it is raised nowhere.
-    logs_failures: bool = True
-    #: To be called and awaited when the stream is closed, if nothing is raised.
-    background: Callable[[], Awaitable[object]] | None = None
-
-
-class Exchange:
+class Exchange(Guest):
     """
     Answers one request with one stream.
 
     :param stream: the stream, which nobody has entered
     :param outlet: its stage
+    :param last_word: its ``final``
     :param terms: what to do
     :param host: who knows when the program ends, if anybody does
+    :param refusal: what is answered if nothing is to be said of the stream
     :param is_head: whether the request asks for the headers alone
     :param receive: of ASGI
     :param send: of ASGI
@@ -108,31 +65,31 @@ class Exchange:
         self,
         stream: StatusStream[Any],
         outlet: Outlet,
+        last_word: LastWord,
         terms: Terms,
         host: Home | None,
+        refusal: Refusal,
         *,
         is_head: bool,
         receive: Receive,
         send: Send,
     ) -> None:
-        #: Set when nothing more is to be done for the request itself.
-        self.let_go: anyio.Event = anyio.Event()
+        #: What becomes of the stream if the client goes.
+        self.rest: Rest = Rest(stream, outlet, last_word, terms, host)
         self._stream = stream
         self._outlet = outlet
+        self._last_word = last_word
         self._terms = terms
         self._host = host
+        self._refusal = refusal
         self._is_head = is_head
-        self._receive = receive
-        self._send = send
-        self._send_timeout = terms.send_timeout
-        self._is_sending = False
-        self._has_started = False
-        self._is_complete = False
-        self._client_gone = False
-        self._too_slow = False
-        # Everything is sent in here.
-        self._while_connected = anyio.CancelScope()
-        self._watching = anyio.CancelScope()
+        self._connection = Connection(
+            receive, send, send_timeout=terms.send_timeout, on_lost=self.rest.begin
+        )
+        # What waits for the client to go.
+        self._tasks: TaskGroup | None = None
+        self._waits: list[anyio.CancelScope] = []
+        self._has_clock = False
 
     async def run(self) -> None:
         """
@@ -144,8 +101,9 @@ class Exchange:
         """
         error: BaseException | None = None
         try:
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(self._watch, name=f"watcher of {self._stream!r}")
+            async with anyio.create_task_group() as self._tasks:
+                self._notice_later(self._connection.wait_until_gone)
+                self._watch_the_clock()
                 try:
                     await self._answer()
                 except anyio.get_cancelled_exc_class():
@@ -153,10 +111,14 @@ class Exchange:
                 except BaseException as exc:
                     # Not the task group's business: it would come back in a group.
                     error = exc
-                self._watching.cancel()
+                self._tasks = None
+                for scope in self._waits:
+                    scope.cancel()
         except BaseException as interrupted:
             # A cancellation, or what receive() raised, which has cancelled the answer.
             error = both(error_in(error), bare(interrupted))
+        if self._host is not None:
+            self._host.leave(self, self._stream.outcome if self._stream.ended else None)
         if error is not None:
             error = self._for_the_server(error)
         if error is not None:
@@ -168,24 +130,38 @@ class Exchange:
                 # keep it open.
                 del error, self
 
+    async def refuse(self, reason: object) -> None:
+        """
+        Close the stream before it has started, and say that it did not.
+
+        :param reason: what the outcome tells
+        :raises BaseException: what ``on_end`` raised
+
+        """
+        self._outlet.cancel(reason, 0.0)
+        try:
+            async with self._stream:
+                pass
+        finally:
+            with anyio.move_on_after(self._connection.send_timeout or SHORT):
+                await self._send_refusal()
+
     async def conclude(self) -> None:
-        """
-        Do what is left to do in the task of the request.
-
-        :raises TimeoutError: if the client was given up for not taking a message in time
-
-        """
-        if self._too_slow:
-            raise TimeoutError(
-                f"the client did not take a message within {self._send_timeout} seconds"
+        """Do what is left to do in the task of the request."""
+        connection = self._connection
+        if connection.is_too_slow:
+            _logger.warning(
+                "%r was cut off: its client did not take a message within %s seconds",
+                self._stream,
+                connection.send_timeout,
             )
-        if self._client_gone and not self._has_started:
+        elif connection.is_lost and not connection.has_started:
             # Not for the client. What stands between would take no answer at all for an error:
             # Starlette's BaseHTTPMiddleware does.
-            with anyio.move_on_after(_SHORT), suppress(Exception):
-                await self._send(start(499, []))
-                await self._send(body(b"", more_body=False))
-        if not self.let_go.is_set():
+            with anyio.move_on_after(SHORT), suppress(Exception):
+                await connection.raw_send(start(499, []))
+                await connection.raw_send(body(b"", more_body=False))
+        if not self.rest.let_go.is_set():
             await self._run_background()
 
     async def _run_background(self) -> None:
@@ -199,147 +175,168 @@ class Exchange:
             rest = without(error, is_stream_cancelled)
             assert rest is not None
             return rest if rest is error else bare(rest)
-        if self._client_gone:
+        if self._connection.is_lost:
             # It went after the end of the stream, and is not there to be told.
+            return None
+        if isinstance(stop.reason, Shutdown):
+            # For each stream that is open when a program ends, so no error and no traceback.
+            _logger.warning(
+                "%r was cut off: the program ends, and there is no last word to say so",
+                self._stream,
+            )
             return None
         cancelled = ResponseCancelled(stop.reason)
         cancelled.__cause__ = error
         return cancelled
 
-    # The client
+    # The host
 
-    async def _watch(self) -> None:
-        with self._watching:
-            try:
-                while (await self._receive())["type"] != "http.disconnect":
-                    # The rest of a body that nobody has read.
-                    await checkpoint()
-            except _GONE:
-                pass
-            self._lose_client()
+    @property
+    def finish(self) -> float | None:
+        return self._terms.finish
 
-    def _lose_client(self) -> None:
-        # Servers say so after the last message, too.
-        if not (self._client_gone or self._is_complete):
-            self._client_gone = True
-            if self._terms.on_disconnect == "cancel":
-                self._outlet.cancel(Disconnected(), self._terms.grace)
-            self._while_connected.cancel()
+    @property
+    def is_sending(self) -> bool:
+        return self._connection.is_sending
 
-    def _shut_down(self, reason: object, grace: float) -> None:
+    @property
+    def is_drained(self) -> bool:
+        return self.rest.is_drained
+
+    def shut_down(self, reason: object, grace: float) -> None:
         self._outlet.cancel(reason, min(grace, self._terms.grace))
         # The time to clean up stands still while the client is waited for, so that is bounded.
-        limit = max(grace, _SHORT)
-        if self._send_timeout is None or self._send_timeout > limit:
-            self._send_timeout = limit
-            if self._is_sending:
-                self._while_connected.deadline = anyio.current_time() + limit
+        self._connection.hurry(max(grace, SHORT))
+        self._watch_the_clock()
+
+    # The client
+
+    def _notice_later(self, wait: Callable[[], Awaitable[None]]) -> None:
+        assert self._tasks is not None
+        scope = anyio.CancelScope()
+        self._waits.append(scope)
+        self._tasks.start_soon(self._notice, wait, scope, name=f"watcher of {self._stream!r}")
+
+    def _watch_the_clock(self) -> None:
+        is_needed = self._connection.send_timeout is not None and not self._has_clock
+        if is_needed and self._tasks is not None:
+            self._has_clock = True
+            self._notice_later(self._connection.wait_until_too_slow)
+
+    async def _notice(self, wait: Callable[[], Awaitable[None]], scope: anyio.CancelScope) -> None:
+        with scope:
+            await wait()
+            if self._connection.is_lost and self._connection.is_sending:
+                # The answering task may be kept in there for as long as the server likes.
+                await self.rest.consume()
 
     # The answer
 
     async def _answer(self) -> None:
-        attended = nullcontext() if self._host is None else self._host.attended(self._shut_down)
+        connection = self._connection
         try:
-            with attended:
-                async with self._stream:
-                    with self._while_connected:
-                        if self._is_head:
-                            await self._send_start(_PLAIN)
-                            await self._transmit(body(b"", more_body=False))
-                        else:
-                            await self._send_stream()
-                    if self._while_connected.cancelled_caught:
-                        self._too_slow = not self._client_gone
-                        self._lose_client()
-                        if not self._is_head:
-                            await self._go_on_alone()
-                self._log_failure()
-                if self.let_go.is_set():
-                    # Nobody else is there to do it: the request may have ended.
-                    await self._run_background()
+            async with self._stream:
+                with connection.scope:
+                    if self._is_head:
+                        await self._send_start(_PLAIN)
+                        await connection.end()
+                    else:
+                        await self._send_stream()
+                connection.is_sending = False
+                if connection.is_lost and not self._is_head:
+                    await self.rest.consume()
+                    self.rest.raise_error()
+            self._log_failure()
+            if self.rest.let_go.is_set():
+                # Nobody else is there to do it: the request may have ended.
+                await self._run_background()
         finally:
-            del attended, self
+            del connection, self
 
     def _log_failure(self) -> None:
         outcome = self._stream.outcome
         # Also that of a source which was told to stop, and failed over it.
-        if self._terms.logs_failures and outcome is not None and outcome.error is not None:
-            told = "its client has gone" if self._client_gone else "told its client so"
-            _logger.error("%r failed, and %s", self._stream, told, exc_info=outcome.error)
+        if outcome.error is not None:
+            log_failure(self._stream, self._terms, outcome.error, gone=self._connection.is_lost)
 
     async def _send_stream(self) -> None:
+        connection = self._connection
         stopped: StreamCancelled | None = None
         try:
             await self._send_start(await self._stream.head())
         except StreamCancelled as stop:
             # No failure, so what ``final`` says of it is an answer, if it says something.
             stopped = stop
-        send = self._send
+        try:
+            try:
+                if self._outlet.has_body:
+                    await self._send_items()
+                else:
+                    await self._expect_no_item()
+            except BaseException as exc:
+                if exc is not self._last_word.told:
+                    raise
+                log_failure(self._stream, self._terms, exc, gone=False)
+            if stopped is not None and not connection.has_started:
+                if not isinstance(stopped.reason, Shutdown):
+                    raise stopped
+                await self._send_refusal()
+            else:
+                await connection.end()
+        finally:
+            del stopped, connection, self
+
+    async def _send_items(self) -> None:
+        connection, send = self._connection, self._connection.raw_send
         try:
             async for item in self._stream:
-                if not self._has_started:
+                if connection.is_lost:
+                    return
+                if not connection.has_started:
                     await self._send_start(_PLAIN)
                 # Again, for the items of ``final`` do not pass the outlet.
                 content = item if type(item) is bytes else encode(item)
                 message = {"type": "http.response.body", "body": content, "more_body": True}
-                if self._client_gone or self._send_timeout is not None:
-                    await self._transmit(message)
-                    continue
-                # The same, for nearly every item.
-                self._is_sending = True
-                try:
-                    await send(message)
-                except _GONE:
-                    self._lose_client()
-                self._is_sending = False
-                if self._send_timeout is not None:
-                    # The program is ending, and this was sent in time.
-                    self._while_connected.deadline = math.inf
-            if stopped is not None and not self._has_started:
-                if not isinstance(stopped.reason, Shutdown):
-                    raise stopped
-                await self._transmit(start(503, [(b"content-length", b"0")]))
-            await self._transmit(body(b"", more_body=False))
+                if connection.send_timeout is None:
+                    # What Connection.send() does, for nearly every item.
+                    connection.is_sending = True
+                    try:
+                        await send(message)
+                    except GONE:
+                        connection.lose()
+                    connection.is_sending = False
+                else:
+                    await connection.send(message)
+                if connection.is_lost:
+                    return
         finally:
-            del stopped, self
+            # The traceback of an error of the source includes this frame.
+            del connection, send, self
 
     async def _send_start(self, head: Head) -> None:
         status = head.status if head.decided_by == "head" else self._terms.status
-        await self._transmit(start(status, merged(self._terms.headers, raw(head.headers))))
-        if head.decided_by in ("head", "timeout"):
+        headers = merged(self._terms.headers, raw(head.headers))
+        self._outlet.begin(status)
+        if not self._outlet.has_body:
+            headers = [header for header in headers if header[0] != b"content-type"]
+            if head.decided_by == "item":
+                # Not too late for a status that says so.
+                return
+        await self._connection.send(start(status, headers))
+        if self._outlet.has_body and head.decided_by in ("head", "timeout"):
             # The first item may take a while. granian keeps the status until there is a body.
-            await self._transmit(body(b"", more_body=True))
+            await self._connection.send(body(self._terms.opening, more_body=True))
 
-    async def _transmit(self, message: Message) -> None:
-        """Send something, unless the client has gone. Ends at the latest when it goes."""
-        if not self._client_gone:
-            self._has_started = self._is_sending = True
-            if self._send_timeout is not None:
-                self._while_connected.deadline = anyio.current_time() + self._send_timeout
-            try:
-                await self._send(message)
-            except _GONE:
-                self._lose_client()
-            self._is_sending = False
-            self._is_complete = message.get("more_body") is False
-            if self._send_timeout is not None:
-                self._while_connected.deadline = math.inf
-
-    async def _go_on_alone(self) -> None:
-        """Consume what comes after the client has gone, and drop it."""
-        if self._terms.on_disconnect == "close":
-            return
-        # Whatever it was told, nobody is left to hear of it.
-        with suppress(StreamCancelled):
-            if self._terms.on_disconnect == "drain":
-                self.let_go.set()
-                with anyio.move_on_after(self._terms.drain_timeout) as limit:
-                    await self._drop()
-                if not limit.cancelled_caught:
-                    return
-                self._outlet.cancel(Disconnected(), self._terms.grace)
-            await self._drop()
-
-    async def _drop(self) -> None:
+    async def _expect_no_item(self) -> None:
+        """Wait for the end of a stream whose answer has no body."""
         async for _ in self._stream:
-            pass
+            self._outlet.fail(
+                RuntimeError(
+                    "an item has no place in an answer with the status 204, 205 or 304, which has "
+                    "no body: yield nothing after such a Head, or choose another status"
+                )
+            )
+
+    async def _send_refusal(self) -> None:
+        for message in self._refusal.messages(is_head=self._is_head):
+            await self._connection.send(message)

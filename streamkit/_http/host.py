@@ -3,95 +3,25 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Generator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+import math
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Self
 
 import anyio
-from anyio.abc import TaskGroup
 
-from .._core.arguments import seconds
+from .._core.arguments import positive, seconds
 from .._core.exceptions import bare, both, error_in
+from .._core.outcome import Outcome
+from .._signals.shutdown import Shutdown
 from .._signals.token import CancelToken
+from .connection import SHORT
+from .home import Guest, Home, HostStats as HostStats
+from .messages import Scope
 from .termination import Termination
 
 _logger = logging.getLogger("streamkit")
-
-
-@dataclass(frozen=True, slots=True)
-class Shutdown:
-    """The reason that a source is told when the program ends."""
-
-
-class Home:
-    """What a host is to its responses."""
-
-    def __init__(self, grace: float) -> None:
-        self._grace = grace
-        self._shutdown = CancelToken()
-        self._state: Literal["new", "open", "left"] = "new"
-        self._tasks: TaskGroup
-        self._termination: Termination
-        self._watching: anyio.CancelScope
-        self._open = 0
-        self._empty: anyio.Event | None = None
-
-    def note(self, scope: Mapping[str, Any]) -> None:
-        """Note where a request came in, to notice when the server stops to listen there."""
-        if self._state == "open":
-            self._termination.note(scope)
-
-    @contextmanager
-    def attended(self, on_shutdown: Callable[[object, float], None]) -> Generator[None, None, None]:
-        """
-        Keep the host waiting for this block.
-
-        :param on_shutdown: called with the reason and the grace, once, when the host shuts down, or
-            at once if it has
-        :raises RuntimeError: if the host was not entered
-
-        """
-        self._check_entered()
-        self._open += 1
-        handle = self._shutdown.on_cancel(lambda reason: on_shutdown(reason, self._grace))
-        try:
-            yield
-        finally:
-            handle.close()
-            self._open -= 1
-            if self._empty is not None and not self._open:
-                self._empty.set()
-
-    async def run(
-        self, function: Callable[[], Awaitable[None]], let_go: anyio.Event, name: str
-    ) -> None:
-        """
-        Run a function in a task of the host, and return when it has ended or has set ``let_go``.
-
-        Until then, a cancellation of the call is passed on, and waits until the function has ended.
-
-        :raises BaseException: what the function raised until then; later it is logged
-        :raises ~anyio.ClosedResourceError: if the host was cancelled
-        :raises RuntimeError: if the host was not entered
-
-        """
-        self._check_entered()
-        guest = _Guest(function, let_go)
-        self._tasks.start_soon(guest.run, name=name)
-        try:
-            await guest.wait()
-        finally:
-            # The traceback of an error includes this frame.
-            del function, guest
-
-    def _check_entered(self) -> None:
-        if self._state == "new":
-            raise RuntimeError(
-                f"{self!r} was not entered: write 'async with StreamHost() as host:' in the "
-                "lifespan of the application"
-            )
 
 
 class StreamHost(Home):
@@ -99,10 +29,14 @@ class StreamHost(Home):
     The home of an application's responses: an async context manager for its lifespan.
 
     As soon as the server of this process is asked to end, when :meth:`shut_down` is called, or else
-    at the end of the block, every open stream is told ``StreamCancelled(Shutdown())``, has its
-    grace and says its last word; the end of the block waits until all of them are closed. A
-    response that is called from then on has its source cancelled before it starts. With
-    ``on_disconnect="drain"`` a stream whose client has gone lives on here, and its request ends.
+    at the end of the block, the program counts as ending. From this notice on, every new request is
+    refused before its source starts. Every open stream may go on for ``finish`` seconds, is then
+    told ``StreamCancelled(Shutdown())``, has its grace and says its last word; the end of the block
+    waits until all of them are closed. With ``on_disconnect="drain"`` a stream whose client has
+    gone lives on here, and its request ends.
+
+    A request is refused by the status 503 with a ``Retry-After`` of some seconds, or in the body,
+    where the clients of a response need that.
 
     A server that is asked to end stops to listen, waits for its open connections, and ends the
     lifespan after that. So it is the sockets of this process that are watched, which the system has
@@ -111,18 +45,56 @@ class StreamHost(Home):
     A host belongs to the event loop in which its block was entered, and is used once. A response
     is given it as ``host``, or finds it in the state of the lifespan.
 
-    :param grace: seconds that a stream has at shutdown, where its own grace is not shorter. A
+    :param grace: seconds that a stream has when it is told, where its own grace is not shorter. A
         client then has as long to take a message, and a second at least.
-    :raises TypeError: if ``grace`` is no number
-    :raises ValueError: if ``grace`` is negative or not finite
+    :param finish: seconds that a stream may go on for after the notice, before it is told, where a
+        response does not say otherwise
+    :param max_streams: how many streams may be open, or ``None`` for any number. Further requests
+        are refused.
+    :param max_drained: how many streams may go on without their client, or ``None`` for any number.
+        Further ones are told that their client has gone, as with ``on_disconnect="cancel"``.
+    :param on_end: called with the :class:`~streamkit.Outcome` of each stream of a response and with
+        the ASGI scope of its request, and awaited, after the ``on_end`` of the response and in the
+        same way: to count, for instance. Also for a stream that was refused. What it raises is
+        logged, and has no effect.
+    :param on_end_timeout: seconds after which ``on_end`` is cancelled
+    :raises TypeError: if an argument is of the wrong type
+    :raises ValueError: if a time is negative or not finite, or a number not positive
 
     """
 
-    def __init__(self, *, grace: float = 5.0) -> None:
-        super().__init__(seconds("grace", grace))
+    def __init__(
+        self,
+        *,
+        grace: float = 5.0,
+        finish: float = 0.0,
+        max_streams: int | None = None,
+        max_drained: int | None = None,
+        on_end: Callable[[Outcome, Scope], Awaitable[object]] | None = None,
+        on_end_timeout: float = 5.0,
+    ) -> None:
+        if max_streams is not None:
+            positive("max_streams", max_streams)
+        if max_drained is not None:
+            positive("max_drained", max_drained)
+        if on_end is not None and not callable(on_end):
+            raise TypeError(
+                f"on_end must be callable, got {type(on_end).__qualname__}: write "
+                "'async def on_end(outcome, scope): ...'"
+            )
+        super().__init__(max_streams, max_drained)
+        self._grace = seconds("grace", grace)
+        self._finish = seconds("finish", finish)
+        self._on_end = on_end
+        self._on_end_timeout = seconds("on_end_timeout", on_end_timeout)
+        # Told by any thread; read by the task that tells the streams.
+        self._notice = CancelToken()
+        self._limits: deque[float] = deque()
+        self._changed = CancelToken()
+        self._told: set[Guest] = set()
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__}, {self._state}, {self._open} streams>"
+        return f"<{type(self).__name__}, {self._state}, {len(self._guests)} streams>"
 
     async def __aenter__(self) -> Self:
         """
@@ -135,8 +107,11 @@ class StreamHost(Home):
             raise RuntimeError(f"{self!r} is used once: make a new one for each lifespan")
         self._tasks = anyio.create_task_group()
         await self._tasks.__aenter__()
-        self._termination, self._watching = Termination(), anyio.CancelScope()
-        self._tasks.start_soon(self._watch, name=f"watcher of {type(self).__name__}")
+        self._termination = Termination()
+        self._watching, self._telling = anyio.CancelScope(), anyio.CancelScope()
+        name = type(self).__name__
+        self._tasks.start_soon(self._watch, name=f"watcher of {name}")
+        self._tasks.start_soon(self._tell, name=f"shutdown of {name}")
         self._state = "open"
         return self
 
@@ -149,19 +124,23 @@ class StreamHost(Home):
         """
         Shut down, and wait until every stream is closed.
 
-        Each has its grace, and its ``on_end`` its time. If this wait is cancelled, the streams that
-        live on here are cancelled, too, and those that have a request are not waited for.
+        Each may finish, has its grace, and its ``on_end`` its time. If this wait is cancelled, the
+        streams that live on here are cancelled, too, and those that have a request are not waited
+        for.
         """
         self._watching.cancel()
         self.shut_down()
         self._empty = anyio.Event()
         leaving: BaseException | None = exc
         try:
-            if self._open:
+            if self._guests:
                 await self._empty.wait()
         except BaseException as interrupted:
             self._tasks.cancel_scope.cancel()
+            # There is no time left to finish in.
+            self._tell_some(self._untold)
             leaving = both(error_in(exc), interrupted)
+        self._telling.cancel()
         self._state = "left"
         try:
             # By now they have ended, or are being closed, which is bounded.
@@ -177,73 +156,79 @@ class StreamHost(Home):
                 # Its traceback includes this frame.
                 del leaving, exc, traceback, self
 
-    def shut_down(self) -> None:
+    def shut_down(self, *, finish: float | None = None) -> None:
         """
-        Tell every open stream, and every later one, that the program ends.
+        Take notice that the program ends: refuse what comes, and let what is open finish.
 
-        Does not block, and does nothing the second time. May be called from any thread and from a
-        signal handler: the streams are told in their event loop.
+        Does not block. May be called from any thread and from a signal handler: the streams are
+        told in their event loop. A further call may only shorten the time: ``finish=0`` ends it.
+
+        :param finish: seconds from now after which every stream is told, where it is not earlier
+            anyway; ``None`` for what host and responses say
+        :raises TypeError: if ``finish`` is no number
+        :raises ValueError: if ``finish`` is negative or not finite
+
         """
-        self._shutdown.cancel(Shutdown())
+        if finish is not None:
+            self._limits.append(seconds("finish", finish))
+        self._notice.cancel()
+        changed, self._changed = self._changed, CancelToken()
+        changed.cancel()
 
     @property
     def is_shut_down(self) -> bool:
-        """Whether the streams have been told that the program ends."""
-        return self._shutdown.cancelled
+        """Whether the program ends: what an orchestrator's readiness probe may ask."""
+        return self._notice.cancelled
+
+    async def ended(self, outcome: Outcome, scope: Scope) -> None:
+        """Call ``on_end``."""
+        assert self._on_end is not None
+        try:
+            with anyio.fail_after(self._on_end_timeout):
+                await self._on_end(outcome, scope)
+        except Exception:
+            _logger.exception("the on_end of %r failed", self)
+
+    @property
+    def has_hook(self) -> bool:
+        """Whether there is something to call for each stream."""
+        return self._on_end is not None
+
+    @property
+    def hook_timeout(self) -> float:
+        """Seconds in which :meth:`ended` has ended for sure."""
+        return self._on_end_timeout + SHORT
 
     async def _watch(self) -> None:
         with self._watching:
             await self._termination.wait()
             self.shut_down()
 
+    async def _tell(self) -> None:
+        """Tell the streams that the program ends, each when its time to finish is over."""
+        with self._telling:
+            await self._notice.wait()
+            noticed, until = anyio.current_time(), math.inf
+            # Nothing comes any more.
+            while self._guests:
+                changed = self._changed
+                now = anyio.current_time()
+                while self._limits:
+                    until = min(until, now + self._limits.popleft())
+                due = {guest: min(until, noticed + self._time_of(guest)) for guest in self._untold}
+                self._tell_some([guest for guest, when in due.items() if when <= now])
+                later = min((when for when in due.values() if when > now), default=math.inf)
+                with anyio.CancelScope(deadline=later):
+                    await changed.wait()
 
-class _Guest:
-    """What runs in a task of the host on behalf of a request, which may leave before it ends."""
+    def _time_of(self, guest: Guest) -> float:
+        return self._finish if guest.finish is None else guest.finish
 
-    def __init__(self, function: Callable[[], Awaitable[None]], let_go: anyio.Event) -> None:
-        self._function = function
-        self._let_go = let_go
-        self._scope = anyio.CancelScope()
-        self._done = anyio.Event()
-        self._error: BaseException | None = None
+    def _tell_some(self, guests: Iterable[Guest]) -> None:
+        for guest in guests:
+            self._told.add(guest)
+            guest.shut_down(Shutdown(), self._grace)
 
-    async def run(self) -> None:
-        """Run the function, in the task of the host."""
-        try:
-            with self._scope:
-                await self._function()
-        except anyio.get_cancelled_exc_class():
-            if not (self._let_go.is_set() or self._scope.cancel_called):
-                self._error = anyio.ClosedResourceError("the host of this response was cancelled")
-            raise
-        except BaseException as exc:
-            if not self._let_go.is_set():
-                self._error = exc
-            elif isinstance(exc, Exception):
-                _logger.exception("a stream failed after its client had gone")
-            else:
-                raise
-        finally:
-            self._done.set()
-            self._let_go.set()
-            # The traceback of an error includes this frame.
-            del self
-
-    async def wait(self) -> None:
-        """Wait for it, in the task of the request. A cancellation of the wait is passed on."""
-        leaving: BaseException | None = None
-        try:
-            await self._let_go.wait()
-        except BaseException as exc:
-            leaving = exc
-        if leaving is not None and not self._let_go.is_set():
-            self._scope.cancel()
-            with anyio.CancelScope(shield=True):
-                await self._done.wait()
-        leaving, self._error = both(leaving, self._error), None
-        if leaving is not None:
-            try:
-                raise leaving
-            finally:
-                # Its traceback includes this frame.
-                del leaving, self
+    @property
+    def _untold(self) -> list[Guest]:
+        return [guest for guest in self._guests if guest not in self._told]

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from typing import Any, TypeAlias
 
-from .._core.stage import Control, Stage
+from .._combinators.status import Head
+from .._core.pipeline import SKIP
+from .._core.stage import Control, Metadata, Stage
 
 #: What an item of a response may be. Text is encoded in UTF-8.
 Content: TypeAlias = str | bytes | memoryview
+
+# Answers with these have no body: a server that is given one all the same cuts the connection.
+_BODILESS = frozenset((204, 205, 304))
 
 
 class Outlet(Stage[Any, bytes]):
@@ -23,6 +28,9 @@ class Outlet(Stage[Any, bytes]):
     in_a_row = 4
 
     def __init__(self) -> None:
+        #: Whether the status, as far as it is known, is one of an answer with a body.
+        self.has_body: bool = True
+        self._has_begun = False
         self._control: Control | None = None
         self._early: tuple[object, float] | None = None
 
@@ -37,8 +45,27 @@ class Outlet(Stage[Any, bytes]):
     def on_item(self, item: Any) -> bytes:
         return item if type(item) is bytes else encode(item)
 
-    def on_beat(self, beat: Any) -> bytes:
-        return encode(beat)
+    def on_metadata(self, item: Metadata) -> bool:
+        if isinstance(item, Head) and not self._has_begun:
+            self.has_body = item.status not in _BODILESS
+        return False
+
+    def on_beat(self, beat: Any) -> Any:
+        return encode(beat) if self.has_body else SKIP
+
+    def expect(self, status: int) -> None:
+        """Take note of the status of an answer whose source yields no :class:`Head`."""
+        self.has_body = status not in _BODILESS
+
+    def begin(self, status: int) -> None:
+        """Take note of the status that is sent, whatever the source may say later."""
+        self._has_begun = True
+        self.expect(status)
+
+    def fail(self, error: BaseException) -> None:
+        """End the stream with an error, which its consumer receives."""
+        if self._control is not None:
+            self._control.fail(error)
 
     def cancel(self, reason: object, grace: float) -> None:
         """Tell the source, now or as soon as its stream is open."""

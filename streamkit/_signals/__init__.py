@@ -5,5 +5,6 @@ Knows tokens and keys, and no stream. May import the small parts of ``_core``: i
 way into an event loop, the checks of arguments.
 
 To read: ``token`` first, then ``registry`` (tokens by key, in one process) and ``poll`` (a token
-that fires when a function says so). The registry over Redis is in ``_redis``.
+that fires when a function says so). ``shutdown`` is the reason that the end of the program has.
+The registry over Redis is in ``_redis``.
 """

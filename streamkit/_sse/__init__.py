@@ -1,8 +1,12 @@
 """
 Server-sent events: the format, and the protocols that clients speak in it.
 
-Makes text of items, without a stream or an await. May import the outcome of ``_core``.
+Makes text of items, without a stream, and keeps to bytes. May import the outcome and the metadata
+of ``_core``, and of ``_signals`` the reason that a shutdown has.
 
-To read: ``events`` (the wire format, safe from injection), then ``profiles`` (what an item, a beat,
-an error and an end are in a protocol).
+To read: ``events`` (the wire format, safe from injection), ``json`` (what becomes JSON, and how),
+``foreign`` (the events of other libraries), ``items`` (how an item becomes an event), ``profile``
+(what an item, a beat, an error and an end are in a protocol). Then a protocol each: ``browser``,
+``openai``, ``anthropic`` and ``raw``. Beside them, ``headers`` (which id a client has seen) and
+``misplaced`` (what is said of arguments that belong elsewhere).
 """

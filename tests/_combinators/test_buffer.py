@@ -33,17 +33,12 @@ from support import Log, Probe, aiter_of, live_tasks, wait_all_blocked
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 
-    from streamkit import Outcome, Stream
+    from streamkit import Outcome
 
 # A buffer alone, and one between the others: where it stands does not matter.
 BUFFERED: list[Chain] = [("buffer",), ("cancellation", "buffer", "keepalive", "status")]
 
 any_buffered = pytest.mark.parametrize("chain", BUFFERED, ids="+".join)
-
-
-def outcome_of(stream: Stream[Any]) -> Outcome:
-    assert stream.outcome is not None
-    return stream.outcome
 
 
 class Even(Stage[int, int]):
@@ -188,7 +183,7 @@ class TestCount:
                 await wait_all_blocked()
                 assert probe.produced[-1] == 2 * (number + 2)
             assert [item async for item in stream] == list(range(6, 20, 2))
-        assert outcome_of(stream).items == 10
+        assert stream.outcome.items == 10
 
     async def test_metadata(self) -> None:
         """B2: neither does what is no item."""
@@ -355,7 +350,7 @@ class TestOtherTasks:
         async with wrap(aiter_of(*range(6401)), chain, size=math.inf) as stream:
             assert await anext(stream) == 0
             await wait_all_blocked()
-            assert stream.outcome is not None  # The source has ended: nothing else is awaited.
+            assert stream.ended  # The source has ended: nothing else is awaited.
             async with turns.counted():
                 for number in range(1, 6401):
                     assert await anext(stream) == number
@@ -449,7 +444,7 @@ class TestCancellation:
             (50, "very last"),
             (60, "end"),
         ]
-        assert outcome_of(stream).items == 6
+        assert stream.outcome.items == 6
 
     async def test_full_before_an_await(self) -> None:
         """C23: the same where it comes to an await: nothing is in flight."""
@@ -490,7 +485,7 @@ class TestCancellation:
             (20, 3),
             (30, "consumer: stop"),
         ]
-        assert outcome_of(stream).items == 3
+        assert stream.outcome.items == 3
 
     @pytest.mark.parametrize("size", [100, math.inf])
     async def test_in_between(self, size: float) -> None:
@@ -525,7 +520,7 @@ class TestCancellation:
                     got.append(item)
             assert got == [*produced, "last"]
             assert log.events == ["told to stop"]
-            assert outcome_of(stream).items == len(got)
+            assert stream.outcome.items == len(got)
 
     async def test_item_arrives_in_the_same_tick(self) -> None:
         """C31: the items that were about to come arrive, then what it says of the exception."""
@@ -578,8 +573,8 @@ class TestCancellation:
             (21.4, 2),
             (31.4, "consumer: stop"),
         ]
-        assert outcome_of(stream).grace_exceeded
-        assert outcome_of(stream).ended_at - outcome_of(stream).started_at == pytest.approx(11.7)
+        assert stream.outcome.grace_exceeded
+        assert stream.outcome.ended_at - stream.outcome.started_at == pytest.approx(11.7)
 
     async def test_goes_on_without_an_await(self) -> None:
         """C26: a source that goes on without blocking is cut, however much room there is."""
@@ -601,7 +596,7 @@ class TestCancellation:
                     got.append(item)
                     token.cancel("stop")
         assert got == produced
-        assert outcome_of(stream).grace_exceeded
+        assert stream.outcome.grace_exceeded
 
     @pytest.mark.parametrize("size", [2, math.inf])
     async def test_inner_stream(self, size: float) -> None:
@@ -710,7 +705,7 @@ class TestScopesOfTheSource:
                 got = [item async for item in stream]
             assert turns.number >= 1000 // 64
         assert got == [*range(1000), "caught: True"]
-        assert outcome_of(stream).kind == "completed"
+        assert stream.outcome.kind == "completed"
 
     @pytest.mark.asyncio_only
     @pytest.mark.parametrize("endless", [True, False])
@@ -818,7 +813,7 @@ class TestEnd:
                 await wait_all_blocked()
                 raise StreamCancelled("stop")
         assert log.events == ["told to stop"]
-        assert (outcome_of(stream).kind, outcome_of(stream).items) == ("cancelled", 1)
+        assert (stream.outcome.kind, stream.outcome.items) == ("cancelled", 1)
 
     async def test_break_while_it_lets_others_run(self) -> None:
         """G12: the consumer leaves a source that never blocks, with no end to its buffer."""
@@ -837,7 +832,7 @@ class TestEnd:
                 if item == 300:
                     break
         assert closed == [True]
-        assert (outcome_of(stream).kind, outcome_of(stream).items) == ("closed", 301)
+        assert (stream.outcome.kind, stream.outcome.items) == ("closed", 301)
 
     async def test_break_after_the_end(self) -> None:
         """G12: the source has ended, so its outcome is written: what waits there has its place."""
@@ -845,7 +840,7 @@ class TestEnd:
         async with with_buffer(probe.source(), 5) as stream:
             assert await anext(stream) == 1
             await wait_all_blocked()
-            outcome = outcome_of(stream)
+            outcome = stream.outcome
             assert probe.closed == 1
             assert (outcome.kind, outcome.items) == ("completed", 3)
         assert stream.outcome is outcome
@@ -858,14 +853,14 @@ class TestEnd:
             async with with_buffer(probe.source(), 5) as stream:
                 assert await anext(stream) == 1
                 await wait_all_blocked()
-                assert (stream.outcome is not None) == ended
+                assert stream.ended == ended
                 tasks.start_soon(stream.aclose)
                 await wait_all_blocked()
                 assert probe.closed == 1
                 for _ in range(2):
                     with pytest.raises(anyio.ClosedResourceError):
                         await anext(stream)
-        assert outcome_of(stream).kind == ("completed" if ended else "closed")
+        assert stream.outcome.kind == ("completed" if ended else "closed")
 
     async def test_aclose_with_an_error(self) -> None:
         """G15: the error of a source that ended while items wait comes out of ``aclose()``."""
@@ -913,7 +908,7 @@ class TestEnd:
                 assert await anext(stream) == 1
                 await wait_all_blocked()
         assert caught.value is error
-        assert outcome_of(stream).kind == "failed"
+        assert stream.outcome.kind == "failed"
 
     async def test_stage_fails(self) -> None:
         """E1: so do the items that wait when a stage fails, in a hook or beside the source."""
@@ -937,7 +932,7 @@ class TestEnd:
                         got.append(item)
                         await anyio.sleep(10)
             assert got == expected
-            assert outcome_of(stream).items == len(expected)
+            assert stream.outcome.items == len(expected)
 
 
 class TestWithKeepalive:
@@ -1029,7 +1024,7 @@ class TestWithStatus:
                 # One is made, and held until there is room for it.
                 assert len(made) == min(len(got) + 3 - 2 + 1, 20)
         assert got == [1, 2, *(f"last {number}" for number in range(20))]
-        assert outcome_of(stream).items == 2
+        assert stream.outcome.items == 2
 
     async def test_final_without_an_ask(self) -> None:
         """S8: the last items of a stream that nobody has asked wait for the first ask, too."""

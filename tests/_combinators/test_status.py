@@ -64,11 +64,6 @@ async def rest_of(stream: StatusStream[Any]) -> list[Any]:
     return [item async for item in stream]
 
 
-def outcome_of(stream: Any) -> Outcome:
-    assert isinstance(stream.outcome, Outcome)
-    return stream.outcome
-
-
 class TestHead:
     @with_head
     async def test_in_any_chain(self, chain: Chain) -> None:
@@ -79,8 +74,8 @@ class TestHead:
                 assert (head.status, head.headers) == (409, {"retry-after": "7"})
                 assert head.decided_by == "head"
             assert await rest_of(stream) == [1, 2]
-        assert outcome_of(stream).kind == "completed"
-        assert outcome_of(stream).items == 2
+        assert stream.outcome.kind == "completed"
+        assert stream.outcome.items == 2
 
     async def test_comes_before_the_first_item(self) -> None:
         """S1: head() returns when the Head is there, and the item follows at its own time."""
@@ -107,7 +102,7 @@ class TestHead:
             assert anyio.current_time() == before + 10
             assert probe.produced == ["a"]
             assert await rest_of(stream) == ["a", "b"]
-        assert outcome_of(stream).items == 2
+        assert stream.outcome.items == 2
 
     @pytest.mark.parametrize("item", [None, 0, "", ()])
     async def test_falsy_item_first(self, item: object) -> None:
@@ -141,8 +136,8 @@ class TestHead:
                 assert await stream.head() == Head(500, {}, decided_by="error")
             assert await rest_of(stream) == []
         assert probe.closed == 1
-        assert outcome_of(stream).kind == "failed"
-        assert outcome_of(stream).error is error
+        assert stream.outcome.kind == "failed"
+        assert stream.outcome.error is error
 
     async def test_error_after_the_head(self) -> None:
         """S3: an error between the Head and the first item belongs to the iteration."""
@@ -190,7 +185,7 @@ class TestHead:
                 await stream.head()
             assert await rest_of(stream) == []
             assert (await stream.head()).status == 500
-        assert outcome_of(stream).kind == "cancelled"
+        assert stream.outcome.kind == "cancelled"
 
     async def test_error_and_last_items(self) -> None:
         """S3: head() raises the error also where last items come in place of it in the stream."""
@@ -215,7 +210,7 @@ class TestHead:
             if isinstance(stream, StatusStream):
                 assert await stream.head() == Head(200, {}, decided_by="end")
             assert await rest_of(stream) == []
-        assert outcome_of(stream).kind == "completed"
+        assert stream.outcome.kind == "completed"
 
     async def test_empty_with_last_items(self) -> None:
         """S4: last items are not the first item: the end decides."""
@@ -229,8 +224,8 @@ class TestHead:
         async with with_status(slowly(HEAD)) as stream:
             assert (await stream.head()).decided_by == "head"
             assert await rest_of(stream) == []
-        assert outcome_of(stream).items == 0
-        assert outcome_of(stream).first_item_at is None
+        assert stream.outcome.items == 0
+        assert stream.outcome.first_item_at is None
 
     async def test_time_passes(self) -> None:
         """S5: the time for the first item passes: 200, for good, and the item is not lost."""
@@ -284,7 +279,7 @@ class TestHead:
             assert probe.produced == items[: items.index(HEAD, 1) + 1]
             with pytest.raises(StopAsyncIteration):
                 await anext(stream)
-        assert outcome_of(stream).kind == "failed"
+        assert stream.outcome.kind == "failed"
 
     async def test_error_of_another_stage(self) -> None:
         """S3: an error of a stage before the first item is raised by head(), too."""
@@ -605,7 +600,7 @@ class TestOnEnd:
         token = CancelToken()
         stream = wrap(probe.source(), chain, token=token, on_end=on_end)
         await end(Ending(stream, token))
-        assert outcome_of(stream).kind == kind
+        assert stream.outcome.kind == kind
         closed = 1 if probe.started else 0
         assert calls == [(stream.outcome, closed)] * 2
         assert all(outcome is stream.outcome for outcome, _ in calls)
@@ -648,7 +643,7 @@ class TestOnEnd:
                 await rest_of(stream)
         assert log == [(4, "saved")]
         assert scope.cancelled_caught
-        assert outcome_of(stream).kind == "completed"
+        assert stream.outcome.kind == "completed"
 
     async def test_two_in_a_chain(self) -> None:
         """S7: each runs, the innermost first, with the same outcome."""
@@ -692,10 +687,10 @@ class TestOrderOfTheEnd:
         stream = wrap(source(), chain, on_end=on_end, final=final)
         async with stream:
             async for item in stream:
-                log((item, stream.outcome and stream.outcome.kind))
+                log((item, stream.ended and stream.outcome.kind))
             log("end")
         assert log.events == [
-            ("item", None),
+            ("item", False),
             "source closed",
             "on_end",
             "final",
@@ -729,7 +724,7 @@ class TestOrderOfTheEnd:
                 got.append(item)
                 await anyio.sleep(100)
         assert got == ["a", "b", "c"]
-        assert outcome_of(stream).items == 1
+        assert stream.outcome.items == 1
 
     @pytest.mark.parametrize("taken", [1, 2])
     async def test_consumer_leaves_among_the_last_items(self, taken: int) -> None:
@@ -737,7 +732,7 @@ class TestOrderOfTheEnd:
         async with with_status(aiter_of("a"), final=lambda outcome: ["b", "c"]) as stream:
             for _ in range(taken):
                 await anext(stream)
-        assert outcome_of(stream).kind == ("closed" if taken == 1 else "completed")
+        assert stream.outcome.kind == ("closed" if taken == 1 else "completed")
 
     async def test_endless_last_items(self) -> None:
         """S8: final returns an endless iterator: it is asked no further than the consumer."""
@@ -774,9 +769,9 @@ class TestFinal:
                 assert kind == "cancelled" or caught.value is error
             with pytest.raises(StopAsyncIteration):
                 await anext(stream)
-        assert outcome_of(stream).kind == kind
-        assert outcome_of(stream).error is error
-        assert outcome_of(stream).items == 1
+        assert stream.outcome.kind == kind
+        assert stream.outcome.error is error
+        assert stream.outcome.items == 1
         assert probe.closed == 1
 
     @pytest.mark.parametrize("way", [way for way, (_, _, kind) in ENDS.items() if kind == "closed"])
@@ -788,7 +783,7 @@ class TestFinal:
 
         stream = with_status(Probe(1, 2, every=1).source(), final=final)
         await ENDS[way][0](Ending(stream, CancelToken()))
-        assert outcome_of(stream).kind == "closed"
+        assert stream.outcome.kind == "closed"
 
     @pytest.mark.parametrize(
         ("returned", "received"),
@@ -809,7 +804,7 @@ class TestFinal:
         source = slowly(error=LookupError("replaced"))
         async with with_status(source, final=lambda outcome: returned) as stream:
             assert await rest_of(stream) == received
-        assert outcome_of(stream).kind == "failed"
+        assert stream.outcome.kind == "failed"
 
     async def test_generator(self) -> None:
         """S8: a generator is an iterator of items; its code runs after on_end."""
@@ -858,7 +853,7 @@ class TestTheLastWordFails:
                 await anext(stream)
             assert probe.closed == 1
             assert await rest_of(stream) == []
-        assert outcome_of(stream).kind == "completed"
+        assert stream.outcome.kind == "completed"
 
     @pytest.mark.parametrize(
         ("hooks", "message"),
@@ -877,7 +872,29 @@ class TestTheLastWordFails:
             assert caught.value.exceptions[1].args == (message,)
             assert len(caught.value.exceptions) == 2
         assert probe.closed == 1
-        assert outcome_of(stream).error is error
+        assert stream.outcome.error is error
+
+    @pytest.mark.parametrize(
+        ("error", "kind"), [(None, "failed"), (StreamCancelled("stop"), "cancelled")], ids=str
+    )
+    async def test_final_is_told(self, error: BaseException | None, kind: str) -> None:
+        """E12: on_end has failed: final sees no success, its items come, and then the error."""
+        told: list[Outcome] = []
+
+        def final(outcome: Outcome) -> str:
+            told.append(outcome)
+            return f"[{outcome.kind}]"
+
+        source = Probe("a", error=error).source()
+        async with with_status(source, on_end=fails, final=final) as stream:
+            assert [await anext(stream), await anext(stream)] == ["a", f"[{kind}]"]
+            with pytest.raises(KeyError, match="on_end") as caught:
+                await anext(stream)
+            assert await rest_of(stream) == []
+        assert told[0].on_end_error is caught.value
+        outcome = stream.outcome
+        assert outcome.kind == ("completed" if error is None else "cancelled")
+        assert outcome.on_end_error is None
 
     async def test_both_fail_in_a_chain(self) -> None:
         """E12: every on_end of a chain runs, though an inner one has failed."""
@@ -898,7 +915,7 @@ class TestTheLastWordFails:
             async with with_status(probe.source(), on_end=fails) as stream:
                 await anext(stream)
         assert probe.closed == 1
-        assert outcome_of(stream).kind == "closed"
+        assert stream.outcome.kind == "closed"
 
     async def test_body_has_failed(self) -> None:
         """E12: the body has failed, too: a group of both where the block ends."""
@@ -945,7 +962,7 @@ class TestTheLastWordFails:
                 await anext(stream)
         assert log == [(3, "on_end was cancelled")]
         assert probe.closed == 1
-        assert outcome_of(stream).kind == "completed"
+        assert stream.outcome.kind == "completed"
 
     async def test_timeout_by_default(self) -> None:
         """E12: on_end has five seconds where nothing else is said."""

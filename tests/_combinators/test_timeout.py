@@ -63,11 +63,6 @@ async def watch(stream: Stream[Any], log: Log, *, busy: float = 0.0) -> Outcome:
             log(f"consumer cancelled: {stop.reason}")
         else:
             log("end")
-    return outcome_of(stream)
-
-
-def outcome_of(stream: Stream[Any]) -> Outcome:
-    assert stream.outcome is not None
     return stream.outcome
 
 
@@ -190,7 +185,7 @@ class TestEachLimit:
             with pytest.raises(StreamTimeout, match=TOTAL):
                 await anext(stream)
         assert not probe.started
-        assert outcome_of(stream).ended_at == START + 5
+        assert stream.outcome.ended_at == START + 5
 
     async def test_total_includes_slow_signals(self) -> None:
         """T1: so it does where a signal takes long to be entered: the block is being entered."""
@@ -204,7 +199,7 @@ class TestEachLimit:
         async with stream:
             with pytest.raises(StreamTimeout, match=TOTAL):
                 await anext(stream)
-        assert outcome_of(stream).ended_at == START + 5
+        assert stream.outcome.ended_at == START + 5
 
     async def test_one_task(self) -> None:
         """T1: one task counts for all limits."""
@@ -616,9 +611,9 @@ class TestInTheSource:
                 await anext(stream)
         assert caught.value is error
         assert isinstance(error.__context__, StreamCancelled)
-        assert outcome_of(stream).kind == "timed_out"
-        assert outcome_of(stream).reason == TimedOut("idle", 5)
-        assert outcome_of(stream).error is error
+        assert stream.outcome.kind == "timed_out"
+        assert stream.outcome.reason == TimedOut("idle", 5)
+        assert stream.outcome.error is error
 
     async def test_group(self) -> None:
         """E13: one that comes in a group of nothing else is still a bare StreamTimeout."""
@@ -631,7 +626,7 @@ class TestInTheSource:
         async with with_timeout(source(), idle=5) as stream:
             with pytest.raises(StreamTimeout, match=IDLE):
                 await anext(stream)
-        assert outcome_of(stream).kind == "timed_out"
+        assert stream.outcome.kind == "timed_out"
 
     async def test_nursery_exit(self) -> None:
         """T1: at the end of a task group, where trio shows its own exception, it is known, too."""
@@ -664,8 +659,8 @@ class TestInTheSource:
         outcome = await watch(with_timeout(outer(), total=5), log)
         assert log.events[-3:] == [f"source: told to {TOTAL}", "closed", f"consumer: {TOTAL}"]
         assert outcome.kind == "timed_out"
-        assert outcome_of(inner).kind == "cancelled"
-        assert outcome_of(inner).reason is outcome.reason
+        assert inner.outcome.kind == "cancelled"
+        assert inner.outcome.reason is outcome.reason
 
     async def test_traceback(self) -> None:
         """E1: what the consumer gets shows where the source was."""
@@ -674,7 +669,7 @@ class TestInTheSource:
                 await anext(stream)
         names = [frame.name for frame in traceback.extract_tb(caught.value.__traceback__)]
         assert "blocked" in names
-        assert caught.value.reason is outcome_of(stream).reason
+        assert caught.value.reason is stream.outcome.reason
         assert caught.value.__cause__ is None
         assert caught.value.__context__ is None
 
@@ -740,8 +735,8 @@ class TestGrace:
             await watch(stream, log)
         assert scope.cancelled_caught
         assert log == [(8, "clean-up: cancelled")]
-        assert outcome_of(stream).kind == "timed_out"
-        assert outcome_of(stream).grace_exceeded
+        assert stream.outcome.kind == "timed_out"
+        assert stream.outcome.grace_exceeded
 
     async def test_outer_deadline_first(self) -> None:
         """T6: one that expires before the limit makes the consumer leave, and is no timeout."""
@@ -751,7 +746,7 @@ class TestGrace:
             await watch(stream, log)
         assert scope.cancelled_caught
         assert log == [(4, "source: told that the consumer has left"), (4, "closed")]
-        assert outcome_of(stream).kind == "closed"
+        assert stream.outcome.kind == "closed"
 
     async def test_of_another_combinator(self) -> None:
         """G10: how long the source may take to close otherwise is not its business."""
@@ -780,7 +775,7 @@ class TestStatus:
             assert [item async for item in stream] == []
             assert (await stream.head()).decided_by == "error"
         assert log == [(5, f"source: told to {FIRST}"), (5, "closed"), (5, "head")]
-        assert outcome_of(stream).kind == "timed_out"
+        assert stream.outcome.kind == "timed_out"
 
     async def test_wait_in_head_counts(self) -> None:
         """S5: the wait in head() counts, also if it ends before there is an item."""
@@ -801,7 +796,7 @@ class TestStatus:
             await anyio.sleep(100)
             assert (await stream.head()).decided_by == "item"
             assert await anext(stream) == "a"
-            assert stream.outcome is None
+            assert not stream.ended
 
     async def test_final_and_on_end(self) -> None:
         """S8: on_end and final are given the outcome; what final returns replaces the error."""
@@ -834,7 +829,7 @@ class TestConsumer:
             assert await anext(stream) == "a"
             await anyio.sleep(10)
         assert log.events == [f"source: told to {TOTAL}", "closed"]
-        assert outcome_of(stream).kind == "timed_out"
+        assert stream.outcome.kind == "timed_out"
 
     async def test_leaves_in_the_grace(self) -> None:
         """S10: nor is one that leaves while the source reacts."""
@@ -843,7 +838,7 @@ class TestConsumer:
             with anyio.move_on_after(6):
                 await anext(stream)
         assert log.events == ["cleaned up"]
-        assert outcome_of(stream).kind == "timed_out"
+        assert stream.outcome.kind == "timed_out"
 
     async def test_raises_at_the_same_time(self) -> None:
         """E3: an error of the body leaves alone."""
@@ -854,7 +849,7 @@ class TestConsumer:
                 await anyio.sleep(10)
                 raise error
         assert caught.value is error
-        assert outcome_of(stream).kind == "timed_out"
+        assert stream.outcome.kind == "timed_out"
 
     async def test_closes_and_on_end_fails(self) -> None:
         """E12: what fails beside it is not lost with it."""
@@ -883,8 +878,8 @@ class TestConsumer:
                 with anyio.move_on_after(1):
                     await anext(stream)
                 await anyio.sleep(10)
-        assert outcome_of(stream).kind == "failed"
-        assert isinstance(outcome_of(stream).error, StreamTimeout)
+        assert stream.outcome.kind == "failed"
+        assert isinstance(stream.outcome.error, StreamTimeout)
 
     async def test_is_cancelled_at_the_deadline(self) -> None:
         """C10: a scope around one ask and a limit in the same tick: both are seen."""
@@ -919,7 +914,7 @@ class TestConsumer:
         stream = with_timeout(source(), idle=5, total=50)
         with contextlib.suppress(StreamTimeout):
             await consume(stream)
-        assert outcome_of(stream).kind == "timed_out"
+        assert stream.outcome.kind == "timed_out"
         del stream
         assert [anchor() for anchor in anchors] == [None]
 
@@ -1060,8 +1055,8 @@ class TestControl:
             assert anyio.current_time() == START + 25
         # At 18, the consumer is busy, and has waited for long enough.
         assert stage.log == [(13, 3), (18, 4), (18, 4), (25, 5)]
-        assert (outcome_of(stream).kind, outcome_of(stream).reason) == ("timed_out", "slow")
-        assert outcome_of(stream).error is None
+        assert (stream.outcome.kind, stream.outcome.reason) == ("timed_out", "slow")
+        assert stream.outcome.error is None
 
     async def test_error_fails(self) -> None:
         """E1: what the making of the error raises comes in its place, with the source closed."""
@@ -1077,4 +1072,4 @@ class TestControl:
                 await anext(stream)
         assert caught.value is error
         assert probe.closed == 1
-        assert outcome_of(stream).kind == "timed_out"
+        assert stream.outcome.kind == "timed_out"

@@ -85,7 +85,6 @@ async def test_error_follows_the_items(chain: Chain, count: int) -> None:
     assert error.__cause__ is None
     assert error.__context__ is None
     assert traceback.extract_tb(error.__traceback__)[-1].name == "source"
-    assert stream.outcome is not None
     assert (stream.outcome.kind, stream.outcome.error) == ("failed", error)
     assert stream.outcome.items == count
     assert probe.closed == 1
@@ -188,7 +187,6 @@ async def test_body_and_cleanup_raise(chain: Chain) -> None:
             raise in_body
     assert caught.value.exceptions == (in_body, in_cleanup)
     assert "closed" in notes(caught.value)[0]
-    assert stream.outcome is not None
     assert (stream.outcome.kind, stream.outcome.cleanup_error) == ("closed", in_cleanup)
 
 
@@ -312,7 +310,6 @@ async def check_leaving_early(source: HoldsGroup, error: Exception | None) -> No
         raised = exc
     assert raised is error
     assert log == [GeneratorExit, "child", "child"]
-    assert stream.outcome is not None
     assert (stream.outcome.kind, stream.outcome.cleanup_error) == ("closed", None)
 
 
@@ -368,7 +365,6 @@ async def test_delivered_exception_is_replaced(where: str) -> None:
     assert caught.value is replacement
     assert isinstance(replacement.__context__, StreamCancelled)
     assert replacement.__context__.reason == "stop"
-    assert stream.outcome is not None
     assert (stream.outcome.kind, stream.outcome.reason) == ("cancelled", "stop")
     assert stream.outcome.error is replacement
 
@@ -461,7 +457,6 @@ async def check_except_star(block: Callable[[], Awaitable[None]]) -> None:
         group.start_soon(fire_when_blocked, token)
         assert await consume(stream) == ["last"]
     assert seen == [[(True, "stop")]]
-    assert stream.outcome is not None
     assert (stream.outcome.kind, stream.outcome.error) == ("cancelled", None)
 
 
@@ -498,7 +493,6 @@ async def check_bare(block: Callable[[], Awaitable[None]]) -> None:
     assert type(caught.value) is StreamCancelled
     assert caught.value.reason == "stop"
     assert "source" in [frame.name for frame in traceback.extract_tb(caught.value.__traceback__)]
-    assert stream.outcome is not None
     assert (stream.outcome.kind, stream.outcome.reason) == ("cancelled", "stop")
     assert stream.outcome.error is None
 
@@ -542,7 +536,6 @@ async def test_group_with_something_else() -> None:
         with pytest.raises(ExceptionGroup) as caught:
             await consume(stream)
     assert leaves(caught.value) == [error]
-    assert stream.outcome is not None
     assert stream.outcome.kind == "cancelled"
     assert stream.outcome.error is caught.value
 
@@ -900,7 +893,6 @@ async def test_last_hook_raises(hooks: dict[str, Any]) -> None:
         with pytest.raises(StopAsyncIteration):
             await anext(stream)
     assert not isinstance(caught.value, ExceptionGroup)
-    assert stream.outcome is not None
     assert (stream.outcome.kind, stream.outcome.error) == ("completed", None)
     assert live_tasks() == before
 

@@ -271,7 +271,6 @@ class TestDeep:
         assert log == [(2, "0 saved"), (4, "1 saved")]
         assert anyio.current_time() == pytest.approx(log._start + 5)  # type: ignore[operator]
         assert notes.closed() == [0, 1, 2, 3, 4]
-        assert stream.outcome is not None
         assert stream.outcome.grace_exceeded
         assert stream.outcome.cleanup_error is None
 
@@ -326,7 +325,6 @@ class TestDeep:
             token.cancel("stop")
             assert [item async for item in stream] == [2, "last, after another, of stop"]
         assert seen == ["stop", "another", "another"]
-        assert stream.outcome is not None
         assert stream.outcome.kind == "cancelled"
 
     @pytest.mark.parametrize("how", ["returns", "yields"])
@@ -514,7 +512,6 @@ class TestScopes:
         await way(stream, token)
         assert notes.closed() == [0, 1, 2, 3]
         assert len(notes.tasks) == 1
-        assert stream.outcome is not None
         assert stream.outcome.kind == ("cancelled" if way is by_token else "closed")
         assert stream.outcome.cleanup_error is None
 
@@ -545,7 +542,6 @@ class TestScopes:
         await way(stream, token)
         assert notes.closed() == ["body", "inner"]
         assert len(notes.tasks) == 1
-        assert stream.outcome is not None
         assert stream.outcome.cleanup_error is None
 
     @any_way
@@ -1059,7 +1055,6 @@ class TestAbandoned:
         async with with_cancellation(source()) as stream:
             assert [item async for item in stream] == [0]
             assert notes.closed() == [0, 1]
-            assert stream.outcome is not None
             assert stream.outcome.kind == "completed"
         assert len(notes.tasks) == 1
 
@@ -1143,7 +1138,6 @@ class TestAbandoned:
         with pytest.raises(ValueError, match="not closed") as caught:
             async with with_cancellation(source()) as stream:
                 assert [item async for item in stream] == [1, 2]
-        assert stream.outcome is not None
         assert stream.outcome.kind == "completed"
         assert stream.outcome.cleanup_error is caught.value
 
@@ -1326,7 +1320,6 @@ class TestCutShort:
             async with with_cancellation(with_stage(source(), Fails()), grace=1) as stream:
                 await anext(stream)
         assert notes.closed() == ["hangs"]
-        assert stream.outcome is not None
         assert stream.outcome.grace_exceeded
 
     async def test_the_grace_is_over_and_another_one_fails(self) -> None:
@@ -1349,7 +1342,6 @@ class TestCutShort:
         with pytest.raises(ValueError, match="not saved"):
             async with with_cancellation(source(), grace=1) as stream:
                 await anext(stream)
-        assert stream.outcome is not None
         assert stream.outcome.grace_exceeded
 
     def test_the_event_loop_drops_the_task(self) -> None:
@@ -1427,7 +1419,6 @@ class TestAclosing:
         await way(stream, token)
         assert notes.closed() == [0, 1, 2]
         assert len(notes.tasks) == 1
-        assert stream.outcome is not None
         assert stream.outcome.kind == ("cancelled" if way is by_token else "closed")
         assert stream.outcome.cleanup_error is None
         assert stream.outcome.error is None
@@ -1454,7 +1445,6 @@ class TestAclosing:
 
         stream = with_cancellation(source(), token)
         await way(stream, token)
-        assert stream.outcome is not None
         told = way in (by_token, by_token_while_blocked)
         assert stream.outcome.kind == ("cancelled" if told else "closed")
         assert stream.outcome.cleanup_error is None
@@ -1519,7 +1509,6 @@ class TestErrors:
         found = [leaf for leaf in leaves(caught.value) if isinstance(leaf, ValueError)]
         assert [exc.args[0] for exc in found] == list(failing)
         assert notes.closed() == [0, 1, 2]
-        assert stream.outcome is not None
         cleanup_error = stream.outcome.cleanup_error
         if len(failing) == 1:
             assert cleanup_error is found[0]

@@ -39,7 +39,6 @@ class TestGrace:
         stream = with_cancellation(source(), token, grace=2)
         await consume(stream, log, token, busy=10)
         assert log == [(1.4, 0), (11.8, 1), (22.2, 2), (32.6, 3), (42.6, "closed"), (42.6, "end")]
-        assert stream.outcome is not None
         assert not stream.outcome.grace_exceeded
 
     async def test_goes_on_after_a_pause(self) -> None:
@@ -58,7 +57,6 @@ class TestGrace:
         await consume(stream, log, token, busy=10)
         # The consumer asks at 22.5, when half a second is left.
         assert log == [(1.75, 0), (12.5, 1), (23, "consumer: stop")]
-        assert stream.outcome is not None
         assert stream.outcome.grace_exceeded
 
     async def test_closing_takes_what_is_left(self) -> None:
@@ -86,7 +84,6 @@ class TestGrace:
         stream = with_cancellation(Slow(), token, grace=2)
         await consume(stream, log, token)
         assert log == [(2.5, "told"), (3, "closing is cut"), (3, "consumer: stop")]
-        assert stream.outcome is not None
         assert stream.outcome.grace_exceeded
 
     async def test_outer_scopes_are_shielded_off(self) -> None:
@@ -126,7 +123,6 @@ class TestGrace:
             await consume(stream, log, token)
         assert scope.cancelled_caught
         assert log == [(3, "cut")]
-        assert stream.outcome is not None
         assert (stream.outcome.kind, stream.outcome.grace_exceeded) == ("cancelled", True)
 
     async def test_of_zero_at_an_await(self) -> None:
@@ -143,7 +139,6 @@ class TestGrace:
         stream = with_cancellation(source(), token, grace=0)
         await consume(stream, log, token)
         assert log == [(1, "told to stop"), (1, "end")]
-        assert stream.outcome is not None
         assert not stream.outcome.grace_exceeded
 
     async def test_of_zero_at_a_yield(self) -> None:
@@ -160,7 +155,6 @@ class TestGrace:
         stream = with_cancellation(source(), token, grace=0)
         await consume(stream, log, token, busy=10)
         assert log == [(0, 1), (1, "told to stop"), (10, 2), (20, "end")]
-        assert stream.outcome is not None
         assert (stream.outcome.kind, stream.outcome.grace_exceeded) == ("cancelled", False)
 
     async def test_of_zero_with_an_await(self) -> None:
@@ -182,7 +176,6 @@ class TestGrace:
         stream = with_cancellation(source(), token, grace=0)
         await consume(stream, log, token)
         assert log == [(1, "told to stop"), (1, "cancelled"), (1, "consumer: stop")]
-        assert stream.outcome is not None
         assert stream.outcome.grace_exceeded
 
 
@@ -194,7 +187,6 @@ class TestCleanUpThatFails:
         with pytest.raises(ValueError, match="clean-up"):
             async with stream:
                 await anext(stream)
-        assert stream.outcome is not None
         assert str(stream.outcome.cleanup_error) == "clean-up"
         return stream.outcome
 
@@ -264,7 +256,6 @@ class TestCleanUpThatFails:
                     assert await anext(stream) == 2
                 async for _ in stream:
                     raise AssertionError("must not go on")
-        assert stream.outcome is not None
         assert stream.outcome.grace_exceeded
 
 

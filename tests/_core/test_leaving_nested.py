@@ -20,7 +20,6 @@ TOLD = "told that the consumer has left"
 
 
 def outcome_of(stream: Stream[Any]) -> tuple[object, ...]:
-    assert stream.outcome is not None
     return stream.outcome.kind, stream.outcome.reason, stream.outcome.grace_exceeded
 
 

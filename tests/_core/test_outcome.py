@@ -14,6 +14,7 @@ from streamkit import (
     CancelToken,
     Outcome,
     StreamCancelled,
+    with_buffer,
     with_cancellation,
     with_keepalive,
     with_status,
@@ -26,9 +27,10 @@ if TYPE_CHECKING:
     from streamkit import Stream
 
 
-def outcome_of(stream: Stream[Any]) -> Outcome:
-    assert stream.outcome is not None
-    return stream.outcome
+def check_no_outcome(stream: Stream[Any], why: str) -> None:
+    assert not stream.ended
+    with pytest.raises(RuntimeError, match=f"{why}.*: read it after 'async with stream:', or ask"):
+        _ = stream.outcome
 
 
 class TestValue:
@@ -62,41 +64,66 @@ class TestWhenWritten:
     @any_chain
     async def test_not_before_the_end(self, chain: Chain) -> None:
         """S10: there is no outcome before the source is closed, and the same one ever after."""
-        closing: list[object] = []
+        closing: list[bool] = []
 
         async def source() -> AsyncGenerator[str, None]:
             try:
                 yield "a"
             finally:
                 await anyio.sleep(1)
-                closing.append(stream.outcome)
+                closing.append(stream.ended)
+                check_no_outcome(stream, "its source is not closed")
 
-        stream = wrap(source(), chain)
-        assert stream.outcome is None
+        stream: Stream[str] = wrap(source(), chain)
+        check_no_outcome(stream, "it was not entered")
         async with stream:
-            assert stream.outcome is None
+            check_no_outcome(stream, "its source is not closed")
             assert await anext(stream) == "a"
-            assert stream.outcome is None
+            check_no_outcome(stream, "its source is not closed")
             with pytest.raises(StopAsyncIteration):
                 await anext(stream)
-            outcome = outcome_of(stream)
+            assert stream.ended
+            outcome = stream.outcome
+        assert stream.ended
         assert stream.outcome is outcome
-        assert closing == [None]
+        assert closing == [False]
 
     async def test_of_what_was_wrapped(self) -> None:
-        """S10: the streams of a chain share the outcome."""
+        """S10: the streams of a chain share the outcome, and say of which there is none yet."""
         inner = with_cancellation(aiter_of(1))
         middle = with_keepalive(inner, 10, "beat")
+        check_no_outcome(inner, "it was not entered")
         async with with_status(middle) as outer:
-            assert inner.outcome is middle.outcome is None
+            for stream in inner, middle:
+                check_no_outcome(stream, "<StatusStream of .*> has no outcome yet, for its source")
             assert [item async for item in outer] == [1]
-        assert inner.outcome is middle.outcome is outer.outcome is not None
+            assert inner.ended
+        assert inner.outcome is middle.outcome is outer.outcome
+
+    async def test_of_a_long_chain(self) -> None:
+        """N8: the first of 3,000 streams has the outcome of all, and ends them all."""
+        first = stream = with_buffer(aiter_of(1), 0)
+        for _ in range(3000):
+            stream = with_buffer(stream, 0)
+        assert not first.ended
+        with pytest.raises(RuntimeError, match="has no outcome yet"):
+            _ = first.outcome
+        with pytest.raises(RuntimeError, match=r"belongs to .*: iterate that one"):
+            await anext(first)
+        async with stream:
+            assert await anext(stream) == 1
+            await first.aclose()
+            assert first.ended
+        assert first.outcome is stream.outcome
+        assert first.outcome.kind == "closed"
 
     async def test_never_entered(self) -> None:
-        """S10: a stream that was never open has no outcome."""
+        """S10: a stream that was never open has no outcome, and says so."""
         stream = with_status(aiter_of(1))
         await stream.aclose()
-        assert stream.outcome is None
+        assert not stream.ended
+        with pytest.raises(RuntimeError, match="no outcome, for it was closed without having been"):
+            _ = stream.outcome
 
 
 class TestFirstTerminalEventWins:
@@ -107,7 +134,7 @@ class TestFirstTerminalEventWins:
         token = CancelToken()
         async with with_cancellation(aiter_of(1), token) as stream:
             assert [item async for item in stream] == [1]
-            outcome = outcome_of(stream)
+            outcome = stream.outcome
             assert token.cancel("late")
             with pytest.raises(StopAsyncIteration):
                 await anext(stream)
@@ -120,8 +147,8 @@ class TestFirstTerminalEventWins:
             async with with_cancellation(aiter_of(1)) as stream:
                 assert [item async for item in stream] == [1]
                 raise LookupError("body")
-        assert outcome_of(stream).kind == "completed"
-        assert outcome_of(stream).error is None
+        assert stream.outcome.kind == "completed"
+        assert stream.outcome.error is None
 
     async def test_error_then_token(self) -> None:
         """S10: the source has failed, then its token fires, and the body is cancelled."""
@@ -131,7 +158,7 @@ class TestFirstTerminalEventWins:
             async with with_cancellation(Probe(error=error).source(), token) as stream:
                 with pytest.raises(LookupError):
                     await anext(stream)
-                outcome = outcome_of(stream)
+                outcome = stream.outcome
                 token.cancel("late")
                 raise StreamCancelled("body")
         assert stream.outcome is outcome
@@ -145,7 +172,7 @@ class TestFirstTerminalEventWins:
             await anext(stream)
             token.cancel("stop")
             await anyio.sleep(1)
-        assert (outcome_of(stream).kind, outcome_of(stream).reason) == ("cancelled", "stop")
+        assert (stream.outcome.kind, stream.outcome.reason) == ("cancelled", "stop")
         assert [type(exc).__name__ for _, exc in probe.seen] == ["StreamCancelled"]
 
     async def test_leaving_then_token(self) -> None:
@@ -161,8 +188,8 @@ class TestFirstTerminalEventWins:
 
         async with with_cancellation(source(), token) as stream:
             await anext(stream)
-        assert (outcome_of(stream).kind, outcome_of(stream).reason) == ("closed", None)
-        assert outcome_of(stream).cleanup_error is None
+        assert (stream.outcome.kind, stream.outcome.reason) == ("closed", None)
+        assert stream.outcome.cleanup_error is None
 
     async def test_token_then_end(self) -> None:
         """S10: a token is delivered to a source that handles it and ends as if nothing was."""
@@ -179,7 +206,7 @@ class TestFirstTerminalEventWins:
             assert await anext(stream) == "first"
             token.cancel("stop")
             assert [item async for item in stream] == ["last"]
-        assert (outcome_of(stream).kind, outcome_of(stream).reason) == ("cancelled", "stop")
+        assert (stream.outcome.kind, stream.outcome.reason) == ("cancelled", "stop")
 
     async def test_token_then_error(self) -> None:
         """S10: a token is delivered to a source that then fails: cancelled, with the error."""
@@ -198,8 +225,8 @@ class TestFirstTerminalEventWins:
             token.cancel("stop")
             with pytest.raises(LookupError):
                 await anext(stream)
-        assert (outcome_of(stream).kind, outcome_of(stream).reason) == ("cancelled", "stop")
-        assert outcome_of(stream).error is error
+        assert (stream.outcome.kind, stream.outcome.reason) == ("cancelled", "stop")
+        assert stream.outcome.error is error
 
     async def test_two_tokens(self) -> None:
         """S10: two tokens fire: the reason is that of the first."""
@@ -210,7 +237,7 @@ class TestFirstTerminalEventWins:
             one.cancel("one")
             with pytest.raises(StreamCancelled, match="two"):
                 await anext(stream)
-        assert outcome_of(stream).reason == "two"
+        assert stream.outcome.reason == "two"
 
     async def test_error_of_the_closing(self) -> None:
         """S10: the consumer leaves and the source's clean-up fails: closed, with that error."""
@@ -226,9 +253,9 @@ class TestFirstTerminalEventWins:
             async with with_status(source()) as stream:
                 await anext(stream)
         assert caught.value is error
-        assert outcome_of(stream).kind == "closed"
-        assert outcome_of(stream).error is None
-        assert outcome_of(stream).cleanup_error is error
+        assert stream.outcome.kind == "closed"
+        assert stream.outcome.error is None
+        assert stream.outcome.cleanup_error is error
 
     @pytest.mark.parametrize("grace", [0, 2.0])
     async def test_grace_exceeded(self, grace: float) -> None:
@@ -246,9 +273,9 @@ class TestFirstTerminalEventWins:
             token.cancel("stop")
             with pytest.raises(StreamCancelled):
                 await anext(stream)
-        assert outcome_of(stream).kind == "cancelled"
-        assert outcome_of(stream).grace_exceeded
-        assert outcome_of(stream).ended_at == START + grace
+        assert stream.outcome.kind == "cancelled"
+        assert stream.outcome.grace_exceeded
+        assert stream.outcome.ended_at == START + grace
 
 
 class TestCounts:
@@ -272,7 +299,7 @@ class TestCounts:
             async for _ in stream:
                 await anyio.sleep(50)
             await anyio.sleep(1000)
-        outcome = outcome_of(stream)
+        outcome = stream.outcome
         assert outcome.started_at == START + 100
         assert outcome.first_item_at == START + 115
         assert outcome.ended_at == START + 115 + 50 + 20 + 50 + 2
@@ -288,13 +315,13 @@ class TestCounts:
         async with with_status(Probe("a", every=1).source(), on_end=on_end) as stream:
             assert [item async for item in stream] == ["a"]
             assert anyio.current_time() == START + 4
-        assert outcome_of(stream).ended_at == START + 1
+        assert stream.outcome.ended_at == START + 1
 
     async def test_no_item(self) -> None:
         """S10: without an item there is no time of the first one; a beat is none."""
         async with with_keepalive(Probe[int](block=True).source(), 10, "beat") as stream:
             assert [await anext(stream), await anext(stream)] == ["beat", "beat"]
-        assert outcome_of(stream) == Outcome(
+        assert stream.outcome == Outcome(
             kind="closed", beats=2, started_at=START, ended_at=START + 20
         )
 
@@ -310,8 +337,8 @@ class TestCounts:
         async with with_keepalive(Probe(*range(5), every=25).source(), 10, "beat") as stream:
             got = [await anext(stream) for _ in range(8)]
         assert got == ["beat", "beat", 0, "beat", "beat", 1, "beat", "beat"]
-        assert outcome_of(stream).items == 2
-        assert outcome_of(stream).beats == 6
+        assert stream.outcome.items == 2
+        assert stream.outcome.beats == 6
 
     @any_chain
     async def test_item_that_nobody_took(self, chain: Chain) -> None:
@@ -330,4 +357,4 @@ class TestCounts:
         """S10: the items that final adds do not count."""
         async with with_status(aiter_of("a"), final=lambda outcome: ["b", "c"]) as stream:
             assert [item async for item in stream] == ["a", "b", "c"]
-        assert outcome_of(stream).items == 1
+        assert stream.outcome.items == 1

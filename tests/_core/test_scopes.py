@@ -81,7 +81,6 @@ class TestScopesOfTheSource:
         async with with_cancellation(source()) as stream:
             assert await anext(stream) == 1
         assert log.events == ["GeneratorExit"]
-        assert stream.outcome is not None
         assert (stream.outcome.kind, stream.outcome.cleanup_error) == ("closed", None)
 
     async def test_source_waits_for_the_ask(self) -> None:

@@ -549,7 +549,6 @@ class TestExit:
         assert not hasattr(error, "__notes__")
         assert seen == [1, 2, error]
         assert probe.closed == 1
-        assert stream.outcome is not None
         assert (stream.outcome.kind, stream.outcome.error) == ("failed", error)
 
     def test_in_two_streams(self, backend: Backend) -> None:

@@ -36,11 +36,6 @@ if TYPE_CHECKING:
 REPEATS = 30
 
 
-def outcome_of(stream: Stream[Any]) -> Outcome:
-    assert stream.outcome is not None
-    return stream.outcome
-
-
 class CountBytes(Stage[bytes, bytes]):
     """What the documentation promises: a combinator of one's own in ten lines."""
 
@@ -105,7 +100,7 @@ class TestItems:
         async with with_stage(aiter_of(b"abc", b"", b"de"), counter) as stream:
             assert [item async for item in stream] == [b"abc", b"", b"de"]
         assert counter.total == 5
-        assert outcome_of(stream).items == 3
+        assert stream.outcome.items == 3
 
     async def test_maps(self) -> None:
         """B5: what a stage returns is what the next stage, and then the consumer, receives."""
@@ -128,8 +123,8 @@ class TestItems:
             assert await anext(stream) == 2
             assert probe.produced == [0, 1, 2]
             assert [item async for item in stream] == [4]
-        assert outcome_of(stream).items == 3
-        assert outcome_of(stream).first_item_at == START + 1
+        assert stream.outcome.items == 3
+        assert stream.outcome.first_item_at == START + 1
 
     async def test_skipped_item_goes_no_further(self) -> None:
         """B2: stages further out do not see what was skipped."""
@@ -143,8 +138,8 @@ class TestItems:
         async with with_status(with_stage(aiter_of(1, 3, 5), Even())) as stream:
             assert (await stream.head()).decided_by == "end"
             assert [item async for item in stream] == []
-        assert outcome_of(stream).kind == "completed"
-        assert outcome_of(stream).first_item_at is None
+        assert stream.outcome.kind == "completed"
+        assert stream.outcome.first_item_at is None
 
     async def test_skips_until_cancelled(self) -> None:
         """C21: a source whose items are all skipped is reached by a cancellation."""
@@ -175,9 +170,9 @@ class TestItems:
             assert probe.closed == 1
             assert [item async for item in stream] == []
         assert probe.produced == [0, 1]
-        assert outcome_of(stream).kind == "failed"
-        assert outcome_of(stream).error is error
-        assert outcome_of(stream).items == 1
+        assert stream.outcome.kind == "failed"
+        assert stream.outcome.error is error
+        assert stream.outcome.items == 1
 
     async def test_in_the_source_task(self) -> None:
         """R1: on_item runs in the source task."""
@@ -230,7 +225,7 @@ class TestBeats:
         async with with_stage(with_stage(inner, Deaf()), Noted("+", log)) as stream:
             assert [item async for item in stream] == ["a+", "last+"]
         assert not [entry for entry in log if "beat" in entry]
-        assert outcome_of(stream).beats == 0
+        assert stream.outcome.beats == 0
 
     async def test_on_beat_raises(self) -> None:
         """K11: what on_beat raises ends the stream with that error."""
@@ -262,7 +257,7 @@ class TestBeats:
             await anyio.sleep(1)
             assert [item async for item in stream] == ["beat", "a"]
         assert answers == [(False, None, 0), (True, START + 1, 1), (False, START + 1, 1)]
-        assert outcome_of(stream).beats == 1
+        assert stream.outcome.beats == 1
 
 
 class TestLifespan:
@@ -280,7 +275,6 @@ class TestLifespan:
                 assert control.outcome is None
                 yield
                 tasks.append(anyio.get_current_task().id)
-                assert control.outcome is not None
                 log("closes")
 
         async def source() -> AsyncGenerator[str, None]:
@@ -389,7 +383,7 @@ class TestRun:
             await wait_all_blocked()
             assert stage.log == [(0, "starts"), (10, "is cancelled")]
             assert live_tasks() == before
-        assert outcome_of(stream).kind == "completed"
+        assert stream.outcome.kind == "completed"
 
     async def test_is_cancelled_when_the_consumer_leaves(self) -> None:
         """G13: the same when the consumer leaves early."""
@@ -419,8 +413,8 @@ class TestRun:
             assert probe.closed == 1
             assert [item async for item in stream] == []
         assert [where for where, _ in probe.seen] == ["await"]
-        assert outcome_of(stream).kind == "failed"
-        assert outcome_of(stream).error is error
+        assert stream.outcome.kind == "failed"
+        assert stream.outcome.error is error
 
     async def test_raises_while_the_consumer_is_busy(self) -> None:
         """E1: it is raised at the next ask; the body is not cancelled, the source closed at once"""
@@ -434,7 +428,7 @@ class TestRun:
                 await anext(stream)
             assert caught.value is error
         assert probe.produced == ["a"]
-        assert outcome_of(stream).ended_at == START + 7
+        assert stream.outcome.ended_at == START + 7
 
     async def test_raises_and_nobody_asks(self) -> None:
         """E3: an error that the consumer did not meet surfaces where the block ends."""
@@ -445,7 +439,7 @@ class TestRun:
                 assert await anext(stream) == "a"
                 await anyio.sleep(20)
         assert caught.value is error
-        assert outcome_of(stream).error is error
+        assert stream.outcome.error is error
 
     async def test_raises_before_the_first_ask(self) -> None:
         """E1: a source that has not started never does."""
@@ -463,7 +457,7 @@ class TestRun:
         async with with_stage(inner, Runs(2.5, LookupError("second"))) as stream:
             with pytest.raises(LookupError, match="first"):
                 await anext(stream)
-        assert str(outcome_of(stream).error) == "first"
+        assert str(stream.outcome.error) == "first"
 
     @pytest.mark.asyncio_only
     async def test_native_cancellation(self) -> None:
@@ -568,7 +562,7 @@ class TestBase:
         stream = with_status(with_stage(with_keepalive(source, 10, "beat"), Polite()))
         async with stream:
             assert [item async for item in stream] == ["beat", "a", "beat", metadata]
-        assert outcome_of(stream).kind == "completed"
+        assert stream.outcome.kind == "completed"
 
 
 class TestEnd:
@@ -579,7 +573,7 @@ class TestEnd:
         async with with_stage(probe.source(), Noted("+", log)) as stream:
             assert [item async for item in stream] == ["a+", "last+"]
         assert log == ["+ opens", "+ item a", "+ on_end", "+ final", "+ closes"]
-        assert outcome_of(stream).items == 1
+        assert stream.outcome.items == 1
 
     async def test_replaces_an_error(self) -> None:
         """S8: what final returns comes in place of the error, an empty list included."""
@@ -590,7 +584,7 @@ class TestEnd:
 
         async with with_stage(Probe("a", error=LookupError()).source(), Quiet()) as stream:
             assert [item async for item in stream] == ["a"]
-        assert outcome_of(stream).kind == "failed"
+        assert stream.outcome.kind == "failed"
 
     async def test_on_end_takes_too_long(self) -> None:
         """E12: on_end has the time that its stage says, and is cancelled after that."""
@@ -622,7 +616,7 @@ class TestEnd:
         async with with_stage(source(), Hasty()) as stream:
             assert await anext(stream) == "a"
         assert anyio.current_time() == START + 0.5
-        assert outcome_of(stream).grace_exceeded
+        assert stream.outcome.grace_exceeded
 
 
 class TestOrder:
@@ -668,7 +662,7 @@ class TestControl:
         assert [(where, getattr(exc, "reason", None)) for where, exc in probe.seen] == [
             ("await", "first")
         ]
-        assert outcome_of(stream).reason == "first"
+        assert stream.outcome.reason == "first"
 
     async def test_fail(self) -> None:
         """E1: a stage ends the stream with an error of its own, from a hook or beside it."""
@@ -687,7 +681,7 @@ class TestControl:
                 with pytest.raises(LookupError) as caught:
                     await anext(stream)
                 assert caught.value is error
-        assert outcome_of(stream).error is error
+        assert stream.outcome.error is error
 
     async def test_take_error(self) -> None:
         """S3: a stage takes the error of the source: the consumer gets an end instead, once."""
@@ -707,7 +701,7 @@ class TestControl:
         async with with_stage(Probe("a", error=error).source(), Takes()) as stream:
             assert [item async for item in stream] == ["a"]
         assert taken == [error, None]
-        assert outcome_of(stream).error is error
+        assert stream.outcome.error is error
 
 
 @pytest.mark.parametrize(("in_a_row", "longest"), [(-1, 1), (0, 1), (1, 1), (3, 3)])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 import signal
 import threading
 from collections.abc import AsyncGenerator
@@ -16,8 +17,8 @@ import pytest
 
 from observing import call_later
 from streamkit import Head, Outcome, StreamCancelled
-from streamkit.asgi import ResponseCancelled, Shutdown, StreamHost, StreamResponse
-from support import Client, Log, Middleware, Probe, live_tasks
+from streamkit.asgi import HostStats, Overloaded, StreamHost, StreamResponse
+from support import Client, Log, Middleware, Probe, live_tasks, wait_all_blocked
 
 
 class Run:
@@ -49,6 +50,14 @@ class Run:
 
 def last_word(outcome: Outcome) -> str:
     return f"[{outcome.reason!r}]"
+
+
+def assert_refused(client: Client) -> None:
+    """Check that a client is asked to come back a little later, on another connection."""
+    again = int(client.headers.pop("retry-after"))
+    assert 1 <= again <= 5
+    assert client.headers == {"content-length": "0", "connection": "close"}
+    assert client.log.events[-1] == "end"
 
 
 class TestShutdown:
@@ -132,21 +141,20 @@ class TestShutdown:
         assert log == [(1.5, "told Shutdown()"), (1.5 + expected, "closed")]
 
     @pytest.mark.parametrize("send_timeout", [None, 1.0, 60.0])
-    async def test_client_that_does_not_read(self, send_timeout: float | None) -> None:
+    async def test_client_that_does_not_read(
+        self, send_timeout: float | None, caplog: pytest.LogCaptureFixture
+    ) -> None:
         """Web: a client that no longer reads does not hold the shutdown up: from then on it has the
         grace for a message, if not less."""
         log, client = Log(), Client(takes={1: math.inf})
         log.start()
 
-        async def request(host: StreamHost) -> None:
-            response = StreamResponse(Run(log).source(), send_timeout=send_timeout, host=host)
-            with pytest.raises(TimeoutError, match=r"did not take a message within [13]"):
-                await client.get(response)
-
         async with anyio.create_task_group() as tasks:
             async with StreamHost(grace=3) as host:
-                tasks.start_soon(request, host)
+                response = StreamResponse(Run(log).source(), send_timeout=send_timeout, host=host)
+                tasks.start_soon(client.get, response)
                 await anyio.sleep(1.5)
+        assert re.search(r"did not take a message within [13]", caplog.text)
         assert log == [(1.5, "told Shutdown()"), (1.5, "closed")]
         assert anyio.current_time() == (1002.0 if send_timeout == 1.0 else 1004.5)
 
@@ -181,30 +189,24 @@ class TestShutdown:
         log, client = Log(), Client(takes={2: math.inf})
         async with anyio.create_task_group() as tasks:
             async with StreamHost(grace=3) as host:
-
-                async def request() -> None:
-                    with pytest.raises(TimeoutError):
-                        source = Run(log).source()
-                        await client.get(StreamResponse(source, final=last_word, host=host))
-
-                tasks.start_soon(request)
+                response = StreamResponse(Run(log).source(), final=last_word, host=host)
+                tasks.start_soon(client.get, response)
                 await anyio.sleep(1.5)
+        assert not client.complete
         assert anyio.current_time() == 1004.5
 
-    async def test_without_final(self) -> None:
-        """Web: a stream that is cut short without a last word does not look complete."""
+    async def test_without_final(self, caplog: pytest.LogCaptureFixture) -> None:
+        """Web: a stream that is cut short without a last word does not look complete. That is a
+        warning, and no error of the server."""
         client = Client()
         async with anyio.create_task_group() as tasks:
             async with StreamHost() as host:
-
-                async def request() -> None:
-                    with pytest.raises(ResponseCancelled) as caught:
-                        await client.get(StreamResponse(Run(Log()).source(), host=host))
-                    assert caught.value.reason == Shutdown()
-
-                tasks.start_soon(request)
+                tasks.start_soon(client.get, StreamResponse(Run(Log()).source(), host=host))
                 await anyio.sleep(1.5)
         assert client.log == [(1.0, 200), (1.0, "0")]
+        [record] = caplog.records
+        assert (record.levelname, record.exc_info) == ("WARNING", None)
+        assert "no last word" in record.message
 
     async def test_before_the_first_item(self) -> None:
         """Web: a stream without a status by then, and without a last word, is answered with 503."""
@@ -214,20 +216,24 @@ class TestShutdown:
                 tasks.start_soon(client.get, StreamResponse(Run(log, every=9).source(), host=host))
                 await anyio.sleep(1.5)
         assert client.log == [(1.5, 503), (1.5, "end")]
-        assert client.headers == {"content-length": "0"}
+        assert_refused(client)
         assert log.events == ["told Shutdown()", "closed"]
 
     @pytest.mark.parametrize("policy", ["cancel", "drain"])
     @pytest.mark.parametrize("final", [None, last_word])
     @pytest.mark.parametrize("left", [False, True], ids=["shut down", "left"])
     async def test_later_request(self, policy: Any, final: Any, left: bool) -> None:
-        """Web: a response that is called after the shutdown began has a source that never starts,
-        and is answered like one that had not started."""
-        client, probe, host = Client(), Probe("a"), StreamHost()
+        """Web: a response that is called after the notice is refused: its source never starts."""
+        client, probe, host, ended = Client(), Probe("a"), StreamHost(), Log()
+
+        async def on_end(outcome: Outcome) -> None:
+            ended(f"{outcome.kind} {outcome.reason}")
 
         async def request() -> None:
             await client.get(
-                StreamResponse(probe.source(), final=final, on_disconnect=policy, host=host)
+                StreamResponse(
+                    probe.source(), final=final, on_end=on_end, on_disconnect=policy, host=host
+                )
             )
 
         async with host:
@@ -236,9 +242,11 @@ class TestShutdown:
                 await request()
         if left:
             await request()
-        expected = [503, "end"] if final is None else [200, "[Shutdown()]", "end"]
-        assert client.log.events == expected
+        assert client.log.events == [503, "end"]
+        assert_refused(client)
         assert not probe.started
+        assert ended.events == ["cancelled Shutdown()"]
+        assert host.stats().refused == 1
 
     async def test_error_of_the_body(self) -> None:
         """Web: an error of the block's body comes out bare, after the streams have been closed."""
@@ -260,12 +268,12 @@ class TestShutdown:
         assert client.complete
 
     async def test_head_request(self) -> None:
-        """Web: a HEAD that comes after the shutdown began is answered as ever."""
+        """Web: a HEAD is refused like a GET."""
         client, probe = Client("HEAD"), Probe("a")
         async with StreamHost() as host:
             host.shut_down()
             await client.get(StreamResponse(probe.source(), host=host))
-        assert (client.log.events, probe.started) == ([200, "end"], False)
+        assert (client.log.events, probe.started) == ([503, "end"], False)
 
     async def test_through_middleware(self) -> None:
         """Web: the last word also passes what stands between."""
@@ -276,6 +284,241 @@ class TestShutdown:
                 tasks.start_soon(client.get, Middleware(response))
                 await anyio.sleep(1.5)
         assert client.log[-2:] == [(1.5, "[Shutdown()]"), (1.5, "end")]
+
+
+class TestFinish:
+    async def test_streams_may_finish(self) -> None:
+        """Web: from the notice on, what comes is refused, and what is open may run to its end."""
+        client, late, probe = Client(), Client(), Probe("a", "b", "c", every=1.0)
+        async with StreamHost(finish=10) as host:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(client.get, StreamResponse(probe.source(), host=host))
+                await anyio.sleep(1.5)
+                host.shut_down()
+                assert host.is_shut_down
+                await late.get(StreamResponse(Probe("a").source(), host=host))
+        assert client.log.events == [200, "a", "b", "c", "end"]
+        assert_refused(late)
+        assert anyio.current_time() == 1003.0
+
+    @pytest.mark.parametrize(
+        ("of_response", "at"), [(None, 4.5), (0.0, 1.5), (9.0, 10.5)], ids=["host", "none", "own"]
+    )
+    async def test_told_when_it_is_over(self, of_response: float | None, at: float) -> None:
+        """Web: then they are told, each after its own time or that of the host."""
+        log, client = Log(), Client()
+        log.start()
+        async with anyio.create_task_group() as tasks:
+            async with StreamHost(finish=3) as host:
+                response = StreamResponse(Run(log).source(), finish=of_response, host=host)
+                tasks.start_soon(client.get, response)
+                await anyio.sleep(1.5)
+        assert log == [(at, "told Shutdown()"), (at, "closed")]
+
+    @pytest.mark.parametrize("finish", [0.0, 2.0])
+    async def test_ended_early(self, finish: float) -> None:
+        """Web: a further call shortens the time, and none makes it longer."""
+        log = Log()
+        log.start()
+        async with anyio.create_task_group() as tasks:
+            async with StreamHost(finish=60) as host:
+                response = StreamResponse(Run(log).source(), host=host)
+                tasks.start_soon(Client().get, response)
+                await anyio.sleep(1.5)
+                host.shut_down()
+                await anyio.sleep(5)
+                host.shut_down(finish=finish)
+                host.shut_down(finish=30)
+                await wait_all_blocked()
+                host.shut_down(finish=40)
+        assert log == [(6.5 + finish, "told Shutdown()"), (6.5 + finish, "closed")]
+
+    async def test_time_for_a_message(self) -> None:
+        """Web: the client has all its time for a message until the stream is told."""
+        log, client = Log(), Client(takes={1: 8.0})
+        async with anyio.create_task_group() as tasks:
+            async with StreamHost(grace=1, finish=20) as host:
+                response = StreamResponse(Run(log).source(), final=last_word, host=host)
+                tasks.start_soon(client.get, response)
+                await anyio.sleep(1.5)
+        assert client.log[1:3] == [(9.0, "0"), (10.0, "1")]
+        assert client.log[-2:] == [(21.5, "[Shutdown()]"), (21.5, "end")]
+
+    async def test_cancelled_meanwhile(self) -> None:
+        """Web: a lifespan that is cancelled while it waits tells them at once."""
+        log, client = Log(), Client()
+        log.start()
+        async with anyio.create_task_group() as tasks:
+            with anyio.move_on_after(3):
+                async with StreamHost(finish=60) as host:
+                    response = StreamResponse(Run(log).source(), final=last_word, host=host)
+                    tasks.start_soon(client.get, response)
+                    await anyio.sleep(1.5)
+        assert log == [(3.0, "told Shutdown()"), (3.0, "closed")]
+        assert client.complete
+
+    @pytest.mark.real_time
+    @pytest.mark.one_of_each
+    async def test_ended_from_a_thread(self) -> None:
+        """Web: shut_down(finish=0) may come from a thread, too."""
+        log, client = Log(), Client()
+        async with StreamHost(finish=3600) as host:
+            host.shut_down()
+            threading.Timer(0.05, lambda: host.shut_down(finish=0)).start()
+        async with StreamHost(finish=3600) as host:
+            threading.Timer(0.1, lambda: host.shut_down(finish=0)).start()
+            source = Run(log, every=0.01).source()
+            await client.get(StreamResponse(source, host=host, final=last_word))
+        assert log.events == ["told Shutdown()", "closed"]
+
+    @pytest.mark.parametrize("wrong", [-1.0, math.inf])
+    def test_wrong(self, wrong: float) -> None:
+        """Web: a wrong time is refused where it is given."""
+        with pytest.raises(ValueError, match="finish=5"):
+            StreamHost(finish=wrong)
+        with pytest.raises(ValueError, match="finish=5"):
+            StreamHost().shut_down(finish=wrong)
+        with pytest.raises(ValueError, match="finish=5"):
+            StreamResponse(Probe("a").source(), finish=wrong)
+
+
+class TestBounds:
+    async def test_max_streams(self) -> None:
+        """Web: beyond so many open streams a request is refused, until there is room again."""
+        ended = Log()
+
+        async def on_end(outcome: Outcome) -> None:
+            ended(outcome.reason)
+
+        async def get(host: StreamHost) -> Client:
+            client = Client()
+            source = Probe("a", every=9.0).source()
+            await client.get(StreamResponse(source, host=host, final=last_word, on_end=on_end))
+            return client
+
+        async with StreamHost(max_streams=2) as host:
+            async with anyio.create_task_group() as tasks:
+                for _ in range(2):
+                    tasks.start_soon(get, host)
+                await wait_all_blocked()
+                refused = await get(host)
+                assert ended.events == [Overloaded()]
+                assert (host.stats().open, host.stats().refused) == (2, 1)
+            served = await get(host)
+            assert host.stats().completed == 3
+        assert_refused(refused)
+        assert served.complete
+
+    async def test_max_drained(self) -> None:
+        """Web: beyond so many streams without a client, the next is told that its client went."""
+        logs = [Log() for _ in range(3)]
+        async with StreamHost(max_drained=2, grace=0) as host:
+            async with anyio.create_task_group() as tasks:
+                for number, log in enumerate(logs):
+                    log.start()
+                    response = StreamResponse(
+                        Run(log).source(), on_disconnect="drain", drain_timeout=10, host=host
+                    )
+                    tasks.start_soon(Client(goes_after=1.5 + number).get, response)
+            stats = host.stats()
+            assert (stats.open, stats.drained, stats.cancelled) == (2, 2, 1)
+            await anyio.sleep(20)
+        assert logs[0] == [(11.5, "told Disconnected()"), (11.5, "closed")]
+        assert logs[1] == [(12.5, "told Disconnected()"), (12.5, "closed")]
+        assert logs[2] == [(3.5, "told Disconnected()"), (3.5, "closed")]
+
+    async def test_stats(self) -> None:
+        """Web: a host knows how many wait for their client, and how all have ended."""
+        async with StreamHost() as host:
+            async with anyio.create_task_group() as tasks:
+                slow = Client(takes={1: 5.0})
+                tasks.start_soon(slow.get, StreamResponse(Probe("a").source(), host=host))
+                await wait_all_blocked()
+                assert (host.stats().open, host.stats().sending) == (1, 1)
+            with pytest.raises(LookupError):
+                source = Probe("a", error=LookupError()).source()
+                await Client().get(StreamResponse(source, host=host))
+            await Client("HEAD").get(StreamResponse(Probe("a").source(), host=host))
+            stats = host.stats()
+        assert (stats.open, stats.sending) == (0, 0)
+        assert (stats.completed, stats.failed, stats.closed) == (1, 1, 1)
+
+    @pytest.mark.parametrize("name", ["max_streams", "max_drained"])
+    def test_wrong(self, name: str) -> None:
+        """Web: a wrong number is refused."""
+        options: Any = {name: 0}
+        with pytest.raises(ValueError, match=f"{name} must be an integer > 0"):
+            StreamHost(**options)
+        options = {name: True}
+        with pytest.raises(TypeError, match=f"{name} must be an integer > 0"):
+            StreamHost(**options)
+
+
+class TestOnEnd:
+    async def test_for_every_stream(self) -> None:
+        """Web: one hook for all responses, after the one of the response itself."""
+        noted = Log()
+
+        async def on_end(outcome: Outcome, scope: Any) -> None:
+            noted((outcome.kind, scope["path"]))
+
+        async def own(outcome: Outcome) -> None:
+            noted("own")
+
+        async with StreamHost(on_end=on_end) as host:
+            client = Client()
+            source = Probe(Head(201), "a").source()
+            await client.get(StreamResponse(source, host=host, on_end=own, final=last_word))
+            assert client.log.events == [201, "a", "[None]", "end"]
+            host.shut_down()
+            await Client().get(StreamResponse(Probe("a").source(), host=host))
+        assert noted.events == ["own", ("completed", "/"), ("cancelled", "/")]
+
+    async def test_before_the_last_message(self) -> None:
+        """Web: it comes before the client has everything."""
+        client = Client()
+
+        async def on_end(outcome: Outcome, scope: Any) -> None:
+            client.log("hook")
+
+        async with StreamHost(on_end=on_end) as host:
+            await client.get(StreamResponse(Probe("a").source(), host=host, final=last_word))
+        assert client.log.events == [200, "a", "hook", "[None]", "end"]
+
+    @pytest.mark.parametrize("hangs", [False, True], ids=["raises", "hangs"])
+    async def test_failure(self, hangs: bool, caplog: pytest.LogCaptureFixture) -> None:
+        """Web: an error of it is logged, and changes nothing for the client."""
+
+        async def on_end(outcome: Outcome, scope: Any) -> None:
+            if hangs:
+                await anyio.sleep_forever()
+            raise LookupError
+
+        client = Client()
+        async with StreamHost(on_end=on_end, on_end_timeout=3) as host:
+            await client.get(StreamResponse(Probe("a").source(), host=host, final=last_word))
+        assert client.log.events == [200, "a", "[None]", "end"]
+        [record] = caplog.records
+        assert record.exc_info is not None
+        assert record.exc_info[0] is (TimeoutError if hangs else LookupError)
+
+    async def test_first_item_within(self) -> None:
+        """Web: a response with such a host still has a status in time."""
+
+        async def on_end(outcome: Outcome, scope: Any) -> None: ...
+
+        client = Client()
+        async with StreamHost(on_end=on_end) as host:
+            response = StreamResponse(
+                Probe("a", every=9.0).source(), first_item_within=2, host=host
+            )
+            await client.get(response)
+        assert client.log[0] == (2.0, 200)
+
+    def test_wrong(self) -> None:
+        """Web: what cannot be called is refused."""
+        with pytest.raises(TypeError, match="async def on_end"):
+            StreamHost(on_end="x")  # type: ignore[arg-type]
 
 
 class TestDrain:
@@ -319,15 +562,15 @@ class TestDrain:
             assert (probe.produced, probe.closed) == (["a"], 1)
         assert client.late == [499, b""]
 
-    async def test_slow_client(self) -> None:
+    async def test_slow_client(self, caplog: pytest.LogCaptureFixture) -> None:
         """Web: who does not take a message in time is cut off at once."""
         client, probe = Client(takes={1: math.inf}), Probe("a", "b", every=1.0)
         async with StreamHost() as host:
             response = StreamResponse(
                 probe.source(), on_disconnect="drain", send_timeout=3, host=host
             )
-            with pytest.raises(TimeoutError, match="within 3 seconds"):
-                await client.get(response)
+            await client.get(response)
+            assert "within 3 seconds" in caplog.text
             assert anyio.current_time() == 1004.0
             await anyio.sleep(2)
         assert (probe.produced, probe.seen) == (["a", "b"], [])
@@ -559,7 +802,17 @@ class TestHost:
             for _ in range(3):
                 await Client().get(StreamResponse(Probe("a").source(), host=host))
             assert repr(host) == "<StreamHost, open, 0 streams>"
-            assert host._shutdown._listeners == {}
+            assert host.stats() == HostStats(
+                open=0,
+                drained=0,
+                sending=0,
+                refused=0,
+                completed=3,
+                cancelled=0,
+                timed_out=0,
+                failed=0,
+                closed=0,
+            )
 
     async def test_status_of_the_source(self) -> None:
         """Web: a Head is sent from a host, too."""

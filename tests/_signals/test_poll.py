@@ -327,7 +327,6 @@ class TestErrors:
         assert times(log) == [0, 2, 4]
         text = "the check failed, 3 in a row, the last with LookupError('no database')"
         assert log[-1] == (4, f"consumer: {PollFailed(3, error)}")
-        assert stream.outcome is not None
         assert stream.outcome.reason == PollFailed(errors=3, last=error)
         assert str(stream.outcome.reason) == text
         (record,) = caplog.records
@@ -532,7 +531,6 @@ class TestMisuse:
             async with with_cancellation(blocked(Log()), poll(not_async, 1)) as stream:
                 await anext(stream)
         assert type(caught.value.__context__) is StreamCancelled
-        assert stream.outcome is not None
         assert stream.outcome.kind == "cancelled"
 
     async def test_sync_check_and_an_error(self) -> None:

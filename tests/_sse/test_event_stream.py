@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncGenerator
+from inspect import Parameter, signature
 from typing import Any
 
 import anyio
@@ -11,6 +12,7 @@ import pytest
 
 from observing import call_later
 from streamkit import CancelToken, Head, Idle, Outcome, with_cancellation, with_keepalive
+from streamkit.asgi import StreamHost
 from streamkit.sse import (
     BROWSER,
     OPENAI_CHAT,
@@ -20,7 +22,8 @@ from streamkit.sse import (
     Profile,
     ServerSentEvent,
 )
-from support import Client, aiter_of
+from streamkit.starlette import EventStream as StarletteEventStream
+from support import Client, Probe, aiter_of, wait_all_blocked
 from support.event_stream import Event, EventStreamParser, parse
 
 
@@ -123,6 +126,31 @@ async def silent() -> AsyncGenerator[Any, None]:
 
 
 class TestBeats:
+    @pytest.mark.parametrize("within", [0.0, 2.0])
+    async def test_status_first(self, within: float) -> None:
+        """Web: a status that comes before the first item is followed by a beat at once."""
+        client = Client()
+        source = Probe("a", every=20.0).source()
+        await client.get(EventStream(source, first_item_within=within))
+        assert client.log[:2] == [(within, 200), (within, ": ping\n")]
+
+    async def test_before_the_first_item(self) -> None:
+        """Web: beats begin after their own interval, also before the first item."""
+        client = Client()
+        await client.get(EventStream(Probe("a", every=7.0).source(), keepalive=3))
+        assert client.log[:4] == [
+            (3.0, 200),
+            (3.0, ": ping\n"),
+            (6.0, ": ping\n"),
+            (7.0, "data: a\n\n"),
+        ]
+
+    async def test_no_beats(self) -> None:
+        """Web: without beats there is none here, and the status comes after 15 seconds."""
+        client = Client()
+        await client.get(EventStream(Probe("a", every=20.0).source(), keepalive=None))
+        assert client.log[:2] == [(15.0, 200), (20.0, "data: a\n\n")]
+
     async def test_beats(self) -> None:
         """Web: a beat in each 15 seconds of silence, which is no event and carries no id."""
         client = Client()
@@ -219,6 +247,61 @@ class TestMisuse:
         with pytest.raises(TypeError, match=r"got str: write EventStream\(source, profile=BROWSER"):
             EventStream(aiter_of(), profile="BROWSER")  # type: ignore[arg-type]
 
+    @pytest.mark.parametrize("kind", [EventStream, StarletteEventStream])
+    @pytest.mark.parametrize(
+        ("option", "message"),
+        [
+            ("media_type", r"write profile=dataclasses.replace\(BROWSER, media_type="),
+            ("interval", "write keepalive=15"),
+            ("ping", "write keepalive=15"),
+            ("encoder", r"write profile=dataclasses.replace\(BROWSER, encoder="),
+            ("beat", r"write profile=dataclasses.replace\(BROWSER, beat="),
+            ("sep", "write nothing: lines end in LF"),
+        ],
+    )
+    def test_option_of_another_library(self, kind: Any, option: str, message: str) -> None:
+        """M1: an option that there is elsewhere: what to write instead."""
+        with pytest.raises(TypeError, match=f"EventStream takes no {option}: {message}"):
+            kind(aiter_of(), **{option: 1})
+
+    @pytest.mark.parametrize("option", ["status_code", "background"])
+    def test_option_of_starlette(self, option: str) -> None:
+        """M1: an option of the response for Starlette: where it is."""
+        options: Any = {option: 202}
+        with pytest.raises(TypeError, match=r"write streamkit\.starlette\.EventStream"):
+            EventStream(aiter_of(), **options)
+
+    def test_unknown_option(self) -> None:
+        """M1: an option that there is nowhere is refused as by any function."""
+        with pytest.raises(TypeError, match="unexpected keyword argument 'keep_alive'"):
+            EventStream(aiter_of(), keep_alive=15)  # type: ignore[call-arg]
+
+    @pytest.mark.parametrize("kind", [EventStream, StarletteEventStream])
+    @pytest.mark.parametrize(
+        ("value", "message"),
+        [
+            (
+                OPENAI_CHAT,
+                r"got Profile after it: write EventStream\(source, profile=OPENAI_CHAT\)",
+            ),
+            (15, r"got int after it: write EventStream\(source, keepalive=15\)"),
+            ("", r"got str after it: write EventStream\(source, profile=BROWSER, keepalive=15\)"),
+        ],
+    )
+    def test_without_a_name(self, kind: Any, value: object, message: str) -> None:
+        """M1: a profile, or an interval, that is given without its name."""
+        with pytest.raises(TypeError, match=f"takes the source alone without a name, {message}"):
+            kind(aiter_of(), value)
+
+    def test_signature(self) -> None:
+        """Its signature says what it takes all the same."""
+        for kind in EventStream, StarletteEventStream:
+            parameters = signature(kind).parameters
+            assert list(parameters)[:2] == ["source", "profile"]
+            assert parameters["profile"].kind is Parameter.KEYWORD_ONLY
+        kept = EventStream(source=aiter_of())
+        assert repr(kept).startswith("<EventStream")
+
     def test_final(self) -> None:
         """M1: a last word in the place of the function that makes it."""
         with pytest.raises(TypeError, match=r"got str: write final=lambda outcome: \.\.\."):
@@ -227,3 +310,65 @@ class TestMisuse:
     def test_profile_of_ones_own(self) -> None:
         """Web: any profile will do."""
         assert repr(EventStream(aiter_of(), profile=Profile("MINE"))).startswith("<EventStream")
+
+
+REFUSED = pytest.mark.parametrize("full", [False, True], ids=["shut down", "full"])
+
+
+class TestRefusal:
+    @staticmethod
+    async def refused(make: Any, full: bool, method: str = "GET") -> tuple[Client, Probe[str]]:
+        """Return a client that was refused, and the source that did not start."""
+        client, probe = Client(method), Probe("a")
+        async with StreamHost(max_streams=1) as host:
+            async with anyio.create_task_group() as tasks:
+                if full:
+                    tasks.start_soon(Client().get, EventStream(silent(), host=host))
+                    await wait_all_blocked()
+                else:
+                    host.shut_down()
+                await client.get(make(probe.source(), host))
+                tasks.cancel_scope.cancel()
+        return client, probe
+
+    @REFUSED
+    @pytest.mark.parametrize("make", [EventStream, StarletteEventStream])
+    async def test_in_an_event(self, make: Any, full: bool) -> None:
+        """Web: an EventSource takes none but 200, so it is told by an event to come back soon."""
+        client, probe = await self.refused(lambda source, host: make(source, host=host), full)
+        assert client.log.events[0] == 200
+        assert client.complete
+        assert client.headers["content-type"] == "text/event-stream; charset=utf-8"
+        assert client.headers["connection"] == "close"
+        [event] = read(client).events
+        assert (event.type, json.loads(event.data)["kind"]) == ("end", "shutdown")
+        [retry] = read(client).retries
+        assert 1000 <= retry <= 5000
+        assert not probe.started
+
+    @REFUSED
+    @pytest.mark.parametrize(
+        "options", [{"profile": OPENAI_CHAT}, {"errors": "status"}, {"profile": RAW}], ids=str
+    )
+    async def test_by_status(self, options: Any, full: bool) -> None:
+        """Web: other clients are told by a status, and when to try again."""
+        client, probe = await self.refused(
+            lambda source, host: EventStream(source, host=host, **options), full
+        )
+        assert client.log.events == [503, "end"]
+        assert 1 <= int(client.headers["retry-after"]) <= 5
+        assert not probe.started
+
+    async def test_head_request(self) -> None:
+        """Web: a HEAD has the same status, and no body."""
+        client, _ = await self.refused(
+            lambda source, host: EventStream(source, host=host), False, "HEAD"
+        )
+        assert client.log.events == [200, "end"]
+
+    def test_nothing_to_say(self) -> None:
+        """Web: an event that there is none of is refused, where it is asked for."""
+        with pytest.raises(ValueError, match="errors='status'"):
+            EventStream(aiter_of("a"), profile=RAW, errors="event")
+        with pytest.raises(ValueError, match="'status' or 'event'"):
+            EventStream(aiter_of("a"), errors="body")  # type: ignore[arg-type]

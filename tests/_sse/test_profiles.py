@@ -18,6 +18,7 @@ from streamkit import (
     with_status,
     with_timeout,
 )
+from streamkit.asgi import Shutdown
 from streamkit.sse import (
     ANTHROPIC,
     BROWSER,
@@ -167,6 +168,130 @@ def test_a_tail_tells_the_public_nothing(profile: Profile, kind: OutcomeKind) ->
     if kind != "completed" and profile is not RAW:
         assert json.dumps("Sorry:\n\ndata: é", ensure_ascii=False).encode() in told
     assert b"\ndata: \xc3" not in told
+
+
+class TestShutdown:
+    @of_each
+    def test_word(self, profile: Profile) -> None:
+        """Shutdown: a stream that it has ended has a word of its own: one event, which moves no id.
+
+        Any other cancellation, and any other end of a program that is shut down, is told as ever.
+        """
+        stop = replace(outcome("cancelled"), reason=Shutdown())
+        assert profile.final(replace(outcome("closed"), reason=Shutdown())) is None
+        failed = replace(outcome("failed"), reason=Shutdown())
+        assert profile.final(failed) == profile.final(outcome("failed"))
+        if profile.shutdown is None:
+            assert profile.final(stop) == profile.final(outcome("cancelled"))
+            return
+        frames = profile.final(stop) or []
+        before = b"id: 7\ndata: x\n\n" + profile.beat
+        parser = parse(before, *frames)
+        assert (len(parser.events), parser.last_event_id) == (2, "7")
+        assert b"shutdown" in b"".join(frames)
+        assert b"cancelled" not in b"".join(frames)
+        assert b"The server is shutting down." in b"".join(frames)
+        assert b"shutdown" not in b"".join(profile.final(outcome("cancelled")) or [])
+
+    def test_of_each(self) -> None:
+        """Shutdown: the end of a browser's, and errors of the APIs that say to try again."""
+        stop = replace(outcome("cancelled"), reason=Shutdown())
+
+        def told(profile: Profile) -> list[tuple[str, Any]]:
+            parser = parse(*profile.final(stop, message="Sorry.") or [])
+            return [(event.type, json.loads(event.data)) for event in parser.events]
+
+        assert told(BROWSER) == [("end", {"kind": "shutdown", "message": "Sorry."})]
+        error = {"message": "Sorry.", "type": "server_error", "param": None, "code": "shutdown"}
+        assert told(OPENAI_CHAT) == [("message", {"error": error})]
+        flat = {"type": "error", "code": "shutdown", "message": "Sorry.", "param": None}
+        assert told(OPENAI_RESPONSES) == [("error", {**flat, "error": error})]
+        details = {"error_code": "shutdown"}
+        error = {"type": "overloaded_error", "message": "Sorry.", "details": details}
+        assert told(ANTHROPIC) == [("error", {"type": "error", "error": error})]
+        assert RAW.final(stop) is None
+
+    def test_browsers_come_back_one_by_one(self) -> None:
+        """Shutdown: a browser comes back within seconds, and not all of them at once."""
+        stop = replace(outcome("cancelled"), reason=Shutdown())
+        retries = [parse(*BROWSER.final(stop) or []).retries for _ in range(1000)]
+        assert {len(found) for found in retries} == {1}
+        times = {time for found in retries for time in found}
+        assert 1000 <= min(times) < 1500
+        assert 4500 < max(times) <= 5000
+        assert len(times) > 500
+
+    def test_of_a_profile_of_ones_own(self) -> None:
+        """Shutdown: a profile with a tail alone is asked for that with a kind that it knows."""
+        kinds: list[str] = []
+
+        def tail(kind: OutcomeKind, message: str) -> None:
+            kinds.append(kind)
+
+        stop = replace(outcome("cancelled"), reason=Shutdown())
+        assert Profile("mine", tail=tail).final(stop) is None
+        assert kinds == ["cancelled"]
+        mine = Profile("mine", tail=tail, shutdown=lambda message: [ServerSentEvent(message)])
+        assert mine.final(stop, message="Bye.") == [b"data: Bye.\n\n"]
+        silent = Profile("mine", tail=tail, shutdown=lambda message: None)
+        assert silent.final(stop) is None
+        assert kinds == ["cancelled"]
+
+    def test_errors(self) -> None:
+        """Shutdown: a client that is refused is told by a status, and a browser by an event."""
+        assert [profile.errors for profile in PROFILES] == ["event", *["status"] * 4]
+        assert Profile("mine").errors == "status"
+        assert replace(BROWSER, errors="status", shutdown=None).errors == "status"
+        for profile in Profile("mine"), OPENAI_CHAT:
+            with_word = replace(profile, errors="event", shutdown=lambda message: [])
+            assert with_word.errors == "event"
+
+    def test_errors_without_a_word(self) -> None:
+        """Misuse: an event that nothing makes, and another way that there is not."""
+        with pytest.raises(ValueError, match="and there is none: write shutdown=lambda message"):
+            Profile("mine", errors="event")
+        with pytest.raises(ValueError, match="and there is none"):
+            replace(BROWSER, shutdown=None)
+        with pytest.raises(ValueError, match="errors is 'status' or 'event', got 'body'"):
+            Profile("mine", errors="body")  # type: ignore[arg-type]
+
+
+class TestFramedText:
+    @pytest.fixture(autouse=True)
+    def first(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("streamkit._sse.items._was_warned", False)
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "data: x\n\n",
+            b"data: x\n\n",
+            "data: x\r\n\r\n",
+            b"event: a\r\ndata: x\r\n\r\n",
+            "id: 7\ndata:x\n\n",
+            ": ping\n\n",
+        ],
+    )
+    def test_once(self, text: str | bytes, caplog: pytest.LogCaptureFixture) -> None:
+        """Misuse: text that is framed already is sent as text, and that is said once."""
+        as_str = text if isinstance(text, str) else text.decode()
+        for profile in BROWSER, OPENAI_CHAT:
+            [event] = parse(profile.encode(text)).events
+            assert event.data == as_str.replace("\r\n", "\n")
+        [record] = caplog.records
+        assert (record.name, record.levelname) == ("streamkit", "WARNING")
+        assert "Yield the text alone, or a ServerSentEvent, or write profile=RAW" in record.message
+
+    @pytest.mark.parametrize(
+        "text", ["data: x", "data: x\n", "x\n\n", "database\n\n", "\n\n", b"x"]
+    )
+    def test_other_text(self, text: str | bytes, caplog: pytest.LogCaptureFixture) -> None:
+        """Misuse: nothing is said of any other text, or of what passes as it is."""
+        BROWSER.encode(text)
+        RAW.encode("data: x\n\n")
+        BROWSER.encode(Frame(b"data: x\n\n"))
+        BROWSER.encode({"text": "data: x\n\n"})
+        assert caplog.records == []
 
 
 @of_each

@@ -1,7 +1,8 @@
 // Opens an event source and takes notes. Run in Node.js and in a page: `EventSource` is given.
 //
-// options: closes (on the event `end`), names (of further events), until (ms to watch at most),
-// opens (the number of connections after which to stop)
+// options: closes (on the event `end`), staysOpen (kinds of end on which it does not), names (of
+// further events), until (ms to watch at most), opens (the number of connections after which to
+// stop)
 function watch(EventSource, url, options) {
   return new Promise((resolve) => {
     const source = new EventSource(url);
@@ -16,7 +17,8 @@ function watch(EventSource, url, options) {
     source.onerror = (event) => log.push(["onerror", event.data ?? null, source.readyState]);
     source.addEventListener("end", (event) => {
       note(event);
-      if (options.closes ?? true) {
+      const stays = (options.staysOpen ?? []).includes(JSON.parse(event.data).kind);
+      if ((options.closes ?? true) && !stays) {
         source.close();
         // A little later, to see what may still come.
         clearTimeout(timer);

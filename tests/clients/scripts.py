@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from streamkit import Outcome
+from streamkit.asgi import Shutdown
 from streamkit.sse import Frame, Profile, ServerSentEvent
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ def script(
     items: Iterable[Any],
     kind: OutcomeKind = "completed",
     *,
+    reason: object = None,
     beat: Frame | None = None,
 ) -> list[bytes]:
     """Return the frames of a stream whose every item has an id, and two beats after it."""
@@ -31,8 +33,13 @@ def script(
     frames = [beat]
     for number, item in enumerate(items):
         frames += [profile.encode(with_id(item, f"evt-{number}")), beat, beat]
-    outcome = Outcome(kind=kind, started_at=0.0, ended_at=1.0)
+    outcome = Outcome(kind=kind, reason=reason, started_at=0.0, ended_at=1.0)
     return [*frames, *(profile.final(outcome, message="Sorry.") or [])]
+
+
+def shut_down(profile: Profile, items: Iterable[Any]) -> list[bytes]:
+    """Return the frames of a stream that a shutdown has ended."""
+    return script(profile, items, "cancelled", reason=Shutdown())
 
 
 def with_id(item: Any, id_: str) -> Any:

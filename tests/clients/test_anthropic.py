@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from anthropic import Anthropic, APIStatusError, AsyncAnthropic
 
-from clients.scripts import CUT, messages, script
+from clients.scripts import CUT, messages, script, shut_down
 from streamkit.sse import ANTHROPIC, ServerSentEvent
 
 if TYPE_CHECKING:
@@ -23,13 +23,16 @@ ASK: dict[str, Any] = {
 }
 
 
-def client_of(answer: Answer) -> Anthropic:
-    return Anthropic(base_url=answer.url, api_key="none", max_retries=0, timeout=10)
+def client_of(answer: Answer, max_retries: int = 0) -> Anthropic:
+    return Anthropic(base_url=answer.url, api_key="none", max_retries=max_retries, timeout=10)
 
 
-def message_types(answer: Answer, received: list[Any]) -> None:
+def message_types(answer: Answer, received: list[Any], max_retries: int = 0) -> None:
     """Receive the types of the events of a message."""
-    with client_of(answer) as client, client.messages.create(**ASK, stream=True) as stream:
+    with (
+        client_of(answer, max_retries) as client,
+        client.messages.create(**ASK, stream=True) as stream,
+    ):
         for event in stream:
             received.append(event.type)
 
@@ -60,6 +63,19 @@ def test_message_is_cut(server: EventServer, kind: OutcomeKind) -> None:
     assert received == [event["type"] for event in items]
     assert caught.value.api_message == "Sorry."
     assert caught.value.error_code == kind
+
+
+def test_message_is_shut_down(server: EventServer) -> None:
+    """A message that a shutdown has cut raises as an overloaded server does, and is asked once."""
+    items = list(islice(messages("a", "b"), 4))
+    answer = server.answer(shut_down(ANTHROPIC, items), ANTHROPIC)
+    received: list[Any] = []
+    with pytest.raises(APIStatusError) as caught:
+        message_types(answer, received, max_retries=2)
+    assert received == [event["type"] for event in items]
+    assert (caught.value.type, caught.value.error_code) == ("overloaded_error", "shutdown")
+    assert caught.value.api_message == "Sorry."
+    assert len(answer.requests) == 1
 
 
 @pytest.mark.parametrize("count", [0, 4])

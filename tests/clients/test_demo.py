@@ -250,7 +250,7 @@ def test_server_ends(
             f"SIGTERM: writing down the {read} modules that were read",
             "written",
         ]
-        assert tab.text("#end") == "The stream was cancelled. Reason: the server has ended."
+        assert tab.text("#end") == "The server is shutting down. Reason: the server has ended."
         until(lambda: "The server has ended." in tab.text("#gone"), lambda: tab.text("body"))
         assert "the server has ended" in tab.listed(run_id)
 

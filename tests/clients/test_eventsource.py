@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import pytest
 
 from clients.browser import chromium
-from clients.scripts import CUT, script
+from clients.scripts import CUT, script, shut_down
 from streamkit.sse import BROWSER, RAW, ServerSentEvent, last_event_id
 
 if TYPE_CHECKING:
@@ -127,6 +127,24 @@ def test_a_page_that_does_not_close(server: EventServer, watch: Watch) -> None:
     answer = server.answer([SOON, *script(BROWSER, ITEMS)], BROWSER)
     notes = watch(answer.url, closes=False, until=1500)
     assert [note[0] for note in notes] == ["message"] * 3 + ["end", "onerror"]
+    assert len(answer.requests) == 1
+
+
+def test_shut_down(server: EventServer, watch: Watch, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A page that closes its source on every end but that of a shutdown comes back after it.
+
+    It says which event it has seen, and one that closes at once does not come back.
+    """
+    monkeypatch.setattr("streamkit._sse.browser._SOON", (50, 60))
+    frames = [*script(BROWSER, ITEMS)[:-1], *shut_down(BROWSER, [])[1:]]
+    answer = server.answer(frames, BROWSER)
+    notes = watch(answer.url, staysOpen=["shutdown"], opens=2)
+    assert [note[0] for note in notes[:5]] == ["message"] * 3 + ["end", "onerror"]
+    assert json.loads(notes[3][1]) == {"kind": "shutdown", "message": "Sorry."}
+    first, second = answer.requests
+    assert (last_event_id(first), last_event_id(second)) == (None, "evt-2")
+    answer = server.answer(frames, BROWSER)
+    watch(answer.url)
     assert len(answer.requests) == 1
 
 

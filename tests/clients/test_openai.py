@@ -10,23 +10,26 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from openai import APIConnectionError, APIError, AsyncOpenAI, OpenAI
 
-from clients.scripts import BAD_BEAT, CUT, chat, responses, script
-from streamkit.sse import OPENAI_CHAT, OPENAI_RESPONSES, RAW, ServerSentEvent
+from clients.scripts import BAD_BEAT, CUT, chat, responses, script, shut_down
+from streamkit.sse import OPENAI_CHAT, OPENAI_RESPONSES, RAW, ServerSentEvent, whole_events
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     from streamkit import OutcomeKind
     from support.event_server import Answer, EventServer
 
 ASK: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "?"}]}
 
 
-def client_of(answer: Answer) -> OpenAI:
-    return OpenAI(base_url=answer.url, api_key="none", max_retries=0, timeout=10)
+def client_of(answer: Answer, max_retries: int = 0) -> OpenAI:
+    return OpenAI(base_url=answer.url, api_key="none", max_retries=max_retries, timeout=10)
 
 
-def chat_texts(answer: Answer, received: list[Any]) -> None:
+def chat_texts(answer: Answer, received: list[Any], max_retries: int = 0) -> None:
     """Receive the texts of a chat, as plain chunks."""
-    with client_of(answer) as client, client.chat.completions.create(**ASK, stream=True) as stream:
+    client = client_of(answer, max_retries)
+    with client, client.chat.completions.create(**ASK, stream=True) as stream:
         for chunk in stream:
             received.append(chunk.choices[0].delta.content)
 
@@ -65,6 +68,20 @@ def test_chat_is_cut(server: EventServer, kind: OutcomeKind) -> None:
         chat_texts(answer, received)
     assert received == ["a", "b"]
     assert caught.value.code == kind
+
+
+def test_chat_is_shut_down(server: EventServer) -> None:
+    """A chat that a shutdown has cut is an error of the server, and the client asks only once.
+
+    No SDK tries a stream again that has begun, whatever it is told: that is for the application.
+    """
+    answer = server.answer(shut_down(OPENAI_CHAT, islice(chat("a", "b"), 2)), OPENAI_CHAT)
+    received: list[Any] = []
+    with pytest.raises(APIError, match=r"^Sorry\.$") as caught:
+        chat_texts(answer, received, max_retries=2)
+    assert received == ["a", "b"]
+    assert (caught.value.type, caught.value.code) == ("server_error", "shutdown")
+    assert len(answer.requests) == 1
 
 
 def test_chat_is_cut_at_once(server: EventServer) -> None:
@@ -119,6 +136,20 @@ def test_response_is_cut(server: EventServer, kind: OutcomeKind) -> None:
     assert caught.value.code == kind
 
 
+def test_response_is_shut_down(server: EventServer) -> None:
+    """So does a response, with the code of a shutdown, and the accumulating helper."""
+    items = list(islice(responses("a", "b"), 4))
+    answer = server.answer(shut_down(OPENAI_RESPONSES, items), OPENAI_RESPONSES)
+    received: list[Any] = []
+    with pytest.raises(APIError, match=r"^Sorry\.$") as caught:
+        response_types(answer, received)
+    assert received == [event["type"] for event in items]
+    assert (caught.value.type, caught.value.code) == ("server_error", "shutdown")
+    with client_of(answer) as client, client.responses.stream(model="m", input="?") as stream:
+        with pytest.raises(APIError, match=r"^Sorry\.$"):
+            stream.until_done()
+
+
 @pytest.mark.parametrize("count", [0, 4])
 def test_accumulated_response_is_cut(server: EventServer, count: int) -> None:
     """The accumulating helper raises the error too, also as the first event of all."""
@@ -135,6 +166,25 @@ def test_what_passes_raw(server: EventServer) -> None:
     answer = server.answer(script(RAW, upstream), RAW)
     received: list[Any] = []
     chat_texts(answer, received)
+    assert received == ["a", "b", None]
+
+
+def test_whole_events(server: EventServer) -> None:
+    """A proxy whose upstream sends bytes in any pieces makes whole events of them."""
+    upstream = b"".join(script(OPENAI_CHAT, chat("a", "b"))).replace(b"\n", b"\r\n")
+    frames: list[bytes] = []
+
+    async def main() -> None:
+        async def pieces() -> AsyncIterator[bytes]:
+            for start in range(0, len(upstream), 7):
+                yield upstream[start : start + 7]
+
+        async for frame in whole_events(pieces()):
+            frames.extend((frame, RAW.beat))
+
+    asyncio.run(main())
+    received: list[Any] = []
+    chat_texts(server.answer(frames, RAW), received)
     assert received == ["a", "b", None]
 
 

@@ -112,7 +112,7 @@ async def _consumer(
     record.steps.active = False
     record.block_over = True
     record.note("the block is over")
-    record.outcome = stream.outcome
+    record.outcome = stream.outcome if stream.ended else None
     if case.backend != "trio":
         record.cancelling = record.consumer_task.cancelling()
     for task in live_tasks() - before - {record.consumer_task, record.closer_task}:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 STOPPED = '{"kind":"cancelled","message":"The stream was cancelled."}'
+SHUTDOWN = '{"kind":"shutdown","message":"The server is shutting down."}'
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +118,7 @@ def test_sigterm(chat: Program, upstream: Upstream) -> None:
     with chat.events("POST", f"/chat/{run_id}", json={"question": question}) as events:
         assert [events.next().data, events.next().data] == ["a", "b"]
         chat.terminate()
-        assert events.rest() == [Event(STOPPED, "end")]
+        assert events.rest() == [Event(SHUTDOWN, "end")]
     chat.end()
     record = saved(chat, run_id)
     assert record == {"question": question, "answer": "ab", "ended": "cancelled"}

@@ -199,7 +199,8 @@ def test_sigterm(proxy: Program, upstream: Upstream) -> None:
     with sdk(proxy) as client, client.chat.completions.create(**asked) as stream:
         assert [next(stream).choices[0].delta.content for _ in range(2)] == ["a", "b"]
         proxy.terminate()
-        with pytest.raises(openai.APIError, match="The stream was cancelled"):
+        with pytest.raises(openai.APIError, match="The server is shutting down") as caught:
             next(stream)
+        assert caught.value.code == "shutdown"
     upstream.wait_for(question, "left")
     proxy.end()

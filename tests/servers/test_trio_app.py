@@ -71,7 +71,7 @@ def test_sigterm(server: Program, followed: Path) -> None:
         assert [events.next().data, events.next().data] == ["one", "two"]
         server.terminate()
         assert events.rest() == [
-            Event('{"kind":"cancelled","message":"The stream was cancelled."}', "end")
+            Event('{"kind":"shutdown","message":"The server is shutting down."}', "end")
         ]
     server.end()
     assert processes(followed) == []

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from recipes import Events
 
 CANCELLED = Event('{"kind":"cancelled","message":"The stream was cancelled."}', "end")
+SHUTDOWN = Event('{"kind":"shutdown","message":"The server is shutting down."}', "end")
 
 # Seconds. It is up to the system which worker gets a connection.
 PATIENCE = 30.0
@@ -63,5 +64,5 @@ def test_sigterm(server: Program) -> None:
     with server.events("POST", "/runs/one") as one, server.events("POST", "/runs/two") as two:
         worker_of(one), worker_of(two)
         server.terminate()
-        assert (one.rest()[-1], two.rest()[-1]) == (CANCELLED, CANCELLED)
+        assert (one.rest()[-1], two.rest()[-1]) == (SHUTDOWN, SHUTDOWN)
     server.end()

@@ -148,7 +148,7 @@ class Run:
                     await self.consume(stream)
                 except (LookupError, StreamCancelled) as exc:
                     self.error = exc
-                self.outcomes.append(stream.outcome)
+                self.outcomes.append(stream.outcome if stream.ended else None)
             self.outcomes.append(stream.outcome)
             await anyio.sleep(20)
             self.outcomes.append(stream.outcome)

@@ -25,6 +25,8 @@ class Client:
     :param goes_after: seconds until it disconnects, which ``receive`` tells
     :param takes: what happens in a call of ``send``, by its number from 0: the seconds that it
         takes, or what it raises. ``math.inf`` is a client that no longer reads.
+    :param shields: whether a call of ``send`` that takes time is shielded from cancellation, and
+        ends at the latest when the client goes, as on hypercorn with trio
     :param state: the state of the lifespan
 
     """
@@ -36,6 +38,7 @@ class Client:
         body: tuple[bytes, ...] = (),
         goes_after: float = math.inf,
         takes: Mapping[int, float | BaseException] | None = None,
+        shields: bool = False,
         state: Mapping[str, Any] | None = None,
     ) -> None:
         self.scope: dict[str, Any] = {
@@ -58,6 +61,7 @@ class Client:
         self._goes_after = goes_after
         self._goes_at = math.inf
         self._takes = dict(takes or {})
+        self._shields = shields
         #: how many messages it was sent
         self.sends = 0
         self._started = False
@@ -96,7 +100,11 @@ class Client:
         if isinstance(takes, BaseException):
             self.gone.set()
             raise takes
-        if takes:
+        if takes and self._shields:
+            with anyio.CancelScope(shield=True, deadline=anyio.current_time() + takes):
+                await self.gone.wait()
+                raise anyio.BrokenResourceError
+        elif takes:
             await anyio.sleep(takes)
         assert not self.complete, f"after the last message: {message}"
         if message["type"] == "http.response.start":

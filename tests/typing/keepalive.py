@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable
+from collections.abc import AsyncGenerator, AsyncIterable, Callable
 from dataclasses import dataclass
-from typing import assert_type
+from typing import Any, TypeVar, assert_type
 
-from streamkit import Idle, Stream, with_keepalive
+from streamkit import AsyncSource, Idle, Stream, with_keepalive
+
+T = TypeVar("T")
+B = TypeVar("B")
 
 
 @dataclass
@@ -31,8 +34,25 @@ def of_anything(idle: Idle[object]) -> Ping:
     return Ping(idle.count)
 
 
-def of_strings(idle: Idle[str]) -> Ping:
+def of_any(idle: Idle[Any]) -> Ping:
     return Ping(idle.count)
+
+
+async def too_late(idle: Idle[int]) -> Ping:
+    return Ping(idle.count)
+
+
+async def too_late_for_any(idle: Idle[Any]) -> Ping:
+    return Ping(idle.count)
+
+
+class LateBeats:
+    async def __call__(self, idle: Idle[int]) -> bytes:
+        return b""
+
+
+async def numbers() -> AsyncGenerator[int, None]:
+    yield 1
 
 
 def beat_is_an_item(source: AsyncIterable[int]) -> None:
@@ -50,10 +70,34 @@ def beat_is_a_callable(source: AsyncIterable[int]) -> None:
 
 
 def beat_is_a_lambda(source: AsyncIterable[int]) -> None:
-    # mypy takes it for an item as well, and makes `Any` of that, unless the variable is declared.
-    last: Stream[int | None] = with_keepalive(source, 15, lambda idle: idle.last)
-    text: Stream[int | str] = with_keepalive(source, 15, lambda idle: f": {idle.count}\n")
-    del last, text
+    assert_type(with_keepalive(source, 15, lambda idle: idle.last), Stream[int | None])
+    assert_type(with_keepalive(source, 15, lambda idle: f": {idle.count}\n"), Stream[int | str])
+    assert_type(
+        with_keepalive(source, 15, beat=lambda idle: b"", initial=True), Stream[int | bytes]
+    )
+    inner = with_keepalive(source, 15, lambda idle: Ping(idle.count))
+    assert_type(with_keepalive(inner, 60, lambda idle: idle.last), Stream[int | Ping | None])
+
+
+def beat_takes_any(source: AsyncIterable[int]) -> None:
+    assert_type(with_keepalive(source, 15, of_any), Stream[int | Ping])
+    assert_type(with_keepalive(numbers(), 15, of_any), Stream[int | Ping])
+
+
+def beat_is_async(source: AsyncIterable[int]) -> None:
+    # For pyright they are what the stream yields: it is where they are used that they do not fit.
+    with_keepalive(source, 15, too_late)  # type: ignore[arg-type]
+    with_keepalive(source, 15, beat=too_late_for_any, initial=True)  # type: ignore[arg-type]
+    with_keepalive(source, 15, LateBeats())  # type: ignore[arg-type]
+    with_keepalive(source, 15, lambda idle: too_late(idle))  # type: ignore[arg-type,return-value]
+
+
+def source_of_a_wrapper(source: AsyncSource[T], beat: B) -> Stream[T | B]:
+    return with_keepalive(source, 15, beat)
+
+
+def beat_of_a_wrapper(source: AsyncSource[T], beat: Callable[[Idle[T]], B]) -> Stream[T | B]:
+    return with_keepalive(source, 15, beat)
 
 
 def idle(silence: Idle[int]) -> None:

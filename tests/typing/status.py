@@ -40,6 +40,10 @@ def an_iterator(outcome: Outcome) -> Iterator[Done]:
     yield Done()
 
 
+async def too_late(outcome: Outcome) -> Done:
+    return Done()
+
+
 async def take_note(outcome: Outcome) -> int:
     return outcome.items
 
@@ -82,6 +86,12 @@ def final_items(source: AsyncIterable[int]) -> None:
     assert_type(with_status(source, final=an_iterator), StatusStream[int | Done])
 
 
+def final_is_async(source: AsyncIterable[int]) -> None:
+    # For pyright it is the last item: it is where that is used that it does not fit.
+    with_status(source, final=too_late)  # type: ignore[arg-type]
+    with_status(source, final=lambda outcome: too_late(outcome))  # type: ignore[arg-type,return-value]
+
+
 def final_none(source: AsyncIterable[int]) -> None:
     assert_type(with_status(source, final=none), StatusStream[int])
 
@@ -98,15 +108,17 @@ async def head(stream: StatusStream[int]) -> None:
 
 def outcome(stream: Stream[int]) -> None:
     outcome = stream.outcome
-    assert_type(outcome, Outcome | None)
-    assert outcome is not None
+    assert_type(outcome, Outcome)
+    assert_type(stream.ended, bool)
+    assert_type(stream.outcome.kind, OutcomeKind)
     assert_type(outcome.kind, OutcomeKind)
     assert_type(outcome.reason, object)
     assert_type(outcome.error, BaseException | None)
     assert_type(outcome.cleanup_error, BaseException | None)
     assert_type(outcome.first_item_at, float | None)
     assert_type(outcome.ended_at, float)
-    stream.outcome = None  # type: ignore[misc]
+    stream.outcome = outcome  # type: ignore[misc]
+    stream.ended = True  # type: ignore[misc]
     outcome.items = 1  # type: ignore[misc]
 
 

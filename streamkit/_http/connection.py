@@ -1,0 +1,173 @@
+"""
+The client of one request, at the other end of ``receive`` and ``send``.
+
+Three things say that it is there no more: ``receive``, an error from ``send``, and a message that
+it has not taken in time. From the last message on it may go: nothing is left to be told, and some
+servers say that it has gone while they send that message, and end the connection in there.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable
+from contextlib import suppress
+
+import anyio
+from anyio.lowlevel import checkpoint
+
+from .messages import Message, Receive, Send, body
+from .shared_receive import SharedReceive
+
+_logger = logging.getLogger("streamkit")
+
+# What servers and middleware raise from send() when the client has gone.
+GONE = (OSError, anyio.ClosedResourceError, anyio.BrokenResourceError)
+
+# Seconds that a message has at least, where the time for it is not the user's to say.
+SHORT = 1.0
+
+_has_warned = False
+
+
+class Connection:
+    """
+    The connection to the client of a response.
+
+    :param receive: of ASGI
+    :param send: of ASGI
+    :param send_timeout: seconds that a message may take, or ``None`` for any time
+    :param on_lost: called once, when the client is found to have gone before the end
+
+    """
+
+    __slots__ = (
+        "_nap",
+        "_on_lost",
+        "_receive",
+        "_since",
+        "has_started",
+        "is_ending",
+        "is_lost",
+        "is_sending",
+        "is_too_slow",
+        "raw_send",
+        "scope",
+        "send_timeout",
+    )
+
+    def __init__(
+        self,
+        receive: Receive,
+        send: Send,
+        *,
+        send_timeout: float | None,
+        on_lost: Callable[[], None],
+    ) -> None:
+        #: Everything is sent in here. Cancelled when the client has gone.
+        self.scope: anyio.CancelScope = anyio.CancelScope()
+        #: ``send`` of ASGI, for who does what :meth:`send` does.
+        self.raw_send: Send = send
+        self.send_timeout: float | None = send_timeout
+        #: Whether something was sent.
+        self.has_started: bool = False
+        #: Whether a message is on its way.
+        self.is_sending: bool = False
+        #: Whether the last message was sent, or is on its way.
+        self.is_ending: bool = False
+        #: Whether the client went before that.
+        self.is_lost: bool = False
+        #: Whether it was because it did not take a message in time.
+        self.is_too_slow: bool = False
+        self._receive = receive
+        self._on_lost = on_lost
+        # When the message was sent that is on its way, where there is a limit.
+        self._since = math.inf
+        self._nap: anyio.CancelScope | None = None
+
+    async def send(self, message: Message) -> None:
+        """Send something, unless the client has gone. Ends at the latest when it goes."""
+        if self.is_lost:
+            return
+        self.has_started = self.is_sending = True
+        if self.send_timeout is not None:
+            self._since = anyio.current_time()
+        try:
+            await self.raw_send(message)
+        except GONE:
+            self.lose()
+        finally:
+            self.is_sending = False
+
+    async def end(self) -> None:
+        """Send the last message. A client that goes from now on is not lost."""
+        if not self.is_lost:
+            self.is_ending = True
+            await self.send(body(b"", more_body=False))
+
+    def lose(self) -> None:
+        """Take note that the client has gone, and end what is being sent."""
+        if not (self.is_lost or self.is_ending):
+            self.is_lost = True
+            self._on_lost()
+            self.scope.cancel()
+
+    async def wait_until_gone(self) -> None:
+        """Wait until the client has gone. Reads, and drops, what nobody has read of the request."""
+        with suppress(*GONE):
+            if isinstance(self._receive, SharedReceive):
+                await self._receive.wait_for_disconnect()
+            else:
+                await _drop_until_disconnect(self._receive)
+        if self.is_ending:
+            # A server may be at its own closing in there: it gets the time for that.
+            await anyio.sleep(SHORT if self.send_timeout is None else self.send_timeout)
+            self.scope.cancel()
+        self.lose()
+
+    async def wait_until_too_slow(self) -> None:
+        """
+        Wait until a message takes longer than it may.
+
+        There is one clock for all messages: a timer of its own would cost each of them more.
+        """
+        while True:
+            assert self.send_timeout is not None
+            now = anyio.current_time()
+            due = self.send_timeout + (min(self._since, now) if self.is_sending else now)
+            if due <= now:
+                break
+            with anyio.CancelScope(deadline=due) as self._nap:
+                await anyio.sleep_forever()
+        if self.is_ending:
+            self.scope.cancel()
+        self.is_too_slow = not (self.is_lost or self.is_ending)
+        self.lose()
+
+    def hurry(self, limit: float) -> None:
+        """Let messages take no longer than this from now on, also the one that is on its way."""
+        if self.send_timeout is None or self.send_timeout > limit:
+            self.send_timeout = limit
+            self._since = anyio.current_time()
+            if self._nap is not None:
+                self._nap.cancel()
+
+
+async def _drop_until_disconnect(receive: Receive) -> None:
+    while (message := await receive())["type"] != "http.disconnect":
+        if message.get("body"):
+            _warn_of_dropped_body()
+        await checkpoint()
+
+
+def _warn_of_dropped_body() -> None:
+    global _has_warned
+    if not _has_warned:
+        _has_warned = True
+        _logger.warning(
+            "a part of a request's body was dropped: a response waits in receive() for its client "
+            "to go, while nobody has read the body. Where the source reads the request, share it: "
+            "body = SharedReceive(request.receive), and then "
+            "EventStream(source(Request(request.scope, body)), receive=body); where nobody needs "
+            "the body, read it first. (This is said once.)"
+        )

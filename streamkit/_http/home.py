@@ -1,0 +1,169 @@
+"""Who is there: the streams of an application that are open, and those without a client."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import anyio
+from anyio.abc import TaskGroup
+
+from .._core.outcome import Outcome
+from .._signals.shutdown import Shutdown
+from .lodger import Lodger
+from .refusal import Overloaded
+from .termination import Termination
+
+
+class Guest(Protocol):
+    """A stream, to its host. What it does not know is what it streams to."""
+
+    @property
+    def finish(self) -> float | None:
+        """Seconds that it may go on for after the notice, or ``None`` for what the host says."""
+        ...
+
+    @property
+    def is_sending(self) -> bool:
+        """Whether it waits for its client to take something."""
+        ...
+
+    @property
+    def is_drained(self) -> bool:
+        """Whether it goes on without a client."""
+        ...
+
+    def shut_down(self, reason: object, grace: float) -> None:
+        """Tell its source to stop. Does not block."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostStats:
+    """What a :class:`StreamHost` knows of its streams at one moment."""
+
+    #: Streams that are open, with those that are drained.
+    open: int
+    #: Of these, streams that go on without their client.
+    drained: int
+    #: Of these, streams that wait for their client to take something.
+    sending: int
+    #: Streams that never started: the program was ending, or too many were open.
+    refused: int
+    #: Streams that have ended, by the kind of their outcome, since the host was made.
+    completed: int
+    cancelled: int
+    timed_out: int
+    failed: int
+    closed: int
+
+
+class Home:
+    """What a host is to its streams."""
+
+    def __init__(self, max_streams: int | None, max_drained: int | None) -> None:
+        self._max_streams = max_streams
+        self._max_drained = max_drained
+        self._state: Literal["new", "open", "left"] = "new"
+        self._tasks: TaskGroup
+        self._termination: Termination
+        # In the order in which they came.
+        self._guests: dict[Guest, None] = {}
+        self._empty: anyio.Event | None = None
+        self._refused = 0
+        self._ended: Counter[str] = Counter()
+
+    def note(self, scope: Mapping[str, Any]) -> None:
+        """Note where a request came in, to notice when the server stops to listen there."""
+        if self._state == "open":
+            self._termination.note(scope)
+
+    @property
+    def is_shut_down(self) -> bool:
+        """Whether the program is ending: what comes from now on is refused."""
+        raise NotImplementedError
+
+    @property
+    def has_room_to_drain(self) -> bool:
+        """Whether one more stream may go on without its client."""
+        most = self._max_drained
+        return most is None or sum(guest.is_drained for guest in self._guests) < most
+
+    def admit(self, guest: Guest) -> object | None:
+        """
+        Take a stream in, until :meth:`leave`.
+
+        :return: ``None``, or the reason why it may not start
+        :raises RuntimeError: if the host was not entered
+
+        """
+        self._check_entered()
+        refused: object | None = None
+        if self.is_shut_down:
+            refused = Shutdown()
+        elif self._max_streams is not None and len(self._guests) >= self._max_streams:
+            refused = Overloaded()
+        if refused is None:
+            self._guests[guest] = None
+        else:
+            self._refused += 1
+        return refused
+
+    def leave(self, guest: Guest, outcome: Outcome | None) -> None:
+        """
+        Take note that a stream that was taken in is over.
+
+        :param outcome: how it ended, if it has
+
+        """
+        del self._guests[guest]
+        if outcome is not None:
+            self._ended[outcome.kind] += 1
+        if self._empty is not None and not self._guests:
+            self._empty.set()
+
+    def stats(self) -> HostStats:
+        """Return what there is at the moment, and has been. Does not block; from any thread."""
+        guests, ended = list(self._guests), self._ended
+        return HostStats(
+            open=len(guests),
+            drained=sum(guest.is_drained for guest in guests),
+            sending=sum(guest.is_sending for guest in guests),
+            refused=self._refused,
+            completed=ended["completed"],
+            cancelled=ended["cancelled"],
+            timed_out=ended["timed_out"],
+            failed=ended["failed"],
+            closed=ended["closed"],
+        )
+
+    async def run(
+        self, function: Callable[[], Awaitable[None]], let_go: anyio.Event, name: str
+    ) -> None:
+        """
+        Run a function in a task of the host, and return when it has ended or has set ``let_go``.
+
+        Until then, a cancellation of the call is passed on, and waits until the function has ended.
+
+        :raises BaseException: what the function raised until then; later it is logged
+        :raises ~anyio.ClosedResourceError: if the host was cancelled
+        :raises RuntimeError: if the host was not entered
+
+        """
+        self._check_entered()
+        lodger = Lodger(function, let_go)
+        self._tasks.start_soon(lodger.run, name=name)
+        try:
+            await lodger.wait()
+        finally:
+            # The traceback of an error includes this frame.
+            del function, lodger
+
+    def _check_entered(self) -> None:
+        if self._state == "new":
+            raise RuntimeError(
+                f"{self!r} was not entered: write 'async with StreamHost() as host:' in the "
+                "lifespan of the application"
+            )

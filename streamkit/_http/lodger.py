@@ -1,0 +1,70 @@
+"""What runs in a task of a host on behalf of a request, which may leave before it ends."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+
+import anyio
+
+from .._core.exceptions import both
+
+_logger = logging.getLogger("streamkit")
+
+
+class Lodger:
+    """
+    One function, and the request that waits for it.
+
+    :param function: what runs
+    :param let_go: set when the request is to wait no longer
+
+    """
+
+    def __init__(self, function: Callable[[], Awaitable[None]], let_go: anyio.Event) -> None:
+        self._function = function
+        self._let_go = let_go
+        self._scope = anyio.CancelScope()
+        self._done = anyio.Event()
+        self._error: BaseException | None = None
+
+    async def run(self) -> None:
+        """Run the function, in the task of the host."""
+        try:
+            with self._scope:
+                await self._function()
+        except anyio.get_cancelled_exc_class():
+            if not (self._let_go.is_set() or self._scope.cancel_called):
+                self._error = anyio.ClosedResourceError("the host of this response was cancelled")
+            raise
+        except BaseException as exc:
+            if not self._let_go.is_set():
+                self._error = exc
+            elif isinstance(exc, Exception):
+                _logger.exception("a stream failed after its client had gone")
+            else:
+                raise
+        finally:
+            self._done.set()
+            self._let_go.set()
+            # The traceback of an error includes this frame.
+            del self
+
+    async def wait(self) -> None:
+        """Wait for it, in the task of the request. A cancellation of the wait is passed on."""
+        leaving: BaseException | None = None
+        try:
+            await self._let_go.wait()
+        except BaseException as exc:
+            leaving = exc
+        if leaving is not None and not self._let_go.is_set():
+            self._scope.cancel()
+            with anyio.CancelScope(shield=True):
+                await self._done.wait()
+        leaving, self._error = both(leaving, self._error), None
+        if leaving is not None:
+            try:
+                raise leaving
+            finally:
+                # Its traceback includes this frame.
+                del leaving, self

@@ -1,0 +1,55 @@
+"""
+The answer to a request whose stream does not start: the program ends, or too many are open.
+
+Whoever asks again a little later finds another worker, or room. A status says so to every client
+but ``EventSource``, which gives up for good on any but 200. So where a response can tell its
+clients in the body to come back, that is what it does for those.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from .headers import RawHeaders
+from .messages import Message, body, start
+
+# Seconds after which clients are asked to come back: some sooner and some later, so that they do
+# not come back all at once.
+_SOON = (1, 5)
+
+
+@dataclass(frozen=True, slots=True)
+class Overloaded:
+    """The reason in the outcome of a stream that never started, for too many were open."""
+
+
+class Refusal:
+    """
+    How a response refuses.
+
+    :param in_band: called for what is said in the body of an answer with the status 200, or
+        ``None`` for the status 503
+    :param headers: of the answer with the status 200
+    :param closes: whether the connection is to be closed then: the next request on it would come to
+        the same process
+
+    """
+
+    def __init__(
+        self, in_band: Callable[[], bytes] | None, headers: RawHeaders, *, closes: bool
+    ) -> None:
+        self._in_band = in_band
+        self._headers = headers
+        self._closes = closes
+
+    def messages(self, *, is_head: bool) -> list[Message]:
+        """Return what is sent."""
+        closing: RawHeaders = [(b"connection", b"close")] if self._closes else []
+        if self._in_band is None:
+            again = str(random.randint(*_SOON)).encode()
+            headers = [(b"retry-after", again), (b"content-length", b"0"), *closing]
+            return [start(503, headers), body(b"", more_body=False)]
+        content = b"" if is_head else self._in_band()
+        return [start(200, self._headers + closing), body(content, more_body=False)]

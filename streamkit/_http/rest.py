@@ -1,0 +1,129 @@
+"""
+What comes out of a stream when its client has gone: consumed, and dropped.
+
+That is for the task that answers. But it may be kept in ``send``, for servers may send in a shield,
+where no cancellation gets in. So whoever comes here first does it, and the other one waits.
+"""
+
+from __future__ import annotations
+
+import logging
+from contextlib import suppress
+from typing import Any
+
+import anyio
+
+from .._combinators.status import StatusStream
+from .._core.exceptions import StreamCancelled
+from .home import Home
+from .last_word import LastWord
+from .outlet import Outlet
+from .terms import Disconnected, Terms
+
+_logger = logging.getLogger("streamkit")
+
+
+class Rest:
+    """
+    The rest of a stream without a client.
+
+    :param stream: the stream
+    :param outlet: its stage
+    :param last_word: its ``final``
+    :param terms: what to do with the rest
+    :param host: who says whether it may be drained, if anybody does
+
+    """
+
+    def __init__(
+        self,
+        stream: StatusStream[Any],
+        outlet: Outlet,
+        last_word: LastWord,
+        terms: Terms,
+        host: Home | None,
+    ) -> None:
+        #: Set when nothing more is to be done for the request itself.
+        self.let_go: anyio.Event = anyio.Event()
+        self._stream = stream
+        self._outlet = outlet
+        self._last_word = last_word
+        self._terms = terms
+        self._host = host
+        self._on_disconnect = terms.on_disconnect
+        self._has_begun = False
+        self._done: anyio.Event | None = None
+        self._error: BaseException | None = None
+
+    @property
+    def is_drained(self) -> bool:
+        """Whether the source runs on to its end."""
+        return self._has_begun and self._on_disconnect == "drain"
+
+    def begin(self) -> None:
+        """Decide what becomes of the stream, and tell its source. Does not block."""
+        is_full = self._host is not None and not self._host.has_room_to_drain
+        if self._on_disconnect == "drain" and is_full:
+            self._on_disconnect = "cancel"
+        self._has_begun = True
+        if self._on_disconnect == "cancel":
+            self._outlet.cancel(Disconnected(), self._terms.grace)
+
+    async def consume(self) -> None:
+        """Consume it, or wait for who does. Raises nothing of what the stream raises."""
+        if self._done is not None:
+            await self._done.wait()
+            return
+        self._done = anyio.Event()
+        try:
+            await self._consume()
+        except anyio.get_cancelled_exc_class():
+            raise
+        except BaseException as exc:
+            # To be raised in the task that answers.
+            self._error = exc
+        finally:
+            self._done.set()
+
+    def raise_error(self) -> None:
+        """Raise what the stream has raised, once."""
+        error, self._error = self._error, None
+        if error is not None:
+            try:
+                raise error
+            finally:
+                # Its traceback includes this frame.
+                del error, self
+
+    async def _consume(self) -> None:
+        if self._on_disconnect == "close":
+            await self._stream.aclose()
+            return
+        # Whatever it was told, nobody is left to hear of it.
+        with suppress(StreamCancelled):
+            if self._on_disconnect == "drain":
+                self.let_go.set()
+                with anyio.move_on_after(self._terms.drain_timeout) as limit:
+                    await self._drop()
+                if not limit.cancelled_caught:
+                    return
+                self._outlet.cancel(Disconnected(), self._terms.grace)
+            await self._drop()
+
+    async def _drop(self) -> None:
+        try:
+            async for _ in self._stream:
+                pass
+        except BaseException as exc:
+            if exc is not self._last_word.told:
+                raise
+            log_failure(self._stream, self._terms, exc, gone=True)
+
+
+def log_failure(
+    stream: StatusStream[Any], terms: Terms, error: BaseException, *, gone: bool
+) -> None:
+    """Log a failure that is raised nowhere, for the client was told of it, or has gone."""
+    if terms.logs_failures:
+        told = "its client has gone" if gone else "told its client so"
+        _logger.error("%r failed, and %s", stream, told, exc_info=error)

@@ -1,0 +1,70 @@
+"""What a response was asked to do, and how it says that it could not."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from .headers import RawHeaders
+
+# Seconds after which there is a status, whatever the source does: proxies wait for a minute or so.
+FIRST_ITEM_WITHIN = 15.0
+
+
+@dataclass(frozen=True, slots=True)
+class Disconnected:
+    """The reason that a source is told when the client of its response has gone."""
+
+
+class ResponseCancelled(Exception):
+    """
+    Raised by a response whose source was cancelled, and which has no last word to say so.
+
+    It stands in for :exc:`~streamkit.StreamCancelled`, which no server expects, and no exception
+    handler of a framework catches. It is not raised when the client has gone, or when the program
+    ends.
+
+    :param reason: why the stream was cancelled
+
+    """
+
+    def __init__(self, reason: object = None) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return (
+            f"the source was cancelled (reason: {self.reason!r}) and the client was not told: give "
+            "the response a final=..., or catch StreamCancelled in the source"
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """What a response was asked to do."""
+
+    headers: RawHeaders
+    on_disconnect: Literal["cancel", "drain", "close"]
+    grace: float
+    drain_timeout: float
+    send_timeout: float | None
+    #: Seconds that the stream may go on after the notice of a shutdown; ``None``: as the host says.
+    finish: float | None = None
+    #: Where no :class:`Head` says another.
+    status: int = 200
+    #: What is sent with a status that comes before the first item.
+    opening: bytes = b""
+    #: Whether a failure is logged of which the client was told, so that it is raised nowhere.
+    logs_failures: bool = True
+    #: To be called and awaited when the stream is closed, if nothing is raised.
+    background: Callable[[], Awaitable[object]] | None = None
+
+
+def check_final(given: object) -> None:
+    """Check what is to have the last word."""
+    if given is not None and not callable(given):
+        raise TypeError(
+            f"final must be callable, got {type(given).__qualname__}: write "
+            "final=lambda outcome: ..."
+        )

@@ -1,0 +1,67 @@
+"""
+The events of FastAPI and of sse-starlette, which an editor offers first: taken for what they are.
+
+As items like any other they would go out as JSON of their fields, and their names and ids would be
+lost. Neither library is imported: an event of theirs can only be there if it is.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from .events import ServerSentEvent
+from .json import ToJSON
+
+# What sse-starlette makes an event of.
+_FIELDS = frozenset({"data", "event", "id", "retry", "comment"})
+
+
+def event_from(item: object, to_json: ToJSON) -> ServerSentEvent | None:
+    """
+    Return the event that an event of another library is, or ``None`` if the item is none.
+
+    :param to_json: makes JSON of the data of an event, where its library does
+    :raises ValueError: if there is no such event here
+
+    """
+    data: Any
+    given: Any = item
+    if _is_event_of("fastapi.sse", item):
+        data = given.raw_data
+        if data is None and given.data is not None:
+            data = to_json(given.data)
+    elif _is_event_of("sse_starlette.event", item):
+        data = given.data
+        if data is not None and not isinstance(data, str | bytes):
+            data = str(data)
+    else:
+        return None
+    return ServerSentEvent(
+        data, event=given.event, id=given.id, retry=given.retry, comment=given.comment
+    )
+
+
+def _is_event_of(module: str, item: object) -> bool:
+    loaded: Any = sys.modules.get(module)
+    event: Any = getattr(loaded, "ServerSentEvent", None)
+    return isinstance(event, type) and isinstance(item, event)
+
+
+def refuse_fields(fields: Mapping[object, object]) -> None:
+    """
+    Refuse a dict that is an event to sse-starlette. As JSON, its name and its id would be lost.
+
+    :param fields: a dict with ``data`` in it
+
+    :raises TypeError: if it is one
+
+    """
+    if len(fields) > 1 and _FIELDS.issuperset(fields):
+        names = ", ".join(f"{name}=..." for name in fields if name != "data")
+        raise TypeError(
+            f"a dict with nothing but {', '.join(map(repr, fields))} is an event to sse-starlette, "
+            f"and JSON here: yield ServerSentEvent(..., {names}) for an event, or "
+            "json.dumps(item) for JSON"
+        )

@@ -1,0 +1,69 @@
+"""How an item that is no event becomes one: as text, as JSON, or named after its type."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any, cast
+
+from .events import Frame, ServerSentEvent, lines, utf8
+from .foreign import refuse_fields
+from .json import ToJSON, to_json as _to_json
+
+_logger = logging.getLogger("streamkit")
+
+_FIELDS = ("data:", "event:", "id:", "retry:", ":")
+_FIELDS_AS_BYTES = tuple(field.encode() for field in _FIELDS)
+
+# Whether somebody was told that text was framed.
+_was_warned = False
+
+
+def data_event(item: object, to_json: ToJSON = _to_json) -> ServerSentEvent | Frame:
+    """Return the event whose data an item is: text as it is, and anything else as JSON."""
+    if isinstance(item, (str, bytes)):
+        text = item
+        if not _was_warned:
+            _warn_if_framed(text)
+    else:
+        fields: Any = item
+        if isinstance(fields, dict) and "data" in fields:
+            refuse_fields(cast("dict[object, object]", item))
+        text = to_json(item)
+    # Most items come by here. What is empty is left to the check of the profile.
+    return Frame(lines(b"data: ", utf8(text)) + b"\n") if text else ServerSentEvent(text)
+
+
+def named_event(item: object, to_json: ToJSON = _to_json) -> ServerSentEvent:
+    """Return the event that is named after the type of an item, with the item as JSON."""
+    name = _type_of(item)
+    if not isinstance(name, str):
+        raise TypeError(
+            "an event is named after the type of its item, but there is none in "
+            f"{type(item).__qualname__}: yield {{'type': '...', ...}}, or "
+            "ServerSentEvent(data, event='...')"
+        )
+    return ServerSentEvent(to_json(item), event=name)
+
+
+def _type_of(item: object) -> object:
+    if isinstance(item, Mapping):
+        return cast("Mapping[str, object]", item).get("type")
+    return getattr(item, "type", None)
+
+
+def _warn_if_framed(text: str | bytes) -> None:
+    """Say once that text looks like an event already, which it is not to the client."""
+    global _was_warned
+    if isinstance(text, str):
+        is_framed = text.startswith(_FIELDS) and text.endswith(("\n\n", "\r\n\r\n"))
+    else:
+        is_framed = text.startswith(_FIELDS_AS_BYTES) and text.endswith((b"\n\n", b"\r\n\r\n"))
+    if is_framed:
+        _was_warned = True
+        # Nothing of the text: it is the user's, and a log is not the place for it.
+        _logger.warning(
+            "a source yielded text that is framed already ('data: ...' with an empty line at the "
+            "end), and is framed once more: to the client it is text. Yield the text alone, or a "
+            "ServerSentEvent, or write profile=RAW. This is said once"
+        )

@@ -1,0 +1,197 @@
+"""``Profile``: how items become events, and how the end is told, for one kind of client."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import KW_ONLY, dataclass, field
+from functools import partial
+from types import MappingProxyType
+from typing import Any, Literal
+
+from .._core.outcome import Outcome, OutcomeKind
+from .._signals.shutdown import Shutdown
+from .events import Frame, ServerSentEvent
+from .foreign import event_from
+from .items import data_event, named_event
+from .json import ToJSON, encoding_with, to_json
+
+# Said to a client that is told no more. What an exception says is not for the public.
+_MESSAGES: dict[OutcomeKind, str] = {
+    "completed": "The stream is complete.",
+    "cancelled": "The stream was cancelled.",
+    "timed_out": "The stream took too long.",
+    "failed": "The stream failed.",
+}
+_SHUTDOWN = "The server is shutting down."
+
+# One line end only. After an `id:` was sent, an empty line is one more event to some clients, and
+# the SDKs of OpenAI crash on it.
+_BEAT = Frame(b": ping\n")
+
+# Proxies must neither keep the stream back nor compress it.
+_HEADERS = MappingProxyType({"Cache-Control": "no-cache, no-transform", "X-Accel-Buffering": "no"})
+
+# What is no event of any library.
+_PLAIN: tuple[type[Any], ...] = (str, bytes, dict)
+
+# They make JSON of an item, as the profile does.
+_WITH_JSON: tuple[Callable[..., Any], ...] = (data_event, named_event)
+
+
+def _no_tail(kind: OutcomeKind, message: str) -> None:
+    return None
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Profile:
+    """
+    How a stream becomes server-sent events for one kind of client.
+
+    A profile keeps nothing between calls: one serves any number of streams. To change one thing of
+    a ready-made profile, write ``dataclasses.replace(BROWSER, headers={...})``.
+    """
+
+    #: What messages call it.
+    name: str
+    _: KW_ONLY
+    #: Turns an item into an event; not called for a :class:`ServerSentEvent`, that of FastAPI or
+    #: of sse-starlette, or a :class:`Frame`. By default, ``str`` and ``bytes`` are the data as they
+    #: are, and anything else becomes JSON: what ``json`` takes, dataclasses, models of pydantic,
+    #: classes of attrs, structs of msgspec, mappings, sets, enums by their value, dates and times
+    #: in ISO format, and UUIDs, paths, IP addresses and ``Decimal`` as text, in any nesting.
+    #: ``NaN`` and infinities are refused, because clients refuse them.
+    event_of: Callable[[Any], ServerSentEvent | Frame] = data_event
+    #: Called with a value for which there would be no JSON, wherever in an item it is. Returns one
+    #: for which there is, or raises :exc:`TypeError`. For the ``event_of`` of the ready-made
+    #: profiles: one of your own makes its own JSON.
+    encoder: Callable[[Any], object] | None = None
+    #: Called with the kind of an :class:`~streamkit.Outcome` and a message for the public. Returns
+    #: what the client receives last, or ``None`` to add nothing, and to let an exception be raised
+    #: where there is one.
+    tail: Callable[[OutcomeKind, str], Iterable[ServerSentEvent | Frame] | None] = _no_tail
+    #: The same for a stream that is cancelled because the program ends: called with the message
+    #: alone. If it is ``None``, that is told as any cancellation is.
+    shutdown: Callable[[str], Iterable[ServerSentEvent | Frame] | None] | None = None
+    #: How a client is told that it is refused, and its source never started: by the ``"status"``,
+    #: or, where clients take none but 200, by an ``"event"``, which is the one of ``shutdown``.
+    errors: Literal["status", "event"] = "status"
+    #: What must be in every event, and not empty: the clients crash without it, or drop the event.
+    requires: tuple[Literal["data", "event"], ...] = ()
+    #: For :func:`~streamkit.with_keepalive`: a comment, with no empty line after it.
+    beat: Frame = _BEAT
+    #: The content type.
+    media_type: str = "text/event-stream; charset=utf-8"
+    #: Further headers of the response.
+    headers: Mapping[str, str] = field(default_factory=lambda: _HEADERS)
+    # What is made of the fields above.
+    _to_json: ToJSON = field(init=False, repr=False, default=to_json)
+    _event_of: Callable[[Any], ServerSentEvent | Frame] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        _check_beat(self.beat)
+        check_errors(self.errors, self.shutdown)
+        if "event" in self.requires and self.event_of is data_event:
+            raise ValueError(
+                "events have no name by default: write event_of=lambda item: "
+                "ServerSentEvent(..., event='...')"
+            )
+        event_of: Callable[..., ServerSentEvent | Frame] = self.event_of
+        if self.encoder is not None:
+            if event_of not in _WITH_JSON:
+                raise ValueError(
+                    "encoder is for the JSON that a profile makes, and event_of makes its own: "
+                    "write ServerSentEvent(json.dumps(item, default=...)) there"
+                )
+            encoded = encoding_with(self.encoder)
+            object.__setattr__(self, "_to_json", encoded)
+            event_of = partial(event_of, to_json=encoded)
+        object.__setattr__(self, "_event_of", event_of)
+
+    def encode(self, item: object) -> Frame:
+        """
+        Return an item as it goes on the wire. A :class:`Frame` is returned as it is.
+
+        :raises TypeError: if there is no event for such an item
+        :raises ValueError: if the event lacks what the clients need, or it is no valid JSON
+
+        """
+        if isinstance(item, Frame):
+            return item
+        if isinstance(item, _PLAIN):
+            event = self._event_of(item)
+        elif isinstance(item, ServerSentEvent):
+            event = item
+        else:
+            event = event_from(item, self._to_json) or self._event_of(item)
+        if isinstance(event, Frame):
+            return event
+        # A mere comment, or retry, is no event to the clients.
+        if self.requires and (event.data is not None or event.id is not None):
+            for name in self.requires:
+                if not getattr(event, name):
+                    raise ValueError(
+                        f"the clients of {self.name} need {name} in every event: write "
+                        f"ServerSentEvent(..., {name}='...')"
+                    )
+        return event.encode()
+
+    def final(self, outcome: Outcome, *, message: str | None = None) -> list[Frame] | None:
+        """
+        Return what tells the client how its stream ended: a ``final`` for
+        :func:`~streamkit.with_status`.
+
+        :param outcome: how the stream ended. Of this only the kind is told, and whether it was
+            cancelled because the program ends: a reason and an exception may hold what is not for
+            the public.
+        :param message: what the client is told instead of a general sentence
+        :return: the last frames, or ``None`` if there are none, so that what the stream raises is
+            raised: always so if the consumer has left early
+
+        """
+        kind = outcome.kind
+        if kind == "closed":
+            return None
+        is_shutdown = kind == "cancelled" and isinstance(outcome.reason, Shutdown)
+        if is_shutdown and self.shutdown is not None:
+            return self.refusal(message=message)
+        tail = self.tail(kind, _MESSAGES[kind] if message is None else message)
+        return None if tail is None else [self.encode(event) for event in tail]
+
+    def refusal(self, *, message: str | None = None) -> list[Frame] | None:
+        """
+        Return what tells a client to come back later: what :attr:`shutdown` says.
+
+        :param message: what the client is told instead of a general sentence
+        :return: the frames, or ``None`` if there are none
+
+        """
+        tail = None
+        if self.shutdown is not None:
+            tail = self.shutdown(_SHUTDOWN if message is None else message)
+        return None if tail is None else [self.encode(event) for event in tail]
+
+
+def _check_beat(value: object) -> None:
+    # Plain bytes would be the data of an event.
+    if not isinstance(value, Frame):
+        raise TypeError(
+            f"beat must be a Frame, got {type(value).__qualname__}: write Frame(b': ping\\n'), or "
+            "ServerSentEvent(...).encode()"
+        )
+
+
+def check_errors(errors: object, shutdown: object) -> None:
+    """
+    Check how refused clients are told.
+
+    :raises ValueError: if there is nothing to tell them
+
+    """
+    if errors not in ("status", "event"):
+        raise ValueError(f"errors is 'status' or 'event', got {errors!r}")
+    if errors == "event" and shutdown is None:
+        raise ValueError(
+            "errors='event' tells a refused client what shutdown returns, and there is none: write "
+            "shutdown=lambda message: [ServerSentEvent(message, event='...', retry=3000)], or "
+            "errors='status'"
+        )
