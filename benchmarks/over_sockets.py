@@ -27,7 +27,7 @@ from statistics import median
 from typing import Any
 
 from .report import Ratio, Result, Table, number
-from .responses import SSE_STARLETTE, STARLETTE, SUBJECT
+from .responses import SSE_STARLETTE, SUBJECT
 from .socket_server import PEERS
 
 TITLE = "A response over real sockets"
@@ -97,11 +97,9 @@ class Server:
         taken: float = (await self.command("weigh"))["memory"]
         return taken / 1024
 
-    async def wait_until_left(self) -> None:
+    async def wait_until_empty(self) -> None:
         """Wait until no source is open."""
-        async with asyncio.timeout(PATIENCE):
-            while (await self.command("look"))["open"]:
-                await asyncio.sleep(0.1)
+        await self.command("empty")
 
 
 @contextmanager
@@ -116,9 +114,9 @@ def serving(peer: str, kind: str) -> Iterator[Server]:
         listener.listen(2_048)
         port = listener.getsockname()[1]
         inherited = (listener.fileno(), theirs.fileno())
+        arguments = [peer, *map(str, inherited), *KINDS[kind]]
         process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.socket_server", peer, *map(str, inherited)]
-            + [*KINDS[kind]],
+            [sys.executable, "-m", "benchmarks.socket_server", *arguments],
             pass_fds=inherited,
             stdin=subprocess.DEVNULL,
         )
@@ -200,7 +198,7 @@ class Crowd:
         for reader in self._readers:
             reader.transport.close()
             await asyncio.sleep(0)
-        await self._server.wait_until_left()
+        await self._server.wait_until_empty()
 
     def check(self, peer: str, items: int) -> None:
         """Refuse a server that has lost an item, or made one up."""
@@ -301,13 +299,9 @@ def measure(*, quick: bool = False) -> Result:
 
 
 def _table(kind: str, sizes: Sizes, costs: Costs) -> Table:
-    title = (
-        f"uvicorn with {kind}: {sizes.active} active connections, {sizes.idle:,} idle ones"
-    )
+    title = f"uvicorn with {kind}: {sizes.active} active connections, {sizes.idle:,} idle ones"
     columns = ["µs", OPEN, ITEM, CLOSE, MEMORY]
-    rows = [
-        [peer, *(number(median(costs[what][peer])) for what in columns[1:])] for peer in PEERS
-    ]
+    rows = [[peer, *(number(median(costs[what][peer])) for what in columns[1:])] for peer in PEERS]
     return Table(title, columns, rows)
 
 
@@ -321,6 +315,6 @@ def _ratios(kind: str, costs: Costs) -> list[Ratio]:
     for what, by_peer in costs.items():
         for peer in PEERS:
             if peer not in (SUBJECT, SSE_STARLETTE):
-                ratio = Ratio.of(f"{kind}, {what}: {SUBJECT} / {peer}", by_peer[SUBJECT], by_peer[peer])
-                ratios.append(ratio)
+                what_by_what = f"{kind}, {what}: {SUBJECT} / {peer}"
+                ratios.append(Ratio.of(what_by_what, by_peer[SUBJECT], by_peer[peer]))
     return ratios

@@ -4,7 +4,8 @@ The server of B6: uvicorn in a process of its own, with the endpoint of one peer
 ``python -m benchmarks.socket_server PEER LISTENER CONTROL LOOP PROTOCOL``, where the second and the
 third are the numbers of open sockets: the one to listen on, and one for commands. A command is a
 line, and so is its answer, in JSON. ``go N`` lets each source say so many items more, ``look``
-tells the CPU time of the process and how many sources are open, ``weigh`` its memory.
+tells the processor time of the process, ``weigh`` its memory, and ``empty`` is answered when no
+source is open.
 """
 
 from __future__ import annotations
@@ -42,8 +43,9 @@ PACE = 0.05
 class Sources:
     """All that are open. Each says one item, and more when it is told to."""
 
-    def __init__(self) -> None:
+    def __init__(self, on_empty: Callable[[], object]) -> None:
         self.open = 0
+        self._on_empty = on_empty
         self._go = asyncio.Event()
         self._count = 0
 
@@ -65,14 +67,17 @@ class Sources:
                     yield form(f"token {number}")
         finally:
             self.open -= 1
+            if not self.open:
+                self._on_empty()
 
 
 class Application:
     """What all peers have in common: the lifespan, in which commands are taken."""
 
     def __init__(self, control: socket.socket) -> None:
-        self.sources = Sources()
+        self.sources = Sources(self._note_empty)
         self._control = control
+        self._is_asked = False
 
     @asynccontextmanager
     async def lifespan(self, app: Any) -> AsyncIterator[dict[str, Any]]:
@@ -89,12 +94,20 @@ class Application:
                 self.sources.go(int(count))
                 self._answer({})
             case ["look"]:
-                self._answer({"cpu": time.process_time(), "open": self.sources.open})
+                self._answer({"cpu": time.process_time()})
+            case ["empty"]:
+                self._is_asked = True
+                self._note_empty()
             case ["weigh"]:
                 gc.collect()
                 self._answer({"memory": memory()})
             case other:
                 raise ValueError(f"an unknown command: {other}")
+
+    def _note_empty(self) -> None:
+        if self._is_asked and not self.sources.open:
+            self._is_asked = False
+            self._answer({})
 
     def _answer(self, form: dict[str, Any]) -> None:
         self._control.sendall(json.dumps(form).encode() + b"\n")

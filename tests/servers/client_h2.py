@@ -13,7 +13,6 @@ import h11
 
 from client import Connection
 
-
 # Of frames: bytes before the content, and the type of one.
 HEADER, GOAWAY = 9, 0x07
 
@@ -123,9 +122,7 @@ class H2Client(Connection):
             while self._events:
                 event = self._events.popleft()
                 if isinstance(event, h2.events.DataReceived):
-                    self._http.acknowledge_received_data(
-                        event.flow_controlled_length, self._stream
-                    )
+                    self._http.acknowledge_received_data(event.flow_controlled_length, self._stream)
                     self._flush()
                 if getattr(event, "stream_id", None) == self._stream and not isinstance(
                     event, h2.events.WindowUpdated

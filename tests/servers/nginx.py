@@ -7,7 +7,6 @@ import shutil
 import subprocess
 import time
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,6 +15,7 @@ from serving import STARTS_WITHIN, free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 # Nothing but where it listens, whom it asks and where it may write: all else is its default. So it
 # speaks HTTP/1.0 with the server, a connection for each request.

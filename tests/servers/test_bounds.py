@@ -40,10 +40,13 @@ def own_with(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Server]
 def test_send_timeout(server: Server, under: str, reads: bool) -> None:
     """WS53: a client takes nothing, or next to nothing. At the deadline its source is told.
 
-    What it yields in its grace goes nowhere, and it is closed, though ``send`` may still wait. The client sees the end of the connection when it reads on, and not that of the body (but for
-    one below ``BaseHTTPMiddleware``, which ends any body). One warning is logged, no traceback.
+    What it yields in its grace goes nowhere, and it is closed, though ``send`` may still wait. The
+    client sees the end of the connection when it reads on, and not that of the body (but below
+    ``BaseHTTPMiddleware``, which ends any body). One warning is logged, and no traceback.
     """
-    client, key = server.request("fast with grace", under=under, buffer=4096, send_timeout=SEND_TIMEOUT)
+    client, key = server.request(
+        "fast with grace", under=under, buffer=4096, send_timeout=SEND_TIMEOUT
+    )
     with client:
         client.head()
         server.wait_for(key, "started")

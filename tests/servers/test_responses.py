@@ -17,6 +17,7 @@ from serving import eventually
 if TYPE_CHECKING:
     from serving import Server
 
+
 class TestEnds:
     """The client stays to the end."""
 
