@@ -80,9 +80,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Leave out what a server does not speak. A skip would look like something that is missing."""
     kept, left_out = [], []
     for item in items:
-        parameters = item.callspec.params if isinstance(item, pytest.Function) else {}
-        server, transport = parameters.get("shared"), parameters.get("link")
-        impossible = transport is not None and not transport.is_spoken_by(server)
+        callspec = getattr(item, "callspec", None)
+        parameters = {} if callspec is None else callspec.params
+        transport = parameters.get("link")
+        impossible = transport is not None and not transport.is_spoken_by(parameters["shared"])
         (left_out if impossible else kept).append(item)
     if left_out:
         config.hook.pytest_deselected(items=left_out)
