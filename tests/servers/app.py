@@ -143,7 +143,6 @@ async def stream(
     final: bool = False,
     on: Literal["cancel", "drain", "close"] = "cancel",
     ahead: int = 0,
-    noted: bool = True,
     send_timeout: float | None = None,
     finish: float | None = None,
 ) -> StreamResponse:
@@ -158,7 +157,7 @@ async def stream(
     return StreamResponse(
         with_buffer(items, ahead) if ahead else items,
         final=last if final else None,
-        on_end=ended if noted else None,
+        on_end=ended,
         on_disconnect=on,
         send_timeout=send_timeout,
         finish=finish,

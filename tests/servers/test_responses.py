@@ -95,13 +95,15 @@ class TestEnds:
         assert server.trouble()
 
     def test_error_later_with_final(self, server: Server, under: str) -> None:
-        """WS8: the same error where there is a last item: it arrives, and nothing is logged."""
+        """WS8: the same error where there is a last item: it arrives, and the log has the error."""
         client, key = server.request("broken later", under=under, final=True)
         with client:
             assert client.head().status_code == 200
             assert client.rest() == (b"item\nthe end: failed NoneType\n", True)
         assert_closed(server, key)
         assert server.record(key, "ended")["kind"] == "failed"
+        eventually(lambda: "secret of a source" in server.output())
+        assert server.trouble()
 
 
 class TestDisconnect:

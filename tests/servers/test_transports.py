@@ -51,12 +51,12 @@ def test_complete(link: Link, kind: str, body: bytes) -> None:
 
 def test_failure_told(link: Link) -> None:
     """WS42: the client reads of a failure to the end, and that it was told so is in the log."""
-    client, key = link.request("broken later", final=True, noted=False)
+    client, key = link.request("broken later", final=True)
     with client:
         assert client.head().status_code == 200
         assert client.rest() == (b"item\nthe end: failed NoneType\n", True)
     server = link.server
-    server.wait_for(key, "dependency closed")
+    assert_closed(server, key)
     eventually(lambda: "secret of a source" in server.output(), what=server.output)
     output = server.output()
     assert output.count("told its client so") == 1
