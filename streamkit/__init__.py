@@ -34,6 +34,8 @@ from ._core.timer import Timer as Timer
 from ._signals.poll import PollFailed as PollFailed, poll as poll, shared_poll as shared_poll
 from ._signals.registry import CancelRegistry as CancelRegistry
 from ._signals.token import CancelHandle as CancelHandle, CancelToken as CancelToken
+from ._sources.merge import merge as merge
+from ._sources.thread import from_thread as from_thread
 
 __all__ = [
     "SKIP",
@@ -59,6 +61,8 @@ __all__ = [
     "TimedOut",
     "Timer",
     "current_cancellation",
+    "from_thread",
+    "merge",
     "poll",
     "shared_poll",
     "with_buffer",

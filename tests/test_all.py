@@ -135,6 +135,7 @@ def test_an_arrow_never_runs_back() -> None:
         "_core": set[str](),
         "_signals": {"_core"},
         "_combinators": {"_core", "_signals"},
+        "_sources": {"_core", "_combinators"},
         "_http": {"_core", "_signals", "_combinators"},
         "_sse": {"_core", "_signals"},
         "_redis": {"_core", "_signals"},

@@ -6,9 +6,11 @@ import signal
 import subprocess
 import sys
 from contextlib import contextmanager
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import anyio
 import pytest
 
 from support import environment
@@ -69,6 +71,19 @@ def test_from_another_process(runs_on: str) -> None:
     assert lines[-2].startswith("saved at step ")
     assert lines[-2].endswith(": enough of it")
     assert lines[-1].startswith("[cancelled: enough of it; items: ")
+
+
+async def test_lasts_a_minute() -> None:
+    """There is time to go to the second terminal."""
+    spec = spec_from_file_location("stop_elsewhere", EXAMPLE)
+    assert spec is not None
+    assert spec.loader is not None
+    example = module_from_spec(spec)
+    spec.loader.exec_module(example)
+    began, steps = anyio.current_time(), 0
+    async for _ in example.count():
+        steps += 1
+    assert (steps, round(anyio.current_time() - began)) == (24, 60)
 
 
 @each_backend

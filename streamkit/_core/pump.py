@@ -83,6 +83,7 @@ class Pump:
         "_task",
         "_timers",
         "backend",
+        "grace",
         "handoff",
         "has_open_scope",
         "is_finished",
@@ -112,6 +113,8 @@ class Pump:
         self.started_at: float = backend.now()
         self._finished: anyio.Event | None = None
         self.backend: Backend = backend
+        #: Seconds that the source has to clean up.
+        self.grace: float = source.grace
         self._source = source
         self._generators = Generators(backend.current_task)
         self._pipeline = pipeline
@@ -230,7 +233,7 @@ class Pump:
     def pausing(self, wait: Awaitable[T]) -> Awaitable[T]:
         """Let the clock of the grace of a stream around stand still while something is awaited."""
         enclosing = self._scopes.enclosing
-        return wait if enclosing is None else _wait_pausing(enclosing, wait)
+        return wait if enclosing is None else enclosing.pausing(wait)
 
     def in_source_task(self) -> bool:
         """Tell whether the caller is the source, or something that it awaits."""
@@ -384,11 +387,3 @@ class Pump:
             first_item_at=self._steps.first_item_at,
             ended_at=self.backend.now(),
         )
-
-
-async def _wait_pausing(scopes: Scopes, wait: Awaitable[T]) -> T:
-    scopes.pause()
-    try:
-        return await wait
-    finally:
-        scopes.resume()

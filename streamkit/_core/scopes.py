@@ -33,14 +33,17 @@ visible. The relay opens and closes it.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from itertools import count
 from types import TracebackType
+from typing import TypeVar
 
 import anyio
 
 from .signal import Signal
+
+T = TypeVar("T")
 
 # Seconds to a deadline that is only set to be seen.
 _FAR = 1e6
@@ -258,6 +261,14 @@ class Scopes:
             self._grace_scope.deadline = self._now() + self._remaining
             self._remaining = None
 
+    async def pausing(self, wait: Awaitable[T]) -> T:
+        """Let the clock of the grace stand still while something is awaited."""
+        self.pause()
+        try:
+            return await wait
+        finally:
+            self.resume()
+
     def reason(self) -> object:
         """Return the reason of the innermost enclosing stream that was told to stop."""
         scopes: Scopes | None = self
@@ -266,6 +277,13 @@ class Scopes:
                 return scopes.signal.reason
             scopes = scopes.enclosing
         return None
+
+
+async def pausing(wait: Awaitable[T]) -> T:
+    """Await, in a source, what has a bound of its own: the clock of its grace stands still."""
+    scopes = _current.get()
+    assert scopes is not None
+    return await scopes.pausing(wait)
 
 
 def current_cancellation() -> object:

@@ -145,11 +145,13 @@ def _advice(given: object) -> str:
     if inspect.iscoroutine(given):
         given.close()
         return f"{what}: await it and pass what it returns, or pass an async generator"
+    if inspect.isgeneratorfunction(given):
+        return f"{what}: write from_thread({given.__name__}), which runs it in a thread of its own"
     if callable(given):
         return f"{what}: call it, and pass the async iterable that it returns"
     if isinstance(given, Iterable):
         return (
-            f"{what}, which is a sync iterable: wrap it in an async generator, "
-            "'async def source(): for item in ...: yield item'"
+            f"{what}, which is a sync iterable: write from_thread(...) around it, which iterates "
+            "it in a thread of its own"
         )
     return f"{what}: pass an async generator, an async iterator or a receive stream"

@@ -132,7 +132,7 @@ class Control:
         self,
         reason: object = None,
         *,
-        grace: float,
+        grace: float | None = None,
         kind: Literal["cancelled", "timed_out"] = "cancelled",
         error: Callable[[Any], BaseException] = StreamCancelled,
     ) -> bool:
@@ -140,13 +140,16 @@ class Control:
         Deliver :exc:`StreamCancelled` into the source.
 
         :param reason: the reason it carries
-        :param grace: seconds that the source then has to clean up and say a last word
+        :param grace: seconds that the source then has to clean up and say a last word: by default
+            as many as it has to clean up when it is left
         :param kind: the kind of the outcome
         :param error: called with the reason, for the exception that the consumer receives if the
             source lets this one out
         :return: ``False`` if the stream is ending already, and the call changed nothing
 
         """
+        if grace is None:
+            grace = self._pump.grace
         return self._pump.cancel(Signal(reason, grace, kind, error))
 
     def fail(self, error: BaseException) -> None:

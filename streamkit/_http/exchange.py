@@ -31,7 +31,7 @@ from .._core.exceptions import (
 from .._signals.shutdown import Shutdown
 from .connection import GONE, SHORT, Connection
 from .headers import merged, raw
-from .home import Guest, Home
+from .home import Home
 from .last_word import LastWord
 from .messages import Receive, Send, body, start
 from .outlet import Outlet, encode
@@ -45,9 +45,9 @@ _logger = logging.getLogger("streamkit")
 _PLAIN = Head(decided_by="end")
 
 
-class Exchange(Guest):
+class Exchange:
     """
-    Answers one request with one stream.
+    Answers one request with one stream. A guest of its host.
 
     :param stream: the stream, which nobody has entered
     :param outlet: its stage
@@ -60,6 +60,22 @@ class Exchange(Guest):
     :param send: of ASGI
 
     """
+
+    # For each request that is open.
+    __slots__ = (
+        "_connection",
+        "_has_clock",
+        "_host",
+        "_is_head",
+        "_last_word",
+        "_outlet",
+        "_refusal",
+        "_stream",
+        "_tasks",
+        "_terms",
+        "_waits",
+        "rest",
+    )
 
     def __init__(
         self,
@@ -161,7 +177,7 @@ class Exchange(Guest):
             with anyio.move_on_after(SHORT), suppress(Exception):
                 await connection.raw_send(start(499, []))
                 await connection.raw_send(body(b"", more_body=False))
-        if not self.rest.let_go.is_set():
+        if not self.rest.has_let_go:
             await self._run_background()
 
     async def _run_background(self) -> None:
@@ -247,7 +263,7 @@ class Exchange(Guest):
                     await self.rest.consume()
                     self.rest.raise_error()
             self._log_failure()
-            if self.rest.let_go.is_set():
+            if self.rest.has_let_go:
                 # Nobody else is there to do it: the request may have ended.
                 await self._run_background()
         finally:

@@ -18,6 +18,8 @@ class LastWord:
 
     """
 
+    __slots__ = ("_final", "_outlet", "told")
+
     def __init__(self, final: Callable[[Outcome], Any] | None, outlet: Outlet) -> None:
         #: The error of ``on_end`` that the last word speaks of, so that it need not be raised.
         self.told: BaseException | None = None

@@ -37,6 +37,8 @@ class Refusal:
 
     """
 
+    __slots__ = ("_closes", "_headers", "_in_band")
+
     def __init__(
         self, in_band: Callable[[], bytes] | None, headers: RawHeaders, *, closes: bool
     ) -> None:

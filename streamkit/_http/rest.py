@@ -35,6 +35,19 @@ class Rest:
 
     """
 
+    __slots__ = (
+        "_done",
+        "_error",
+        "_has_begun",
+        "_host",
+        "_last_word",
+        "_let_go",
+        "_on_disconnect",
+        "_outlet",
+        "_stream",
+        "_terms",
+    )
+
     def __init__(
         self,
         stream: StatusStream[Any],
@@ -43,8 +56,8 @@ class Rest:
         terms: Terms,
         host: Home | None,
     ) -> None:
-        #: Set when nothing more is to be done for the request itself.
-        self.let_go: anyio.Event = anyio.Event()
+        # Made when it is asked for: most requests have no use for it.
+        self._let_go: anyio.Event | None = None
         self._stream = stream
         self._outlet = outlet
         self._last_word = last_word
@@ -54,6 +67,18 @@ class Rest:
         self._has_begun = False
         self._done: anyio.Event | None = None
         self._error: BaseException | None = None
+
+    @property
+    def let_go(self) -> anyio.Event:
+        """Set when nothing more is to be done for the request itself."""
+        if self._let_go is None:
+            self._let_go = anyio.Event()
+        return self._let_go
+
+    @property
+    def has_let_go(self) -> bool:
+        """Whether that is so."""
+        return self._let_go is not None and self._let_go.is_set()
 
     @property
     def is_drained(self) -> bool:

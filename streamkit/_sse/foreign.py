@@ -32,7 +32,7 @@ def event_from(item: object, to_json: ToJSON) -> ServerSentEvent | None:
         data = given.raw_data
         if data is None and given.data is not None:
             data = to_json(given.data)
-    elif _is_event_of("sse_starlette.event", item):
+    elif _is_event_of("sse_starlette", item):
         data = given.data
         if data is not None and not isinstance(data, str | bytes):
             data = str(data)

@@ -18,10 +18,8 @@ from decimal import Decimal
 from enum import Enum
 from ipaddress import (
     IPv4Address,
-    IPv4Interface,
     IPv4Network,
     IPv6Address,
-    IPv6Interface,
     IPv6Network,
 )
 from pathlib import PurePath
@@ -31,16 +29,15 @@ from uuid import UUID
 #: Makes JSON of a value.
 ToJSON: TypeAlias = Callable[[object], str]
 
-# Not a number for a Decimal, which would be a float to the client, and another number.
+# An interface is an address, too. Not a number for a Decimal, which would be a float to the client,
+# and another number.
 _AS_TEXT = (
     UUID,
     PurePath,
     Decimal,
     IPv4Address,
-    IPv4Interface,
     IPv4Network,
     IPv6Address,
-    IPv6Interface,
     IPv6Network,
 )
 
@@ -108,7 +105,7 @@ def _known(value: object, plain: Callable[[object], object]) -> object:
     msgspec: Any = sys.modules.get("msgspec")
     if msgspec is not None and isinstance(value, msgspec.Struct):
         # It knows what its fields are called on the wire, and which are left out.
-        return msgspec.to_builtins(value, str_keys=True, enc_hook=plain)
+        return msgspec.to_builtins(value, enc_hook=plain)
     return _UNKNOWN
 
 

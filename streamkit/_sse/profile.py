@@ -38,6 +38,15 @@ _PLAIN: tuple[type[Any], ...] = (str, bytes, dict)
 _WITH_JSON: tuple[Callable[..., Any], ...] = (data_event, named_event)
 
 
+# What is called, and with what.
+_ARGUMENTS = {
+    "event_of": "item",
+    "encoder": "value",
+    "tail": "kind, message",
+    "shutdown": "message",
+}
+
+
 def _no_tail(kind: OutcomeKind, message: str) -> None:
     return None
 
@@ -85,17 +94,19 @@ class Profile:
     headers: Mapping[str, str] = field(default_factory=lambda: _HEADERS)
     # What is made of the fields above.
     _to_json: ToJSON = field(init=False, repr=False, default=to_json)
-    _event_of: Callable[[Any], ServerSentEvent | Frame] = field(init=False, repr=False)
+    _event_of: Callable[[Any], object] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         _check_beat(self.beat)
+        for name in _ARGUMENTS:
+            _check_callable(name, getattr(self, name))
         check_errors(self.errors, self.shutdown)
         if "event" in self.requires and self.event_of is data_event:
             raise ValueError(
                 "events have no name by default: write event_of=lambda item: "
                 "ServerSentEvent(..., event='...')"
             )
-        event_of: Callable[..., ServerSentEvent | Frame] = self.event_of
+        event_of: Any = self.event_of
         if self.encoder is not None:
             if event_of not in _WITH_JSON:
                 raise ValueError(
@@ -125,6 +136,8 @@ class Profile:
             event = event_from(item, self._to_json) or self._event_of(item)
         if isinstance(event, Frame):
             return event
+        if not isinstance(event, ServerSentEvent):
+            event = self._checked(event)
         # A mere comment, or retry, is no event to the clients.
         if self.requires and (event.data is not None or event.id is not None):
             for name in self.requires:
@@ -134,6 +147,16 @@ class Profile:
                         f"ServerSentEvent(..., {name}='...')"
                     )
         return event.encode()
+
+    def _checked(self, made: object) -> ServerSentEvent:
+        """Return the event that a user's ``event_of`` has made, with the class of a library."""
+        event = event_from(made, self._to_json)
+        if event is None:
+            raise TypeError(
+                f"event_of of {self.name} has returned {type(made).__qualname__}: return a "
+                "ServerSentEvent or a Frame"
+            )
+        return event
 
     def final(self, outcome: Outcome, *, message: str | None = None) -> list[Frame] | None:
         """
@@ -177,6 +200,14 @@ def _check_beat(value: object) -> None:
         raise TypeError(
             f"beat must be a Frame, got {type(value).__qualname__}: write Frame(b': ping\\n'), or "
             "ServerSentEvent(...).encode()"
+        )
+
+
+def _check_callable(name: str, value: object) -> None:
+    if value is not None and not callable(value):
+        raise TypeError(
+            f"{name} must be callable, got {type(value).__qualname__}: write "
+            f"{name}=lambda {_ARGUMENTS[name]}: ..."
         )
 
 

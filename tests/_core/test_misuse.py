@@ -70,9 +70,10 @@ class NoSource:
 
 
 NO_SOURCES: dict[str, tuple[object, str, str]] = {
-    "list": ([1, 2], "list", "async def source(): for item in ...: yield item"),
-    "str": ("text", "str", "async def source(): for item in ...: yield item"),
-    "sync generator": (sync_generator(), "generator", "wrap it in an async generator"),
+    "list": ([1, 2], "list", "sync iterable: write from_thread(...) around it"),
+    "str": ("text", "str", "sync iterable: write from_thread(...) around it"),
+    "sync generator": (sync_generator(), "generator", "write from_thread(...) around it"),
+    "sync generator function": (sync_generator, "function", "write from_thread(sync_generator)"),
     "async generator function": (async_generator, "function", "call .* async_generator(...)"),
     "coroutine function": (coroutine_function, "function", "call it"),
     "context manager function": (manager_function, "function", "call it"),

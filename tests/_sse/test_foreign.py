@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
@@ -63,6 +65,13 @@ FOREIGN: list[tuple[Any, ServerSentEvent]] = [
 def test_taken_for_what_it_is(profile: Profile, foreign: object, same: ServerSentEvent) -> None:
     """Foreign: an event of another library is the event that it is there, under every profile."""
     assert profile.encode(foreign) == same.encode()
+
+
+def test_encoder() -> None:
+    """Foreign: the data of an event of FastAPI is JSON as the profile makes it."""
+    mine = replace(BROWSER, encoder=lambda value: f"{type(value).__name__}!")
+    event = fastapi.sse.ServerSentEvent(data=[timedelta(1)], event="e")
+    assert mine.encode(event) == b'event: e\ndata: ["timedelta!"]\n\n'
 
 
 def test_checked_as_any_event() -> None:

@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import anyio
+import fastapi.sse
 import pytest
 
 from streamkit import (
@@ -283,7 +284,7 @@ class TestFramedText:
         assert "Yield the text alone, or a ServerSentEvent, or write profile=RAW" in record.message
 
     @pytest.mark.parametrize(
-        "text", ["data: x", "data: x\n", "x\n\n", "database\n\n", "\n\n", b"x"]
+        "text", ["data: x", "data: x\n", "x\n\n", "database\n\n", "\n\n", b"x\n\n"]
     )
     def test_other_text(self, text: str | bytes, caplog: pytest.LogCaptureFixture) -> None:
         """Misuse: nothing is said of any other text, or of what passes as it is."""
@@ -390,6 +391,35 @@ def test_a_profile_that_cannot_be() -> None:
         Profile("mine", beat=beat)
     with pytest.raises(ValueError, match="events have no name by default: write event_of="):
         Profile("mine", requires=("event",))
+
+
+@pytest.mark.parametrize(
+    ("field", "advice"),
+    [
+        ("event_of", "lambda item: "),
+        ("encoder", "lambda value: "),
+        ("tail", "lambda kind, message: "),
+        ("shutdown", "lambda message: "),
+    ],
+)
+def test_what_is_not_callable(field: str, advice: str) -> None:
+    """A last word in the place of the function that makes it is refused before it is needed."""
+    word: Any = {field: [ServerSentEvent("bye")]}
+    with pytest.raises(
+        TypeError, match=f"{field} must be callable, got list: write {field}={advice}"
+    ):
+        Profile("mine", **word)
+
+
+def test_what_is_no_event() -> None:
+    """What ``event_of`` returns is an event of any library, or refused by its name."""
+    foreign = Profile("mine", event_of=lambda item: fastapi.sse.ServerSentEvent(**item))  # type: ignore[arg-type]
+    assert foreign.encode({"raw_data": "a", "event": "e"}) == b"event: e\ndata: a\n\n"
+    wrong = Profile("mine", event_of=lambda item: item)
+    for item in "a", {"a": 1}, object():
+        what = type(item).__name__
+        with pytest.raises(TypeError, match=f"event_of of mine has returned {what}: return a Serv"):
+            wrong.encode(item)
 
 
 def test_a_profile_by_its_name_alone() -> None:

@@ -148,6 +148,17 @@ def test_shut_down(server: EventServer, watch: Watch, monkeypatch: pytest.Monkey
     assert len(answer.requests) == 1
 
 
+@pytest.mark.parametrize("status", [204, 500, 502, 503])
+def test_a_status(server: EventServer, watch: Watch, status: int) -> None:
+    """After any status but 200 it never comes back: why a refusal is an event by default."""
+    answer = server.answer([SOON], BROWSER, status=status)
+    notes = watch(answer.url, until=1500)
+    closed = 2
+    assert [(note[0], note[2]) for note in notes] == [("onerror", closed)]
+    assert len(answer.requests) == 1
+    assert BROWSER.errors == "event"
+
+
 def test_a_connection_that_is_lost(server: EventServer, watch: Watch) -> None:
     """Without a last event the client connects again, and says which event it has seen."""
     frames = [SOON, *script(BROWSER, ITEMS)[:-1], ServerSentEvent("", id=" ключ 7").encode()]

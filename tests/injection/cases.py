@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from itertools import product
 from typing import TYPE_CHECKING
 
-from . import sources_holding, sources_nested  # noqa: F401 (they put their sources on the list)
+# They put their sources on the list.
+from . import sources_holding, sources_merged, sources_nested  # noqa: F401
 from .consumers import CONSUMERS, NEEDS_BEATS, NEEDS_HEAD
 from .faults import FAULTS
 from .sources import SOURCES

@@ -80,7 +80,7 @@ def _jump(record: Record, clock: Any) -> bool:
 
 FAULTS: dict[str, Fault] = {
     "token": Fault(_token),
-    "inner-token": Fault(_inner_token, sources=("inner_stream", "inner_chain")),
+    "inner-token": Fault(_inner_token, sources=("inner_stream", "inner_chain", "merged_streams")),
     "scope": Fault(_scope("block_scope")),
     "ask-scope": Fault(_scope("ask_scope"), consumers=("patient",)),
     "body-scope": Fault(_scope("body_scope"), consumers=("slow",)),

@@ -82,12 +82,15 @@ class Record:
         self.own_scope: anyio.CancelScope | None = None
         self.frames: list[Frame] = []
         self.source_task: Any = None
-        #: What the outermost generator has yielded.
+        #: What the outermost generator has yielded, or several that are merged.
         self.produced: list[int] = []
+        #: Which of them has yielded each item.
+        self.producers: list[str] = []
         #: Whether it came to its own end.
         self.completed = False
-        #: The errors that were raised on purpose.
+        #: The errors that were raised on purpose, and how many items there were before.
         self.raised: list[BaseException] = []
+        self.produced_before_error = 0
 
         self.stream: Stream[Any] | None = None
         self.consumer_task: Any = None
@@ -127,14 +130,17 @@ class Record:
         """Remember that something is wrong."""
         self.problems.append((check, details))
 
-    def produce(self) -> int:
-        """Return the next item, for the outermost generator to yield."""
+    def produce(self, producer: str = "source") -> int:
+        """Return the next item, for the outermost generator to yield, or for one of several."""
         self.produced.append(len(self.produced))
+        self.producers.append(producer)
         self.note(f"yields {self.produced[-1]}")
         return self.produced[-1]
 
     def error(self, error: BaseException) -> BaseException:
         """Remember an error that is about to be raised on purpose."""
+        if not self.raised:
+            self.produced_before_error = len(self.produced)
         self.raised.append(error)
         self.note(f"raises {text(error)}")
         return error

@@ -24,6 +24,7 @@ class Answer:
     headers: dict[str, str]
     #: Cut the connection after the last frame, as a server does that fails.
     aborts: bool
+    status: int
     #: The headers of each request, as in an ASGI scope.
     requests: list[list[tuple[bytes, bytes]]] = field(default_factory=list)
 
@@ -36,14 +37,19 @@ class EventServer(ThreadingHTTPServer):
         self.answers: list[Answer] = []
 
     def answer(
-        self, frames: Sequence[bytes], profile: Profile | None = None, *, aborts: bool = False
+        self,
+        frames: Sequence[bytes],
+        profile: Profile | None = None,
+        *,
+        aborts: bool = False,
+        status: int = 200,
     ) -> Answer:
         """Prepare an answer: an event stream under the profile, or else a page."""
         headers = {"Content-Type": "text/html; charset=utf-8"}
         if profile is not None:
             headers = {"Content-Type": profile.media_type, **profile.headers}
         url = f"http://127.0.0.1:{self.server_port}/{len(self.answers)}"
-        self.answers.append(Answer(url, frames, headers, aborts))
+        self.answers.append(Answer(url, frames, headers, aborts, status))
         return self.answers[-1]
 
     def handle_error(self, *args: Any) -> None:
@@ -82,7 +88,7 @@ class _Handler(BaseHTTPRequestHandler):
         # The names and values were read as Latin-1.
         headers = [(name.lower(), value) for name, value in self.headers.items()]
         answer.requests.append([(n.encode("latin-1"), v.encode("latin-1")) for n, v in headers])
-        self.send_response(200)
+        self.send_response(answer.status)
         for name, value in answer.headers.items():
             self.send_header(name, value)
         self.send_header("Transfer-Encoding", "chunked")
