@@ -6,17 +6,14 @@ from ._combinators.cancellation import (
     with_cancellation as with_cancellation,
 )
 from ._combinators.keepalive import Idle as Idle, with_keepalive as with_keepalive
-from ._combinators.status import (
-    Head as Head,
-    StatusStream as StatusStream,
-    with_status as with_status,
-)
+from ._combinators.status import StatusStream as StatusStream, with_status as with_status
 from ._combinators.timeout import (
     StreamTimeout as StreamTimeout,
     TimedOut as TimedOut,
     with_timeout as with_timeout,
 )
 from ._core.exceptions import StreamCancelled as StreamCancelled
+from ._core.metadata import Head as Head, Metadata as Metadata
 from ._core.outcome import Outcome as Outcome, OutcomeKind as OutcomeKind
 from ._core.public import name_publicly as _name_publicly
 from ._core.scopes import current_cancellation as current_cancellation
@@ -25,7 +22,6 @@ from ._core.source import AsyncSource as AsyncSource
 from ._core.stage import (
     SKIP as SKIP,
     Control as Control,
-    Metadata as Metadata,
     Skip as Skip,
     Stage as Stage,
 )

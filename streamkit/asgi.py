@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, TypeAlias, TypedDict, cast
 
-from ._combinators.status import Head, StatusStream, with_status
+from ._combinators.status import StatusStream, with_status
 from ._core.arguments import seconds
+from ._core.metadata import Head
 from ._core.outcome import Outcome
 from ._core.public import name_publicly
 from ._core.source import AsyncSource

@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import Any, Literal, Unpack, cast
 
 from ._combinators.keepalive import with_keepalive
+from ._core.arguments import check_made
 from ._core.outcome import Outcome
 from ._core.public import name_publicly
 from ._core.source import AsyncSource
@@ -179,6 +180,7 @@ def _encoded_final(
 ) -> Callable[[Outcome], list[Frame] | None]:
     def encoded(outcome: Outcome) -> list[Frame] | None:
         last: Any = final(outcome)
+        check_made("final", last)
         if last is None:
             return None
         several = isinstance(last, list | tuple | Iterator)

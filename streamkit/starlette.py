@@ -12,8 +12,8 @@ from dataclasses import replace
 from typing import Any, Literal, Unpack
 
 from . import asgi, sse
-from ._combinators.status import Head
 from ._core.extras import without_extra
+from ._core.metadata import Head
 from ._core.outcome import Outcome
 from ._core.source import AsyncSource
 from ._http.headers import RawHeaders

@@ -303,7 +303,10 @@ class TestArguments:
     async def test_headers_of_a_head(self) -> None:
         """Web: a header that would end the line is not sent when it comes from a Head, either."""
         client = Client()
-        source = aiter_of(Head(200, {"location": "a\r\nb: c"}), "a")
+        headers: dict[str, str] = {}
+        source = aiter_of(Head(200, headers), "a")
+        # Past the check where it is written.
+        headers["location"] = "a\r\nb: c"
         with pytest.raises(ValueError, match="is no header"):
             await client.get(StreamResponse(source))
         assert client.log == []

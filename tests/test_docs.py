@@ -2,8 +2,8 @@
 
 The blocks of a page run in order and share one namespace. A ``text`` or ``console`` block that
 follows is the exact output of the block before it. Each page runs once per backend, in virtual
-time (but where threads are at work) and with the leak check: ``anyio.run()`` is the one of the harness. A block that names its
-backend, as in ``anyio.run(main, backend="trio")``, always runs there.
+time (but where threads are at work) and with the leak check: ``anyio.run()`` is the one of the
+harness. A block that names its backend, as in ``anyio.run(main, backend="trio")``, always runs there.
 """
 
 from __future__ import annotations

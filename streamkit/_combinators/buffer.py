@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from typing import Any, TypeVar
 
 from .._core.source import AsyncSource
@@ -50,4 +51,5 @@ def _checked(size: object) -> float:
         raise TypeError(advice)
     if size != math.inf and (isinstance(size, float) or size < 0):
         raise ValueError(advice)
-    return size
+    # As much, and no more than what several of them add up to can be counted with.
+    return size if size < sys.maxsize else math.inf

@@ -8,7 +8,7 @@ from typing import Any, Generic, TypeVar, overload
 
 import anyio
 
-from .._core.arguments import seconds
+from .._core.arguments import check_made, check_plain, seconds
 from .._core.source import AsyncSource
 from .._core.stage import Control, Stage
 from .._core.stream import Stream, with_stage
@@ -75,13 +75,15 @@ def with_keepalive(
     :param initial: whether the first ask is answered with a beat, before the source starts. An item
         that is there by then wins, as after :meth:`StatusStream.head`.
     :return: a stream of items and beats
-    :raises TypeError: if the source is none, or ``interval`` is no number
+    :raises TypeError: if the source is none, ``interval`` is no number, or ``beat`` is async
     :raises ValueError: if ``interval`` is not finite, or not positive
 
     """
     interval = seconds("interval", interval, positive=True)
     if callable(beat):
+        check_plain("beat", beat)
         return with_stage(source, _TellingKeepalive(interval, beat, initial))
+    check_made("beat", beat)
     return with_stage(source, _Keepalive(interval, beat, initial))
 
 
@@ -152,4 +154,6 @@ class _TellingKeepalive(_Keepalive):
         if self._silent_since is None:
             self._silent_since = control.asked_at
         silent_for = 0.0 if self._silent_since is None else self._now() - self._silent_since
-        return self._beat(Idle(self._last, silent_for, self._count))
+        beat = self._beat(Idle(self._last, silent_for, self._count))
+        check_made("beat", beat)
+        return beat

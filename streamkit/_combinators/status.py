@@ -10,17 +10,17 @@ from collections.abc import (
     Coroutine,
     Iterable,
     Iterator,
-    Mapping,
 )
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal, TypeAlias, TypeVar, cast, overload
+from dataclasses import replace
+from typing import Any, TypeAlias, TypeVar, cast, overload
 
 import anyio
 
-from .._core.arguments import seconds
+from .._core.arguments import check_made, check_plain, seconds
+from .._core.metadata import Head, Metadata
 from .._core.outcome import Outcome
 from .._core.source import AsyncSource
-from .._core.stage import Control, Metadata, Stage
+from .._core.stage import Control, Stage
 from .._core.stream import Stream
 
 _logger = logging.getLogger("streamkit")
@@ -32,22 +32,6 @@ T_co = TypeVar("T_co", covariant=True)
 
 #: Several items from ``final``. Anything else that it returns is one item.
 Items: TypeAlias = list[T] | tuple[T, ...] | Iterator[T]
-
-
-@dataclass(frozen=True, slots=True)
-class Head(Metadata):
-    """
-    The status of a stream, as a source may yield it before its first item.
-
-    It is metadata, and no item: a consumer gets it from :meth:`StatusStream.head`.
-    """
-
-    status: int = 200
-    headers: Mapping[str, str] = field(default_factory=dict[str, str])
-    #: What decided it: a ``Head`` from the source, the first ``"item"``, the ``"end"`` of a stream
-    #: without items, an ``"error"`` before the first item, or the time that ``first_item_within``
-    #: allows for it.
-    decided_by: Literal["head", "item", "end", "error", "timeout"] = "head"
 
 
 class StatusStream(Stream[T_co]):
@@ -141,7 +125,8 @@ def with_status(
     :param on_end_timeout: seconds after which ``on_end`` is cancelled, and :exc:`TimeoutError`
         is raised
     :return: a stream of the same items, with :meth:`~StatusStream.head`
-    :raises TypeError: if the source is none, or ``final`` or ``on_end`` is not callable
+    :raises TypeError: if the source is none, ``final`` or ``on_end`` is not callable, or ``final``
+        is async
     :raises ValueError: if a time is negative or not finite
 
     """
@@ -153,6 +138,7 @@ def with_status(
                 f"{name} must be callable, got {type(function).__qualname__}: write "
                 f"{name}=lambda outcome: ..."
             )
+    check_plain("final", final)
     on_end_timeout = seconds("on_end_timeout", on_end_timeout)
     if on_end is None:
         return StatusStream(source, _Status(first_item_within, final))
@@ -189,21 +175,22 @@ class _Status(Stage[Any, Any]):
                 "a source yields its Head once, before its first item: yield it first, or put what "
                 "comes later into an item"
             )
+        assert self._control is not None
         self.given = replace(item, decided_by="head")
-        if self.decided_without is not None and self.decided_without != replace(
-            item, decided_by="timeout"
-        ):
+        if self.decided_without is None:
+            self._control.note_head(self.given)
+        elif self.decided_without != replace(item, decided_by="timeout"):
             _logger.warning(
                 "a Head with status %d came too late and was dropped, for the status had been "
                 "decided: yield it earlier, or give first_item_within more time",
                 item.status,
             )
-        assert self._control is not None
         self._control.wake_consumer()
         return True
 
     def final(self, outcome: Outcome) -> Iterable[Any] | None:
         last: Any = None if self._final is None else self._final(outcome)
+        check_made("final", last)
         if last is None or isinstance(last, list | tuple | Iterator):
             return cast("Iterable[Any] | None", last)
         return (last,)

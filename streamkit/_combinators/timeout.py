@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, TypeVar
+from functools import wraps
+from typing import Literal, ParamSpec, TypeVar
 
 import anyio
 from anyio.lowlevel import checkpoint
@@ -15,6 +17,8 @@ from .._core.stage import Control, Stage
 from .._core.stream import Stream, with_stage
 
 T = TypeVar("T")
+P = ParamSpec("P")
+R = TypeVar("R")
 
 # Passes of the event loop in which what is ready at a deadline comes before it. Each stream inside
 # the source takes one or two to hand an item on.
@@ -53,6 +57,22 @@ class StreamTimeout(TimeoutError):
         return str(self.reason)
 
 
+def _named_limits(function: Callable[P, R]) -> Callable[P, R]:
+    """Say which limits there are, where a number is given and not which of them it is."""
+
+    @wraps(function)
+    def with_names(*args: P.args, **kwargs: P.kwargs) -> R:
+        if len(args) > 1:
+            raise TypeError(
+                f"with_timeout takes its limits by name, got {args[1]!r} without one: write "
+                "with_timeout(source, idle=30.0), for instance; or first=30.0, or total=30.0"
+            )
+        return function(*args, **kwargs)
+
+    return with_names
+
+
+@_named_limits
 def with_timeout(
     source: AsyncSource[T],
     *,

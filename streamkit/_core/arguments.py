@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 import math
+import re
+
+_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 
 
 def seconds(name: str, value: object, *, positive: bool = False) -> float:
@@ -14,10 +19,17 @@ def seconds(name: str, value: object, *, positive: bool = False) -> float:
 
     """
     what = "a finite number of seconds > 0" if positive else "a finite number of seconds >= 0"
+    advice = f"write {name}=5.0, for instance"
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TypeError(f"{name} must be {what}, got {value!r}; write {name}=5.0, for instance")
-    if not math.isfinite(value) or value < 0 or (positive and value == 0):
-        raise ValueError(f"{name} must be {what}, got {value!r}; write {name}=5.0, for instance")
+        raise TypeError(f"{name} must be {what}, got {value!r}; {advice}")
+    try:
+        number = float(value)
+    except OverflowError:
+        raise ValueError(
+            f"{name} must be {what}, got an int that is too large for a float; {advice}"
+        ) from None
+    if not math.isfinite(number) or number < 0 or (positive and number == 0):
+        raise ValueError(f"{name} must be {what}, got {value!r}; {advice}")
     return value
 
 
@@ -34,3 +46,79 @@ def positive(name: str, value: object) -> int:
     if value <= 0:
         raise ValueError(f"{name} must be an integer > 0, got {value!r}; write {name}=100")
     return value
+
+
+def check_status(name: str, value: object) -> None:
+    """
+    Check the status of an answer.
+
+    :raises TypeError: if it is no ``int``
+    :raises ValueError: if it is not from 200 to 599
+
+    """
+    what = f"{name} must be an int from 200 to 599, got {value!r}; write {name}=409, for instance"
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(what)
+    if not 200 <= value <= 599:
+        raise ValueError(what)
+
+
+def check_header(name: object, value: object) -> None:
+    """
+    Check a header of HTTP.
+
+    :raises TypeError: if its name or its value is no text
+    :raises ValueError: if it cannot be sent
+
+    """
+    if not isinstance(name, str) or not isinstance(value, str):
+        given = value if isinstance(name, str) else name
+        raise TypeError(
+            f"{name!r}: {value!r} is no header: its name and its value must be str, got "
+            f"{type(given).__qualname__}; write 'retry-after': '5', for instance"
+        )
+    if not _NAME.fullmatch(name) or _CONTROL.search(value):
+        raise ValueError(
+            f"{name!r}: {value!r} is no header: a name is of letters, digits and '-', and a "
+            "value is one line, without control characters"
+        )
+    try:
+        value.encode("latin-1")
+    except UnicodeEncodeError:
+        raise ValueError(
+            f"the header {name!r} has a value outside latin-1, {value!r}: write it with "
+            "urllib.parse.quote(), for instance"
+        ) from None
+
+
+def check_plain(name: str, function: object) -> None:
+    """
+    Check that a function, or an object that is called like one, is not async.
+
+    :raises TypeError: if it is
+
+    """
+    for each in (function, getattr(type(function), "__call__", None)):  # noqa: B004
+        if inspect.iscoroutinefunction(each) or inspect.isasyncgenfunction(each):
+            raise TypeError(_must_be_plain(name))
+
+
+def check_made(name: str, value: object) -> None:
+    """
+    Check that what a function returned is no coroutine, which nobody would await.
+
+    :raises TypeError: if it is one, or an async generator
+
+    """
+    if inspect.iscoroutine(value):
+        value.close()
+    elif not inspect.isasyncgen(value):
+        return
+    raise TypeError(_must_be_plain(name))
+
+
+def _must_be_plain(name: str) -> str:
+    return (
+        f"{name} must not be async: write 'def' in place of 'async def', and await what it needs "
+        "in the source, or in on_end"
+    )

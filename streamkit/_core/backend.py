@@ -15,11 +15,13 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Generator
 from dataclasses import dataclass
+from functools import partial
 from types import coroutine
 from typing import Any
 
 import anyio
 
+from .loop import is_current_on_asyncio, is_current_on_trio
 from .orphans import Orphanage, orphanage
 from .relay import Relay
 from .relay_asyncio import AsyncioRelay
@@ -136,6 +138,8 @@ class Backend:
     make_timer: Callable[[Callable[[], object], Callable[[BaseException], object]], Timer]
     #: Lets other tasks run, and a cancellation through.
     checkpoint: Callable[[], Awaitable[None]]
+    #: Tells whether this is the event loop that is running in the current thread.
+    is_here: Callable[[], bool]
     #: Looks after streams whose tasks end before they do, where that is needed.
     orphanage: Orphanage | None = None
 
@@ -150,7 +154,16 @@ def get_backend() -> Backend:
         now = time.monotonic if own else loop.time
         current_task: Callable[[], object] = asyncio.current_task
         make_wakeup: Callable[[], Wakeup] = _AsyncioWakeup
-        return Backend(AsyncioRelay, cancelled, now, current_task, make_wakeup, AsyncioTimer, _turn)
+        return Backend(
+            AsyncioRelay,
+            cancelled,
+            now,
+            current_task,
+            make_wakeup,
+            AsyncioTimer,
+            _turn,
+            partial(is_current_on_asyncio, loop),
+        )
     trio: Any = sys.modules["trio"].lowlevel
     now = trio.current_clock().current_time
     return Backend(
@@ -161,6 +174,7 @@ def get_backend() -> Backend:
         _TrioWakeup,
         TrioTimer,
         trio.checkpoint,
+        partial(is_current_on_trio, trio.current_trio_token()),
         orphanage(),
     )
 

@@ -22,6 +22,7 @@ import anyio
 from anyio import current_effective_deadline
 from anyio.lowlevel import checkpoint_if_cancelled
 
+from .advice import IN_ANOTHER_LOOP, busy
 from .backend import Backend
 from .clock import WaitClock
 
@@ -67,6 +68,7 @@ class Handoff:
         "_first_beats",
         "_in_a_row",
         "_is_fresh",
+        "_is_here",
         "_packets",
         "_pauses",
         "_pop",
@@ -133,6 +135,8 @@ class Handoff:
         self._cancelled = backend.cancelled
         #: Called with a cancellation of the backend that ended a wait of the consumer's.
         self.on_interrupted: Callable[[BaseException], object] = _ignore
+        # Looked at where the first ask parks: with each, it would cost each item.
+        self._is_here = backend.is_here
         self._is_fresh = True
 
     # The consumer's side
@@ -147,7 +151,7 @@ class Handoff:
 
         """
         if self._receiving:
-            raise anyio.BusyResourceError("waiting for the next item of")
+            raise busy()
         packets = self._packets
         if self._room:
             # With read-ahead, most asks end here.
@@ -162,7 +166,7 @@ class Handoff:
                     self.on_interrupted(exc)
                     raise
                 if self._receiving:
-                    raise anyio.BusyResourceError("waiting for the next item of")
+                    raise busy()
                 self._takes_left = self._in_a_row - 1
             if packets:
                 if self._source_waits or self._first_beats:
@@ -178,6 +182,8 @@ class Handoff:
                 ready = packets or self._first_beats or self._ended or self.closed
             if not ready:
                 if self._is_fresh:
+                    if not self._is_here():
+                        raise RuntimeError(IN_ANOTHER_LOOP)
                     # Nothing begins where a scope around the consumer is cancelled already.
                     if current_effective_deadline() == -math.inf:
                         await checkpoint_if_cancelled()
@@ -229,11 +235,13 @@ class Handoff:
 
         """
         if self._receiving:
-            raise anyio.BusyResourceError("waiting for the next item of")
+            raise busy()
         self._receiving = True
         try:
             if not self._packets:
                 if self._is_fresh:
+                    if not self._is_here():
+                        raise RuntimeError(IN_ANOTHER_LOOP)
                     # Nothing begins where a scope around the consumer is cancelled already.
                     if current_effective_deadline() == -math.inf:
                         await checkpoint_if_cancelled()

@@ -27,7 +27,7 @@ class Loop:
         """
         native = self._native
         on_asyncio = isinstance(native, asyncio.AbstractEventLoop)
-        is_current = _is_current_on_asyncio if on_asyncio else _is_current_on_trio
+        is_current = is_current_on_asyncio if on_asyncio else is_current_on_trio
         if is_current(native) and not _in_signal_handler():
             function()
             return
@@ -38,14 +38,16 @@ class Loop:
             soon(function)
 
 
-def _is_current_on_asyncio(native: object) -> bool:
+def is_current_on_asyncio(native: object) -> bool:
+    """Tell whether a task of this event loop of asyncio is running here."""
     try:
         return asyncio.get_running_loop() is native and asyncio.current_task() is not None
     except RuntimeError:
         return False
 
 
-def _is_current_on_trio(native: object) -> bool:
+def is_current_on_trio(native: object) -> bool:
+    """Tell whether a task of this run of trio, given by its token, is running here."""
     trio: Any = sys.modules["trio"].lowlevel
     return bool(trio.in_trio_task()) and trio.current_trio_token() is native
 

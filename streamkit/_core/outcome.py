@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+from .metadata import Head
+
 OutcomeKind: TypeAlias = Literal["completed", "cancelled", "timed_out", "failed", "closed"]
 
 
@@ -33,6 +35,12 @@ class Outcome:
     on_end_error: BaseException | None = None
     #: ``True`` if the source was still at it when its time to clean up had passed.
     grace_exceeded: bool = False
+    #: Where it was at that moment, as ``"file:line"``: the innermost frame that is not of asyncio,
+    #: Trio or anyio. ``None`` if its time had not passed, or if there was no frame to be seen.
+    stuck_at: str | None = None
+    #: The :class:`Head` that the source has given before its first item, which is to tell how it
+    #: went. ``None`` if there was none, or if it came when the status had been decided without.
+    head: Head | None = None
     #: Items handed to the consumer, without beats and without the items that ``final`` adds.
     items: int = 0
     #: Beats received by the consumer.

@@ -38,6 +38,7 @@ from .exceptions import (
 )
 from .generators import Generators
 from .handoff import Handoff
+from .metadata import Head
 from .outcome import Outcome
 from .pipeline import Pipeline
 from .relay import Relay
@@ -86,6 +87,7 @@ class Pump:
         "grace",
         "handoff",
         "has_open_scope",
+        "head",
         "is_finished",
         "on_finished",
         "outcome",
@@ -105,6 +107,8 @@ class Pump:
         self.outcome: Outcome | None = None
         #: Whether the source has left a cancel scope open in its task.
         self.has_open_scope: bool = False
+        #: What was given as the status of the stream.
+        self.head: Head | None = None
         #: Whether the source task has nothing more to do.
         self.is_finished: bool = False
         #: Called when it has finished.
@@ -312,7 +316,7 @@ class Pump:
                     steps = self._steps.run(self._relay, self.fail)
                     ending = self._judge(await self._relay.drive(steps))
                     self._is_closing = True
-                    await self._close(ending)
+                    await self._relay.drive(self._close(ending))
             except RuntimeError as exc:
                 assert ending is not None
                 self._note_open_scope(ending, exc)
@@ -375,12 +379,22 @@ class Pump:
 
     def _outcome_of(self, ending: Ending) -> Outcome:
         self.handoff.stop_beats()
+        scopes = self._scopes
+        if scopes.cut:
+            _logger.warning(
+                "%s was cut when its grace of %s seconds was over, at %s",
+                self._source.name,
+                scopes.grace if scopes.signal is None else scopes.signal.grace,
+                scopes.stuck_at,
+            )
         return Outcome(
             kind=ending.kind,
             reason=ending.reason,
             error=ending.error,
             cleanup_error=ending.cleanup_error,
-            grace_exceeded=self._scopes.cut,
+            grace_exceeded=scopes.cut,
+            stuck_at=scopes.stuck_at if scopes.cut else None,
+            head=self.head,
             items=self._steps.items - self.handoff.dropped,
             beats=self.handoff.beats,
             started_at=self.started_at,

@@ -111,7 +111,7 @@ class Relay(ABC):
 
     @coroutine
     def drive(self, work: Coroutine[Any, Any, T]) -> Generator[Any, Any, T]:
-        """Await what the source task does: all of it, so that no step costs anything."""
+        """Await what the source task does: all of it at once, so that no step costs anything."""
         value: Any = None
         exc: BaseException | None = None
         scopes = self._scopes
@@ -145,6 +145,9 @@ class Relay(ABC):
                     raise
                 except BaseException as thrown:
                     exc = thrown
+                if scopes.is_timed:
+                    # In a shield or in a thread, it goes on long after that.
+                    scopes.look_at(work)
                 # Outside of the except block: the exception that replaces another one must not
                 # have it as its context, where anyio would look for a cancellation of its own.
                 if self.in_source:

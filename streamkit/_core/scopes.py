@@ -42,6 +42,7 @@ from typing import TypeVar
 import anyio
 
 from .signal import Signal
+from .stuck import where
 
 T = TypeVar("T")
 
@@ -82,7 +83,9 @@ class Scopes:
         "enclosing",
         "grace",
         "is_open",
+        "is_timed",
         "signal",
+        "stuck_at",
         "tag",
         "told_natively",
     )
@@ -103,6 +106,10 @@ class Scopes:
         self.told_natively: bool = False
         #: The source was cancelled at the end of its grace.
         self.cut: bool = False
+        #: The grace has begun, and it is not known where the source was at its end.
+        self.is_timed: bool = False
+        #: Where the source was when its grace was over.
+        self.stuck_at: str | None = None
         self._number = next(_numbers)
         #: A number between those of the streams opened before it was told, and after.
         self._told = 0
@@ -238,7 +245,7 @@ class Scopes:
         """Bound what the source does from now on: it was asked to stop, or is being closed."""
         if self._grace_has_begun:
             return
-        self._grace_has_begun = True
+        self._grace_has_begun = self.is_timed = True
         seconds = self.grace if self.signal is None else self.signal.grace
         if not seconds:
             self._grace_scope.cancel()
@@ -246,6 +253,18 @@ class Scopes:
             self._remaining = seconds
         else:
             self._grace_scope.deadline = self._now() + seconds
+
+    def look_at(self, suspended: object) -> None:
+        """
+        See whether the grace is over, and if so, take note of where the source is, once.
+
+        :param suspended: what has been suspended in the meantime
+
+        """
+        if self.is_timed and self.expired:
+            self.stuck_at = where(suspended)
+            # Its task may have waited for the consumer, and the source be at a yield.
+            self.is_timed = self.stuck_at is None
 
     def pause(self) -> None:
         """Stop the clock of the grace: the source waits for the consumer, or for a block to end."""

@@ -9,6 +9,7 @@ from collections.abc import (
     Awaitable,
     Callable,
     Iterable,
+    Mapping,
 )
 from contextlib import AbstractAsyncContextManager
 from types import AsyncGeneratorType
@@ -56,9 +57,20 @@ class Source(Generic[T]):
         self.next: Callable[[], Awaitable[T]]
 
     @property
+    def extra_attributes(self) -> Mapping[Any, Callable[[], Any]]:
+        """The typed attributes that it has, as streams of anyio do."""
+        has_some = isinstance(self._given, anyio.TypedAttributeProvider)
+        return self._given.extra_attributes if has_some else {}
+
+    @property
     def can_throw(self) -> bool:
         """Whether an exception can be raised at the ``yield`` at which the source is suspended."""
         return hasattr(self._iterator, "athrow")
+
+    @property
+    def iterator(self) -> object:
+        """What is stepped, or ``None`` if it was not started."""
+        return self._iterator
 
     @property
     def is_finished(self) -> bool:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Generic, Literal, TypeVar, cast
 
 import anyio
 
+from .arguments import check_made, check_plain
 from .exceptions import StreamCancelled, both
 from .handoff import BATCH
+from .metadata import Head, Metadata
 from .outcome import Outcome
 from .pipeline import SKIP as SKIP, Skip as Skip
 from .pump import Pump
@@ -18,16 +21,6 @@ from .timer import Timer
 
 T_contra = TypeVar("T_contra", contravariant=True)
 T_co = TypeVar("T_co", covariant=True)
-
-
-class Metadata:
-    """
-    The base of what a source may yield that says something of the stream, and is no item.
-
-    Stages see it in :meth:`Stage.on_metadata`. If none takes it, it is an item like any other.
-    """
-
-    __slots__ = ()
 
 
 class Control:
@@ -124,6 +117,10 @@ class Control:
         """Whether the stream has ended with something to raise, wherever that went."""
         return self._pump.has_failed
 
+    def note_head(self, head: Head) -> None:
+        """Let :attr:`Outcome.head` say that this is what was given as the status of the stream."""
+        self._pump.head = head
+
     def wake_consumer(self) -> None:
         """Have a consumer that waits look again at what it waits for."""
         self._handoff.wake_consumer()
@@ -176,7 +173,12 @@ class Control:
         for stage in self._outer:
             if beat is not SKIP:
                 beat = stage.on_beat(beat)
+                check_made(f"{type(stage).__qualname__}.on_beat", beat)
         return beat
+
+
+# They are called, and nothing of them is awaited.
+_PLAIN_HOOKS = ("on_open", "on_close", "on_item", "on_metadata", "on_beat", "final")
 
 
 class Stage(Generic[T_contra, T_co]):
@@ -198,6 +200,16 @@ class Stage(Generic[T_contra, T_co]):
     #: Number of items that were read ahead and may be taken in a row, without a turn for other
     #: tasks: the least of all stages', and at least one.
     in_a_row: int = BATCH
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        for hook in _PLAIN_HOOKS:
+            check_plain(f"{cls.__qualname__}.{hook}", getattr(cls, hook))
+        if inspect.isasyncgenfunction(cls.lifespan):
+            raise TypeError(
+                f"{cls.__qualname__}.lifespan must return a context manager: write "
+                "'@asynccontextmanager' above it"
+            )
 
     def on_open(self, control: Control) -> None:
         """
@@ -302,7 +314,7 @@ class Stages:
                 del error
 
     def final(self, outcome: Outcome) -> Iterable[Any] | None:
-        last = [(stage.final(outcome), number) for number, stage in enumerate(self._stages, 1)]
+        last = [(_final_of(stage, outcome), number) for number, stage in enumerate(self._stages, 1)]
         if all(items is None for items, _ in last):
             return None
         return (
@@ -311,6 +323,12 @@ class Stages:
             for item in items or ()
             if (outgoing := Stages(self._stages[number:]).transform(item)) is not SKIP
         )
+
+
+def _final_of(stage: Stage[Any, Any], outcome: Outcome) -> Iterable[Any] | None:
+    last = stage.final(outcome)
+    check_made(f"{type(stage).__qualname__}.final", last)
+    return last
 
 
 async def _bounded_on_end(stage: Stage[Any, Any], outcome: Outcome) -> None:

@@ -175,6 +175,8 @@ class Steps:
             return True
         if self._scopes.delivered and self._scopes.expired:
             self._scopes.cut = True
+            # Not in an await, but at a yield.
+            self._scopes.look_at(self._source.iterator)
         return not (self.stopping or self._scopes.cut)
 
     async def _next_demand(self) -> BaseException | None:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 from types import TracebackType
-from typing import Any, Generic, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
 import anyio
-from anyio.abc import TaskGroup
+from anyio.abc import ObjectReceiveStream, TaskGroup
 
+from . import advice
 from .backend import get_backend
+from .beside import look_around, run_beside
 from .exceptions import bare, both, first_leaf, not_an_end, only_backend_cancellation
 from .handoff import BATCH, Handoff
 from .outcome import Outcome
@@ -25,9 +26,13 @@ U = TypeVar("U")
 T_co = TypeVar("T_co", covariant=True)
 
 
-class Stream(AsyncIterator[T_co], Generic[T_co]):
+class Stream(ObjectReceiveStream[T_co]):
     """
     A source under the care of a task of its own: an async context manager and an async iterator.
+
+    It is an :class:`~anyio.abc.ObjectReceiveStream` as well, so it goes wherever the receiving end
+    of a memory object stream goes. Enter it first. Who is given it may end it by :meth:`aclose`;
+    the block still ends at its own place.
 
     Nothing of the source runs before the block is entered and the first item is asked for. When the
     block has been left, the source is closed, every task of the stream is gone, and :attr:`outcome`
@@ -60,6 +65,13 @@ class Stream(AsyncIterator[T_co], Generic[T_co]):
         else:
             self._source = Source(source)
             self._stages = stages
+
+    if TYPE_CHECKING:
+        pass
+    else:
+        # Asked only for what is not there. Type checkers know that it is not.
+        def __getattr__(self, name: str) -> Any:
+            raise AttributeError(advice.no_attribute(self, name), name=name, obj=self)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {self._source.name}, {self._state}>"
@@ -137,16 +149,17 @@ class Stream(AsyncIterator[T_co], Generic[T_co]):
         self._entered_by = backend.current_task()
         if backend.orphanage is not None:
             backend.orphanage.add(self._entered_by, pump)
-        pump.handoff.on_interrupted = partial(_look_around, self._tasks, pump)
+        pump.handoff.on_interrupted = partial(look_around, self._tasks, pump)
         start_soon = self._tasks.start_soon
         start_soon(pump.run, name=f"source task of {self._source.name}")
         for stage, control in zip(stages, controls, strict=True):
             if overrides(stage, "run"):
                 name = f"{type(stage).__name__} of {self._source.name}"
-                start_soon(_run_beside, pump, stage, control, name=name)
+                start_soon(run_beside, pump, stage, control, name=name)
         return self
 
-    async def __aexit__(
+    # anyio's own streams let every exception through. Here a signal of the user's may take one.
+    async def __aexit__(  # type: ignore[override]
         self,
         exc_type: type[BaseException] | None,
         exc: BaseException | None,
@@ -161,6 +174,7 @@ class Stream(AsyncIterator[T_co], Generic[T_co]):
         reason.
         """
         assert self._pump is not None
+        self._check_loop(self._pump)
         self._state, self._open_handoff = "left", None
         if self._pump.backend.orphanage is not None:
             self._pump.backend.orphanage.remove(self._entered_by, self._pump)
@@ -169,10 +183,7 @@ class Stream(AsyncIterator[T_co], Generic[T_co]):
             if self._pump.backend.current_task() is not self._entered_by:
                 with anyio.CancelScope(shield=True):
                     await self._pump.pausing(self._pump.wait_finished())
-                raise RuntimeError(
-                    f"the block of {self!r} is left in another task than it was entered in: close "
-                    "an async generator that holds a stream, with contextlib.aclosing()"
-                )
+                raise RuntimeError(advice.left_in_another_task(self))
             # Nothing is entered around the wait: the group's own scope is the innermost one here.
             self._tasks.cancel_scope.shield = True
             leaving: BaseException | None = exc
@@ -247,7 +258,36 @@ class Stream(AsyncIterator[T_co], Generic[T_co]):
     def __aiter__(self) -> Self:
         return self
 
-    def __anext__(self) -> Coroutine[Any, Any, T_co]:
+    async def receive(self) -> T_co:
+        """
+        Ask for the next item and wait for it, as ``await anext(stream)`` does, but for the end.
+
+        For what takes a receive stream of anyio. An :exc:`~anyio.EndOfStream` that the *source* has
+        raised is no end of this stream, and so becomes a :exc:`RuntimeError`.
+
+        :raises ~anyio.EndOfStream: when the source has ended, also after an error
+        :raises BaseException: as :meth:`__anext__`
+
+        """
+        try:
+            return await self.__anext__()
+        except StopAsyncIteration:
+            raise anyio.EndOfStream from None
+        except anyio.EndOfStream as exc:
+            raise RuntimeError(advice.END_OF_STREAM) from exc
+        finally:
+            # The traceback of an error includes this frame.
+            del self
+
+    @property
+    def extra_attributes(self) -> Mapping[Any, Callable[[], Any]]:
+        """The typed attributes of the source, if it is a stream of anyio that has some."""
+        return self._source.extra_attributes
+
+    # No coroutine of its own, which each item would pay for: that of the hand-off.
+    def __anext__(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self,
+    ) -> Coroutine[Any, Any, T_co]:
         """
         Ask for the next item and wait for it.
 
@@ -279,6 +319,7 @@ class Stream(AsyncIterator[T_co], Generic[T_co]):
         if self._owner is not None:
             await self._outermost.aclose()
         elif (pump := self._pump) is not None:
+            self._check_loop(pump)
             pump.leave()
             if not pump.in_source_task():
                 await pump.pausing(pump.wait_finished())
@@ -297,31 +338,29 @@ class Stream(AsyncIterator[T_co], Generic[T_co]):
         if self._open_handoff is not None:
             return self._open_handoff
         if self._state == "left":
-            raise anyio.ClosedResourceError("the stream has been closed: its block was left")
+            raise anyio.ClosedResourceError(advice.LEFT)
         if self._owner is not None:
             raise RuntimeError(f"{self!r} belongs to {self._outermost!r}: iterate that one")
-        raise RuntimeError(
-            f"{self!r} was not entered: write 'async with stream:' around "
-            "'async for item in stream:'"
-        )
+        raise RuntimeError(advice.not_entered(self))
 
     def _no_outcome(self) -> str:
-        """Say why there is no outcome, and where to ask for it."""
         if self._pump is None and self._state == "left":
-            return f"{self!r} has no outcome, for it was closed without having been open"
-        why = "it was not entered" if self._state == "new" else "its source is not closed"
-        return (
-            f"{self!r} has no outcome yet, for {why}: read it after 'async with stream:', or ask "
-            "'if stream.ended:' before"
-        )
+            return advice.never_open(self)
+        return advice.no_outcome_yet(self, is_new=self._state == "new")
 
     def _check_unused(self) -> None:
         if self._owner is not None:
             raise RuntimeError(f"{self!r} belongs to {self._outermost!r}: use that one")
         if self._state != "new":
-            raise RuntimeError(f"{self!r} is used once: wrap a new source in a new stream")
+            raise RuntimeError(advice.used_once(self))
+
+    def _check_loop(self, pump: Pump) -> None:
+        if not pump.backend.is_here():
+            raise RuntimeError(advice.IN_ANOTHER_LOOP)
 
     def _give_way_to(self, owner: Stream[Any]) -> None:
+        if self._owner is None and self._state == "open":
+            raise RuntimeError(advice.wrapped_too_late(self))
         self._check_unused()
         self._owner = owner
 
@@ -337,35 +376,6 @@ class Stream(AsyncIterator[T_co], Generic[T_co]):
 
 # What was never awaited says what was written, and not what it is made of.
 Handoff.receive.__qualname__ = f"{Stream.__qualname__}.__anext__"
-
-# Not a method: an error holds the frames that it passed, and the stream holds the error.
-
-
-async def _run_beside(pump: Pump, stage: Stage[Any, Any], control: Control) -> None:
-    # What the stages do goes on as long as the source, which hears of no scope around the stream.
-    with anyio.CancelScope(shield=True) as scope:
-        if pump.is_finished:
-            return
-        pump.on_finished += (scope.cancel,)
-        try:
-            await stage.run(control)
-        except pump.backend.cancelled:
-            # By Task.cancel(), at the end of asyncio.run() for instance. asyncio's group would
-            # cancel the wait for the source.
-            return
-        except BaseException as exc:
-            pump.fail(exc)
-
-
-def _look_around(tasks: TaskGroup, pump: Pump, exc: BaseException) -> None:
-    """See whether a scope that has ended a wait of the consumer's is around the block."""
-    tasks.start_soon(_leave_if_cancelled, pump, exc, name="looks for a scope around a stream")
-
-
-async def _leave_if_cancelled(pump: Pump, exc: BaseException) -> None:
-    # The consumer may stay: in a shield, and for a lock that the source holds.
-    if anyio.current_effective_deadline() == -math.inf:
-        pump.leave(exc)
 
 
 def with_stage(source: AsyncSource[T], stage: Stage[T, U]) -> Stream[U]:

@@ -19,6 +19,8 @@ from heapq import heapify, heappop, heappush
 from itertools import count
 from typing import Any
 
+from .arguments import check_made
+
 
 class Timer(ABC):
     """
@@ -41,14 +43,19 @@ class Timer(ABC):
 
         :param when: seconds on the clock of :func:`anyio.current_time`
         :raises TypeError: if it is no number
-        :raises ValueError: if it is ``nan``
+        :raises ValueError: if it is ``nan``, or an ``int`` that is too large for a ``float``
 
         """
         # Here, where the caller sees it: it would end the whole run of trio, and disturb the order
         # of all timers on asyncio.
-        if math.isnan(when):
+        try:
+            is_time = not math.isnan(when)
+        except OverflowError:
+            is_time = False
+        if not is_time:
             raise ValueError(
-                "a timer cannot be set for nan: write timer.set(control.now() + 5.0), for instance"
+                "a timer cannot be set for nan, or for what is too large for a float: write "
+                "timer.set(control.now() + 5.0), for instance"
             )
         self._cancel()
         if not self._is_closed:
@@ -74,7 +81,7 @@ class Timer(ABC):
     def _call(self) -> None:
         """Call the function, in a task, in the context in which the timer was made."""
         try:
-            self._function()
+            check_made("the function of a timer", self._function())
         except BaseException as exc:
             self._fail(exc)
 

@@ -18,7 +18,7 @@ from typing import Any
 import anyio
 from anyio.abc import TaskGroup
 
-from .._combinators.status import Head, StatusStream
+from .._combinators.status import StatusStream
 from .._core.exceptions import (
     StreamCancelled,
     bare,
@@ -28,6 +28,7 @@ from .._core.exceptions import (
     is_stream_cancelled,
     without,
 )
+from .._core.metadata import Head
 from .._signals.shutdown import Shutdown
 from .connection import GONE, SHORT, Connection
 from .headers import merged, raw

@@ -2,38 +2,27 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from typing import TypeAlias, cast
 
-RawHeaders: TypeAlias = list[tuple[bytes, bytes]]
+from .._core.arguments import check_header
 
-_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_ENDS_LINE = re.compile(r"[\r\n\0]")
+RawHeaders: TypeAlias = list[tuple[bytes, bytes]]
 
 
 def raw(headers: Mapping[str, str] | Iterable[tuple[str, str]]) -> RawHeaders:
     """
     Return headers as ASGI has them.
 
+    :raises TypeError: if a name or a value is no text
     :raises ValueError: if one of them is none, or would be more than one
 
     """
     pairs = cast("Mapping[str, str]", headers).items() if isinstance(headers, Mapping) else headers
     result: RawHeaders = []
     for name, value in pairs:
-        if not _NAME.fullmatch(name) or _ENDS_LINE.search(value):
-            raise ValueError(
-                f"{name!r}: {value!r} is no header: a name is of letters, digits and '-', and a "
-                "value is one line"
-            )
-        try:
-            result.append((name.lower().encode("ascii"), value.strip(" \t").encode("latin-1")))
-        except UnicodeEncodeError:
-            raise ValueError(
-                f"the header {name!r} has a value outside latin-1, {value!r}: write it with "
-                "urllib.parse.quote(), for instance"
-            ) from None
+        check_header(name, value)
+        result.append((name.lower().encode("ascii"), value.strip(" \t").encode("latin-1")))
     return result
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any, TypeAlias
 
-from .._combinators.status import Head
+from .._core.metadata import Head, Metadata
 from .._core.pipeline import SKIP
-from .._core.stage import Control, Metadata, Stage
+from .._core.stage import Control, Stage
 
 #: What an item of a response may be. Text is encoded in UTF-8.
 Content: TypeAlias = str | bytes | memoryview

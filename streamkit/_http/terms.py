@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Literal
 
+from .._core.arguments import check_plain
 from .headers import RawHeaders
 
 # Seconds after which there is a status, whatever the source does: proxies wait for a minute or so.
@@ -68,3 +69,4 @@ def check_final(given: object) -> None:
             f"final must be callable, got {type(given).__qualname__}: write "
             "final=lambda outcome: ..."
         )
+    check_plain("final", given)

@@ -254,6 +254,36 @@ class TestHead:
         told = ["a Head with status 409 came too late"] if head is HEAD else []
         assert [message.partition(" and")[0] for message in caplog.messages] == told
 
+    @with_head
+    async def test_head_in_the_outcome(self, chain: Chain) -> None:
+        """S1: the outcome has the Head that was given, also for on_end, and if nobody reads it."""
+        seen: list[Outcome] = []
+
+        async def on_end(outcome: Outcome) -> None:
+            seen.append(outcome)
+
+        for reads in True, False:
+            async with wrap(aiter_of(HEAD, "busy"), chain, on_end=on_end) as stream:
+                if reads and chain[-1] == "status":
+                    assert await stream.head() == HEAD
+                assert [item async for item in stream] == ["busy"]
+            assert stream.outcome.kind == "completed"
+            assert stream.outcome.head == HEAD
+        assert all(outcome.head == HEAD for outcome in seen)
+
+    async def test_no_head_in_the_outcome(self) -> None:
+        """S2: without one there is none, nor where nobody takes it, or where it came too late."""
+        async with with_status(aiter_of("a")) as stream:
+            assert (await stream.head()).decided_by == "item"
+        assert stream.outcome.head is None
+        async with with_cancellation(aiter_of(HEAD)) as other:
+            assert await anext(other) is HEAD
+        assert other.outcome.head is None
+        async with with_status(slowly(HEAD, "a", every=10), first_item_within=3) as stream:
+            assert (await stream.head()).decided_by == "timeout"
+            assert await rest_of(stream) == ["a"]
+        assert stream.outcome.head is None
+
     async def test_error_after_the_time(self) -> None:
         """S5: an error that comes after the time is raised by the iteration."""
         source = slowly(every=10, error=LookupError("late"))

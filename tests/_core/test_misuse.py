@@ -2,27 +2,34 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from typing import Any
 
 import anyio
+import anyio.from_thread
+import anyio.to_thread
 import pytest
 
 from chains import ALONE, ORDERS, Chain, wrap
 from streamkit import (
     CancelToken,
+    Control,
     Idle,
     Outcome,
     Stage,
     Stream,
+    with_buffer,
     with_cancellation,
     with_keepalive,
     with_stage,
     with_status,
 )
-from support import Log, Probe, aiter_of, live_tasks, wait_all_blocked
+from streamkit.sse import EventStream
+from support import Backend, Log, Probe, aiter_of, live_tasks, wait_all_blocked
 
 Combinator = Callable[[Any], Stream[Any]]
 
@@ -168,6 +175,20 @@ async def test_seconds_of_another_type(name: str, value: object) -> None:
     match = re.escape(f"{name} must be a finite number of seconds") + ".*" + re.escape(repr(value))
     await check_argument(lambda inner: SECONDS[name](inner, value), TypeError, match)
     await check_argument(lambda inner: SECONDS[name](inner, value), TypeError, f"write {name}=")
+
+
+@pytest.mark.parametrize("name", SECONDS)
+@pytest.mark.parametrize("value", [10**400, -(10**400), 10**5000], ids=["400", "-400", "5000"])
+async def test_seconds_too_large(name: str, value: int) -> None:
+    """Misuse: an int that no float can hold is a ValueError as well: it is no time."""
+    match = f"{name} must be .*, got an int that is too large for a float; write {name}=5.0"
+    await check_argument(lambda inner: SECONDS[name](inner, value), ValueError, match)
+
+
+async def test_buffer_that_is_too_large() -> None:
+    """B3: a size that no float can hold is as good as infinite, also beside one that is."""
+    async with with_buffer(with_buffer(aiter_of(1, 2), math.inf), 10**400) as stream:
+        assert [item async for item in stream] == [1, 2]
 
 
 @pytest.mark.parametrize("name", SECONDS)
@@ -327,6 +348,159 @@ async def test_initial_beat_that_raises() -> None:
     assert is_closed(source)
 
 
+async def async_beat(idle: Idle[int]) -> str:
+    raise AssertionError("must not be called")
+
+
+async def async_items(idle: object) -> AsyncGenerator[str, None]:
+    raise AssertionError("must not be called")
+    yield "item"
+
+
+class AsyncCall:
+    async def __call__(self, of: object) -> str:
+        raise AssertionError("must not be called")
+
+
+ASYNC: dict[str, Any] = {
+    "function": async_beat,
+    "generator": async_items,
+    "object": AsyncCall(),
+    "partial": partial(async_beat),
+    "method": AsyncCall().__call__,
+}
+each_async = pytest.mark.parametrize("function", ASYNC.values(), ids=ASYNC.keys())
+
+
+@each_async
+async def test_beat_that_is_async(function: Any) -> None:
+    """Misuse: an async beat is a TypeError where it is written: nobody would await it."""
+    await check_argument(
+        lambda inner: with_keepalive(inner, 1.0, function),
+        TypeError,
+        r"^beat must not be async: write 'def' in place of 'async def'",
+    )
+
+
+async def test_beat_that_is_a_coroutine() -> None:
+    """Misuse: the coroutine of an async function is no item: a TypeError, and it is closed."""
+    await check_argument(
+        lambda inner: with_keepalive(inner, 1.0, coroutine_function()),
+        TypeError,
+        "^beat must not be async",
+    )
+
+
+@pytest.mark.parametrize(
+    "function", [lambda idle: async_beat(idle), lambda idle: async_items(idle)]
+)
+async def test_beat_that_returns_a_coroutine(function: Callable[[Any], Any]) -> None:
+    """Misuse: a lambda around an async beat is told where the first beat is due."""
+    async with with_keepalive(Probe(1, block=True).source(), 1.0, function) as stream:
+        assert await anext(stream) == 1
+        with pytest.raises(TypeError, match=r"^beat must not be async"):
+            await anext(stream)
+
+
+class Seldom:
+    """The class of a beat, called with an Idle, whose objects are called with something else."""
+
+    def __init__(self, idle: Idle[int]) -> None:
+        self.count = idle.count
+
+    async def __call__(self) -> None:
+        raise AssertionError("must not be called")
+
+
+async def test_beat_that_is_a_class() -> None:
+    """K10: a class is no async beat, whatever its objects are."""
+    async with with_keepalive(Probe(1, every=1.5).source(), 1.0, Seldom) as stream:
+        beat = await anext(stream)
+        assert isinstance(beat, Seldom)
+        assert beat.count == 1
+
+
+@each_async
+async def test_final_that_is_async(function: Any) -> None:
+    """Misuse: an async `final` is a TypeError where it is written."""
+    await check_argument(
+        lambda inner: with_status(inner, final=function),
+        TypeError,
+        r"^final must not be async: .*, or in on_end$",
+    )
+    with pytest.raises(TypeError, match=r"^final must not be async"):
+        EventStream(aiter_of("a"), final=function)
+
+
+async def test_final_that_returns_a_coroutine() -> None:
+    """Misuse: a lambda around an async `final` is told at the end, with the source closed."""
+    probe = Probe(1)
+    final: Any = lambda outcome: async_beat(outcome)  # noqa: E731
+    async with with_status(probe.source(), final=final) as stream:
+        assert await anext(stream) == 1
+        with pytest.raises(TypeError, match=r"^final must not be async"):
+            await anext(stream)
+    assert probe.closed == 1
+
+
+@pytest.mark.parametrize(
+    "hook", ["on_open", "on_close", "on_item", "on_metadata", "on_beat", "final"]
+)
+def test_hook_that_is_async(hook: str) -> None:
+    """Misuse: an async hook that nobody awaits is a TypeError where its class is written."""
+
+    async def function(self: object, of: object = None) -> None:
+        raise AssertionError("must not be called")
+
+    with pytest.raises(TypeError, match=rf"^Mine\.{hook} must not be async: write 'def' in place"):
+        type("Mine", (Stage,), {hook: function})
+
+
+def test_lifespan_without_a_decorator() -> None:
+    """Misuse: a `lifespan` that is an async generator is a TypeError that says what is missing."""
+    with pytest.raises(TypeError, match=r"lifespan must return .* write '@asynccontextmanager'"):
+
+        class Mine(Stage[int, int]):
+            async def lifespan(self, control: Control) -> AsyncIterator[None]:  # type: ignore[override,misc]
+                yield
+
+
+async def test_hooks_that_return_a_coroutine() -> None:
+    """Misuse: what a hook returns of an async function is an error, and no beat or item."""
+
+    class Mine(Stage[Any, Any]):
+        def on_beat(self, beat: Any) -> Any:
+            return async_beat(beat)
+
+    class Last(Stage[Any, Any]):
+        def final(self, outcome: Outcome) -> Any:
+            return async_items(outcome)
+
+    source = with_keepalive(Probe[int](block=True).source(), 1, "beat")
+    async with with_stage(source, Mine()) as stream:
+        with pytest.raises(TypeError, match=r"Mine\.on_beat must not be async"):
+            await anext(stream)
+    async with with_stage(aiter_of(1), Last()) as stream:
+        assert await anext(stream) == 1
+        with pytest.raises(TypeError, match=r"Last\.final must not be async"):
+            await anext(stream)
+
+
+async def test_timer_of_an_async_function() -> None:
+    """Misuse: a timer of an async function ends the stream with an error."""
+
+    async def function() -> None:
+        raise AssertionError("must not be called")
+
+    class Mine(Stage[int, int]):
+        def on_open(self, control: Control) -> None:
+            control.timer(function).set(control.now() + 1)
+
+    async with with_stage(Probe[int](block=True).source(), Mine()) as stream:
+        with pytest.raises(TypeError, match=r"^the function of a timer must not be async"):
+            await anext(stream)
+
+
 async def test_beat_that_takes_nothing() -> None:
     """Misuse: the factory of a beat takes no argument: its TypeError ends the stream."""
 
@@ -415,7 +589,7 @@ async def test_wrapped_after_it_was_entered(combinator: Combinator, chain: Chain
     """Misuse: a stream is wrapped while it is open, or when it was left: the block works."""
     stream = wrap(Probe(1, 2).source(), chain)
     async with stream:
-        with pytest.raises(RuntimeError, match="is used once"):
+        with pytest.raises(RuntimeError, match=r"before it was wrapped: wrap it first, and enter"):
             combinator(stream)
         assert [item async for item in stream] == [1, 2]
     with pytest.raises(RuntimeError, match="is used once"):
@@ -459,3 +633,61 @@ async def test_two_consumers(chain: Chain) -> None:
     assert items == [1, 2, 3]
     assert len(refused) == 1
     assert "waiting for the next item" in refused[0]
+    assert refused[0].endswith("through anyio.create_memory_object_stream() for instance")
+
+
+@pytest.mark.parametrize("stream_of", [with_cancellation, with_status])
+async def test_head_of_a_chain(stream_of: Combinator) -> None:
+    """Misuse: head() of a chain whose with_status is not the outermost: where it is to be."""
+    stream: Any = with_keepalive(stream_of(aiter_of(1)), 15, "beat")
+    with pytest.raises(
+        AttributeError, match=r"^'Stream' .* write with_status\(stream\), and"
+    ) as raised:
+        stream.head()
+    assert (raised.value.name, raised.value.obj) == ("head", stream)
+    assert not hasattr(stream, "head")
+    with pytest.raises(AttributeError, match=r"^'Stream' object has no attribute 'heads'$"):
+        _ = stream.heads
+    async with with_status(stream) as outer:
+        assert (await outer.head()).decided_by == "item"
+
+
+def test_attribute_of_what_was_never_made() -> None:
+    """Misuse: a stream whose __init__ has failed has no attributes, and no recursion for them."""
+    with pytest.raises(AttributeError, match=r"^'Stream' object has no attribute '_source'$"):
+        repr(Stream.__new__(Stream))
+
+
+# Another event loop
+
+
+@pytest.mark.real_time
+async def test_in_another_loop(backend: Backend) -> None:
+    """Misuse: a stream is asked, ended or left in the event loop of another thread."""
+
+    def run(function: Callable[[], Awaitable[object]]) -> object:
+        async def main() -> object:
+            try:
+                return await function()
+            except RuntimeError as exc:
+                return str(exc)
+
+        return anyio.run(main, backend="trio" if backend.name == "trio" else "asyncio")
+
+    probe = Probe(1, 2)
+    async with with_status(probe.source()) as stream:
+        ways: list[Callable[[], Awaitable[object]]] = [
+            stream.__anext__,
+            stream.receive,
+            stream.head,
+            stream.aclose,
+            partial(stream.__aexit__, None, None, None),
+        ]
+        for way in ways:
+            said = await anyio.to_thread.run_sync(run, way)
+            assert "another event loop or thread: iterate and leave it there; from a" in str(said)
+        assert not probe.started
+        # What the error says to write.
+        assert await anyio.to_thread.run_sync(anyio.from_thread.run, stream.receive) == 1
+        assert [item async for item in stream] == [2]
+    assert stream.outcome.kind == "completed"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 
 from .campaign import campaign, every_single, sample
@@ -28,6 +29,8 @@ def main() -> int:
     arguments = parser.parse_args()
     if arguments.replay:
         return replay(Case.parse(arguments.replay))
+    # Many a source is cut in these runs, and says so.
+    logging.getLogger("streamkit").addHandler(logging.NullHandler())
     found = False
     for backend in arguments.backend or BACKENDS:
         if arguments.every_single:

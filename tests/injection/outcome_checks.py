@@ -65,6 +65,18 @@ def _outcome_items(record: Record) -> Problems:
         yield f"{outcome.beats} beats, but {record.beats} received"
 
 
+@check("outcome-stuck")
+def _stuck(record: Record) -> Problems:
+    """Where a source was when its grace was over is in that source, and said only then."""
+    outcome = record.outcome
+    if outcome is None:
+        return
+    if outcome.stuck_at is not None and "/injection/" not in outcome.stuck_at.replace("\\", "/"):
+        yield f"the source was in {outcome.stuck_at}"
+    if outcome.grace_exceeded != (outcome.stuck_at is not None):
+        yield f"the grace was exceeded: {outcome.grace_exceeded}, at {outcome.stuck_at}"
+
+
 @check("clean-end-of-failure")
 def _clean_end(record: Record) -> Problems:
     """Nobody sees a clean end of a stream that failed, or of one that was closed half way."""
