@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 # Seconds.
 SEND_TIMEOUT = 0.5
-LATE = 1.0
+LATE = 3.0
 
 
 # Of streams, on a server of a test's own, and the seconds that they may go on for.
