@@ -1,9 +1,9 @@
 """
 Run a command and stream its output, with a beat while it is quiet and a last word at its end.
 
-Ctrl-C asks the command to stop, waits for it, and tells what there was; a second Ctrl-C kills it at
-once. The exit status is the command's own; or 128 + n if signal n ended it, or came to us; or 127
-or 126 if it cannot be run. What it has started ends with it. For POSIX.
+Ctrl-C asks the command to stop, waits for it, and tells what there was; a second Ctrl-C kills it
+at once. The exit status is the command's own; or 128 + n if signal n ended it, or came to us; or
+127 or 126 if it cannot be run. What it has started ends with it. For POSIX.
 """
 
 from __future__ import annotations
@@ -15,21 +15,22 @@ import signal
 import subprocess
 import sys
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 
 import anyio
 from anyio.lowlevel import checkpoint_if_cancelled
 from anyio.streams.buffered import BufferedByteReceiveStream
 
 from streamkit import (
-    CancelToken,
     Outcome,
     StreamCancelled,
+    on_signals,
     with_cancellation,
     with_keepalive,
     with_status,
 )
 
+STOPPING = signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT
 GRACE = 3.0  # seconds from SIGTERM to SIGKILL, within the grace of the stream
 LONGEST_LINE = 65536  # bytes: a longer line comes in pieces, so that memory is bounded
 DEMO = """
@@ -45,9 +46,7 @@ for part in "one", "two", "three":
 
 async def watch(command: Sequence[str], interval: float) -> int:
     """Show the lines of a command, which are bytes, and remarks on it, which are str."""
-    stop, hurry = CancelToken(), CancelToken()
-    lines = output_of(command, hurry)
-    stream = with_cancellation(lines, fired_by_signals(stop, hurry), grace=GRACE + 2)
+    stream = with_cancellation(output_of(command), on_signals(*STOPPING), grace=GRACE + 2)
     stream = with_keepalive(stream, interval, lambda idle: f"[quiet for {idle.silent_for:.1f} s]")
     stream = with_status(stream, final=last_word)
     async with stream:
@@ -57,9 +56,7 @@ async def watch(command: Sequence[str], interval: float) -> int:
     return exit_status(stream.outcome)
 
 
-async def output_of(
-    command: Sequence[str], hurry: CancelToken
-) -> AsyncGenerator[bytes | str, None]:
+async def output_of(command: Sequence[str]) -> AsyncGenerator[bytes | str, None]:
     """Yield the lines of a command. Told to stop, end the command and say what was seen."""
     try:
         # In a session of its own it does not get the terminal's Ctrl-C: stopping it is up to us.
@@ -79,8 +76,7 @@ async def output_of(
             status = await process.wait()
         except StreamCancelled as stopped:  # raised in the very await that waits for a line
             send(signal.SIGTERM, process.pid)
-            with anyio.move_on_after(GRACE) as patience:
-                hurry.on_cancel(lambda _: patience.cancel())
+            with anyio.move_on_after(GRACE):
                 async for line in lines:  # what it says while it ends
                     yield line
                 await process.wait()
@@ -111,25 +107,6 @@ def exit_status(outcome: Outcome) -> int:
     if outcome.kind == "cancelled":
         return 128 + signal.Signals[str(outcome.reason)]
     return 0 if outcome.kind == "completed" else 128 + signal.SIGPIPE
-
-
-@asynccontextmanager
-async def fired_by_signals(
-    stop: CancelToken, hurry: CancelToken
-) -> AsyncGenerator[CancelToken, None]:
-    """Fire one token at the first signal, and the other one at the second."""
-
-    async def listen() -> None:
-        async for number in signals:
-            if not stop.cancel(number.name):
-                hurry.cancel(number.name)
-
-    stopping = signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT
-    with anyio.open_signal_receiver(*stopping) as signals:
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(listen)
-            yield stop
-            tasks.cancel_scope.cancel()
 
 
 class Lines(BufferedByteReceiveStream):

@@ -27,6 +27,7 @@ from ._core.stage import (
 )
 from ._core.stream import Stream as Stream, with_stage as with_stage
 from ._core.timer import Timer as Timer
+from ._signals.on_signals import on_signals as on_signals
 from ._signals.poll import PollFailed as PollFailed, poll as poll, shared_poll as shared_poll
 from ._signals.registry import CancelRegistry as CancelRegistry
 from ._signals.token import CancelHandle as CancelHandle, CancelToken as CancelToken
@@ -59,6 +60,7 @@ __all__ = [
     "current_cancellation",
     "from_thread",
     "merge",
+    "on_signals",
     "poll",
     "shared_poll",
     "with_buffer",

@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import Any, Literal, Unpack
 
 from . import asgi, sse
+from ._core.arguments import check_status
 from ._core.extras import without_extra
 from ._core.metadata import Head
 from ._core.outcome import Outcome
@@ -56,7 +57,8 @@ class StreamResponse(asgi.StreamResponse, Response):
     :param final: as for :class:`streamkit.asgi.StreamResponse`
     :param options: further options of :class:`streamkit.asgi.StreamResponse`
     :raises TypeError: if an argument is of the wrong type
-    :raises ValueError: if a time is negative or not finite, or a header none
+    :raises ValueError: if ``status_code`` is not from 200 to 599, a time is negative or not finite,
+        or a header none
 
     """
 
@@ -83,6 +85,7 @@ class StreamResponse(asgi.StreamResponse, Response):
             final=final,
             **options,
         )
+        check_status("status_code", status_code)
         self.status_code = status_code
         self.background = background
         self.raw_headers = self._terms.headers
@@ -98,6 +101,7 @@ class StreamResponse(asgi.StreamResponse, Response):
             ``background`` raised
 
         """
+        check_status("status_code", self.status_code)
         # Only now: until here, an endpoint may change them, and FastAPI does.
         self._terms = replace(
             self._terms,
@@ -141,6 +145,7 @@ class EventStream(sse.EventStream, StreamResponse):
             final=final,
             **options,
         )
+        check_status("status_code", status_code)
         self.status_code = status_code
         self.background = background
 

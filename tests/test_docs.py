@@ -1,9 +1,9 @@
 """The documentation runs: every ``python`` block of the README and of the pages in ``docs``.
 
 The blocks of a page run in order and share one namespace. A ``text`` or ``console`` block that
-follows is the exact output of the block before it. Each page runs once per backend, in virtual
-time (but where threads are at work) and with the leak check: ``anyio.run()`` is the one of the
-harness. A block that names its backend, as in ``anyio.run(main, backend="trio")``, always runs there.
+follows is the exact output of the block before it. Each page runs once per backend, with the leak
+check, in virtual time but where threads are at work: ``anyio.run()`` is the one of the harness. A
+block that names its backend, as in ``anyio.run(main, backend="trio")``, always runs there.
 """
 
 from __future__ import annotations

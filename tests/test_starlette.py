@@ -191,6 +191,21 @@ class TestResponse:
         assert issubclass(EventStream, streamkit.sse.EventStream)
 
     @pytest.mark.parametrize("kind", [StreamResponse, EventStream])
+    @pytest.mark.parametrize(
+        ("status", "error"), [("409", TypeError), (True, TypeError), (99, ValueError)], ids=repr
+    )
+    async def test_wrong_status_code(self, kind: Any, status: Any, error: type[Exception]) -> None:
+        """Web: a status that is none is refused where it is written, or when it is set later."""
+        with pytest.raises(error, match=r"status_code must be an int .*; write status_code=409"):
+            kind(aiter_of("a"), status_code=status)
+        client, probe = Client(), Probe("a")
+        response = kind(probe.source())
+        response.status_code = status
+        with pytest.raises(error, match="status_code must be an int"):
+            await client.get(response)
+        assert (client.log, probe.started) == ([], False)
+
+    @pytest.mark.parametrize("kind", [StreamResponse, EventStream])
     async def test_status_code(self, kind: Any) -> None:
         """Web: the status may be given, and set until the response is called."""
         for response, status in (

@@ -255,7 +255,8 @@ def test_ctrl_c_twice(watch: Callable[..., Watch], children: Children) -> None:
     process.press_ctrl_c()
     assert process.finish() == 130
     assert children.are_gone()
-    assert process.lines[-2] == "[partial result at SIGINT; lines: 1; last: ready]"
+    assert process.lines[:-1] == ["ready", "no"]
+    assert re.fullmatch(outcome("cancelled: SIGINT", 2), process.lines[-1])
 
 
 def test_burst_in_the_grace(watch: Callable[..., Watch], children: Children) -> None:

@@ -39,6 +39,7 @@ def with_cancellation(
     is resumed at once, without waiting for the consumer, and its first await raises; if it comes to
     another ``yield`` before, that one raises. In a shielded scope or in a thread, this happens when
     that ends. A source that has not started never will. Items that it has produced arrive first.
+    ``token.cancel(reason, at_yield=True)`` waits for a ``yield`` in any case.
 
     The source then has ``grace`` seconds in which its awaits are shielded, from this cancellation
     and from scopes around the stream: it can save, close, and yield last items. Time that it spends
@@ -81,8 +82,10 @@ class _Cancellation(Stage[Any, Any]):
             handle.close()
 
     def _listen(self, token: CancelToken, control: Control) -> None:
-        listen = partial(control.cancel, grace=self._grace)
-        self._handles.append(token.on_cancel(listen))
+        cancel = partial(control.cancel, grace=self._grace)
+        at_yield = partial(control.cancel, grace=self._grace, at_yield=True)
+        handle = token.on_cancel(cancel, at_yield=at_yield, end_grace=control.end_grace)
+        self._handles.append(handle)
 
 
 class _EnteredCancellation(_Cancellation):

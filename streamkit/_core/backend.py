@@ -133,6 +133,8 @@ class Backend:
     now: Callable[[], float]
     #: Returns the running task, as an object that is nobody else.
     current_task: Callable[[], object]
+    #: Tells the event loop from any other that runs now.
+    loop: int
     make_wakeup: Callable[[], Wakeup]
     #: Returns a timer, given its function and what is called with an error of that.
     make_timer: Callable[[Callable[[], object], Callable[[BaseException], object]], Timer]
@@ -159,6 +161,7 @@ def get_backend() -> Backend:
             cancelled,
             now,
             current_task,
+            id(loop),
             make_wakeup,
             AsyncioTimer,
             _turn,
@@ -171,6 +174,7 @@ def get_backend() -> Backend:
         cancelled,
         now,
         trio.current_task,
+        id(trio.current_trio_token()),
         _TrioWakeup,
         TrioTimer,
         trio.checkpoint,

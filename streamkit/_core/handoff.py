@@ -77,9 +77,9 @@ class Handoff:
         "_receiving",
         "_room",
         "_silent",
-        "_source_waits",
         "_steps_left",
         "_takes_left",
+        "_wakes_below",
         "asked_at",
         "beats",
         "closed",
@@ -114,7 +114,8 @@ class Handoff:
         #: One at most.
         self._due_beats: tuple[Any, ...] = ()
         self._asked = False
-        self._source_waits = False
+        #: The source waits until fewer than so many items are here.
+        self._wakes_below: float = 0
         self._demand = backend.make_wakeup()
         self._arrival = backend.make_wakeup()
         self._receiving = False
@@ -169,7 +170,7 @@ class Handoff:
                     raise busy()
                 self._takes_left = self._in_a_row - 1
             if packets:
-                if self._source_waits or self._first_beats:
+                if self._wakes_below or self._first_beats:
                     return self._take()
                 return self._pop()
         self._receiving = True
@@ -190,7 +191,7 @@ class Handoff:
                     self._is_fresh = False
                 self._asked = True
                 self._room = self._read_ahead
-                self._source_waits = False
+                self._wakes_below = 0
                 self._demand.set()
                 self.waits += 1
                 self.waiting_since = self.now()
@@ -248,7 +249,7 @@ class Handoff:
                     self._is_fresh = False
                 self._asked = True
                 self._room = self._read_ahead
-                self._source_waits = False
+                self._wakes_below = 0
                 self._demand.set()
             if self._clock is not None:
                 self._clock.start()
@@ -295,8 +296,8 @@ class Handoff:
         item = packets[0]
         del packets[0]
         self._first_beats = ()
-        if self._source_waits and len(packets) < self._room:
-            self._source_waits = False
+        if len(packets) < self._wakes_below:
+            self._wakes_below = 0
             self._demand.set()
         return item
 
@@ -352,12 +353,22 @@ class Handoff:
             self._pauses = False
             return self._checkpoint()
         self._pauses = False
-        self._source_waits = True
+        self._wakes_below = self._room
+        return self._demand.wait()
+
+    def taken(self) -> Awaitable[None]:
+        """
+        Wait until the consumer has taken all that is here, or until :meth:`wake` is called. To be
+        awaited at once.
+        """
+        if not self._packets:
+            return _AT_ONCE
+        self._wakes_below = 1
         return self._demand.wait()
 
     def wake(self) -> None:
-        """Let a source task that waits for demand go on without an ask."""
-        self._source_waits = False
+        """Let a source task that waits here go on."""
+        self._wakes_below = 0
         self._demand.set()
 
     def end(self, error: BaseException | None) -> None:

@@ -122,7 +122,7 @@ class Pump:
         self._source = source
         self._generators = Generators(backend.current_task)
         self._pipeline = pipeline
-        self._scopes = Scopes(source.grace, backend.now)
+        self._scopes = Scopes(source.grace, backend.now, backend.loop)
         self._relay: Relay
         self._task: object = None
         self._consumer = backend.current_task()
@@ -154,11 +154,39 @@ class Pump:
         if self._scopes.signal is not None or self._is_closing:
             return False
         self._scopes.signal = signal
+        self._steps.disturbed = True
         # Before it is told, which spares a wait that is over.
         self.handoff.wake()
         if self._steps.has_started:
             self._relay.tell()
         return True
+
+    def cancel_at_yield(self, signal: Signal) -> bool:
+        """
+        Deliver a signal into the source at a ``yield``, when what it has yielded was taken.
+
+        Whatever else tells the source until then counts in its place.
+
+        :return: ``False`` if the stream is ending already, or is to be told so already
+
+        """
+        steps = self._steps
+        if not steps.has_started:
+            return self.cancel(signal)
+        if self._scopes.signal is not None or self._is_closing or steps.at_yield is not None:
+            return False
+        steps.at_yield = signal
+        steps.disturbed = True
+        self.handoff.wake()
+        return True
+
+    def end_grace(self) -> None:
+        """End the time that the source has to clean up, now or once it was told."""
+        if self.outcome is None:
+            if self._scopes.grace_has_begun:
+                # It may wait for the consumer.
+                self.handoff.wake()
+            self._scopes.end_grace()
 
     def fail(self, error: BaseException) -> None:
         """End the stream with the error of a stage, or raise it at the end of one that ends."""
@@ -236,8 +264,8 @@ class Pump:
 
     def pausing(self, wait: Awaitable[T]) -> Awaitable[T]:
         """Let the clock of the grace of a stream around stand still while something is awaited."""
-        enclosing = self._scopes.enclosing
-        return wait if enclosing is None else enclosing.pausing(wait)
+        waiting = self._scopes.waiting
+        return wait if waiting is None else self._wait_pausing(waiting, wait)
 
     def in_source_task(self) -> bool:
         """Tell whether the caller is the source, or something that it awaits."""
@@ -286,8 +314,15 @@ class Pump:
         """Whether the end has something to raise in the consumer."""
         return self._conclusion is not None and self._conclusion.failed
 
+    async def _wait_pausing(self, waiting: Scopes, wait: Awaitable[T]) -> T:
+        waiting.wait_for(self._scopes, self.end_grace)
+        try:
+            return await wait
+        finally:
+            waiting.has_waited_for(self.end_grace)
+
     def _stop(self, *, is_native: bool = False) -> None:
-        self._steps.stopping = True
+        self._steps.stopping = self._steps.disturbed = True
         self.handoff.wake()
         scopes = self._scopes
         if scopes.signal is not None or self._is_closing:

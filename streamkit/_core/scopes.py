@@ -65,13 +65,16 @@ class Scopes:
 
     :param grace: seconds for clean-up where no signal says otherwise
     :param now: the clock of :func:`anyio.current_time`
+    :param loop: what tells the running event loop from others
 
     """
 
     __slots__ = (
-        "_grace_has_begun",
+        "_ended",
         "_grace_scope",
+        "_inner",
         "_interrupt_scope",
+        "_loop",
         "_now",
         "_number",
         "_pauses",
@@ -82,6 +85,7 @@ class Scopes:
         "delivered",
         "enclosing",
         "grace",
+        "grace_has_begun",
         "is_open",
         "is_timed",
         "signal",
@@ -90,9 +94,10 @@ class Scopes:
         "told_natively",
     )
 
-    def __init__(self, grace: float, now: Callable[[], float]) -> None:
+    def __init__(self, grace: float, now: Callable[[], float], loop: int) -> None:
         self.grace: float = grace
         self._now = now
+        self._loop = loop
         #: The scopes of the source that the consumer is in, if it is in one.
         self.enclosing: Scopes | None = _current.get()
         #: What the source was or is to be told: the first signal, for good.
@@ -117,7 +122,11 @@ class Scopes:
         self.tag: str = f"{TAG}{self._number}"
         self._interrupt_scope = anyio.CancelScope(shield=True)
         self._grace_scope = anyio.CancelScope(shield=True)
-        self._grace_has_begun = False
+        self.grace_has_begun: bool = False
+        #: A number between those of the streams opened before its grace was ended, and after.
+        self._ended = 0
+        #: End the grace of the streams inside, of those for whose end it waits.
+        self._inner: tuple[Callable[[], object], ...] = ()
         self._pauses = 0
         #: Seconds that are left when the clock goes on.
         self._remaining: float | None = None
@@ -235,6 +244,12 @@ class Scopes:
         self.cover()
         self.begin_grace()
 
+    def tell_at_yield(self, signal: Signal) -> None:
+        """Take note of a signal that is being raised at a ``yield`` of the source."""
+        self.signal = signal
+        self._told = next(_numbers)
+        self.deliver()
+
     def begin_closing(self) -> None:
         """Bound the closing of the source, in what is left of a running grace."""
         self.armed = False
@@ -243,11 +258,11 @@ class Scopes:
 
     def begin_grace(self) -> None:
         """Bound what the source does from now on: it was asked to stop, or is being closed."""
-        if self._grace_has_begun:
+        if self.grace_has_begun:
             return
-        self._grace_has_begun = self.is_timed = True
+        self.grace_has_begun = self.is_timed = True
         seconds = self.grace if self.signal is None else self.signal.grace
-        if not seconds:
+        if self._ended or not seconds:
             self._grace_scope.cancel()
         elif self._pauses:
             self._remaining = seconds
@@ -269,7 +284,7 @@ class Scopes:
     def pause(self) -> None:
         """Stop the clock of the grace: the source waits for the consumer, or for a block to end."""
         self._pauses += 1
-        if self._grace_has_begun and self._remaining is None and not self.expired:
+        if self.grace_has_begun and self._remaining is None and not self.expired:
             self._remaining = self._grace_scope.deadline - self._now()
             self._grace_scope.deadline = math.inf
 
@@ -287,6 +302,34 @@ class Scopes:
             return await wait
         finally:
             self.resume()
+
+    def end_grace(self) -> None:
+        """Let the time to clean up be over, or be none, here and in the blocks it waits for."""
+        self._ended = next(_numbers)
+        if self.grace_has_begun:
+            self._grace_scope.cancel()
+        for end_inner in self._inner:
+            end_inner()
+
+    @property
+    def waiting(self) -> Scopes | None:
+        """The scopes of the source that waits while the block of this stream is being left."""
+        # In an event loop of a thread, it is the thread that the source around waits for.
+        enclosing = self.enclosing
+        return None if enclosing is None or enclosing._loop != self._loop else enclosing
+
+    def wait_for(self, inner: Scopes, end_inner: Callable[[], object]) -> None:
+        """Take note that the source waits for the end of a stream inside of it."""
+        self.pause()
+        self._inner = (*self._inner, end_inner)
+        if self._ended > inner._number:
+            end_inner()
+
+    def has_waited_for(self, end_inner: Callable[[], object]) -> None:
+        """Take note that it does so no more."""
+        position = self._inner.index(end_inner)
+        self._inner = self._inner[:position] + self._inner[position + 1 :]
+        self.resume()
 
     def reason(self) -> object:
         """Return the reason of the innermost enclosing stream that was told to stop."""

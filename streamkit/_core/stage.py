@@ -132,6 +132,7 @@ class Control:
         grace: float | None = None,
         kind: Literal["cancelled", "timed_out"] = "cancelled",
         error: Callable[[Any], BaseException] = StreamCancelled,
+        at_yield: bool = False,
     ) -> bool:
         """
         Deliver :exc:`StreamCancelled` into the source.
@@ -142,12 +143,22 @@ class Control:
         :param kind: the kind of the outcome
         :param error: called with the reason, for the exception that the consumer receives if the
             source lets this one out
+        :param at_yield: deliver it at the ``yield`` that the source is at or comes to next, when
+            the item was taken. A source that has not started is told at once, and any other
+            cancellation until then counts in place of this one
         :return: ``False`` if the stream is ending already, and the call changed nothing
 
         """
-        if grace is None:
-            grace = self._pump.grace
-        return self._pump.cancel(Signal(reason, grace, kind, error))
+        signal = Signal(reason, self._pump.grace if grace is None else grace, kind, error)
+        return self._pump.cancel_at_yield(signal) if at_yield else self._pump.cancel(signal)
+
+    def end_grace(self) -> None:
+        """
+        End the grace of the source, as if its time were over: that which runs, or will.
+
+        The same goes for the streams inside of it that are being left.
+        """
+        self._pump.end_grace()
 
     def fail(self, error: BaseException) -> None:
         """End the stream: the source is closed, then the consumer receives ``error``."""

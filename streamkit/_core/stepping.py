@@ -8,7 +8,7 @@ for its consumer is found by the source when it goes on.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import anyio
@@ -19,6 +19,7 @@ from .handoff import Handoff
 from .pipeline import SKIP, Pipeline
 from .relay import Relay
 from .scopes import Scopes
+from .signal import Signal
 from .source import Source
 from .unwinding import close_abandoned
 
@@ -44,6 +45,8 @@ class Steps:
         "_relay",
         "_scopes",
         "_source",
+        "at_yield",
+        "disturbed",
         "exhausted",
         "first_item_at",
         "has_started",
@@ -76,6 +79,10 @@ class Steps:
         self.exhausted = False
         #: The consumer has left, or a stage has failed: it is not stepped any more.
         self.stopping = False
+        #: What it is to be told at a yield, and nowhere else.
+        self.at_yield: Signal | None = None
+        #: It was told something, or is to be: it does not just wait for the next ask.
+        self.disturbed = False
         #: Something that it has abandoned is being closed, while it is at a yield.
         self.is_tidying = False
 
@@ -125,20 +132,19 @@ class Steps:
                     # It came to a yield before it blocked: the signal is raised at that yield.
                     scopes.deliver()
                     throw = relay.exception()
-                elif must_wait:
-                    if self.stopping or scopes.signal is not None:
-                        throw = await self._next_demand()
-                    else:
-                        # The same, for nearly every item.
-                        try:
-                            await handoff.demand()
-                        except cancelled as exc:
-                            throw = exc
-                        if throw is not None:
-                            throw = await self._demand_again(throw)
-                disturbed = self.stopping or scopes.signal is not None or throw is not None
-                if disturbed and not self._may_go_on(throw):
-                    return throw
+                elif must_wait and not self.disturbed:
+                    # What is next, for nearly every item.
+                    try:
+                        await handoff.demand()
+                    except cancelled as exc:
+                        throw = exc
+                    if throw is not None:
+                        throw = await self._demand_again(throw)
+                if self.disturbed or throw is not None:
+                    if throw is None:
+                        throw = await self._look_up(must_wait)
+                    if not self._may_go_on(throw):
+                        return throw
                 relay.in_source = True
         except StopAsyncIteration:
             self.exhausted = True
@@ -147,6 +153,25 @@ class Steps:
             return without_own_frames(exc)
         finally:
             relay.in_source = False
+            del throw
+
+    async def _look_up(self, must_wait: bool) -> BaseException | None:
+        """
+        Wait at a yield for what comes next, with an eye on what the source was or is to be told.
+
+        :return: what is to be raised in the source
+
+        """
+        throw: BaseException | None = None
+        try:
+            if must_wait or self._is_told_here:
+                throw = await self._next_demand()
+            if throw is None and self._is_told_here:
+                assert self.at_yield is not None
+                self._scopes.tell_at_yield(self.at_yield)
+                throw = self._relay.exception()
+            return throw
+        finally:
             del throw
 
     async def _close_abandoned(self) -> BaseException | None:
@@ -181,7 +206,7 @@ class Steps:
 
     async def _next_demand(self) -> BaseException | None:
         """
-        Wait until the source is to be stepped, or to be left alone.
+        Wait until the source is to be stepped or told, or to be left alone.
 
         :return: a native cancellation of asyncio, which comes only once, to be raised in the source
 
@@ -195,7 +220,7 @@ class Steps:
             scopes.pause()
         try:
             try:
-                await self._handoff.demand()
+                await self._wait()
             except self._cancelled as exc:
                 interrupted = exc
             return None if interrupted is None else await self._demand_again(interrupted)
@@ -219,13 +244,22 @@ class Steps:
             try:
                 # Entered on top of the source's scopes, and left before the source runs again.
                 with anyio.CancelScope(shield=True):
-                    await self._handoff.demand()
+                    await self._wait()
             except self._cancelled as exc:
                 return self._relay.put_off(exc)
             return None
         finally:
             del interrupted
 
+    def _wait(self) -> Awaitable[None]:
+        handoff = self._handoff
+        return handoff.taken() if self._is_told_here else handoff.demand()
+
+    @property
+    def _is_told_here(self) -> bool:
+        """Whether the source is to be told at its yield, and is not told otherwise meanwhile."""
+        return self.at_yield is not None and self._scopes.signal is None
+
     def _must_act(self) -> bool:
         """Tell whether the source is to be told or closed, and not to wait for the consumer."""
-        return self.stopping or self._scopes.has_pending_signal
+        return self.stopping or self._scopes.has_pending_signal or self._scopes.expired

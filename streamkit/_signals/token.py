@@ -49,6 +49,10 @@ class CancelToken:
         self._lock = threading.RLock()
         self._cancelled = False
         self._reason: object = None
+        #: Its grace was ended: nothing more can be said.
+        self._is_over = False
+        #: The reason of a cancellation that waits for a yield, in a tuple of one, if there is one.
+        self._at_yield: tuple[object, ...] = ()
         self._listeners: dict[CancelHandle, _Listener] = {}
         # A token holds its parents, so that a link is not lost with a node in the middle. Parents
         # do not hold it: one that lives as long as the program would hold every child it ever had.
@@ -57,6 +61,8 @@ class CancelToken:
 
     def __repr__(self) -> str:
         state = f"cancelled, reason={self._reason!r}" if self._cancelled else "not cancelled"
+        if self._at_yield and not self._cancelled:
+            state += f", at a yield: reason={self._at_yield[0]!r}"
         return f"<{type(self).__name__} {state}>"
 
     @property
@@ -69,24 +75,58 @@ class CancelToken:
         """The reason given to the call of :meth:`cancel` that fired the token."""
         return self._reason
 
-    def cancel(self, reason: object = None) -> bool:
+    def cancel(self, reason: object = None, *, at_yield: bool = False) -> bool:
         """
-        Fire the token.
+        Fire the token, or ask its streams to stop where they yield next.
 
         Does not block and does not raise. May be called from any thread, from any event loop, from
         a signal handler, and while no event loop runs. Listeners in the calling task's own loop are
         told before it returns, others soon after.
 
+        With ``at_yield=True``, the token does not fire: :attr:`cancelled` stays ``False``, and
+        callbacks, scopes and :meth:`wait` hear nothing. A stream raises :exc:`StreamCancelled` in
+        its source at the ``yield`` that this is at or comes to next, when the consumer has taken
+        all that it has yielded; a source that has not started never will. If the token fires
+        before, or anything else ends the stream, that counts in its place.
+
         :param reason: why: any object, which every listener receives
-        :return: ``True`` for the call that fired it, ``False`` for every later one
+        :param at_yield: let each source finish the step that it is in
+        :return: ``True`` for the call that fired it, ``False`` for every later one; with
+            ``at_yield``, ``True`` for the first such call before that
 
         """
-        children = self._fire(reason)
+        tell = CancelToken._ask if at_yield else CancelToken._fire
+        children = tell(self, reason)
         if children is None:
             return False
         # One after the other, not one inside the other: a tree may be deeper than the stack.
         while children:
-            children.extend(children.pop()._fire(reason) or ())
+            children.extend(tell(children.pop(), reason) or ())
+        return True
+
+    def end_grace(self, reason: object = None) -> bool:
+        """
+        Let no source that listens take longer: for a second Ctrl-C, or a Stop pressed twice.
+
+        Fires the token, if it has not fired. Then the grace of each stream that listens is over,
+        whoever has told its source, and so is that of the streams inside of it: what a source
+        awaits raises the backend's own cancellation, as at the end of any grace, and
+        ``outcome.grace_exceeded`` is ``True``. It goes on to children, like :meth:`cancel`, and may
+        be called where that may be.
+
+        :param reason: why, for a token that has not fired
+        :return: ``True`` for the first call, ``False`` for every later one
+
+        """
+        self.cancel(reason)
+        children = self._end()
+        if children is None:
+            return False
+        while children:
+            child = children.pop()
+            # It may be that the call which fires the parent has not come to this one yet.
+            child.cancel(self._reason)
+            children.extend(child._end() or ())
         return True
 
     def child(self) -> CancelToken:
@@ -161,69 +201,138 @@ cancelled_caught`` tells whether it was cut short, and :attr:`reason` why. A tok
         if self._cancelled:
             raise StreamCancelled(self._reason)
 
-    def on_cancel(self, callback: Callable[[object], object]) -> CancelHandle:
+    def on_cancel(
+        self,
+        callback: Callable[[object], object],
+        *,
+        at_yield: Callable[[object], object] | None = None,
+        end_grace: Callable[[], object] | None = None,
+    ) -> CancelHandle:
         """
         Have ``callback`` called with the reason when the token fires: at once if it has fired.
 
         It is called once, in the event loop in which this method was called, and must not block.
-        What it raises is logged.
+        What it raises is logged. The same goes for the other two, which are for stages.
 
         :param callback: a sync callable that takes the reason
-        :return: a handle whose :meth:`~CancelHandle.close` takes the callback off again
+        :param at_yield: is called with the reason when sources are to stop at a ``yield``, unless
+            the token has fired
+        :param end_grace: is called without arguments, after ``callback``, when the grace is ended
+        :return: a handle whose :meth:`~CancelHandle.close` takes them off again
 
         """
-        handle, listener = CancelHandle(self._remove), _Listener(callback)
+        handle, listener = CancelHandle(self._remove), _Listener(callback, at_yield, end_grace)
         with self._lock:
-            if not self._cancelled:
+            cancelled, is_over, asked = self._cancelled, self._is_over, self._at_yield
+            if not cancelled or (listener.ends_grace and not is_over):
                 self._listeners[handle] = listener
-                return handle
-        listener.notify(self._reason)
+        if cancelled:
+            listener.cancel(self._reason)
+            if is_over:
+                listener.end_grace()
+        elif asked:
+            listener.cancel_at_yield(asked[0])
         return handle
 
+    # Each of these tells the listeners of this token alone, and returns its children, or ``None``
+    # if it comes too late.
+
+    def _ask(self, reason: object) -> list[CancelToken] | None:
+        with self._lock:
+            if self._cancelled or self._at_yield:
+                return None
+            self._at_yield = (reason,)
+            listeners, children = self._all()
+        for listener in listeners:
+            listener.cancel_at_yield(reason)
+        return children
+
     def _fire(self, reason: object) -> list[CancelToken] | None:
-        """Tell the listeners of this token alone. Returns its children, or ``None`` if too late."""
         with self._lock:
             if self._cancelled:
                 return None
             self._reason = reason
             self._cancelled = True
-            listeners = list(self._listeners.values())
+            listeners, children = self._all()
+            self._listeners = {
+                handle: each for handle, each in self._listeners.items() if each.ends_grace
+            }
+        for listener in listeners:
+            listener.cancel(reason)
+        return children
+
+    def _end(self) -> list[CancelToken] | None:
+        with self._lock:
+            if self._is_over:
+                return None
+            self._is_over = True
+            listeners, children = self._all()
             self._listeners.clear()
-            children = list(self._children or ())
             self._children = None
         for listener in listeners:
-            listener.notify(reason)
+            listener.end_grace()
         return children
+
+    def _all(self) -> tuple[list[_Listener], list[CancelToken]]:
+        return list(self._listeners.values()), list(self._children or ())
 
     def _adopt(self, child: CancelToken) -> None:
         with self._lock:
-            if not self._cancelled:
+            cancelled, is_over, asked = self._cancelled, self._is_over, self._at_yield
+            if not is_over:
                 if self._children is None:
                     self._children = WeakSet()
                 self._children.add(child)
-                return
-        child.cancel(self._reason)
+        if is_over:
+            child.end_grace(self._reason)
+        elif cancelled:
+            child.cancel(self._reason)
+        elif asked:
+            child.cancel(asked[0], at_yield=True)
 
     def _remove(self, handle: CancelHandle) -> bool:
         with self._lock:
-            return self._listeners.pop(handle, None) is not None
+            return self._listeners.pop(handle, None) is not None and not self._cancelled
 
 
 class _Listener:
-    """A callback, and the event loop in which it is to be called."""
+    """Callbacks, and the event loop in which they are to be called."""
 
-    def __init__(self, callback: Callable[[object], object]) -> None:
-        self._callback = callback
+    __slots__ = ("_at_yield", "_end_grace", "_loop", "_on_cancel")
+
+    def __init__(
+        self,
+        on_cancel: Callable[[object], object],
+        at_yield: Callable[[object], object] | None,
+        end_grace: Callable[[], object] | None,
+    ) -> None:
+        self._on_cancel = on_cancel
+        self._at_yield = at_yield
+        self._end_grace = end_grace
         self._loop = Loop()
 
-    def notify(self, reason: object) -> None:
-        self._loop.call(partial(self._call, reason))
+    @property
+    def ends_grace(self) -> bool:
+        """Whether there is something to say to it when it was told of the cancellation."""
+        return self._end_grace is not None
 
-    def _call(self, reason: object) -> None:
-        try:
-            self._callback(reason)
-        except (Exception, StreamCancelled):
-            _logger.exception("a callback of CancelToken.on_cancel() failed")
+    def cancel(self, reason: object) -> None:
+        self._loop.call(partial(_call, self._on_cancel, reason))
+
+    def cancel_at_yield(self, reason: object) -> None:
+        if self._at_yield is not None:
+            self._loop.call(partial(_call, self._at_yield, reason))
+
+    def end_grace(self) -> None:
+        if self._end_grace is not None:
+            self._loop.call(partial(_call, self._end_grace))
+
+
+def _call(callback: Callable[..., object], *arguments: object) -> None:
+    try:
+        callback(*arguments)
+    except (Exception, StreamCancelled):
+        _logger.exception("a callback of CancelToken.on_cancel() failed")
 
 
 def _check_token(given: object) -> None:

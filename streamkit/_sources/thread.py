@@ -8,7 +8,7 @@ would be the wrong one (:func:`anyio.to_thread.run_sync`, :meth:`asyncio.loop.ru
 
 Nobody can stop a thread. So the source waits in a shield for each step, as it does for any thread,
 and what it is told meanwhile is raised at the ``yield`` that follows. If something is there that
-ends the step, the wait has no shield, and that is called when the wait is cancelled: once, and then
+ends the step, the wait has no shield, and that is called when the wait is cancelled, and then
 the thread is waited for all the same. No item, no error and no cancellation is lost in between.
 """
 
@@ -36,6 +36,10 @@ class _End(Enum):
 
 
 _OrEnd: TypeAlias = T | Literal[_End.END]
+
+#: Seconds after which a step that goes on is interrupted again. The first time, the thread may not
+#: have come to what can be interrupted.
+AGAIN_AFTER = 1.0
 
 #: How many threads there may be at a time in one event loop, where nothing else is said.
 DEFAULT_LIMIT = 40
@@ -67,10 +71,12 @@ def from_thread(
 
     :param iterable: a sync iterable, which the stream owns and closes, or a function that returns
         one and is called in the thread: a generator function, for instance
-    :param interrupt: called in the event loop, when the source is told to stop and the thread is at
-        work for it, to have that come back: ``connection.interrupt`` of :mod:`sqlite3`, for
-        instance. Must not block. An :exc:`Exception` that the iterable raises then is taken for
-        what the interruption made of it: the consumer receives :exc:`StreamCancelled`.
+    :param interrupt: called in the event loop when the source is told to stop while the thread is
+        at work for it, to have that come back: ``connection.interrupt`` of :mod:`sqlite3`, for
+        instance. Must not block. Called again every second while the step goes on, for the thread
+        may just not have come to what can be interrupted. An :exc:`Exception` that the iterable
+        raises then is taken for what the interruption made of it: the consumer receives
+        :exc:`StreamCancelled`.
     :param limiter: limits how many threads there are at a time, and is held while the thread is
         there. When it is full, the source waits, and can be stopped there. By default there are 40
         in an event loop.
@@ -173,7 +179,7 @@ async def _call(
     """
     Have a thread do something, and wait until it has, whatever happens.
 
-    :param interrupt: called if the wait is cancelled
+    :param interrupt: called if the wait is cancelled, and again as long as it goes on
     :return: what the function returned, and what the source was told meanwhile
     :raises BaseException: what the function raised, or a cancellation of the backend
 
@@ -186,8 +192,11 @@ async def _call(
     is_interrupted = False
     try:
         while not call.is_over.is_set():
+            may_interrupt = interrupt is not None and failed is None
             try:
-                with anyio.CancelScope(shield=interrupt is None):
+                with anyio.CancelScope(shield=cancelled is not None or not may_interrupt) as scope:
+                    if cancelled is not None and may_interrupt:
+                        scope.deadline = anyio.current_time() + AGAIN_AFTER
                     await call.is_over.wait()
             except GeneratorExit:
                 # The event loop drops the task: nothing can be awaited any more.
@@ -195,10 +204,9 @@ async def _call(
                 raise
             except BaseException as exc:
                 cancelled = exc
-                if interrupt is not None and not call.has_ended:
-                    failed = _failure_of(interrupt)
-                    is_interrupted = failed is None
-                interrupt = None
+            if interrupt is not None and failed is None and not call.has_ended:
+                failed = _failure_of(interrupt)
+                is_interrupted = failed is None
         raised = call.raised
         if cancelled is not None and is_interrupted and isinstance(raised, Exception):
             cancelled.__cause__ = raised

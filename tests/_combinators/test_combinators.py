@@ -230,7 +230,7 @@ class TestOwnership:
     async def test_an_open_stream_is_no_source(self, chain: Chain) -> None:
         """R10: a stream that is open, or was, can't be given to a combinator."""
         async with with_keepalive(Probe(1).source(), 10, "beat") as stream:
-            with pytest.raises(RuntimeError, match="used once"):
+            with pytest.raises(RuntimeError, match="entered before it was wrapped"):
                 wrap(stream, chain)
             assert [item async for item in stream] == [1]
         with pytest.raises(RuntimeError, match="used once"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING
 
 import anyio
@@ -12,7 +13,7 @@ import anyio.to_thread
 import pytest
 import trio
 
-from observing import call_later, consume, kind
+from observing import blocked, call_later, consume, kind
 from streamkit import CancelToken, StreamCancelled, with_cancellation
 from support import START, Log
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable
 
     from streamkit import Outcome
+    from support import Backend
 
 
 class TestGrace:
@@ -103,6 +105,30 @@ class TestGrace:
             await consume(stream, log, token)
         assert scope.cancelled_caught
         assert log == [(4, "cleaned up")]
+
+    @pytest.mark.real_time
+    async def test_stream_in_a_loop_of_a_thread(self, backend: Backend) -> None:
+        """C26: a stream in an event loop of a thread of the clean-up leaves the clock alone."""
+        token = CancelToken()
+
+        async def in_thread() -> None:
+            async with with_cancellation(blocked(Log(), 1)) as inner:
+                assert await anext(inner) == 1
+
+        async def source() -> AsyncGenerator[object, None]:
+            try:
+                yield 1
+                await anyio.sleep_forever()
+            finally:
+                run = partial(anyio.run, in_thread, **backend.anyio_options())
+                await anyio.to_thread.run_sync(run)
+                await anyio.sleep(5)
+
+        async with with_cancellation(source(), token, grace=0.2) as stream:
+            assert await anext(stream) == 1
+            token.cancel("stop")
+        assert stream.outcome is not None
+        assert stream.outcome.grace_exceeded
 
     async def test_outer_scope_does_not_prolong_it(self) -> None:
         """C26: nor does it free a hanging source from the end of its grace."""

@@ -29,7 +29,7 @@ from streamkit import (
     with_status,
 )
 from streamkit.sse import EventStream
-from support import Backend, Log, Probe, aiter_of, live_tasks, wait_all_blocked
+from support import Backend, Client, Log, Probe, aiter_of, live_tasks, wait_all_blocked
 
 Combinator = Callable[[Any], Stream[Any]]
 
@@ -129,7 +129,7 @@ async def test_context_manager_without_a_source(combinator: Combinator) -> None:
             log("left")
 
     async with combinator(manager()) as stream:
-        with pytest.raises(TypeError, match=r"got list, .* wrap it in an async generator"):
+        with pytest.raises(TypeError, match=r"got list, .* write from_thread\(\.\.\.\) around it"):
             await anext(stream)
         assert log.events == ["entered", "left"]
 
@@ -441,6 +441,8 @@ async def test_final_that_returns_a_coroutine() -> None:
         with pytest.raises(TypeError, match=r"^final must not be async"):
             await anext(stream)
     assert probe.closed == 1
+    with pytest.raises(TypeError, match=r"^final must not be async"):
+        await Client().get(EventStream(aiter_of("a"), final=final))
 
 
 @pytest.mark.parametrize(

@@ -155,7 +155,8 @@ class TestAwaitables:
                 log("closed")
 
         backend = get_backend()
-        driven: Any = backend.relay(Scopes(5, backend.now), backend.current_task()).drive(work())
+        scopes = Scopes(5, backend.now, backend.loop)
+        driven: Any = backend.relay(scopes, backend.current_task()).drive(work())
         driven.send(None)
         driven.close()
         assert log.events == ["closed"]
@@ -172,7 +173,7 @@ class TestAwaitables:
             return await Asks()
 
         backend = get_backend()
-        relay = backend.relay(Scopes(5, backend.now), backend.current_task())
+        relay = backend.relay(Scopes(5, backend.now, backend.loop), backend.current_task())
         relay.in_source = True
         driven: Any = relay.drive(work())
         assert driven.send(None) == "a question"

@@ -67,6 +67,8 @@ class TestCancel:
         """C14: the representation tells whether it has fired, and why."""
         token = CancelToken()
         assert repr(token) == "<CancelToken not cancelled>"
+        token.cancel("soon", at_yield=True)
+        assert repr(token) == "<CancelToken not cancelled, at a yield: reason='soon'>"
         token.cancel("stop")
         assert repr(token) == "<CancelToken cancelled, reason='stop'>"
 
@@ -496,6 +498,214 @@ class TestScope:
             assert not outer.cancel_called
             await anyio.sleep(10)
         assert outer.cancelled_caught
+
+
+class TestAtYield:
+    """What a token makes of a stop that waits for a yield. What a stream does is elsewhere"""
+
+    async def test_does_not_fire(self) -> None:
+        """C14: nobody but streams hears of it: not callbacks, scopes, waits, nor the properties."""
+        token, told = CancelToken(), list[object]()
+        handle = token.on_cancel(told.append)
+        assert token.cancel("soon", at_yield=True) is True
+        assert token.cancel("again", at_yield=True) is False
+        assert not token.cancelled
+        assert token.reason is None
+        token.raise_if_cancelled()
+        with token.scope():
+            with anyio.move_on_after(1) as waited:
+                await token.wait()
+        assert waited.cancelled_caught
+        assert told == []
+        assert handle.close() is True
+
+    def test_then_it_fires(self) -> None:
+        """C14: it may fire all the same, with a reason of its own, and only once."""
+        token = CancelToken()
+        token.cancel("soon", at_yield=True)
+        assert token.cancel("now") is True
+        assert token.cancel("late", at_yield=True) is False
+        assert token.reason == "now"
+
+    async def test_children(self) -> None:
+        """C15: children hear of it, and tokens made by any(), born before it or after."""
+        parent, other = CancelToken(), CancelToken()
+        before, of_two = parent.child().child(), CancelToken.any(other, parent)
+        parent.cancel("soon", at_yield=True)
+        after = of_two.child()
+        for token in before, of_two, after:
+            log = Log()
+            async with with_cancellation(blocked(log), token) as stream:
+                with pytest.raises(StreamCancelled, match="soon"):
+                    await anext(stream)
+            assert log == []
+            assert not token.cancelled
+        assert other.cancel("other", at_yield=True) is True
+        assert before.cancel("late", at_yield=True) is False
+
+    def test_child_alone(self) -> None:
+        """C15: asked of a child, it is not asked of the parent."""
+        parent = CancelToken()
+        child = parent.child()
+        child.cancel("soon", at_yield=True)
+        assert parent.cancel("first", at_yield=True) is True
+        parent.cancel("now")
+        assert child.reason == "now"
+
+
+class TestEndGrace:
+    """What a token makes of the end of a grace. What a stream makes of it is elsewhere."""
+
+    def test_fires(self) -> None:
+        """C14: it fires the token, if that has not fired, and says True once."""
+        token, told = CancelToken(), list[object]()
+        assert token.end_grace("now") is True
+        assert (token.cancelled, token.reason) == (True, "now")
+        assert token.end_grace("again") is False
+        assert token.cancel("late") is False
+        token = CancelToken()
+        token.cancel("stop")
+        assert token.end_grace("now") is True
+        assert token.reason == "stop"
+        assert told == []
+
+    async def test_callbacks(self) -> None:
+        """C21: a callback hears of the cancellation, once."""
+        token, told = CancelToken(), list[object]()
+        token.on_cancel(told.append)
+        token.end_grace("now")
+        token.on_cancel(told.append)
+        assert told == ["now", "now"]
+
+    def test_children(self) -> None:
+        """C15: it goes on to children, whenever those are born, and to none but them."""
+        parent, other = CancelToken(), CancelToken()
+        before = parent.child().child()
+        parent.cancel("stop")
+        between = CancelToken.any(other, parent)
+        assert parent.end_grace("now") is True
+        after = parent.child().child()
+        for child in before, between, after:
+            assert child.reason == "stop"
+            assert child.end_grace() is False
+        assert not other.cancelled
+
+    def test_child_alone(self) -> None:
+        """C15: that of a child is not that of the parent."""
+        parent = CancelToken()
+        child = parent.child()
+        assert child.end_grace("now") is True
+        assert not parent.cancelled
+        assert parent.end_grace("later") is True
+        assert child.reason == "now"
+
+    @pytest.mark.parametrize("begun", [0, 1, 2, 3])
+    async def test_all_that_is_said(self, begun: int) -> None:
+        """C21: who listens to all of it hears the rest when it comes, and at once what was before.
+
+        But of a stop that waits for a yield, only while that is not overtaken.
+        """
+        token, log = CancelToken(), Log()
+        steps: list[Callable[[], bool]] = [
+            partial(token.cancel, "soon", at_yield=True),
+            partial(token.cancel, "now"),
+            token.end_grace,
+        ]
+        for step in steps[:begun]:
+            step()
+        handle = token.on_cancel(
+            lambda reason: log(f"cancel: {reason}"),
+            at_yield=lambda reason: log(f"at a yield: {reason}"),
+            end_grace=lambda: log("end"),
+        )
+        for step in steps[begun:]:
+            step()
+        heard = ["at a yield: soon", "cancel: now", "end"]
+        assert [what for _, what in log] == heard[begun == 2 or begun == 3 :]
+        assert handle.close() is False
+
+    @pytest.mark.parametrize("when", ["before", "after"])
+    async def test_handle(self, when: str) -> None:
+        """C20: a handle that is closed is told no more, but that is too late when it has fired."""
+        token, told = CancelToken(), list[object]()
+
+        def never() -> None:
+            raise AssertionError("must not be called")
+
+        if when == "after":
+            token.cancel("now")
+        handle = token.on_cancel(told.append, end_grace=never)
+        if when == "before":
+            token.cancel("now")
+        assert handle.close() is False
+        token.end_grace()
+        assert told == ["now"]
+
+    def test_overtakes_a_cancel(self) -> None:
+        """H7: a thread that has fired the parent has not come to its children yet."""
+        parent = CancelToken()
+        child = parent.child()
+        # What cancel() begins with.
+        assert parent._fire("stop") == [child]
+        assert parent.end_grace("now") is True
+        assert child.reason == "stop"
+        assert child.end_grace() is False
+
+    async def test_stream_of_a_child(self) -> None:
+        """C15: a stream that listens to a child hears of both, in that order."""
+        parent, log = CancelToken(), Log()
+        child = parent.child().child()
+
+        async def source() -> AsyncGenerator[object, None]:
+            yield 1
+            try:
+                await anyio.sleep_forever()
+            finally:
+                await anyio.sleep(60)
+
+        async with anyio.create_task_group() as tasks:
+            stream = with_cancellation(source(), child, grace=100)
+            tasks.start_soon(consume, stream, log)
+            tasks.start_soon(call_later, 1, parent.cancel, "stop")
+            tasks.start_soon(call_later, 2, parent.end_grace)
+            del child
+        assert log == [(0, 1), (2, "consumer: stop")]
+
+    async def test_nothing_stays(self) -> None:
+        """E10: a token that has fired lets go of a stream that has ended, and of the rest."""
+        token, log = CancelToken(), Log()
+        token.on_cancel(log)
+        await consume(with_cancellation(blocked(log, 1), token), log, token)
+        assert not token._listeners
+        handle, child = token.on_cancel(log, end_grace=lambda: None), token.child()
+        assert child.cancelled
+        assert list(token._listeners) == [handle]
+        token.end_grace()
+        assert not token._listeners
+        assert token._children is None
+
+    @pytest.mark.real_time
+    async def test_race(self) -> None:
+        """H7: threads cancel, ask softly, and end the grace at once: all children fire, and end."""
+        for _ in range(20):
+            parent = CancelToken()
+            children = [parent.child().child() for _ in range(20)]
+            start = threading.Barrier(9)
+
+            def run(call: Callable[[], object], start: threading.Barrier = start) -> None:
+                start.wait()
+                call()
+
+            soft = partial(parent.cancel, "soon", at_yield=True)
+            calls: list[Callable[[], object]] = [soft, partial(parent.cancel, "now")]
+            calls.append(partial(parent.end_grace, "now"))
+            threads = [threading.Thread(target=run, args=[call]) for call in calls * 3]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            assert {child.reason for child in children} == {"now"}
+            assert {child.end_grace() for child in children} == {False}
 
 
 class TestSignalHandler:

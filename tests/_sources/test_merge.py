@@ -30,6 +30,7 @@ from streamkit import (
     with_status,
     with_timeout,
 )
+from streamkit._sources.merge import _Member
 from support import Log, PlainSource, Probe, aiter_of, live_tasks, wait_all_blocked
 
 if TYPE_CHECKING:
@@ -346,7 +347,7 @@ class TestStop:
 
     async def test_while_they_begin(self) -> None:
         """C29: in the same tick as the first ask: some have begun, and some never do."""
-        for turns in range(8):
+        for turns in [*range(8)] * 10:
             token = CancelToken()
             probes = [Probe("item", block=True) for _ in range(3)]
             async with with_cancellation(merge(*(p.source() for p in probes)), token) as stream:
@@ -361,6 +362,27 @@ class TestStop:
                     received = [item async for item in with_errors(stream)]
             assert received == ["item"] * sum(len(p.produced) for p in probes) + ["told to stop"]
             assert all(probe.closed == probe.started for probe in probes)
+
+    async def test_when_one_has_ended(self) -> None:
+        """C5: those that are left are told; one that has ended is as it was."""
+        log, token = Log(), CancelToken()
+        async with with_cancellation(merge(timed("a", 1), blocked(log, "b")), token) as stream:
+            assert sorted([await anext(stream), await anext(stream)]) == ["a0", "b"]
+            with anyio.move_on_after(5):
+                await anext(stream)
+            token.cancel("stop")
+            await logged(stream, log)
+        assert log.events == ["b: told to stop", "b: closed", "consumer: told to stop"]
+
+    async def test_before_it_is_entered(self) -> None:
+        """C13, C29: trio may have the merged source hear of it before the others have begun."""
+        probe = Probe("item")
+        member = _Member(probe.source())
+        member.tell("stop")
+        async with member.stream as stream:
+            with pytest.raises(StreamCancelled, match="stop"):
+                await anext(stream)
+        assert not probe.started
 
     async def test_limit(self) -> None:
         """T1: a limit around them is the reason that they are told."""

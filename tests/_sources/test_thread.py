@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import re
+import sys
 import threading
 import weakref
 from contextlib import suppress
@@ -233,6 +234,12 @@ class TestContext:
 
         async with from_thread(source) as stream:
             assert [item async for item in stream] == [42, 42]
+
+    async def test_without_sniffio(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """It is no dependency: what says which loop runs is then asked of asyncio."""
+        monkeypatch.setitem(sys.modules, "sniffio", None)  # type: ignore[arg-type]
+        async with from_thread([1]) as stream:
+            assert await anext(stream) == 1
 
 
 class TestTold:
@@ -616,6 +623,36 @@ class TestLeaving:
             async with from_thread(source) as stream:
                 assert await anext(stream) == 1
             assert closed == [1]
+
+    @pytest.mark.asyncio_only
+    async def test_natively_with_its_consumer(self) -> None:
+        """Z1, L11: as at the end of ``asyncio.run()``, while what has ended is closed."""
+        closing, go_on, closed = threading.Event(), threading.Event(), []
+
+        class Ended:
+            def __iter__(self) -> Iterator[int]:
+                return iter([1])
+
+            def close(self) -> None:
+                closing.set()
+                assert go_on.wait(HANGS_AFTER)
+                closed.append(1)
+
+        async def consume() -> None:
+            async with from_thread(Ended()) as stream:
+                async for _ in stream:
+                    pass
+
+        consumer = asyncio.create_task(consume())
+        await in_thread(closing)
+        for task in consumer, source_task():
+            task.cancel()
+        await wait_all_blocked()
+        assert not consumer.done()
+        go_on.set()
+        await asyncio.wait([consumer])
+        assert consumer.cancelled()
+        assert closed == [1]
 
     async def test_exactly_when_the_item_arrives(self) -> None:
         """B4, L12: a scope ends the ask in the tick of the item: it is there for the next ask."""

@@ -89,7 +89,7 @@ class TestGrace:
                     assert await anext(stream) == "item"
                     with pytest.raises(StreamCancelled, match="stop"):
                         await anext(stream)
-            assert len(source.interruptions) == 1
+            assert source.interruptions
             assert stream.outcome is not None
             assert stream.outcome.grace_exceeded
             del rows, stream
@@ -143,6 +143,21 @@ class TestTimers:
         assert received[-1] == "beat"
         assert stream.outcome is not None
         assert stream.outcome.kind == "timed_out"
+
+    async def test_interrupted_again(self) -> None:
+        """L7: an interrupt that comes before there is something to interrupt is repeated."""
+        source, calls = Source(0, blocks=True, interrupted=ConnectionError()), []
+
+        def interrupt() -> None:
+            calls.append(anyio.current_time())
+            if len(calls) == 3:
+                source.interrupt()
+
+        async with with_timeout(from_thread(source.items, interrupt=interrupt), idle=5) as stream:
+            with pytest.raises(StreamTimeout):
+                await anext(stream)
+        assert [round(when - calls[0], 6) for when in calls[:3]] == [0, 1, 2]
+        assert source.closed == 1
 
     async def test_limit_while_it_waits_for_a_thread(self) -> None:
         """T1: a limit is reached while the limiter is full, which is no time of the iterable's."""

@@ -348,7 +348,9 @@ class TestRefusal:
 
     @REFUSED
     @pytest.mark.parametrize(
-        "options", [{"profile": OPENAI_CHAT}, {"errors": "status"}, {"profile": RAW}], ids=str
+        "options",
+        [{"profile": OPENAI_CHAT}, {"errors": "status"}, {"profile": RAW}],
+        ids=["OPENAI_CHAT", "status", "RAW"],
     )
     async def test_by_status(self, options: Any, full: bool) -> None:
         """Web: other clients are told by a status, and when to try again."""

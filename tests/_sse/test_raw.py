@@ -259,6 +259,14 @@ class TestBeatsOfRaw:
         at = [when for when, event in client.log if event == ": ping\n"]
         assert at == [*([15, 30] if beats else []), 50]
 
+    async def test_pieces_of_text(self) -> None:
+        """RAW: text passes as it is, also after a piece that has ended a line."""
+        client = Client()
+        await client.get(
+            EventStream(aiter_of("data: ", "a", "\n\n", "data: b", "\n\n"), profile=RAW)
+        )
+        assert client.log.events == [200, "data: ", "a", "\n\n", "data: b", "\n\n", "end"]
+
     async def test_under_another_profile(self) -> None:
         """RAW: the same for a frame under any profile, until something else is yielded."""
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from random import Random
 
 # These put their checks on the list.
-from . import error_checks, outcome_checks  # noqa: F401
+from . import error_checks, outcome_checks, stop_checks  # noqa: F401
 from .cases import Case, draw, singles, without_faults
 from .checks import Finding, find
 from .engine import execute, listening

@@ -133,7 +133,9 @@ def _may_be_cut(record: Record, frame: Frame) -> bool:
 
 
 def _may_be_over(record: Record) -> bool:
-    """Tell whether the grace may be over, since a jump of time has come after something else."""
+    """Tell whether the grace may be over: it was ended, or a jump of time has come after this."""
+    if record.fired_any("end-grace"):
+        return True
     told_by_error = record.source == "merged_failing" and bool(record.raised)
     return record.fired_any("jump") and (len(record.fired) > 1 or record.left or told_by_error)
 

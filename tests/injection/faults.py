@@ -7,7 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from .record import INNER, Record
+import anyio
+
+from .record import INNER, SOFT, Record
 from .streams import JUMP
 
 Do = Callable[[Record, Any], bool]
@@ -40,6 +42,16 @@ def _order(order: str) -> Fault:
 
 def _token(record: Record, clock: Any) -> bool:
     return record.token.cancel("the token")
+
+
+def _at_yield(record: Record, clock: Any) -> bool:
+    record.produced_when_asked = len(record.produced)
+    return record.token.cancel(SOFT, at_yield=True)
+
+
+def _end_grace(record: Record, clock: Any) -> bool:
+    record.grace_ended_at = anyio.current_time()
+    return record.token.end_grace("the end of the grace")
 
 
 def _inner_token(record: Record, clock: Any) -> bool:
@@ -80,6 +92,8 @@ def _jump(record: Record, clock: Any) -> bool:
 
 FAULTS: dict[str, Fault] = {
     "token": Fault(_token),
+    "at-yield": Fault(_at_yield),
+    "end-grace": Fault(_end_grace),
     "inner-token": Fault(_inner_token, sources=("inner_stream", "inner_chain", "merged_streams")),
     "scope": Fault(_scope("block_scope")),
     "ask-scope": Fault(_scope("ask_scope"), consumers=("patient",)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from contextvars import ContextVar, Token
 from types import TracebackType
 from typing import Self
@@ -10,7 +11,7 @@ import anyio
 
 from streamkit import StreamCancelled
 
-from .record import INNER, CleanUpError, Record, current_task, is_native, text
+from .record import INNER, SOFT, CleanUpError, Record, current_task, is_native, text
 
 #: The length of an ordinary clean-up: three waits.
 WAITS, WAIT = 3, 0.1
@@ -54,6 +55,8 @@ class Frame:
         #: The first exception that came through, and how many times the source was told.
         self.saw: BaseException | None = None
         self.told: list[StreamCancelled] = []
+        #: Whether it was told at an ``await`` what it was to be told at a ``yield``.
+        self.told_at_await = False
         self._shielded = shielded
         self._fails = fails
         self._task: object = None
@@ -115,6 +118,8 @@ class Frame:
             self.saw = exc
         if isinstance(exc, StreamCancelled) and exc not in self.told:
             self.told.append(exc)
+            if exc.reason == SOFT and not _was_thrown_at_yield(exc):
+                self.told_at_await = True
 
     def _look_around(self) -> None:
         if anyio.get_current_task().id != self._task:
@@ -124,3 +129,11 @@ class Frame:
             _inside.reset(self._token)
         except ValueError:
             self._record.problem("wrong-context", f"{self.name} is cleaned up in another context")
+
+
+def _was_thrown_at_yield(exc: BaseException) -> bool:
+    """Tell whether an exception was raised in an async generator itself, and in nothing below."""
+    code, traceback = None, exc.__traceback__
+    while traceback is not None:
+        code, traceback = traceback.tb_frame.f_code, traceback.tb_next
+    return code is not None and bool(code.co_flags & inspect.CO_ASYNC_GENERATOR)

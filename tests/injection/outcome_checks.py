@@ -39,7 +39,7 @@ def _has_reason(record: Record, outcome: Outcome) -> bool:
         case "completed":
             return record.completed
         case "cancelled":
-            return record.fired_any("token", "inner-token", "stop")
+            return record.fired_any("token", "at-yield", "end-grace", "inner-token", "stop")
         case "timed_out":
             return record.chain == "limited" and (
                 record.fired_any("jump") or record.source == "hanging_clean_up"

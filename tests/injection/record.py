@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -21,6 +22,8 @@ GRACE = 5.0
 
 #: What the inner token says.
 INNER = "the inner token"
+#: What the token says that waits for a yield.
+SOFT = "the token, at a yield"
 BEAT = "beat"
 FINAL = "final"
 
@@ -76,6 +79,10 @@ class Record:
         self.fired: list[str] = []
 
         self.token = CancelToken()
+        #: How much of it there was when the source was asked to stop at a yield.
+        self.produced_when_asked: int | None = None
+        #: When the grace was ended by hand.
+        self.grace_ended_at = math.inf
         #: Ends a stream inside the source, if there is one.
         self.inner_token = CancelToken()
         #: A scope of the source's own, if it holds one.

@@ -29,7 +29,9 @@ from .streams import STREAMS
 from .toys import ASYNCIO_ONLY, DEFECTS, Toy
 
 #: What no toy is needed for: it is planted by the tests below.
-PLANTED = {"clean-up-once", "clean-up-order", "fault-raises", "loop-fails", "ran-on"}
+PLANTED = {
+    *("clean-up-once", "clean-up-order", "fault-raises", "loop-fails", "ran-on", "told-in-a-step"),
+}
 
 
 def _record() -> Record:
@@ -59,6 +61,8 @@ MUTATIONS = {
     "no closing": (Source, "close", "generator-left", "sleeping/alone/leaving/none"),
     "no grace": (Scopes, "deliver", "clean-up-lost", "sleeping/alone/plain/token@{step}"),
     "no bound": (Scopes, "begin_grace", "unbounded", "hanging_clean_up/alone/plain/token@{step}"),
+    "no end": (Scopes, "end_grace", "not-cut", "hanging_clean_up/alone/plain/end-grace@{step}"),
+    "no stop": (Pump, "cancel_at_yield", "went-on", "sleeping/alone/plain/at-yield@{step}"),
     "no on_end": (Stages, "end", "on-end", "sleeping/full/plain/none"),
     "no outcome": (Pump, "_outcome_of", "outcome-missing", "sleeping/alone/plain/none"),
 }
@@ -84,6 +88,14 @@ def test_each_mutation_is_found(
     assert check in [finding.check for finding in findings]
 
 
+def test_a_stop_in_a_step_is_found(monkeypatch: pytest.MonkeyPatch, backend: Backend) -> None:
+    """told-in-a-step: a stop that waits for a yield must not be one that does not."""
+    monkeypatch.setattr(Pump, "cancel_at_yield", Pump.cancel)
+    cases = [f"{backend.name}/sleeping/alone/plain/at-yield@{step}/0" for step in range(1, 12)]
+    found = [finding for case in cases for finding in look(Case.parse(case))]
+    assert {finding.check for finding in found} == {"told-in-a-step"}
+
+
 def test_a_stream_without_defect_passes(monkeypatch: pytest.MonkeyPatch, backend: Backend) -> None:
     """The same stream without a defect is not found in any of these cases."""
     _put_toy(monkeypatch)
@@ -99,6 +111,7 @@ def test_a_stream_without_defect_passes(monkeypatch: pytest.MonkeyPatch, backend
 def test_every_check_is_tested() -> None:
     """There is no check, here or on the spot, that nothing was planted for."""
     found = {check for check, _ in DEFECTS.values()} | PLANTED
+    found |= {check for _, _, check, _ in MUTATIONS.values()}
     assert set(CHECKS) <= found
 
 

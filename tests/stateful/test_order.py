@@ -36,6 +36,8 @@ class Plan:
     #: What it does when it is cancelled.
     reaction: Literal["raise", "last items", "last items, raise", "go on"]
     fire: int | None
+    #: What is said then.
+    how: Literal["cancel", "cancel at a yield", "end the grace"]
     #: How long the consumer waits in each ask, and is busy after it; then for ever, and never.
     patience: list[int]
     pauses: list[int]
@@ -43,7 +45,8 @@ class Plan:
     @property
     def ends(self) -> bool:
         """Whether a consumer that waits for ever comes to an end."""
-        return self.ending != "block" or ("cancellation" in self.chain and self.fire is not None)
+        fires = "cancellation" in self.chain and self.fire is not None
+        return self.ending != "block" or (fires and self.how != "cancel at a yield")
 
     @property
     def read_ahead(self) -> float:
@@ -60,6 +63,7 @@ plans = st.builds(
     ending=st.sampled_from(["end", "error", "block"]),
     reaction=st.sampled_from(["raise", "last items", "last items, raise", "go on"]),
     fire=st.none() | st.integers(0, 20),
+    how=st.sampled_from(["cancel", "cancel at a yield", "end the grace"]),
     patience=st.lists(st.integers(0, 4), max_size=15),
     pauses=st.lists(st.integers(0, 4), max_size=15),
 )
@@ -155,7 +159,10 @@ class Run:
 
     async def fire(self, token: CancelToken, after: int) -> None:
         await anyio.sleep(after)
-        self.fired = token.cancel("stop")
+        if self.plan.how == "end the grace":
+            self.fired = token.end_grace("stop")
+        else:
+            self.fired = token.cancel("stop", at_yield=self.plan.how == "cancel at a yield")
 
     async def consume(self, stream: Any) -> None:
         patience, pauses = deque(self.plan.patience), deque(self.plan.pauses)
@@ -203,4 +210,4 @@ def test_order(backend: Backend, plan: Plan) -> None:
     assert outcome.items == len(items)
     assert outcome.beats == len(run.received) - len(items)
     assert (outcome.kind == "cancelled") >= bool(delivered)
-    assert outcome.grace_exceeded <= (plan.reaction == "go on")
+    assert outcome.grace_exceeded <= (plan.reaction == "go on" or plan.how == "end the grace")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import AsyncIterable
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from typing import assert_type
@@ -13,6 +14,7 @@ from streamkit import (
     Stream,
     StreamCancelled,
     current_cancellation,
+    on_signals,
     with_cancellation,
 )
 
@@ -44,6 +46,17 @@ async def tokens(token: CancelToken) -> None:
     handle = token.on_cancel(lambda reason: assert_type(reason, object))
     assert_type(handle, CancelHandle)
     assert_type(handle.close(), bool)
+    assert_type(token.cancel("stop", at_yield=True), bool)
+    assert_type(token.end_grace(), bool)
+    token.on_cancel(print, at_yield=print, end_grace=lambda: None)
+    token.on_cancel(print, end_grace=lambda reason: None)  # type: ignore[misc, arg-type]
+
+
+async def signals_of_the_process(source: AsyncIterable[int]) -> None:
+    async with on_signals(signal.SIGINT, signal.SIGTERM) as token:
+        assert_type(token, CancelToken)
+    assert_type(with_cancellation(source, on_signals(signal.SIGINT)), Stream[int])
+    on_signals(2)  # type: ignore[arg-type]
 
 
 def reasons() -> None:
