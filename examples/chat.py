@@ -60,7 +60,9 @@ async def chat(run_id: UUID, question: Annotated[str, Body(embed=True)]) -> Even
         if outcome.kind == "failed":
             logger.error("run %s failed", run_id, exc_info=outcome.error)
 
-    return EventStream(with_cancellation(answer(), runs.open(run_id)), on_end=save)
+    stream = with_cancellation(answer(), runs.open(run_id))
+    # save() logs what fails, with the run that it was.
+    return EventStream(stream, on_end=save, log_failures=False)
 
 
 @app.post("/cancel/{run_id}")
