@@ -32,7 +32,7 @@ from ._core.stage import (
 from ._core.stream import Stream as Stream, with_stage as with_stage
 from ._core.timer import Timer as Timer
 from ._signals.poll import PollFailed as PollFailed, poll as poll, shared_poll as shared_poll
-from ._signals.registry import CancelRegistry as CancelRegistry
+from ._signals.registry import CancelRegistry as CancelRegistry, RegistryStats as RegistryStats
 from ._signals.token import CancelHandle as CancelHandle, CancelToken as CancelToken
 
 __all__ = [
@@ -50,6 +50,7 @@ __all__ = [
     "Outcome",
     "OutcomeKind",
     "PollFailed",
+    "RegistryStats",
     "Skip",
     "Stage",
     "StatusStream",

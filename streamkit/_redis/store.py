@@ -1,22 +1,19 @@
 """
 The commands that are sent to the server: each method is one or two round trips, for many keys.
 
-What is stored lives for as long as ``remember`` says, and nothing has to be cleaned up.
+What is stored lives for as long as ``remember`` says, and nothing has to be cleaned up. The same
+commands do for one server and for a cluster; what is different there is in ``server``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Iterable
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any
 
-from coredis import PureToken, Redis
+from coredis import PureToken
 
-from .wire import Cancellation, Names, Reply, Request, Settlement, Stored, announcement
-
-if TYPE_CHECKING:
-    from coredis.patterns.pipeline import Pipeline
-
-Client: TypeAlias = Redis[bytes]
+from .server import Server
+from .wire import Answer, Cancellation, Names, Reply, Settlement, Stored, announcement
 
 
 class Store:
@@ -30,22 +27,44 @@ class Store:
 
     """
 
-    def __init__(self, client: Client, names: Names, milliseconds: int) -> None:
-        self._client = client
+    def __init__(self, server: Server, names: Names, milliseconds: int) -> None:
+        self._server = server
         self._names = names
         self._milliseconds = milliseconds
+
+    async def check(self) -> None:
+        """
+        Do each thing once that will have to be done: what is refused is then known at once.
+
+        :raises coredis.exceptions.ResponseError: if something is refused
+
+        """
+        probe = self._names.probe
+        async with self._server.pipeline() as pipeline:
+            written = pipeline.set(probe, b"", px=1)
+            published = self._server.publish(pipeline, self._names.own_channel, b"")
+        await written
+        await published
+        # Two keys: a node of a cluster takes them only if they are in one slot.
+        await self._server.read([self._names.stored(""), probe.encode()])
+        await self.processes()
+
+    async def processes(self) -> set[str]:
+        """Return the processes that are there: the channels on which they are answered."""
+        found = await self._server.channels(self._names.all_processes, self._names.own_channel)
+        return {channel for channel in found if self._names.is_for_answers(channel)}
 
     async def find(self, keys: list[str]) -> dict[str, Stored]:
         """Return the cancellations of those keys that have one."""
         # MGET also passes over what is no string.
-        stored = await self._client.mget([self._names.stored(key) for key in keys])
+        stored = await self._server.read([self._names.stored(key) for key in keys])
         found = {
             key: cancellation
             for key, data in zip(keys, stored, strict=True)
             if (cancellation := Cancellation.parse(key, data)) is not None
         }
-        names = [self._names.settled(cancellation.id) for cancellation in found.values()]
-        marks = await self._client.mget(names) if names else ()
+        names = [self._names.settled(each.id).encode() for each in found.values()]
+        marks = await self._server.read(names) if names else ()
         return {
             key: Stored(cancellation, mark is not None)
             for (key, cancellation), mark in zip(found.items(), marks, strict=True)
@@ -58,37 +77,34 @@ class Store:
         :return: for each, whether there was nothing
 
         """
-        async with self._pipeline() as pipeline:
+        async with self._server.pipeline() as pipeline:
             stored = [self._set(pipeline, each, condition=PureToken.NX) for each in cancellations]
         return [bool(await is_first) for is_first in stored]
 
     async def replace(self, cancellations: Iterable[Cancellation]) -> None:
         """Store cancellations, whatever is stored."""
-        async with self._pipeline() as pipeline:
+        async with self._server.pipeline() as pipeline:
             stored = [self._set(pipeline, each) for each in cancellations]
         for each in stored:
             await each
 
-    async def publish(self, messages: Iterable[tuple[Cancellation, list[Request]]]) -> list[int]:
-        """
-        Publish cancellations, each with requests to say when it is done.
-
-        :return: for each, how many processes have received it
-
-        """
-        async with self._pipeline() as pipeline:
+    async def publish(self, messages: Iterable[tuple[Cancellation, list[str]]]) -> None:
+        """Publish cancellations, each with the numbers of requests to say when it is done."""
+        async with self._server.pipeline() as pipeline:
             published = [
-                pipeline.publish(
-                    self._names.channel,
-                    announcement(cancellation.key, cancellation.content, requests),
-                )
-                for cancellation, requests in messages
+                self._server.publish(pipeline, self._names.channel, self._announcement(*message))
+                for message in messages
             ]
-        return [await receivers for receivers in published]
+        for each in published:
+            await each
+
+    def _announcement(self, cancellation: Cancellation, numbers: list[str]) -> str:
+        requests = [(self._names.own_channel, number) for number in numbers]
+        return announcement(cancellation.key, cancellation.content, requests)
 
     async def write(self, chores: Iterable[Settlement | Reply]) -> None:
         """Set marks, and publish answers."""
-        async with self._pipeline() as pipeline:
+        async with self._server.pipeline() as pipeline:
             written = [self._write(pipeline, chore) for chore in chores]
         for each in written:
             await each
@@ -99,13 +115,9 @@ class Store:
             name = self._names.settled(chore.cancellation_id)
             written = to.set(name, b"", px=self._milliseconds)
         else:
-            written = to.publish(chore.channel, chore.answer.content)
+            answer = Answer(chore.request, self._names.own_channel, chore.holds)
+            written = self._server.publish(to, chore.channel, answer.content)
         return written
-
-    def _pipeline(self) -> Pipeline[bytes]:
-        # Errors come out where the commands are awaited: what the pipeline raises itself is told
-        # with all arguments first, and a reason is nothing for a log.
-        return self._client.pipeline(transaction=False, raise_on_error=False)
 
     def _set(self, to: Any, cancellation: Cancellation, **options: Any) -> Awaitable[bool | None]:
         name = self._names.stored(cancellation.key)

@@ -8,6 +8,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from types import TracebackType
 
 import anyio
@@ -20,6 +21,18 @@ _logger = logging.getLogger("streamkit")
 
 # Far more than a stream takes to clean up. Whoever waits longer may be waiting for itself.
 _SUSPICIOUS = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class RegistryStats:
+    """What a :class:`CancelRegistry` has in it at the moment."""
+
+    #: How many keys are held.
+    held: int
+    #: How many hold them.
+    holders: int
+    #: How many cancellations are remembered of keys that nobody has held yet.
+    remembered: int
 
 
 class CancelRegistry:
@@ -74,6 +87,13 @@ class CancelRegistry:
         """Return the keys that are held at the moment, in the order in which they were opened."""
         with self._lock:
             return list(self._entries)
+
+    def stats(self) -> RegistryStats:
+        """Return what is held and remembered at the moment."""
+        with self._lock:
+            self._forget_expired()
+            holders = sum(len(entry.holders) for entry in self._entries.values())
+            return RegistryStats(len(self._entries), holders, len(self._remembered))
 
     def open(self, key: Hashable) -> AbstractContextManager[CancelToken, None]:
         """

@@ -1,0 +1,159 @@
+"""
+What is done in one way on a single server, and in another one in a cluster.
+
+In a cluster, what is published must stay in one shard: a plain ``PUBLISH`` goes to every node. So
+channels are sharded, as keys are, and who is subscribed is known to the node that has their slot.
+The rest is the same, if all names are in one slot.
+
+A server that refuses a subscription says so in a reply that coredis does not read: it waits for the
+subscription until its time is up. To learn what is wrong, it is asked once more, in another way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Iterable
+from contextlib import AbstractAsyncContextManager
+from typing import Any, TypeAlias, cast
+
+from coredis import Redis, RedisCluster
+from coredis.commands.constants import CommandName
+from coredis.connection import BaseConnection
+from coredis.exceptions import AskError, ClusterCrossSlotError, ResponseError
+from coredis.retry import NoRetryPolicy
+from coredis.typing import Key
+
+#: Seconds in which the server must answer, else the connection counts as lost.
+ANSWER_WITHIN = 5.0
+
+Client: TypeAlias = Redis[bytes] | RedisCluster[bytes]
+
+
+class Server:
+    """
+    A server, or a cluster of them.
+
+    :param client: one that is connected
+    :raises TypeError: if it is none of coredis, or one that cannot be used
+
+    """
+
+    def __init__(self, client: object) -> None:
+        self._client = checked(client)
+        options: Any = self._client.connection_pool.connection_kwargs
+        # A server that hangs is away, which also its PING must find out.
+        if options.get("stream_timeout") is None:
+            options["stream_timeout"] = ANSWER_WITHIN
+        self.database = int(options.get("db") or 0)
+        self.is_cluster = isinstance(self._client, RedisCluster)
+
+    def pipeline(self) -> AbstractAsyncContextManager[Any]:
+        """Return what sends several commands at once. Errors come out where each is awaited."""
+        # What the pipeline raises itself is told with all arguments, and a reason is not for a log.
+        return self._client.pipeline(transaction=False, raise_on_error=False)
+
+    def publish(self, to: Any, channel: str, content: str | bytes) -> Awaitable[object]:
+        """Publish something, with a pipeline."""
+        publish = to.spublish if self.is_cluster else to.publish
+        published: Awaitable[object] = publish(channel, content)
+        return published
+
+    async def read(self, names: list[bytes]) -> tuple[bytes | None, ...]:
+        """
+        Return what is stored under some names.
+
+        :raises ResponseError: also if the client is for one server, and this is a cluster
+
+        """
+        try:
+            return await self._client.mget(names)
+        except (AskError, ClusterCrossSlotError) as exc:
+            if self.is_cluster:
+                raise
+            raise ResponseError(
+                "this is a node of a cluster: write Redis(connect=lambda: "
+                "coredis.RedisCluster(host, port))"
+            ) from exc
+
+    async def channels(self, pattern: str, like: str) -> set[str]:
+        """
+        Return the names of the channels that match a pattern and have subscribers.
+
+        :param like: one of them, which tells where they are
+
+        """
+        command = (
+            CommandName.PUBSUB_SHARDCHANNELS if self.is_cluster else CommandName.PUBSUB_CHANNELS
+        )
+        async with self._connection(like) as connection:
+            found: Any = await connection.create_request(command, pattern, decode=False)
+        return {name.decode("utf-8", "replace") for name in found}
+
+    def pubsub(self, patience: float) -> AbstractAsyncContextManager[Any]:
+        """
+        Return what can be subscribed to channels while it is entered.
+
+        :param patience: seconds for a subscription, and after which it is seen if it is alive
+
+        """
+        subscribed: Any = (
+            self._client.sharded_pubsub
+            if isinstance(self._client, RedisCluster)
+            else self._client.pubsub
+        )
+        pubsub: AbstractAsyncContextManager[Any] = subscribed(
+            ignore_subscribe_messages=True,
+            retry_policy=NoRetryPolicy(),
+            subscription_timeout=patience / 2,
+            max_idle_seconds=patience,
+        )
+        return pubsub
+
+    async def subscribe(self, pubsub: Any, channels: Iterable[str]) -> None:
+        """
+        Subscribe to channels.
+
+        :raises ResponseError: if that is refused
+        :raises TimeoutError: if there is no answer
+
+        """
+        try:
+            await pubsub.subscribe(*channels)
+        except TimeoutError:
+            for channel in channels:
+                await self._ask_why(channel)
+            raise
+
+    async def _ask_why(self, channel: str) -> None:
+        command = CommandName.SSUBSCRIBE if self.is_cluster else CommandName.SUBSCRIBE
+        async with self._connection(channel) as connection:
+            answer = connection.create_request(command, channel)
+            # If it is allowed, that has no answer: this one comes in its place.
+            connection.create_request(CommandName.PING)
+            try:
+                await answer
+            except ResponseError as exc:
+                raise ResponseError(f"{exc}: {command.decode()} {channel}") from exc
+
+    def _connection(self, name: str) -> AbstractAsyncContextManager[BaseConnection]:
+        """Return a connection to the server that has a name."""
+        if isinstance(self._client, RedisCluster):
+            pool = self._client.connection_pool
+            return pool.acquire(node=pool.cluster_layout.node_for_slot(Key(name).slot))
+        return self._client.connection_pool.acquire()
+
+
+def checked(client: Any) -> Client:
+    """
+    Check that a client can be used.
+
+    :raises TypeError: if it is none of coredis, or one that does not answer as it must
+
+    """
+    if not isinstance(client, Redis | RedisCluster):
+        raise TypeError(
+            f"connect must make a client of coredis, got {type(client).__qualname__}: write "
+            "Redis(connect=lambda: coredis.Redis(host, port)), or coredis.RedisCluster(host, port)"
+        )
+    if client.decode_responses or client.noreply:
+        raise TypeError("the client must have neither decode_responses=True nor noreply=True")
+    return cast("Client", client)
