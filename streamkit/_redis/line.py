@@ -1,20 +1,26 @@
 """
 One connection, and what the parts do over it: each is subscribed, and has a task.
 
-Subscribed first, used then: what is published in between is not lost. A part that goes ends by
-itself, for a command that is cancelled costs coredis a connection.
+Subscribed first, used then: what is published in between is not lost. What the server refuses to
+one part is no matter of the others: that one asks again, over the same connection. A part that goes
+ends by itself, for a command that is cancelled costs coredis a connection.
 """
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Protocol
 
 import anyio
 from anyio.abc import TaskGroup
+from coredis.exceptions import ReadOnlyError, RedisClusterError, ResponseError
 
 from .server import Server
+
+# Seconds before a part asks again.
+_FIRST_DELAY, _LAST_DELAY = 0.05, 2.0
 
 
 class Use(Protocol):
@@ -22,6 +28,15 @@ class Use(Protocol):
 
     #: What to subscribe to.
     channels: tuple[str, ...]
+
+    async def check(self) -> None:
+        """
+        See if the server does what will be asked of it, before anything is subscribed.
+
+        :raises coredis.exceptions.ResponseError: if it refuses something
+
+        """
+        ...
 
     def receive(self, data: object) -> None:
         """Take what was published on one of the channels."""
@@ -53,6 +68,29 @@ class Part(Protocol):
         ...
 
 
+class Watcher(Protocol):
+    """Who is told how the parts fare."""
+
+    def is_connected(self, part: Part) -> None:
+        """Note that the server is seen to do what a part asks of it."""
+        ...
+
+    def is_refused(self, part: Part, error: ResponseError) -> None:
+        """Note that the server refuses that."""
+        ...
+
+
+class _Task:
+    """A part at work."""
+
+    def __init__(self) -> None:
+        self.use: Use | None = None
+        self.channels: tuple[str, ...] = ()
+        #: Set when it is to end, and when it has.
+        self.ending = anyio.Event()
+        self.ended = anyio.Event()
+
+
 class Line:
     """
     One connection.
@@ -60,57 +98,85 @@ class Line:
     :param server: over a client that is connected
     :param pubsub: that of the client, which is entered
     :param tasks: for what is done
-    :param connected: called with a part when the server is seen to do what that asks of it
+    :param watcher: told how the parts fare
+    :param patience: seconds in which the server must answer at the begin
 
     """
 
     def __init__(
-        self, server: Server, pubsub: Any, tasks: TaskGroup, connected: Callable[[Part], None]
+        self, server: Server, pubsub: Any, tasks: TaskGroup, watcher: Watcher, patience: float
     ) -> None:
         self._server = server
         self._pubsub = pubsub
         self._tasks = tasks
-        self._connected = connected
-        self._uses: dict[Part, Use] = {}
-        self._ended: dict[Part, anyio.Event] = {}
+        self._watcher = watcher
+        self._patience = patience
+        self._at_work: dict[Part, _Task] = {}
         self._channels: dict[str, Use] = {}
+        self._listens = False
 
     def parts(self) -> list[Part]:
         """Return the parts that use it."""
-        return list(self._uses)
+        return list(self._at_work)
 
-    async def add(self, part: Part) -> None:
-        """Subscribe, and let a part begin."""
-        use = part.use(self._server)
-        # Known before: the first message may come with the subscription.
-        self._channels.update(dict.fromkeys(use.channels, use))
-        await self._server.subscribe(self._pubsub, use.channels)
-        if not self._uses:
-            self._tasks.start_soon(self._listen)
-        self._uses[part], self._ended[part] = use, anyio.Event()
-        self._tasks.start_soon(self._run, part)
+    def add(self, part: Part) -> None:
+        """Let a part begin."""
+        self._at_work[part] = task = _Task()
+        self._tasks.start_soon(self._work, part, task)
+
+    async def end(self, part: Part) -> None:
+        """Let a part end, and wait until it has."""
+        if (task := self._at_work.get(part)) is not None:
+            task.ending.set()
+            if task.use is not None:
+                task.use.end()
+            await task.ended.wait()
 
     async def remove(self, part: Part) -> None:
         """Let a part end, and take its channels off."""
-        self._uses[part].end()
-        await self._ended[part].wait()
-        use = self._uses.pop(part)
-        del self._ended[part]
-        await self._pubsub.unsubscribe(*use.channels)
-        for channel in use.channels:
+        await self.end(part)
+        task = self._at_work.pop(part)
+        for channel in task.channels:
             del self._channels[channel]
+        if task.channels:
+            await self._pubsub.unsubscribe(*task.channels)
 
-    async def wait_ended(self, part: Part) -> None:
-        """Let a part end, and wait until it has."""
-        if part in self._uses:
-            self._uses[part].end()
-            await self._ended[part].wait()
-
-    async def _run(self, part: Part) -> None:
+    async def _work(self, part: Part, task: _Task) -> None:
+        delay = _FIRST_DELAY
         try:
-            await self._uses[part].run(partial(self._connected, part))
+            while not task.ending.is_set():
+                try:
+                    await self._begin(part, task)
+                    delay = _FIRST_DELAY
+                    await self._run(part, task)
+                except ResponseError as exc:
+                    if not is_refusal(exc):
+                        raise
+                    self._watcher.is_refused(part, exc)
+                with anyio.move_on_after(delay * random.uniform(0.5, 1)):
+                    await task.ending.wait()
+                delay = min(2 * delay, _LAST_DELAY)
         finally:
-            self._ended[part].set()
+            task.ended.set()
+
+    async def _begin(self, part: Part, task: _Task) -> None:
+        """See if all is allowed, and subscribe, unless that was done."""
+        task.use = use = part.use(self._server)
+        with anyio.fail_after(self._patience):
+            await use.check()
+            # Known before: the first message may come with the subscription.
+            self._channels.update(dict.fromkeys(use.channels, use))
+            if not task.channels:
+                await self._server.subscribe(self._pubsub, use.channels)
+                task.channels = use.channels
+        if not self._listens:
+            self._listens = True
+            self._tasks.start_soon(self._listen)
+
+    async def _run(self, part: Part, task: _Task) -> None:
+        assert task.use is not None
+        if not task.ending.is_set():
+            await task.use.run(partial(self._watcher.is_connected, part))
 
     async def _listen(self) -> None:
         async for message in self._pubsub:
@@ -118,3 +184,14 @@ class Line:
             if use is not None:
                 use.receive(message["data"])
         raise ConnectionResetError("the subscription has ended")
+
+
+def is_refusal(error: BaseException) -> bool:
+    """
+    Tell whether a server refuses what it is asked, for want of a right, say, or of memory.
+
+    It is none if it is not the one to be asked: a replica, or a node that has lost a slot.
+    """
+    return isinstance(error, ResponseError) and not isinstance(
+        error, ReadOnlyError | RedisClusterError
+    )

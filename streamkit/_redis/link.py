@@ -49,6 +49,8 @@ class _State:
         #: Set when there was an attempt to connect for it, whether it has succeeded or failed.
         self.tried = anyio.Event()
         self.connected = False
+        #: Whether the server refuses what it asks, which was logged.
+        self.refused = False
 
 
 class Link:
@@ -87,7 +89,7 @@ class Link:
         """How often the connection was made anew."""
         return max(0, self._connections - 1)
 
-    def is_connected(self, part: Part) -> bool:
+    def serves(self, part: Part) -> bool:
         """Tell whether the server is there, and does what a part asks of it."""
         state = self._parts.get(part)
         return state is not None and state.connected
@@ -110,7 +112,7 @@ class Link:
         """
         self.drop(part)
         if self._line is not None:
-            await self._line.wait_ended(part)
+            await self._line.end(part)
 
     def drop(self, part: Part) -> None:
         """Let a part go, which ends soon after."""
@@ -168,11 +170,12 @@ class Link:
                 raise rest  # noqa: B904  it may be the same
             # Not a word if it was this task that was cancelled: coredis may drop that.
             await checkpoint()
-            self._warn(exc)
+            self._is_lost(exc)
+            for state in self._parts.values():
+                state.tried.set()
         finally:
             self._line = None
             for state in self._parts.values():
-                state.tried.set()
                 state.connected = False
 
     async def _hold_connection(self) -> None:
@@ -182,15 +185,16 @@ class Link:
                 server = Server(await stack.enter_async_context(self._connect()))
                 pubsub = await stack.enter_async_context(server.pubsub(self._patience))
                 tasks = await stack.enter_async_context(anyio.create_task_group())
-                self._line = line = Line(server, pubsub, tasks, self._is_connected)
+                # The server has answered. What follows is bounded for each part.
+                patience.deadline = math.inf
+                self._line = line = Line(server, pubsub, tasks, self, self._patience)
                 self._is_new = True
                 while not self._leaving and self._parts:
                     if (part := self._newcomer(line)) is not None:
-                        await line.add(part)
+                        line.add(part)
                     elif (part := self._gone(line)) is not None:
                         await line.remove(part)
                     else:
-                        patience.deadline = math.inf
                         await self._next_change()
                 tasks.cancel_scope.cancel()
 
@@ -201,33 +205,50 @@ class Link:
     def _gone(self, line: Line) -> Part | None:
         return next((part for part in line.parts() if part not in self._parts), None)
 
-    def _is_connected(self, part: Part) -> None:
+    def is_connected(self, part: Part) -> None:
+        """Note that the server is seen to do what a part asks of it."""
         if (state := self._parts.get(part)) is None or state.connected:
             return
         state.connected = True
         state.tried.set()
         self._connections += self._is_new
         self._is_new = False
-        if not self.connected:
-            return
-        if self._warned:
+        if self._warned or state.refused:
             _logger.warning("Redis is back")
-        self._delay = _FIRST_DELAY
+        state.refused = False
         self._warned.clear()
+        self._delay = _FIRST_DELAY
 
-    def _warn(self, exc: BaseException) -> None:
-        leaf = first_leaf(exc)
-        # To wait does not help against a wrong password, a missing right, or a full memory. It does
-        # against a slot that is on its way to another node.
-        refused = isinstance(leaf, ResponseError) and not isinstance(leaf, RedisClusterError)
-        problem = "Redis refuses what it is asked" if refused else "Redis is away"
+    def is_refused(self, part: Part, error: ResponseError) -> None:
+        """Note that the server refuses that."""
+        if (state := self._parts.get(part)) is None:
+            return
+        state.connected = False
+        state.tried.set()
+        if not state.refused:
+            _warn(_REFUSES, error)
+        state.refused = True
+
+    def _is_lost(self, error: BaseException) -> None:
+        leaf = first_leaf(error)
+        # To wait does not help against a wrong password. It does against a slot that is on its way
+        # to another node.
+        is_answer = isinstance(leaf, ResponseError) and not isinstance(leaf, RedisClusterError)
+        problem = _REFUSES if is_answer else _AWAY
         if problem not in self._warned:
-            _logger.warning(
-                "%s (%s): until that is over, nothing reaches other processes, or comes from there",
-                problem,
-                f"{type(leaf).__name__}: {leaf}"[:200],
-            )
+            _warn(problem, leaf)
         self._warned.add(problem)
+
+
+_AWAY, _REFUSES = "Redis is away", "Redis refuses what it is asked"
+
+
+def _warn(problem: str, error: BaseException) -> None:
+    _logger.warning(
+        "%s (%s): until that is over, nothing reaches other processes, or comes from there",
+        problem,
+        f"{type(error).__name__}: {str(error) or 'no answer'}"[:200],
+    )
 
 
 def _is_connection_error(exc: BaseException) -> bool:

@@ -204,7 +204,7 @@ class RedisCancelRegistry:
     @property
     def connected(self) -> bool:
         """Whether the server is there: cancellations reach other processes, and come from there."""
-        return self._link is not None and self._link.is_connected(self._part)
+        return self._link is not None and self._link.serves(self._part)
 
     def stats(self) -> RedisRegistryStats:
         """Return what it does at the moment, and has done. May be called from any thread."""

@@ -129,10 +129,7 @@ class Server:
             answer = connection.create_request(command, channel)
             # If it is allowed, that has no answer: this one comes in its place.
             connection.create_request(CommandName.PING)
-            try:
-                await answer
-            except ResponseError as exc:
-                raise ResponseError(f"{exc}: {command.decode()} {channel}") from exc
+            await answer
 
     def _connection(self, name: str) -> AbstractAsyncContextManager[BaseConnection]:
         """Return a connection to the server that has a name."""

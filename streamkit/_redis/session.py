@@ -46,6 +46,11 @@ class Session:
         #: What to subscribe to. The own one comes last: who has that has all.
         self.channels: tuple[str, ...] = (names.channel, names.own_channel)
 
+    async def check(self) -> None:
+        """See if the server does what will be asked of it: it may refuse to read or to write."""
+        with anyio.fail_after(ANSWER_WITHIN):
+            await self._store.check()
+
     def receive(self, data: object) -> None:
         """Take what was published on one of the channels."""
         message = parse_message(data, self._names)
@@ -70,9 +75,6 @@ class Session:
 
         """
         with self._ledger.sending():
-            with anyio.fail_after(ANSWER_WITHIN):
-                # A server may accept connections, and refuse to read or to write.
-                await self._store.check()
             self._take_up()
             while not self._ending:
                 announced = self._work.next()

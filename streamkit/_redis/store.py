@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Iterable
 from typing import Any
 
 from coredis import PureToken
+from coredis.exceptions import AuthorizationError
 
 from .server import Server
 from .wire import Answer, Cancellation, Names, Reply, Settlement, Stored, announcement
@@ -39,12 +40,16 @@ class Store:
         :raises coredis.exceptions.ResponseError: if something is refused
 
         """
-        probe = self._names.probe
+        probe, own_channel = self._names.probe, self._names.own_channel
         async with self._server.pipeline() as pipeline:
             written = pipeline.set(probe, b"", px=1)
-            published = self._server.publish(pipeline, self._names.own_channel, b"")
-        await written
-        await published
+            published = self._server.publish(pipeline, own_channel, b"")
+        for done, what in (written, f"SET {probe}"), (published, f"PUBLISH {own_channel}"):
+            try:
+                await done
+            except AuthorizationError as exc:
+                # The server does not tell which key or channel it was.
+                raise AuthorizationError(f"{exc}: {what}") from exc
         # Two keys: a node of a cluster takes them only if they are in one slot.
         await self._server.read([self._names.stored(""), probe.encode()])
         await self.processes()

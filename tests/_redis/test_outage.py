@@ -14,7 +14,6 @@ from coredis import PureToken
 from streamkit import StreamCancelled, with_cancellation
 from streamkit._redis.part import RegistryPart
 from streamkit._redis.session import Session
-from streamkit._redis.store import Store
 from streamkit._redis.wire import Settlement
 from streamkit.redis import (
     RedisCancelRegistry,
@@ -35,10 +34,6 @@ from support.valkey import (
 )
 
 pytestmark = MARKS
-
-
-async def nothing(*args: object) -> None:
-    """Do nothing."""
 
 
 def session_of(here: RedisCancelRegistry, server: Any) -> Session:
@@ -173,7 +168,6 @@ class TestOutage:
 
     async def test_chores_are_kept(self, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
         """C16: the connection fails while marks and answers are sent: they are sent again."""
-        monkeypatch.setattr(Store, "check", nothing)
         here = registry(url)
         chores = [Settlement("first"), Settlement("second")]
         here._ledger.put_back(chores)
@@ -184,7 +178,6 @@ class TestOutage:
     async def test_oldest_chores_go(self, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
         """C16: the connection fails with more of them than are kept: the oldest go."""
         monkeypatch.setattr("streamkit._redis.ledger._LIMIT", 3)
-        monkeypatch.setattr(Store, "check", nothing)
         here = registry(url)
         here._ledger.put_back(map(Settlement, ["first", "second", "third"]))
         with pytest.raises(ConnectionResetError):
@@ -269,7 +262,6 @@ class TestOutage:
 
     async def test_bounded_when_it_begins(self, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
         """H7: the connection fails with more to be sent than is kept then: the oldest go."""
-        monkeypatch.setattr(Store, "check", nothing)
 
         def cancel_many() -> None:
             for number in range(100):

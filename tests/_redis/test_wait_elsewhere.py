@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import ExitStack, asynccontextmanager
 from typing import Any
@@ -12,12 +14,14 @@ import anyio
 import anyio.to_thread
 import pytest
 from coredis import PureToken, Redis
+from workers import worker
 
 from streamkit._redis.waiter import Waiter
 from streamkit._redis.wire import Cancellation, announcement
 from streamkit.redis import (
     RedisCancelRegistry,
 )
+from support import Backend
 from support.valkey import (
     LIMIT,
     MARKS,
@@ -205,6 +209,90 @@ class TestCancelAndWait:
             with anyio.fail_after(LIMIT):
                 await until(lambda: results)
         assert results == [True]
+
+    async def test_holder_that_is_killed(self, backend: Backend, url: str) -> None:
+        """C20: a holder dies without a word: the wait is over soon after, and says so."""
+        prefix, results = new_prefix(), list[bool]()
+        with worker(backend, url, prefix) as process:
+            async with registry(url, prefix) as here, anyio.create_task_group() as tasks:
+                os.kill(process.pid, signal.SIGSTOP)
+                tasks.start_soon(note_wait, results, here)
+                await anyio.sleep(0.2)
+                assert results == []
+                process.kill()
+                with anyio.fail_after(LIMIT / 2):
+                    await until(lambda: results)
+        assert results == [True]
+
+    async def test_holder_that_has_answered_and_dies(self, url: str) -> None:
+        """C20: a holder says that it holds the key, and dies: it is not waited for any longer."""
+        prefix, results = new_prefix(), list[bool]()
+        async with (
+            admin(url) as client,
+            registry(url, prefix) as here,
+            anyio.create_task_group() as tasks,
+        ):
+            async with peer(client, prefix) as holder:
+                tasks.start_soon(note_wait, results, here)
+                await holder.answer(await holder.asked(), holds=True)
+                await until(lambda: here._waiters.all()[0]._holding)
+            with anyio.fail_after(LIMIT / 2):
+                await until(lambda: results)
+        assert results == [True]
+
+    async def test_holder_that_is_missing_for_a_moment(self, url: str) -> None:
+        """C11: a holder is not there at one look, and there at the next: it is waited for."""
+        prefix, results = new_prefix(), list[bool]()
+        async with (
+            admin(url) as client,
+            registry(url, prefix) as here,
+            anyio.create_task_group() as tasks,
+        ):
+            async with peer(client, prefix) as holder:
+                tasks.start_soon(note_wait, results, here)
+                request = await holder.asked()
+                await holder.answer(request, holds=True)
+                await until(lambda: here._waiters.all()[0]._holding)
+            waiter = here._waiters.all()[0]
+            await until(lambda: waiter._missing)
+            channels = [holder.name, f"{prefix}:other", f"{prefix}:another"]
+            async with client.pubsub(channels=channels):
+                await until(lambda: not waiter._missing)
+                await anyio.sleep(1.5)
+                assert results == []
+                await holder.answer(request, holds=False)
+                with anyio.fail_after(LIMIT):
+                    await until(lambda: results)
+        assert results == [True]
+
+    async def test_message_that_is_lost(self, url: str) -> None:
+        """C11: a process is there and does not answer: it is asked again, under the same number."""
+        prefix, results = new_prefix(), list[bool]()
+        async with (
+            admin(url) as client,
+            peer(client, prefix) as holder,
+            registry(url, prefix) as here,
+            anyio.create_task_group() as tasks,
+        ):
+            tasks.start_soon(note_wait, results, here)
+            first = await holder.asked()
+            assert await holder.asked() == first
+            assert results == []
+            await holder.answer(first, holds=False)
+            with anyio.fail_after(LIMIT):
+                await until(lambda: results)
+        assert results == [True]
+
+    async def test_who_listens_to_everything(self, url: str) -> None:
+        """C20: some other program is subscribed to all channels: it is not waited for."""
+        prefix = new_prefix()
+        async with (
+            admin(url) as client,
+            client.pubsub(patterns=["*"], channels=[f"{prefix}:cancel"]),
+            registry(url, prefix) as here,
+        ):
+            with anyio.fail_after(LIMIT / 2):
+                assert await here.cancel_and_wait("run") is True
 
     async def test_registry_is_left(self, url: str) -> None:
         """G9: the registry is left during the wait: it ends, and says that it was not in time."""
