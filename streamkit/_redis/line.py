@@ -9,15 +9,16 @@ ends by itself, for a command that is cancelled costs coredis a connection.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from functools import partial
-from typing import Any, Protocol
+from typing import Protocol
 
 import anyio
 from anyio.abc import TaskGroup
 from coredis.exceptions import ReadOnlyError, RedisClusterError, ResponseError
 
 from .server import Server
+from .subscription import Subscription
 
 # Seconds before a part asks again.
 _FIRST_DELAY, _LAST_DELAY = 0.05, 2.0
@@ -86,6 +87,7 @@ class _Task:
     def __init__(self) -> None:
         self.use: Use | None = None
         self.channels: tuple[str, ...] = ()
+        self.subscription: Subscription | None = None
         #: Set when it is to end, and when it has.
         self.ending = anyio.Event()
         self.ended = anyio.Event()
@@ -96,24 +98,28 @@ class Line:
     One connection.
 
     :param server: over a client that is connected
-    :param pubsub: that of the client, which is entered
     :param tasks: for what is done
     :param watcher: told how the parts fare
     :param patience: seconds in which the server must answer at the begin
 
     """
 
-    def __init__(
-        self, server: Server, pubsub: Any, tasks: TaskGroup, watcher: Watcher, patience: float
-    ) -> None:
+    def __init__(self, server: Server, tasks: TaskGroup, watcher: Watcher, patience: float) -> None:
         self._server = server
-        self._pubsub = pubsub
         self._tasks = tasks
         self._watcher = watcher
         self._patience = patience
         self._at_work: dict[Part, _Task] = {}
-        self._channels: dict[str, Use] = {}
-        self._listens = False
+        # Who is subscribed to a channel: several may be.
+        self._listeners: dict[str, dict[_Task, None]] = {}
+        # In a cluster one for each node that has a name of ours.
+        self._subscriptions: dict[Hashable, Subscription] = {}
+        self._opening = anyio.Lock()
+
+    def close(self) -> None:
+        """Give back what is subscribed, when all tasks have ended."""
+        for subscription in self._subscriptions.values():
+            subscription.close()
 
     def parts(self) -> list[Part]:
         """Return the parts that use it."""
@@ -137,9 +143,12 @@ class Line:
         await self.end(part)
         task = self._at_work.pop(part)
         for channel in task.channels:
-            del self._channels[channel]
-        if task.channels:
-            await self._pubsub.unsubscribe(*task.channels)
+            del self._listeners[channel][task]
+        unused = [channel for channel in task.channels if not self._listeners[channel]]
+        for channel in unused:
+            del self._listeners[channel]
+        if unused and task.subscription is not None:
+            await task.subscription.unsubscribe(unused)
 
     async def _work(self, part: Part, task: _Task) -> None:
         delay = _FIRST_DELAY
@@ -164,26 +173,35 @@ class Line:
         task.use = use = part.use(self._server)
         with anyio.fail_after(self._patience):
             await use.check()
-            # Known before: the first message may come with the subscription.
-            self._channels.update(dict.fromkeys(use.channels, use))
-            if not task.channels:
-                await self._server.subscribe(self._pubsub, use.channels)
+            if task.subscription is None:
+                # Known before: the first message may come with the subscription.
                 task.channels = use.channels
-        if not self._listens:
-            self._listens = True
-            self._tasks.start_soon(self._listen)
+                for channel in use.channels:
+                    self._listeners.setdefault(channel, {})[task] = None
+                subscription = await self._subscription_for(use.channels[0])
+                await subscription.subscribe(use.channels)
+                task.subscription = subscription
+
+    async def _subscription_for(self, channel: str) -> Subscription:
+        async with self._opening:
+            node = self._server.place_of(channel)
+            place = node and (node.host, node.port)
+            if place not in self._subscriptions:
+                subscription = await self._server.open_subscription(node)
+                self._subscriptions[place] = subscription
+                self._tasks.start_soon(subscription.listen, self._receive)
+                self._tasks.start_soon(subscription.keep_alive, self._patience)
+            return self._subscriptions[place]
 
     async def _run(self, part: Part, task: _Task) -> None:
         assert task.use is not None
         if not task.ending.is_set():
             await task.use.run(partial(self._watcher.is_connected, part))
 
-    async def _listen(self) -> None:
-        async for message in self._pubsub:
-            use = self._channels.get(message["channel"].decode("utf-8", "replace"))
-            if use is not None:
-                use.receive(message["data"])
-        raise ConnectionResetError("the subscription has ended")
+    def _receive(self, channel: str, data: object) -> None:
+        for task in self._listeners.get(channel, ()):
+            assert task.use is not None
+            task.use.receive(data)
 
 
 def is_refusal(error: BaseException) -> bool:

@@ -183,12 +183,13 @@ class Link:
         with anyio.fail_after(self._patience) as patience:
             async with AsyncExitStack() as stack:
                 server = Server(await stack.enter_async_context(self._connect()))
-                pubsub = await stack.enter_async_context(server.pubsub(self._patience))
-                tasks = await stack.enter_async_context(anyio.create_task_group())
-                # The server has answered. What follows is bounded for each part.
+                # What follows is bounded for each part.
                 patience.deadline = math.inf
-                self._line = line = Line(server, pubsub, tasks, self, self._patience)
-                self._is_new = True
+                tasks = anyio.create_task_group()
+                line = Line(server, tasks, self, self._patience)
+                stack.callback(line.close)
+                await stack.enter_async_context(tasks)
+                self._line, self._is_new = line, True
                 while not self._leaving and self._parts:
                     if (part := self._newcomer(line)) is not None:
                         line.add(part)

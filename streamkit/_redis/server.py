@@ -4,23 +4,21 @@ What is done in one way on a single server, and in another one in a cluster.
 In a cluster, what is published must stay in one shard: a plain ``PUBLISH`` goes to every node. So
 channels are sharded, as keys are, and who is subscribed is known to the node that has their slot.
 The rest is the same, if all names are in one slot.
-
-A server that refuses a subscription says so in a reply that coredis does not read: it waits for the
-subscription until its time is up. To learn what is wrong, it is asked once more, in another way.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Iterable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Awaitable, Generator
+from contextlib import AbstractAsyncContextManager, contextmanager
 from typing import Any, TypeAlias, cast
 
 from coredis import Redis, RedisCluster
 from coredis.commands.constants import CommandName
-from coredis.connection import BaseConnection
+from coredis.connection import BaseConnection, TCPLocation
 from coredis.exceptions import AskError, ClusterCrossSlotError, ResponseError
-from coredis.retry import NoRetryPolicy
 from coredis.typing import Key
+
+from .subscription import Subscription
 
 #: Seconds in which the server must answer, else the connection counts as lost.
 ANSWER_WITHIN = 5.0
@@ -58,14 +56,19 @@ class Server:
         return published
 
     async def read(self, names: list[bytes]) -> tuple[bytes | None, ...]:
-        """
-        Return what is stored under some names.
+        """Return what is stored under some names."""
+        return await self._client.mget(names)
 
-        :raises ResponseError: also if the client is for one server, and this is a cluster
+    @contextmanager
+    def explained(self) -> Generator[None, None, None]:
+        """
+        Say what to write if a client for one server has come to a cluster.
+
+        :raises ResponseError: if so
 
         """
         try:
-            return await self._client.mget(names)
+            yield
         except (AskError, ClusterCrossSlotError) as exc:
             if self.is_cluster:
                 raise
@@ -88,55 +91,27 @@ class Server:
             found: Any = await connection.create_request(command, pattern, decode=False)
         return {name.decode("utf-8", "replace") for name in found}
 
-    def pubsub(self, patience: float) -> AbstractAsyncContextManager[Any]:
-        """
-        Return what can be subscribed to channels while it is entered.
+    def place_of(self, channel: str) -> TCPLocation | None:
+        """Return the node of a cluster that has the slot of a name."""
+        if not isinstance(self._client, RedisCluster):
+            return None
+        layout = self._client.connection_pool.cluster_layout
+        return layout.node_for_slot(Key(channel).slot)
 
-        :param patience: seconds for a subscription, and after which it is seen if it is alive
-
-        """
-        subscribed: Any = (
-            self._client.sharded_pubsub
-            if isinstance(self._client, RedisCluster)
-            else self._client.pubsub
-        )
-        pubsub: AbstractAsyncContextManager[Any] = subscribed(
-            ignore_subscribe_messages=True,
-            retry_policy=NoRetryPolicy(),
-            subscription_timeout=patience / 2,
-            max_idle_seconds=patience,
-        )
-        return pubsub
-
-    async def subscribe(self, pubsub: Any, channels: Iterable[str]) -> None:
-        """
-        Subscribe to channels.
-
-        :raises ResponseError: if that is refused
-        :raises TimeoutError: if there is no answer
-
-        """
-        try:
-            await pubsub.subscribe(*channels)
-        except TimeoutError:
-            for channel in channels:
-                await self._ask_why(channel)
-            raise
-
-    async def _ask_why(self, channel: str) -> None:
-        command = CommandName.SSUBSCRIBE if self.is_cluster else CommandName.SUBSCRIBE
-        async with self._connection(channel) as connection:
-            answer = connection.create_request(command, channel)
-            # If it is allowed, that has no answer: this one comes in its place.
-            connection.create_request(CommandName.PING)
-            await answer
+    async def open_subscription(self, place: TCPLocation | None) -> Subscription:
+        """Return a new connection that can be subscribed, at a place. To be closed."""
+        pool: Any = self._client.connection_pool
+        connection = await (pool.get_connection(place) if place else pool.get_connection())
+        return Subscription(connection, pool.release, sharded=self.is_cluster)
 
     def _connection(self, name: str) -> AbstractAsyncContextManager[BaseConnection]:
         """Return a connection to the server that has a name."""
-        if isinstance(self._client, RedisCluster):
-            pool = self._client.connection_pool
-            return pool.acquire(node=pool.cluster_layout.node_for_slot(Key(name).slot))
-        return self._client.connection_pool.acquire()
+        pool: Any = self._client.connection_pool
+        place = self.place_of(name)
+        connection: AbstractAsyncContextManager[BaseConnection] = (
+            pool.acquire(place) if place else pool.acquire()
+        )
+        return connection
 
 
 def checked(client: Any) -> Client:

@@ -40,6 +40,10 @@ class Store:
         :raises coredis.exceptions.ResponseError: if something is refused
 
         """
+        with self._server.explained():
+            await self._try_all()
+
+    async def _try_all(self) -> None:
         probe, own_channel = self._names.probe, self._names.own_channel
         async with self._server.pipeline() as pipeline:
             written = pipeline.set(probe, b"", px=1)

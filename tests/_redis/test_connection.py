@@ -212,3 +212,20 @@ def test_other_loop(backend: Backend, url: str) -> None:
 
     redis = Redis(url)
     backend.run(main)
+
+
+async def test_same_prefix(url: str) -> None:
+    """C20: two registries with one prefix over one connection: both hear, also when one is left."""
+    prefix = new_prefix()
+    async with Redis(url) as redis, RedisCancelRegistry(redis, prefix=prefix) as first:
+        async with RedisCancelRegistry(redis, prefix=prefix) as second, registry(url, prefix) as it:
+            async with first.open("run") as one, second.open("run") as other:
+                it.cancel("run", "stop")
+                assert [await fired(one), await fired(other)] == ["stop", "stop"]
+            with anyio.fail_after(LIMIT):
+                assert await second.cancel_and_wait("run") is True
+        await until_unsubscribed(url, f"{prefix}:none")
+        async with first.open("again") as token, registry(url, prefix) as it:
+            it.cancel("again", "stop")
+            assert await fired(token) == "stop"
+        assert first.stats().reconnects == 0
