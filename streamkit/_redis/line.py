@@ -84,8 +84,8 @@ class Watcher(Protocol):
 class _Task:
     """A part at work."""
 
-    def __init__(self) -> None:
-        self.use: Use | None = None
+    def __init__(self, use: Use) -> None:
+        self.use = use
         self.channels: tuple[str, ...] = ()
         self.subscription: Subscription | None = None
         #: Set when it is to end, and when it has.
@@ -127,15 +127,14 @@ class Line:
 
     def add(self, part: Part) -> None:
         """Let a part begin."""
-        self._at_work[part] = task = _Task()
+        self._at_work[part] = task = _Task(part.use(self._server))
         self._tasks.start_soon(self._work, part, task)
 
     async def end(self, part: Part) -> None:
         """Let a part end, and wait until it has."""
         if (task := self._at_work.get(part)) is not None:
             task.ending.set()
-            if task.use is not None:
-                task.use.end()
+            task.use.end()
             await task.ended.wait()
 
     async def remove(self, part: Part) -> None:
@@ -155,22 +154,23 @@ class Line:
         try:
             while not task.ending.is_set():
                 try:
-                    await self._begin(part, task)
+                    await self._begin(task)
                     delay = _FIRST_DELAY
-                    await self._run(part, task)
+                    await task.use.run(partial(self._watcher.is_connected, part))
                 except ResponseError as exc:
                     if not is_refusal(exc):
                         raise
                     self._watcher.is_refused(part, exc)
+                    task.use = part.use(self._server)
                 with anyio.move_on_after(delay * random.uniform(0.5, 1)):
                     await task.ending.wait()
                 delay = min(2 * delay, _LAST_DELAY)
         finally:
             task.ended.set()
 
-    async def _begin(self, part: Part, task: _Task) -> None:
+    async def _begin(self, task: _Task) -> None:
         """See if all is allowed, and subscribe, unless that was done."""
-        task.use = use = part.use(self._server)
+        use = task.use
         with anyio.fail_after(self._patience):
             await use.check()
             if task.subscription is None:
@@ -193,14 +193,8 @@ class Line:
                 self._tasks.start_soon(subscription.keep_alive, self._patience)
             return self._subscriptions[place]
 
-    async def _run(self, part: Part, task: _Task) -> None:
-        assert task.use is not None
-        if not task.ending.is_set():
-            await task.use.run(partial(self._watcher.is_connected, part))
-
     def _receive(self, channel: str, data: object) -> None:
         for task in self._listeners.get(channel, ()):
-            assert task.use is not None
             task.use.receive(data)
 
 

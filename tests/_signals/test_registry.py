@@ -15,7 +15,13 @@ import anyio.to_thread
 import pytest
 
 from observing import blocked, call_later, consume
-from streamkit import CancelRegistry, CancelToken, StreamCancelled, with_cancellation
+from streamkit import (
+    CancelRegistry,
+    CancelToken,
+    RegistryStats,
+    StreamCancelled,
+    with_cancellation,
+)
 from support import Log, Probe
 
 if TYPE_CHECKING:
@@ -42,6 +48,19 @@ def registry_with_clock(**arguments: Any) -> tuple[CancelRegistry, Clock]:
 def is_cancelled_at_birth(registry: CancelRegistry, key: object) -> bool:
     with registry.open(key) as token:
         return token.cancelled
+
+
+class TestStats:
+    def test_counts(self) -> None:
+        """H7: it tells how many keys are held, by how many, and what is remembered."""
+        registry, clock = registry_with_clock(remember=30)
+        assert registry.stats() == RegistryStats(held=0, holders=0, remembered=0)
+        with registry.open("a"), registry.open("a"), registry.open("b"):
+            registry.cancel("a")
+            registry.cancel("early")
+            assert registry.stats() == RegistryStats(held=2, holders=3, remembered=1)
+        clock.now += 31
+        assert registry.stats() == RegistryStats(held=0, holders=0, remembered=0)
 
 
 class TestHolders:

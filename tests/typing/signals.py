@@ -10,6 +10,7 @@ from streamkit import (
     CancelRegistry,
     CancelToken,
     PollFailed,
+    RegistryStats,
     Stream,
     poll,
     shared_poll,
@@ -27,6 +28,7 @@ async def registries(registry: CancelRegistry, source: AsyncIterable[int]) -> No
     assert_type(await registry.cancel_and_wait("run", "reason", timeout=5), bool)
     assert_type(registry.keys(), list[Hashable])
     assert_type(len(registry), int)
+    assert_type(registry.stats(), RegistryStats)
     assert_type("run" in registry, bool)
     CancelRegistry(remember=0, max_remembered=1)
 
