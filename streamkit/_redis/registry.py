@@ -32,7 +32,7 @@ from typing import Any, Literal, Self
 import anyio
 
 from .._core.arguments import seconds
-from .._signals.registry import CancelRegistry
+from .._signals.registry import CancelRegistry, Released
 from .connection import Redis, check_process
 from .holder import Holder
 from .ledger import Ledger
@@ -286,7 +286,7 @@ class RedisCancelRegistry:
         reason: str | None = None,
         *,
         timeout: float | None = None,  # noqa: ASYNC109  as in CancelRegistry
-    ) -> bool:
+    ) -> Released:
         """
         Fire the tokens of all who hold a key, and wait until all of them have let go of it.
 
@@ -300,8 +300,8 @@ class RedisCancelRegistry:
         :param key: the key
         :param reason: why: a string of up to 4096 bytes, or ``None``
         :param timeout: seconds to wait at most, or ``None`` for no limit
-        :return: ``True`` if all holders have left, ``False`` if the time was up before, or the
-            registry was left
+        :return: what is true if all holders have left, and false if the time was up before, or the
+            registry was left; it also tells if there were any
         :raises RuntimeError: if the calling task holds the key itself, which it would do for ever;
             nobody is told then. Or if the registry was not entered, or was left
 
@@ -317,11 +317,13 @@ class RedisCancelRegistry:
         self._waiters.add(waiter)
         try:
             self._ledger.ask(waiter.cancellation, waiter.request)
+            held = key in self._local
+            all_left = False
             with anyio.move_on_after(timeout), waiter.given_up.scope():
                 await self._local.cancel_and_wait(key, reason)
                 await waiter.wait()
-                return True
-            return False
+                all_left = True
+            return Released(all_left, held=held or waiter.has_found)
         finally:
             self._waiters.remove(waiter)
 

@@ -41,6 +41,8 @@ class Waiter:
         self.given_up = CancelToken()
         #: What was published, which may be an earlier cancellation than that which is waited for.
         self.published: Cancellation | None = None
+        #: Whether somebody has said that it holds the key.
+        self.has_found = False
         self._asked: set[str] = set()
         self._answered: set[str] = set()
         self._holding: set[str] = set()
@@ -84,6 +86,7 @@ class Waiter:
         if answer.request == self.request:
             self._answered.add(answer.process)
         if answer.holds:
+            self.has_found = True
             self._holding.add(answer.process)
         else:
             self._holding.discard(answer.process)

@@ -43,7 +43,7 @@ class TestProcesses:
             async with registry(url, prefix) as here:
                 assert "run" not in here
                 with anyio.fail_after(LIMIT):
-                    assert await here.cancel_and_wait("run", "stop") is True
+                    assert await here.cancel_and_wait("run", "stop")
             assert process.stdout is not None
             rest = await anyio.to_thread.run_sync(process.stdout.read)
         assert rest == "told: stop\n0 keys\n"
@@ -54,7 +54,7 @@ class TestProcesses:
         with worker(backend, url, prefix) as process:
             os.kill(process.pid, signal.SIGSTOP)
             async with registry(url, prefix) as here:
-                assert await here.cancel_and_wait("run", timeout=0.2) is False
+                assert not await here.cancel_and_wait("run", timeout=0.2)
 
 
 class TestCancel:

@@ -189,7 +189,7 @@ class TestOutage:
         async with two_of_them(outage.url) as (here, there), there.open("run") as token:
             outage.begin()
             await until(lambda: not here.connected)
-            assert await here.cancel_and_wait("run", "stop", timeout=0.05) is False
+            assert not await here.cancel_and_wait("run", "stop", timeout=0.05)
             outage.end()
             assert await fired(token) == "stop"
 

@@ -147,4 +147,4 @@ async def note_wait(
     results: list[bool], here: RedisCancelRegistry, key: str = "run", reason: str | None = None
 ) -> None:
     """Cancel a key, wait until it is done, and note whether it was."""
-    results.append(await here.cancel_and_wait(key, reason))
+    results.append(bool(await here.cancel_and_wait(key, reason)))
