@@ -10,6 +10,7 @@ from __future__ import annotations
 from ._core.public import name_publicly
 from ._redis.connection import Redis as Redis
 from ._redis.holder import Holder as Holder, RegistryUnavailable as RegistryUnavailable
+from ._redis.lease import KeyLost as KeyLost
 from ._redis.registry import (
     RedisCancelRegistry as RedisCancelRegistry,
     RedisRegistryStats as RedisRegistryStats,
@@ -20,6 +21,7 @@ __all__ = [
     "MAX_KEY",
     "MAX_REASON",
     "Holder",
+    "KeyLost",
     "Redis",
     "RedisCancelRegistry",
     "RedisRegistryStats",

@@ -8,7 +8,7 @@ instance, so that the task of the connection belongs to somebody who outlives it
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from types import TracebackType
 from typing import Any, Self
@@ -35,6 +35,11 @@ class Home:
         # Where it was entered.
         self._process: int | None = None
         self._loop: EventLoopToken | None = None
+        self._tasks: TaskGroup
+
+    def start(self, function: Callable[[], Coroutine[Any, Any, object]]) -> None:
+        """Run a function in a task, which is cancelled when the block ends, if it has not ended."""
+        self._tasks.start_soon(function)
 
     def link(self) -> Link:
         """
@@ -94,7 +99,6 @@ class Redis(Home):
             make = by_factory(connect)
         super().__init__(make, _PATIENCE)
         self._entered = False
-        self._tasks: TaskGroup
         self._stack: AsyncExitStack
 
     def __repr__(self) -> str:
@@ -120,6 +124,7 @@ class Redis(Home):
             quiet = Quiet()
             stack.enter_context(quiet.installed())
             tasks = await stack.enter_async_context(anyio.create_task_group())
+            stack.callback(tasks.cancel_scope.cancel)
             # Shielded: what the block leaves to be sent is sent when it is cancelled, too.
             scope = anyio.CancelScope(shield=True)
             stack.callback(scope.cancel)

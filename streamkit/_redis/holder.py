@@ -1,19 +1,35 @@
-"""What is entered to hold a key: the holder in this process, and a look at the server."""
+"""What is entered to hold a key: the holder in this process, a look at the server, and a lease."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from dataclasses import dataclass
 from types import TracebackType
 
 import anyio
 
+from .._signals.holder import KeyHeld
 from .._signals.token import CancelToken
+from .lease import Lease, Leases
 from .ledger import Ledger
 
 
 class RegistryUnavailable(Exception):
     """The server has not answered in time, and the caller said that it must."""
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """What a registry is to its holders."""
+
+    ledger: Ledger
+    leases: Leases
+    is_connected: Callable[[], bool]
+    #: Called when a holder begins, or is refused, before its key was looked up.
+    on_late: Callable[[], None]
+    #: Seconds to wait for the server.
+    patience: float
 
 
 class Holder(
@@ -28,30 +44,28 @@ class Holder(
         self,
         key: str,
         holder: AbstractContextManager[CancelToken, None],
-        ledger: Ledger,
-        is_connected: Callable[[], bool],
-        patience: float,
-        on_late: Callable[[], None],
+        desk: Desk,
         must_look_up: bool,
+        exclusive: bool,
     ) -> None:
         self._key = key
         self._holder = holder
-        self._ledger = ledger
-        self._is_connected = is_connected
-        self._patience = patience
-        self._on_late = on_late
+        self._desk = desk
         self._must_look_up = must_look_up
+        self._exclusive = exclusive
+        self._lease: Lease | None = None
 
     def __enter__(self) -> CancelToken:
-        if self._must_look_up:
+        if self._must_look_up or self._exclusive:
+            option = "exclusive" if self._exclusive else "must_look_up"
             raise TypeError(
-                "must_look_up needs an 'async with': a plain 'with' cannot wait for the server"
+                f"{option} needs an 'async with': a plain 'with' cannot wait for the server"
             )
         return self._enter()
 
     def _enter(self) -> CancelToken:
         token = self._holder.__enter__()
-        self._looked_up = self._ledger.join(self._key)
+        self._looked_up = self._desk.ledger.join(self._key)
         return token
 
     def __exit__(
@@ -61,11 +75,23 @@ class Holder(
         traceback: TracebackType | None,
     ) -> None:
         self._holder.__exit__(exc_type, exc, traceback)
-        self._ledger.leave(self._key)
+        self._desk.ledger.leave(self._key)
+        if self._lease is not None:
+            self._desk.leases.give_back(self._lease)
 
     async def __aenter__(self) -> CancelToken:
-        token = self._enter()
+        # Before: who is kept out must not be taken for a holder by those who cancel.
+        lease = await self._take_lease() if self._exclusive else None
         try:
+            token = self._enter()
+        except BaseException:
+            if lease is not None:
+                self._desk.leases.give_back(lease)
+            raise
+        self._lease = lease
+        try:
+            if lease is not None:
+                lease.lost.on_cancel(token.cancel)
             if not token.cancelled:
                 await self._wait_looked_up()
         except BaseException as exc:
@@ -73,13 +99,37 @@ class Holder(
             raise
         return token
 
+    async def _take_lease(self) -> Lease:
+        if not self._desk.is_connected():
+            raise RegistryUnavailable(f"{self._key!r} cannot be held exclusively: Redis is away")
+        lease = self._desk.leases.take(self._key)
+        try:
+            with anyio.move_on_after(self._desk.patience):
+                await lease.decided.wait()
+            if not lease.decided.cancelled:
+                raise RegistryUnavailable(
+                    f"it was not known in time if {self._key!r} can be held exclusively"
+                )
+            match lease.decided.reason:
+                case None:
+                    return lease
+                case KeyHeld() as error:
+                    raise error
+                case error:
+                    raise RegistryUnavailable(
+                        f"{self._key!r} cannot be held exclusively: Redis refuses it ({error})"
+                    )
+        except BaseException:
+            self._desk.leases.give_back(lease)
+            raise
+
     async def _wait_looked_up(self) -> None:
-        if self._is_connected():
-            with anyio.move_on_after(self._patience):
+        if self._desk.is_connected():
+            with anyio.move_on_after(self._desk.patience):
                 await self._looked_up.wait()
-        if self._looked_up.cancelled and self._is_connected():
+        if self._looked_up.cancelled and self._desk.is_connected():
             return
-        self._on_late()
+        self._desk.on_late()
         if self._must_look_up:
             raise RegistryUnavailable(
                 f"it could not be looked up in time if {self._key!r} was cancelled before: start "

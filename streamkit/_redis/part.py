@@ -1,9 +1,10 @@
-"""What a registry is to the link: its ledger, and those who wait, over each connection anew."""
+"""What a registry is to the link: ledger, leases and those who wait, over each connection."""
 
 from __future__ import annotations
 
 from uuid import uuid4
 
+from .lease import Leases
 from .ledger import Ledger
 from .server import Server
 from .session import Session
@@ -26,12 +27,19 @@ class RegistryPart:
     """
 
     def __init__(
-        self, prefix: str, milliseconds: int, ledger: Ledger, waiters: Waiters, work: Work
+        self,
+        prefix: str,
+        milliseconds: int,
+        ledger: Ledger,
+        leases: Leases,
+        waiters: Waiters,
+        work: Work,
     ) -> None:
         self._prefix = prefix
         self._process = uuid4().hex
         self._milliseconds = milliseconds
         self._ledger = ledger
+        self._leases = leases
         self._waiters = waiters
         self._work = work
 
@@ -39,7 +47,7 @@ class RegistryPart:
         """Return what is to be done over a new connection."""
         names = Names(self._prefix, self._process, server.database, in_cluster=server.is_cluster)
         store = Store(server, names, self._milliseconds)
-        return Session(store, self._ledger, self._waiters, self._work, names)
+        return Session(store, self._ledger, self._leases, self._waiters, self._work, names)
 
     def given_up(self) -> None:
         """Note that there will be no other connection: nobody waits for what is to be sent."""

@@ -26,6 +26,7 @@ from __future__ import annotations
 import os
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
 from typing import Any, Literal, Self
 
@@ -34,7 +35,8 @@ import anyio
 from .._core.arguments import seconds
 from .._signals.registry import CancelRegistry, Released
 from .connection import Redis, check_process
-from .holder import Holder
+from .holder import Desk, Holder
+from .lease import Leases
 from .ledger import Ledger
 from .link import Link
 from .part import RegistryPart
@@ -123,7 +125,15 @@ class RedisCancelRegistry:
         self._work = Work()
         self._waiters = Waiters()
         self._ledger = Ledger(self._local.cancel, self._work.announce, max_remembered)
+        self._leases = Leases(self._work.announce)
         self._late_look_ups = 0
+        self._desk = Desk(
+            self._ledger,
+            self._leases,
+            lambda: self.connected,
+            self._note_late_look_up,
+            self._redis.patience,
+        )
         self._process: int | None = None
         self._state: Literal["new", "open", "left"] = "new"
         self._link: Link | None = None
@@ -153,11 +163,19 @@ class RedisCancelRegistry:
             self._work.open()
             # Not before: two processes must not have one name.
             self._part = RegistryPart(
-                self._prefix, self._milliseconds, self._ledger, self._waiters, self._work
+                self._prefix,
+                self._milliseconds,
+                self._ledger,
+                self._leases,
+                self._waiters,
+                self._work,
             )
             self._link = link
             stack.callback(link.drop, self._part)
             await link.join(self._part)
+            watching = anyio.CancelScope()
+            stack.callback(watching.cancel)
+            self._redis.start(partial(_watch, self._leases, watching))
             self._state, self._stack = "open", stack.pop_all()
         return self
 
@@ -184,6 +202,7 @@ class RedisCancelRegistry:
         finally:
             # Also after a native Task.cancel(), which comes through the shield.
             self._waiters.give_up()
+            self._leases.give_up()
             await self._stack.aclose()
 
     def __len__(self) -> int:
@@ -220,7 +239,7 @@ class RedisCancelRegistry:
             late_look_ups=self._late_look_ups,
         )
 
-    def open(self, key: str, *, must_look_up: bool = False) -> Holder:
+    def open(self, key: str, *, must_look_up: bool = False, exclusive: bool = False) -> Holder:
         """
         Hold a key, for as long as the block that is entered with what this returns.
 
@@ -233,6 +252,11 @@ class RedisCancelRegistry:
         :param must_look_up: rather raise :exc:`RegistryUnavailable`, where the block is entered,
             than begin before the key was looked up: for who prefers no run to one that is told
             late. Needs an ``async with``
+        :param exclusive: be the only one in all processes who holds it so: entering the block
+            raises :exc:`~streamkit.KeyHeld` if somebody is, and :exc:`RegistryUnavailable` if the
+            server is away. Needs an ``async with``. It is a lease of 15 seconds, which is renewed:
+            who cannot renew it is told by :class:`KeyLost`, and a process that dies frees the key
+            by that. A process that was frozen is told when it wakes up
         :return: a context manager that yields a :class:`~streamkit.CancelToken`; used once
         :raises TypeError: if the key is no string
         :raises ValueError: if the key is too long
@@ -243,15 +267,7 @@ class RedisCancelRegistry:
         check_text("a key", key, MAX_KEY)
         self._check_open()
         holder = self._local.open(key)
-        return Holder(
-            key,
-            holder,
-            self._ledger,
-            lambda: self.connected,
-            self._redis.patience,
-            self._note_late_look_up,
-            must_look_up,
-        )
+        return Holder(key, holder, self._desk, must_look_up, exclusive)
 
     def cancel(self, key: str, reason: str | None = None) -> int:
         """
@@ -338,3 +354,8 @@ class RedisCancelRegistry:
 
     def _note_late_look_up(self) -> None:
         self._late_look_ups += 1
+
+
+async def _watch(leases: Leases, scope: anyio.CancelScope) -> None:
+    with scope:
+        await leases.watch()

@@ -16,7 +16,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import anyio
+from coredis.exceptions import ResponseError
 
+from .._signals.holder import KeyHeld
+from .lease import Leases
 from .ledger import Ledger
 from .server import ANSWER_WITHIN
 from .store import Store
@@ -34,10 +37,17 @@ class Session:
     """One connection's work."""
 
     def __init__(
-        self, store: Store, ledger: Ledger, waiters: Waiters, work: Work, names: Names
+        self,
+        store: Store,
+        ledger: Ledger,
+        leases: Leases,
+        waiters: Waiters,
+        work: Work,
+        names: Names,
     ) -> None:
         self._store = store
         self._ledger = ledger
+        self._leases = leases
         self._waiters = waiters
         self._work = work
         self._names = names
@@ -78,8 +88,9 @@ class Session:
             self._take_up()
             while not self._ending:
                 announced = self._work.next()
-                while self._ledger.has_work or self._is_time_to_look():
+                while self._ledger.has_work or self._pause() == 0:
                     with anyio.fail_after(ANSWER_WITHIN):
+                        await self._keep_leases()
                         await self._look_up()
                         await self._publish()
                         await self._write()
@@ -91,6 +102,7 @@ class Session:
                     await announced.wait()
 
     def _take_up(self) -> None:
+        self._leases.renew_all()
         self._ledger.look_up_all()
         for waiter in self._waiters.all():
             earlier = waiter.ask_anew()
@@ -143,7 +155,31 @@ class Session:
             self._ledger.put_back(chores)
             raise
 
+    async def _keep_leases(self) -> None:
+        """Set and renew leases, and remove those that were given back."""
+        asked_at = anyio.current_time()
+        if due := self._leases.due():
+            for lease, answer in zip(due, await self._store.keep(due), strict=True):
+                if isinstance(answer, ResponseError):
+                    self._leases.refused(lease, answer)
+                elif answer:
+                    self._leases.kept(lease, asked_at)
+                else:
+                    self._leases.refused(lease, KeyHeld(lease.key))
+        if not (returned := self._leases.take_returned()):
+            return
+        try:
+            await self._store.remove(returned)
+        except BaseException:
+            self._leases.return_again(returned)
+            raise
+
     def _pause(self) -> float | None:
+        """Return the seconds until something is to be done, or ``None`` if nothing is."""
+        pauses = self._leases.pause(), self._pause_to_look()
+        return min((pause for pause in pauses if pause is not None), default=None)
+
+    def _pause_to_look(self) -> float | None:
         """Return the seconds until the next look at who is there, or ``None`` if nobody waits."""
         if not self._waiters:
             self._next_look = None
@@ -153,12 +189,9 @@ class Session:
             self._next_look = now + _LOOK_EVERY
         return max(0.0, self._next_look - now)
 
-    def _is_time_to_look(self) -> bool:
-        return self._pause() == 0
-
     async def _look_who_is_there(self) -> None:
         """Wait no longer for those who have died, and ask those again who have not answered."""
-        if not self._is_time_to_look():
+        if self._pause_to_look() != 0:
             return
         self._next_look = anyio.current_time() + _LOOK_EVERY
         processes = await self._store.processes()

@@ -11,10 +11,24 @@ from collections.abc import Awaitable, Iterable
 from typing import Any
 
 from coredis import PureToken
-from coredis.exceptions import AuthorizationError
+from coredis.exceptions import AuthorizationError, ResponseError
 
+from .lease import LEASE, Lease
+from .line import is_refusal
 from .server import Server
 from .wire import Answer, Cancellation, Names, Reply, Settlement, Stored, announcement
+
+# With the commands that are allowed anyway. A lease is kept also when memory is full.
+_KEEP = """#!lua flags=allow-oom
+local holder = redis.call("MGET", KEYS[1])[1]
+if holder and holder ~= ARGV[1] then return 0 end
+redis.call("SET", KEYS[1], ARGV[1], "PX", ARGV[2])
+return 1
+"""
+_REMOVE = """#!lua flags=allow-oom
+if redis.call("MGET", KEYS[1])[1] ~= ARGV[1] then return 0 end
+return redis.call("DEL", KEYS[1])
+"""
 
 
 class Store:
@@ -118,6 +132,31 @@ class Store:
         for each in written:
             await each
 
+    async def keep(self, leases: list[Lease]) -> list[bool | ResponseError]:
+        """
+        Set leases, or renew them.
+
+        :return: for each, whether it is ours, or what the server refuses
+
+        """
+        milliseconds = round(LEASE * 1000)
+        async with self._server.pipeline() as pipeline:
+            kept = [
+                pipeline.eval(_KEEP, [self._names.lease(lease.key)], [lease.id, milliseconds])
+                for lease in leases
+            ]
+        return [await _answer(each) for each in kept]
+
+    async def remove(self, leases: list[Lease]) -> None:
+        """Remove the leases that are ours."""
+        async with self._server.pipeline() as pipeline:
+            removed = [
+                pipeline.eval(_REMOVE, [self._names.lease(lease.key)], [lease.id])
+                for lease in leases
+            ]
+        for each in removed:
+            await _answer(each)
+
     def _write(self, to: Any, chore: Settlement | Reply) -> Awaitable[object]:
         written: Awaitable[object]
         if isinstance(chore, Settlement):
@@ -134,3 +173,13 @@ class Store:
             name, cancellation.content, px=self._milliseconds, **options
         )
         return stored
+
+
+async def _answer(asked: Awaitable[Any]) -> bool | ResponseError:
+    """Return the answer of a script, or why the server does not run it."""
+    try:
+        return bool(await asked)
+    except ResponseError as exc:
+        if not is_refusal(exc):
+            raise
+        return exc

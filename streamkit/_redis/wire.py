@@ -71,6 +71,10 @@ class Names:
         """Return where the mark is that a cancellation is settled."""
         return f"{self._prefix}:settled:{cancellation_id}"
 
+    def lease(self, key: str) -> bytes:
+        """Return where it is written who holds a key exclusively."""
+        return f"{self._prefix}:lease:{key}".encode("utf-8", "surrogatepass")
+
     def is_for_answers(self, channel: str) -> bool:
         """Tell whether a channel is one of those on which processes are answered."""
         return self._is_for_answers.fullmatch(channel) is not None

@@ -38,7 +38,8 @@ pytestmark = MARKS
 
 def session_of(here: RedisCancelRegistry, server: Any) -> Session:
     """What a registry does over a connection to a server."""
-    return RegistryPart("test", 1000, here._ledger, here._waiters, here._work).use(server)
+    parts = here._ledger, here._leases, here._waiters, here._work
+    return RegistryPart("test", 1000, *parts).use(server)
 
 
 class Fails:

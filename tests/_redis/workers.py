@@ -9,6 +9,12 @@ from contextlib import contextmanager
 
 from support import Backend, environment
 
+SHORT = """
+import streamkit._redis.lease, streamkit._redis.store
+streamkit._redis.lease._RENEW_AFTER = 0.3
+streamkit._redis.lease.LEASE = streamkit._redis.store.LEASE = 1.0
+"""
+
 WORKER = """
 import sys
 import anyio
@@ -24,7 +30,8 @@ async def source():
 
 async def main():
     async with RedisCancelRegistry(sys.argv[1], prefix=sys.argv[2]) as registry:
-        async with with_cancellation(source(), registry.open("run")) as stream:
+        opened = registry.open("run", exclusive=len(sys.argv) > 4)
+        async with with_cancellation(source(), opened) as stream:
             async for item in stream:
                 print(item, flush=True)
         print(len(registry), "keys", flush=True)
@@ -34,11 +41,16 @@ anyio.run(main, backend=sys.argv[3])
 
 
 @contextmanager
-def worker(backend: Backend, url: str, prefix: str) -> Iterator[subprocess.Popen[str]]:
+def worker(
+    backend: Backend, url: str, prefix: str, *, exclusive: bool = False
+) -> Iterator[subprocess.Popen[str]]:
     """Run a program that holds the key "run" in a process of its own, and say when it does."""
     name = backend.name.partition("+")[0]
     process = subprocess.Popen(
-        [sys.executable, "-W", "error", "-c", WORKER, url, prefix, name],
+        [
+            *(sys.executable, "-W", "error", "-c", SHORT + WORKER, url, prefix, name),
+            *["exclusive"] * exclusive,
+        ],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

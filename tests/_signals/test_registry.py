@@ -58,7 +58,7 @@ class TestExclusive:
         registry = CancelRegistry()
         with registry.open("run"), registry.open("run", exclusive=True) as token:
             with registry.open("run"), registry.open("other", exclusive=True):
-                with pytest.raises(KeyHeld, match="'run'.*answer 409") as caught:
+                with pytest.raises(KeyHeld, match=r"'run'.*answer 409") as caught:
                     with registry.open("run", exclusive=True):
                         raise AssertionError("must not be entered")
                 assert caught.value.key == "run"

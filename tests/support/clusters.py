@@ -22,7 +22,8 @@ TIMEOUT = 500
 # The rights of the user whom the registries of the tests are, as the documentation has them.
 CLUSTER_RIGHTS = (
     f"~{{{PREFIX}:* &{{{PREFIX}:* "
-    "+mget +set +spublish +ssubscribe +sunsubscribe +ping +pubsub|shardchannels +cluster|slots"
+    "+mget +set +spublish +ssubscribe +sunsubscribe +ping "
+    "+pubsub|shardchannels +cluster|slots +eval +del"
 )
 
 

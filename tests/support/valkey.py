@@ -31,7 +31,8 @@ LIMIT = 20.0
 PREFIX = "test"
 # The rights of the user whom the registries of the tests are, as the documentation has them.
 RIGHTS = (
-    f"~{PREFIX}:* &{PREFIX}:* +mget +set +publish +subscribe +unsubscribe +ping +pubsub|channels"
+    f"~{PREFIX}:* &{PREFIX}:* "
+    "+mget +set +publish +subscribe +unsubscribe +ping +pubsub|channels +eval +del"
 )
 USER = "tester:secret"
 
