@@ -17,7 +17,7 @@ import anyio
 from anyio.abc import TaskGroup
 from coredis.exceptions import ReadOnlyError, RedisClusterError, ResponseError
 
-from .server import Server
+from .server import ANSWER_WITHIN, Server
 from .subscription import Subscription
 
 # Seconds before a part asks again.
@@ -100,7 +100,7 @@ class Line:
     :param server: over a client that is connected
     :param tasks: for what is done
     :param watcher: told how the parts fare
-    :param patience: seconds in which the server must answer at the begin
+    :param patience: seconds in which the server must answer at the begin of all
 
     """
 
@@ -171,7 +171,9 @@ class Line:
     async def _begin(self, task: _Task) -> None:
         """See if all is allowed, and subscribe, unless that was done."""
         use = task.use
-        with anyio.fail_after(self._patience):
+        # A new connection is made, or given up, sooner than one that others use.
+        limit = ANSWER_WITHIN if self._subscriptions else self._patience
+        with anyio.fail_after(limit):
             await use.check()
             if task.subscription is None:
                 # Known before: the first message may come with the subscription.

@@ -193,6 +193,10 @@ async def test_misuse(url: str) -> None:
         with pytest.raises(TypeError, match="exclusive needs an 'async with'"):
             with here.open("run", exclusive=True):
                 raise AssertionError("must not be entered")
+        plain = here.open("run")
+        async with plain:
+            with pytest.raises(RuntimeError, match="used once"):
+                await plain.__aenter__()
         used = here.open("run", exclusive=True)
         async with used:
             assert len(here) == 1

@@ -32,7 +32,7 @@ async def hold():
 
 async def stop():
     async with registry:
-        print(await registry.cancel_and_wait("run", "stop", timeout=10), flush=True)
+        print(bool(await registry.cancel_and_wait("run", "stop", timeout=10)), flush=True)
         async with registry.open("early") as token:
             print(token.reason)
 

@@ -14,6 +14,7 @@ from coredis.exceptions import AuthorizationError, ClusterDownError, MovedError,
 from streamkit._redis.line import Line, is_refusal
 from streamkit._redis.link import Link
 from streamkit._redis.server import Server
+from streamkit._redis.store import _answer
 from streamkit._redis.subscription import Subscription
 from streamkit.redis import Redis, RedisCancelRegistry
 from support import wait_all_blocked
@@ -64,11 +65,12 @@ class FakeServer:
 class FakePart:
     """A part that is what it does over a connection, too: as often refused as it is said."""
 
-    def __init__(self, channel: str = "channel", refused: int = 0) -> None:
+    def __init__(self, channel: str = "channel", refused: int = 0, refused_later: int = 0) -> None:
         self.channels: tuple[str, ...] = (channel,)
         self.received: list[object] = []
         self.uses = 0
         self._refused = refused
+        self._refused_later = refused_later
 
     def use(self, server: object) -> FakePart:
         self.uses += 1
@@ -84,6 +86,8 @@ class FakePart:
 
     async def run(self, connected: Callable[[], None]) -> None:
         connected()
+        if self.uses <= self._refused_later:
+            raise REFUSED
         await self._end.wait()
 
     def end(self) -> None:
@@ -122,6 +126,22 @@ async def test_refused_and_granted() -> None:
         await line.remove(part)
         assert server.subscription.channels == []
         server.subscription.receive("channel", b"late")
+        tasks.cancel_scope.cancel()
+    assert part.received == [b"message"]
+
+
+async def test_refused_later() -> None:
+    """C20: a part is refused something when it was subscribed: it asks again, and stays so."""
+    server: Any = FakeServer()
+    watcher = FakeWatcher()
+    part = FakePart(refused_later=1)
+    async with anyio.create_task_group() as tasks:
+        line = Line(server, tasks, watcher, 1)
+        line.add(part)
+        await anyio.sleep(1)
+        assert watcher.events == ["connected", "refused", "connected"]
+        assert server.subscription.channels == ["channel"]
+        server.subscription.receive("channel", b"message")
         tasks.cancel_scope.cancel()
     assert part.received == [b"message"]
 
@@ -246,3 +266,13 @@ async def test_alive() -> None:
         await anyio.sleep(2)
         assert connection.asked == 1
         tasks.cancel_scope.cancel()
+
+
+async def test_script_in_a_fail_over() -> None:
+    """C20: a script is not run since the cluster is in a fail-over: that is no refusal."""
+
+    async def asked() -> None:
+        raise ClusterDownError("a fail-over")
+
+    with pytest.raises(ClusterDownError):
+        await _answer(asked())

@@ -24,6 +24,7 @@ from support.valkey import (
     Outage,
     admin,
     fired,
+    first_warning,
     new_prefix,
     note_wait,
     registry,
@@ -221,7 +222,7 @@ class TestOutage:
                     await client.acl_setuser("listener", "+publish")
                     assert await fired(token) == "the reason" * 100
         assert warnings_in(caplog) == ["Redis refuses what it is asked", "Redis is back"]
-        message = caplog.messages[0]
+        message = first_warning(caplog)
         assert "AuthorizationError" in message
         assert "'publish'" in message
         assert "the reason" not in message

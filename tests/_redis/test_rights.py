@@ -17,6 +17,7 @@ from support.valkey import (
     RIGHTS,
     admin,
     admin_url,
+    first_warning,
     new_prefix,
     registry,
     silent_server,
@@ -51,7 +52,7 @@ async def test_missing(url: str, right: str, told: str, caplog: pytest.LogCaptur
             assert not here.connected
             await until(lambda: warnings_in(caplog))
             assert warnings_in(caplog) == ["Redis refuses what it is asked"]
-            assert told in caplog.messages[0]
+            assert told in first_warning(caplog)
             assert not here.connected
             await client.acl_setuser("other", right)
             await until(lambda: here.connected)
@@ -68,7 +69,7 @@ async def test_read_only(url: str, caplog: pytest.LogCaptureFixture) -> None:
             async with RedisCancelRegistry(redis, prefix=new_prefix()) as here:
                 await until(lambda: warnings_in(caplog))
                 assert not here.connected
-                assert "read only" in caplog.messages[0]
+                assert "read only" in first_warning(caplog)
                 await client.replicaof()
                 await until(lambda: here.connected)
         finally:

@@ -149,3 +149,8 @@ async def note_wait(
 ) -> None:
     """Cancel a key, wait until it is done, and note whether it was."""
     results.append(bool(await here.cancel_and_wait(key, reason)))
+
+
+def first_warning(caplog: pytest.LogCaptureFixture) -> str:
+    """What streamkit has logged first, with its details."""
+    return next(record.getMessage() for record in caplog.records if record.name == "streamkit")
