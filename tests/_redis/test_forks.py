@@ -27,11 +27,12 @@ ready, is_ready = os.pipe()
 
 async def hold():
     async with registry, registry.open("run") as token:
-        os.write(is_ready, b"x")
+        os.write(is_ready, registry._part._process.encode())
         print("told:", await token.wait(), flush=True)
 
 async def stop():
     async with registry:
+        assert name != registry._part._process.encode()
         print(bool(await registry.cancel_and_wait("run", "stop", timeout=10)), flush=True)
         async with registry.open("early") as token:
             print(token.reason)
@@ -40,7 +41,7 @@ child = os.fork()
 if not child:
     anyio.run(hold, backend=backend)
     os._exit(0)
-os.read(ready, 1)
+name = os.read(ready, 100)
 anyio.run(stop, backend=backend)
 os.waitpid(child, 0)
 """
