@@ -50,14 +50,14 @@ class Lease:
     def __init__(self, key: str) -> None:
         self.key = key
         #: What tells its holder from others.
-        self.id = uuid4().hex
+        self.id: str = uuid4().hex
         #: Fires when it is known if it is ours: with an error as the reason, if it is not.
-        self.decided = CancelToken()
+        self.decided: CancelToken = CancelToken()
         #: Fires when it is lost, with a :class:`KeyLost` as the reason.
-        self.lost = CancelToken()
+        self.lost: CancelToken = CancelToken()
         #: Until when it is ours, and when it is to be renewed, on the clock of the event loop.
-        self.until = math.inf
-        self.renew_at = -math.inf
+        self.until: float = math.inf
+        self.renew_at: float = -math.inf
 
 
 class Leases:

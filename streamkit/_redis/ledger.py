@@ -76,7 +76,7 @@ class Ledger:
         self._chores: deque[Chore] = deque()
         self._is_sending = False
         #: How many cancellations went unsent, since there were too many of them.
-        self.lost = 0
+        self.lost: int = 0
 
     # Holders, in any thread
 

@@ -41,8 +41,8 @@ class Server:
         # A server that hangs is away, which also its PING must find out.
         if options.get("stream_timeout") is None:
             options["stream_timeout"] = ANSWER_WITHIN
-        self.database = int(options.get("db") or 0)
-        self.is_cluster = isinstance(self._client, RedisCluster)
+        self.database: int = int(options.get("db") or 0)
+        self.is_cluster: bool = isinstance(self._client, RedisCluster)
 
     def pipeline(self) -> AbstractAsyncContextManager[Any]:
         """Return what sends several commands at once. Errors come out where each is awaited."""

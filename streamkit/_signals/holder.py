@@ -53,9 +53,9 @@ class Holder(
         #: Whether no other one may hold it so.
         self.exclusive = exclusive
         #: What the block is given.
-        self.token = CancelToken()
+        self.token: CancelToken = CancelToken()
         #: Fires when the block is left, which other threads and loops may be waiting for.
-        self.left = CancelToken()
+        self.left: CancelToken = CancelToken()
         #: The id of the task that has entered the block, if there is one.
         self.task: int | None = None
 
