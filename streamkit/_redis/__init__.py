@@ -9,6 +9,6 @@ To read, what every user of a connection shares: ``connection`` (the object that
 
 Of the registry: ``wire`` (names and messages), ``ledger`` (what this process holds and has to
 send), ``store`` (the commands), ``session`` (the life of one connection), ``waiter`` (who waits for
-an answer), ``work`` (the background task's list), ``part`` (all of these, for the link),
-``holder`` and ``registry``.
+an answer), ``lease`` (keys that are held exclusively), ``work`` (the background task's list),
+``part`` (all of these, for the link), ``holder`` and ``registry``.
 """

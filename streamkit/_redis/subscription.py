@@ -22,6 +22,8 @@ from coredis.exceptions import ResponseError
 
 # Seconds in which the server must answer.
 _ANSWER_WITHIN = 5.0
+# It comes with the one before.
+_STRAY_WITHIN = 0.2
 
 
 class Subscription:
@@ -65,9 +67,7 @@ class Subscription:
             try:
                 await self._ping()
             except ResponseError:
-                # Now that of the PING is nobody's.
-                async with aclosing(self._connection.streamed_messages) as rest:
-                    await anext(rest)
+                await self._drop_answer()
                 raise
 
     async def unsubscribe(self, channels: Iterable[str]) -> None:
@@ -113,6 +113,13 @@ class Subscription:
             if not self._has_heard:
                 async with self._turn:
                     await self._ping()
+
+    async def _drop_answer(self) -> None:
+        """Take the answer to a ``PING`` that is nobody's any more: the one before came for it."""
+        # There is none if it was the PING that was refused.
+        with anyio.move_on_after(_STRAY_WITHIN):
+            async with aclosing(self._connection.streamed_messages) as answers:
+                await anext(answers)
 
     async def _ping(self) -> None:
         with anyio.fail_after(_ANSWER_WITHIN):

@@ -39,6 +39,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
         ("+set", "'set'"),
         ("+publish", "'publish'"),
         ("+subscribe", "'subscribe'"),
+        ("+ping", "'ping'"),
         ("+pubsub|channels", "'pubsub|channels'"),
     ],
 )
