@@ -68,4 +68,5 @@ async def chat(run_id: UUID, question: Annotated[str, Body(embed=True)]) -> Even
 @app.post("/cancel/{run_id}")
 async def cancel(run_id: UUID) -> dict[str, bool]:
     """Stop a run, and return when what there is of its answer is saved."""
-    return {"stopped": await runs.cancel_and_wait(run_id, "stopped by the user", timeout=10)}
+    stopped = await runs.cancel_and_wait(run_id, "stopped by the user", timeout=10)
+    return {"stopped": bool(stopped)}
