@@ -435,6 +435,21 @@ async def test_cancel_before_the_start() -> None:
     assert [outcome.kind for outcome in ended] == ["cancelled"]
 
 
+async def test_cancel_before_a_start_that_is_cancelled() -> None:
+    """A start that finds its run cancelled waits for on_end: it is not cut off with half a run."""
+
+    async def on_end(outcome: Outcome, info: RunInfo) -> None:
+        await anyio.sleep(2)
+
+    info: RunInfo | None = None
+    async with Runs() as runs:
+        await runs.cancel("chat", "early")
+        with anyio.move_on_after(1):
+            info = await runs.start(aiter_of("a"), id="chat", on_end=on_end)
+        assert info == await runs.get("chat")
+        assert info.state == "ended"
+
+
 async def test_cancel_one_incarnation() -> None:
     """A cancellation that names an epoch is for that run alone."""
     async with Runs() as runs:
