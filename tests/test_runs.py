@@ -1111,6 +1111,33 @@ async def test_a_reader_of_a_run_elsewhere_is_sent_away() -> None:
         assert (await elsewhere.get(info.id)).state == "running"
 
 
+async def test_sent_away_at_the_end() -> None:
+    """A reader that is woken by the end of its run, and sent away just then, has the end."""
+    for _ in range(20):
+        way = Way(MemoryLog())
+        ends: list[RunEnded] = []
+
+        async def read(runs: Runs, ends: list[RunEnded]) -> None:
+            items, end = await end_of(runs, "chat")
+            assert items == ["a", "last"]
+            ends.append(end)
+
+        async def source() -> AsyncGenerator[str, None]:
+            try:
+                yield "a"
+                await anyio.sleep_forever()
+            finally:
+                yield "last"
+
+        async with anyio.create_task_group() as tasks:
+            async with Runs(way) as runs:
+                await runs.start(source(), id="chat")
+                tasks.start_soon(read, runs, ends)
+                await wait_all_blocked()
+                way.takes = 0.1
+        assert [type(end) for end in ends] == [RunCancelled]
+
+
 async def test_a_reader_that_does_not_read_is_not_waited_for_long() -> None:
     """A stream that is still attached at the end has the grace to read, and no more."""
     log = Log()
