@@ -128,7 +128,7 @@ async def _read(
                     yield new(Entry, (position, decode(data), epoch))
                 if page.outcome is None or position < page.last:
                     raise RunsClosed
-        record = replace(record, first=page.first, last=page.last, outcome=page.outcome)
+            record = replace(record, first=page.first, last=page.last, outcome=page.outcome)
         told = end_of(info_of(run_id, record))
     except Exception as exc:
         told = exc
