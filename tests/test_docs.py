@@ -142,7 +142,14 @@ def test_reference_has_every_public_name() -> None:
     documented = re.findall(r"^\.\. (?!automodule)[\w:]+:: streamkit\.([\w.]+)", text, re.MULTILINE)
     of_modules = [
         f"{module.__name__.removeprefix('streamkit.')}.{name}"
-        for module in (streamkit.asgi, streamkit.redis, streamkit.sse, streamkit.starlette)
+        for module in (
+            streamkit.asgi,
+            streamkit.redis,
+            streamkit.runs,
+            streamkit.sse,
+            streamkit.starlette,
+            streamkit.testing,
+        )
         for name in module.__all__
     ]
     assert sorted(documented) == sorted([*expected, *of_modules])
