@@ -31,8 +31,8 @@ class Seat:
     """The place of one reader, which is in it from its first read to its last."""
 
     def __init__(self) -> None:
-        # Held across the yields of the reader, for a scope around each wait would cost more than
-        # the wait. It is cancelled in a wait alone.
+        #: What the reader reads and waits in, across its yields: a scope around each wait would
+        #: cost more than the wait. It is cancelled in a wait alone.
         self.scope: anyio.CancelScope = anyio.CancelScope()
         #: Whether there is nobody any more who would tell of a change.
         self.is_closed: bool = False
@@ -92,13 +92,13 @@ class Attendance:
         seat = Seat()
         seat.is_closed = self._empty is not None
         self._seats.add(seat)
+        if wants_to_know:
+            self._present[key] += 1
+            self._woken.set()
         try:
-            with seat.scope:
-                if wants_to_know:
-                    self._present[key] += 1
-                    self._woken.set()
-                    await self._log.touch(*key)
-                yield seat
+            if wants_to_know:
+                await self._log.touch(*key)
+            yield seat
         finally:
             if wants_to_know:
                 self._depart(key)

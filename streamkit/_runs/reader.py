@@ -99,36 +99,42 @@ async def _read(
                 position = page.first - 1
                 if position:
                     page = await log.read(run_id, position)
-            while True:
-                if page.epoch != epoch:
-                    raise CursorMismatch
-                if page.last < position:
-                    page = await _wait_for_tail(log, run_id, page, watch, position)
-                    continue
-                if page.first > position + 1:
-                    raise Gap(page.first, page.last)
+            is_over = False
+            with seat.scope:
+                while not is_over:
+                    if page.epoch != epoch:
+                        raise CursorMismatch
+                    if page.last < position:
+                        page = await _wait_for_tail(log, run_id, page, watch, position)
+                        continue
+                    if page.first > position + 1:
+                        raise Gap(page.first, page.last)
+                    for data in page.entries:
+                        position += 1
+                        yield new(Entry, (position, decode(data), epoch))
+                    if position == page.last:
+                        is_over = page.outcome is not None
+                        if page.lapsed:
+                            attendance.suspect(run_id, epoch)
+                        if not is_over:
+                            await seat.wait(watch)
+                    if not is_over:
+                        page = await log.read(run_id, position)
+            if not is_over:
+                # It was sent away while it waited. What it was woken for in that moment is there.
+                page = await log.read(run_id, position)
                 for data in page.entries:
                     position += 1
                     yield new(Entry, (position, decode(data), epoch))
-                if position == page.last:
-                    if page.outcome is not None:
-                        record = replace(
-                            record, first=page.first, last=page.last, outcome=page.outcome
-                        )
-                        break
-                    if page.lapsed:
-                        attendance.suspect(run_id, epoch)
-                    await seat.wait(watch)
-                page = await log.read(run_id, position)
-        if record.outcome is None:
-            # It was sent away while it waited.
-            raise RunsClosed
+                if page.outcome is None or position < page.last:
+                    raise RunsClosed
+            record = replace(record, first=page.first, last=page.last, outcome=page.outcome)
         told = end_of(info_of(run_id, record))
     except Exception as exc:
         told = exc
     if told is not None:
-        await ahead.until_asked()
         try:
+            await ahead.until_asked()
             raise told
         finally:
             # Its traceback includes this frame.

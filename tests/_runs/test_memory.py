@@ -86,13 +86,14 @@ async def test_what_is_trimmed_makes_room() -> None:
 
 @pytest.mark.one_of_each
 async def test_ended_runs_leave_nothing() -> None:
-    """10^5 runs, each with a cancellation that came too early for another, and nothing is left."""
+    """10^5 runs, and cancellations that came too early for others, and nothing is left."""
     log = MemoryLog()
     async with log.open():
         for number in range(100_000):
             run_id = str(number)
             await create(log, run_id, Terms(keep=number % 7))
             await log.end(run_id, "0e", b"end")
+        for number in range(11_000):
             await log.request_cancel(f"-{number}", b"stop")
         assert len(log._early) == 10_000
         await anyio.sleep(3)
@@ -116,6 +117,17 @@ async def test_kept_a_shorter_time() -> None:
             await wait_all_blocked()
         await anyio.sleep(2)
         assert len(log) == 1
+
+
+async def test_not_opened() -> None:
+    """A run whose time is over is not found, also where nothing is swept."""
+    log = MemoryLog()
+    await create(log, "a", Terms(keep=1.0))
+    await log.end("a", "0e", b"end")
+    await anyio.sleep(2)
+    with pytest.raises(RunNotFound):
+        await log.get("a")
+    assert len(log) == 0
 
 
 async def test_read_on_time() -> None:
