@@ -153,12 +153,15 @@ class Exchange:
 
         :param reason: what the outcome tells
         :raises BaseException: what ``on_end`` raised
+        :raises ResponseCancelled: if that was a cancellation
 
         """
         self._outlet.cancel(reason, 0.0)
         try:
             async with self._stream:
                 pass
+        except StreamCancelled as stop:
+            raise ResponseCancelled(stop.reason) from stop
         finally:
             with anyio.move_on_after(self._connection.send_timeout or SHORT):
                 await self._send_refusal()
@@ -243,7 +246,8 @@ class Exchange:
     async def _notice(self, wait: Callable[[], Awaitable[None]], scope: anyio.CancelScope) -> None:
         with scope:
             await wait()
-            if self._connection.is_lost and self._connection.is_sending:
+            is_kept = self._connection.is_lost and self._connection.is_sending
+            if is_kept and not self._is_head:
                 # The answering task may be kept in there for as long as the server likes.
                 await self.rest.consume()
         self._waits.remove(scope)
@@ -325,7 +329,8 @@ class Exchange:
                         await send(message)
                     except GONE:
                         connection.lose()
-                    connection.is_sending = False
+                    finally:
+                        connection.is_sending = False
                 else:
                     await connection.send(message)
                 if connection.is_lost:
@@ -350,14 +355,24 @@ class Exchange:
 
     async def _expect_no_item(self) -> None:
         """Wait for the end of a stream whose answer has no body."""
-        async for _ in self._stream:
-            self._outlet.fail(
-                RuntimeError(
-                    "an item has no place in an answer with the status 204, 205 or 304, which has "
-                    "no body: yield nothing after such a Head, or choose another status"
+        has_item = False
+        try:
+            async for _ in self._stream:
+                has_item = True
+                self._outlet.fail(
+                    RuntimeError(
+                        "an item has no place in an answer with the status 204, 205 or 304, which "
+                        "has no body: yield nothing after such a Head, or choose another status"
+                    )
                 )
-            )
+            if has_item:
+                # The source had ended before, so that this is an error of the closing.
+                await self._stream.aclose()
+        finally:
+            # The traceback of an error of the source includes this frame.
+            del self
 
     async def _send_refusal(self) -> None:
-        for message in self._refusal.messages(is_head=self._is_head):
-            await self._connection.send(message)
+        first, content = self._refusal.answer(is_head=self._is_head)
+        await self._connection.send(first)
+        await self._connection.end(content)

@@ -69,8 +69,8 @@ class Home:
         self._state: Literal["new", "open", "left"] = "new"
         self._tasks: TaskGroup
         self._termination: Termination
-        # In the order in which they came.
-        self._guests: dict[Guest, None] = {}
+        # In the order in which they came, and whether each was told that the program ends.
+        self._guests: dict[Guest, bool] = {}
         self._empty: anyio.Event | None = None
         self._refused = 0
         self._ended: Counter[str] = Counter()
@@ -106,7 +106,7 @@ class Home:
         elif self._max_streams is not None and len(self._guests) >= self._max_streams:
             refused = Overloaded()
         if refused is None:
-            self._guests[guest] = None
+            self._guests[guest] = False
         else:
             self._refused += 1
         return refused
