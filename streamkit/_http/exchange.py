@@ -26,6 +26,7 @@ from .._core.exceptions import (
     cancelled_only,
     error_in,
     is_stream_cancelled,
+    shares_leaf,
     without,
 )
 from .._core.metadata import Head
@@ -134,8 +135,13 @@ class Exchange:
         except BaseException as interrupted:
             # A cancellation, or what receive() raised, which has cancelled the answer.
             error = both(error_in(error), bare(interrupted))
+        outcome = self._stream.outcome if self._stream.ended else None
         if self._host is not None:
-            self._host.leave(self, self._stream.outcome if self._stream.ended else None)
+            self._host.leave(self, outcome)
+        # Also that of a source which was told to stop, and failed over it.
+        failure = None if outcome is None else outcome.error
+        if failure is not None and not shares_leaf(failure, error):
+            log_failure(self._stream, self._terms, failure, gone=self._connection.is_lost)
         if error is not None:
             error = self._for_the_server(error)
         if error is not None:
@@ -145,7 +151,7 @@ class Exchange:
                 # Its traceback includes this frame, and so on further in. Where a server ends the
                 # connection when nothing refers to send() any more, as granian does, a cycle would
                 # keep it open.
-                del error, self
+                del error, outcome, failure, self
 
     async def refuse(self, reason: object) -> None:
         """
@@ -268,18 +274,11 @@ class Exchange:
                 if connection.is_lost and not self._is_head:
                     await self.rest.consume()
                     self.rest.raise_error()
-            self._log_failure()
             if self.rest.has_let_go:
                 # Nobody else is there to do it: the request may have ended.
                 await self._run_background()
         finally:
             del connection, self
-
-    def _log_failure(self) -> None:
-        outcome = self._stream.outcome
-        # Also that of a source which was told to stop, and failed over it.
-        if outcome.error is not None:
-            log_failure(self._stream, self._terms, outcome.error, gone=self._connection.is_lost)
 
     async def _send_stream(self) -> None:
         connection = self._connection
