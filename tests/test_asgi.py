@@ -7,7 +7,7 @@ import gc
 import logging
 import math
 import weakref
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from typing import Any
@@ -393,6 +393,34 @@ class TestEnd:
         [record] = caplog.records
         assert record.getMessage().endswith("failed, and its client has gone")
 
+    @pytest.mark.parametrize("log_failures", [True, False])
+    async def test_error_that_is_not_raised(
+        self, log_failures: bool, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """Web: an error that has no place in what is raised is logged: here ``final`` speaks for
+        it, and what it says cannot be sent."""
+        error, other = LookupError(), KeyError()
+        client = Client(takes={2: other})
+        source = Probe("a", error=error).source()
+        with pytest.raises(KeyError):
+            await client.get(StreamResponse(source, final=last_word, log_failures=log_failures))
+        logged = [record.exc_info[1] for record in caplog.records if record.exc_info]
+        assert logged == ([error] if log_failures else [])
+
+    async def test_final_fails_after_its_first_item(self) -> None:
+        """E12: the error that the last items were to stand for is not lost with them."""
+        error, other = LookupError(), KeyError()
+
+        def final(outcome: Outcome) -> Iterator[str]:
+            yield "last"
+            raise other
+
+        client = Client()
+        with pytest.raises(ExceptionGroup) as caught:
+            await client.get(StreamResponse(Probe("a", error=error).source(), final=final))
+        assert caught.value.exceptions == (error, other)
+        assert client.log.events == [200, "a", "last"]
+
     @pytest.mark.parametrize("end", ["completed", "cancelled", "disconnected"])
     async def test_nothing_to_log(self, end: str, caplog: pytest.LogCaptureFixture) -> None:
         """Web: no other end is logged."""
@@ -544,7 +572,8 @@ class TestEnd:
         await client.get(StreamResponse(own, final=lambda _: "[DONE]"))
         assert client.log.events == [202, "a", "[completed]", "[DONE]", "end"]
 
-    async def test_an_aborted_answer_is_let_go(self) -> None:
+    @pytest.mark.parametrize("first", ["a", Head(204)], ids=["item", "without body"])
+    async def test_an_aborted_answer_is_let_go(self, first: Any) -> None:
         """Web: after an error, no reference cycle holds on to send(): granian ends the connection
         when it has gone."""
         client = Client()
@@ -553,8 +582,8 @@ class TestEnd:
             async def __call__(self, message: object) -> None:
                 pass
 
-        async def source() -> AsyncGenerator[str, None]:
-            yield "a"
+        async def source() -> AsyncGenerator[Any, None]:
+            yield first
             raise LookupError
 
         async def endpoint(scope: Any, receive: Any, send: Any) -> None:
@@ -1063,6 +1092,19 @@ class TestWithoutBody:
         assert caught.value is error
         assert client.log.events == [204]
 
+    async def test_item_of_a_source_that_has_ended(self) -> None:
+        """Web: so is one that comes when its source has ended, for it was read ahead; nothing is
+        sent before the error, or the client would take it for an empty answer."""
+
+        async def source() -> AsyncGenerator[Any, None]:
+            yield Head(204)
+            yield "a"
+
+        client = Client()
+        with pytest.raises(RuntimeError, match="yield nothing after such a Head"):
+            await client.get(StreamResponse(with_buffer(source(), 4)))
+        assert not client.complete
+
     async def test_late_head(self) -> None:
         """Web: a Head that comes too late does not take the body away."""
 
@@ -1172,6 +1214,15 @@ class TestHeadRequest:
         """Web: a HEAD has the same limit."""
         client, probe = Client("HEAD", takes={0: math.inf}), Probe("a")
         await client.get(StreamResponse(probe.source(), send_timeout=4))
+        assert (client.log, probe.started) == ([], False)
+
+    @pytest.mark.parametrize("policy", POLICIES)
+    @pytest.mark.parametrize("shields", [False, True])
+    async def test_gone_meanwhile(self, policy: Any, shields: bool) -> None:
+        """Web: and one of which it is told while the headers are sent does not, either."""
+        client = Client("HEAD", takes={0: 50}, shields=shields, goes_after=1)
+        probe = Probe("a")
+        await client.get(StreamResponse(probe.source(), on_disconnect=policy))
         assert (client.log, probe.started) == ([], False)
 
     @pytest.mark.parametrize("policy", POLICIES)

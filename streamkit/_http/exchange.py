@@ -142,35 +142,39 @@ class Exchange:
         failure = None if outcome is None else outcome.error
         if failure is not None and not shares_leaf(failure, error):
             log_failure(self._stream, self._terms, failure, gone=self._connection.is_lost)
-        if error is not None:
-            error = self._for_the_server(error)
-        if error is not None:
-            try:
-                raise error
-            finally:
-                # Its traceback includes this frame, and so on further in. Where a server ends the
-                # connection when nothing refers to send() any more, as granian does, a cycle would
-                # keep it open.
-                del error, outcome, failure, self
+        try:
+            self._raise(error)
+        finally:
+            # The traceback of an error includes this frame, and so on further in. Where a server
+            # ends the connection when nothing refers to send() any more, as granian does, a cycle
+            # would keep it open.
+            del error, outcome, failure, self
 
     async def refuse(self, reason: object) -> None:
         """
         Close the stream before it has started, and say that it did not.
 
         :param reason: what the outcome tells
-        :raises BaseException: what ``on_end`` raised
-        :raises ResponseCancelled: if that was a cancellation
+        :raises BaseException: what ``on_end`` or ``send`` raised
+        :raises ResponseCancelled: if that was a cancellation of a stream
 
         """
+        error: BaseException | None = None
         self._outlet.cancel(reason, 0.0)
         try:
             async with self._stream:
                 pass
-        except StreamCancelled as stop:
-            raise ResponseCancelled(stop.reason) from stop
-        finally:
+        except BaseException as exc:
+            error = exc
+        try:
             with anyio.move_on_after(self._connection.send_timeout or SHORT):
                 await self._send_refusal()
+        except BaseException as exc:
+            error = both(error, exc)
+        try:
+            self._raise(error)
+        finally:
+            del error, self
 
     async def conclude(self) -> None:
         """Do what is left to do in the task of the request."""
@@ -193,6 +197,15 @@ class Exchange:
     async def _run_background(self) -> None:
         if self._terms.background is not None:
             await self._terms.background()
+
+    def _raise(self, error: BaseException | None) -> None:
+        if error is not None:
+            error = self._for_the_server(error)
+        try:
+            if error is not None:
+                raise error
+        finally:
+            del error, self
 
     def _for_the_server(self, error: BaseException) -> BaseException | None:
         """Return what to raise for an error: servers only expect an :exc:`Exception`."""
