@@ -1023,6 +1023,22 @@ class TestSendTimeout:
         assert caught.value is error
         assert anyio.current_time() == 1060.0
 
+    async def test_error_under_a_shield_of_a_request_that_is_cancelled(self) -> None:
+        """Web: the error is not lost if the request is cancelled while the server shields."""
+        error = LookupError()
+
+        async def on_end(outcome: Outcome) -> None:
+            raise error
+
+        client = Client(takes={1: math.inf}, shields=True, goes_after=9)
+        response = StreamResponse(
+            Notes().source(), send_timeout=4, on_disconnect="close", on_end=on_end
+        )
+        with anyio.move_on_after(7), pytest.raises(LookupError) as caught:
+            await client.get(response)
+        assert caught.value is error
+        assert anyio.current_time() == 1009.0
+
     async def test_only_sends_count(self) -> None:
         """Web: the limit is for each message, and not for the source."""
         client = Client(takes={0: 3.0, 1: 3.0, 2: 3.0, 3: 3.0})
@@ -1220,9 +1236,13 @@ class TestHeadRequest:
     @pytest.mark.parametrize("shields", [False, True])
     async def test_gone_meanwhile(self, policy: Any, shields: bool) -> None:
         """Web: and one of which it is told while the headers are sent does not, either."""
-        client = Client("HEAD", takes={0: 50}, shields=shields, goes_after=1)
-        probe = Probe("a")
-        await client.get(StreamResponse(probe.source(), on_disconnect=policy))
+        client, probe = Client("HEAD", goes_after=1), Probe("a")
+
+        async def send(message: Any) -> None:
+            with anyio.CancelScope(shield=shields):
+                await anyio.sleep(50)
+
+        await client.get(StreamResponse(probe.source(), on_disconnect=policy), send=send)
         assert (client.log, probe.started) == ([], False)
 
     @pytest.mark.parametrize("policy", POLICIES)

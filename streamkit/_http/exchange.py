@@ -135,6 +135,8 @@ class Exchange:
         except BaseException as interrupted:
             # A cancellation, or what receive() raised, which has cancelled the answer.
             error = both(error_in(error), bare(interrupted))
+            # The answering task may not have come to that, as it was kept in send().
+            error = both(self.rest.take_error(), error)
         outcome = self._stream.outcome if self._stream.ended else None
         if self._host is not None:
             self._host.leave(self, outcome)

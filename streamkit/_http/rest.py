@@ -116,9 +116,14 @@ class Rest:
         finally:
             self._done.set()
 
-    def raise_error(self) -> None:
-        """Raise what the stream has raised, once."""
+    def take_error(self) -> BaseException | None:
+        """Return what the stream has raised, once."""
         error, self._error = self._error, None
+        return error
+
+    def raise_error(self) -> None:
+        """Raise it."""
+        error = self.take_error()
         if error is not None:
             try:
                 raise error

@@ -571,9 +571,13 @@ class TestOnEnd:
             await client.get(StreamResponse(Probe("a").source(), host=host, final=last_word))
         assert client.log.events == [200, "a", "hook", "[None]", "end"]
 
+    @pytest.mark.parametrize("final", [None, last_word])
     @pytest.mark.parametrize("error", [LookupError, StreamCancelled, None])
     async def test_failure(
-        self, error: type[BaseException] | None, caplog: pytest.LogCaptureFixture
+        self,
+        final: Any,
+        error: type[BaseException] | None,
+        caplog: pytest.LogCaptureFixture,
     ) -> None:
         """Web: an error of it is logged, and changes nothing for the client."""
 
@@ -584,8 +588,8 @@ class TestOnEnd:
 
         client = Client()
         async with StreamHost(on_end=on_end, on_end_timeout=3) as host:
-            await client.get(StreamResponse(Probe("a").source(), host=host, final=last_word))
-        assert client.log.events == [200, "a", "[None]", "end"]
+            await client.get(StreamResponse(Probe("a").source(), host=host, final=final))
+        assert client.log.events == [200, "a", *(["[None]"] if final else []), "end"]
         [record] = caplog.records
         assert record.exc_info is not None
         assert record.exc_info[0] is (error or TimeoutError)
