@@ -1030,14 +1030,17 @@ class TestSendTimeout:
         async def on_end(outcome: Outcome) -> None:
             raise error
 
-        client = Client(takes={1: math.inf}, shields=True, goes_after=9)
+        async def send(message: Any) -> None:
+            with anyio.CancelScope(shield=True):
+                await anyio.sleep(9)
+
         response = StreamResponse(
             Notes().source(), send_timeout=4, on_disconnect="close", on_end=on_end
         )
         with anyio.move_on_after(7), pytest.raises(LookupError) as caught:
-            await client.get(response)
+            await Client().get(response, send=send)
         assert caught.value is error
-        assert anyio.current_time() == 1009.0
+        assert anyio.current_time() == 1010.0
 
     async def test_only_sends_count(self) -> None:
         """Web: the limit is for each message, and not for the source."""
