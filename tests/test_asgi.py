@@ -1023,6 +1023,21 @@ class TestSendTimeout:
         assert caught.value is error
         assert anyio.current_time() == 1060.0
 
+    async def test_gone_with_the_last_message(self, caplog: pytest.LogCaptureFixture) -> None:
+        """Web: a client that goes in the last message has read of the failure."""
+        client = Client(takes={3: BrokenPipeError()})
+        await client.get(StreamResponse(Probe("a", error=KeyError()).source(), final=last_word))
+        assert client.log.events == [200, "a", "[failed]"]
+        [record] = caplog.records
+        assert record.getMessage().endswith("told its client so")
+
+    async def test_nobody_hears_of_it(self) -> None:
+        """Web: ``final`` is not asked when the client has gone."""
+        asked: list[Outcome] = []
+        client = Client(goes_after=1.5)
+        await client.get(StreamResponse(Notes().source(), final=asked.append))
+        assert asked == []
+
     async def test_error_under_a_shield_of_a_request_that_is_cancelled(self) -> None:
         """Web: the error is not lost if the request is cancelled while the server shields."""
         error = LookupError()

@@ -541,6 +541,19 @@ class TestBounds:
 
 
 class TestOnEnd:
+    async def test_after_an_error_of_send(self) -> None:
+        """Web: a message that has failed is not on its way any more."""
+        host = StreamHost()
+
+        async def on_end(outcome: Outcome) -> None:
+            assert host.stats().sending == 0
+
+        async with host:
+            with pytest.raises(KeyError):
+                await Client(takes={2: KeyError()}).get(
+                    StreamResponse(Probe("a", "b").source(), host=host, on_end=on_end)
+                )
+
     async def test_for_every_stream(self) -> None:
         """Web: one hook for all responses, after the one of the response itself."""
         noted = Log()
