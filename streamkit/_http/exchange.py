@@ -19,27 +19,19 @@ import anyio
 from anyio.abc import TaskGroup
 
 from .._combinators.status import StatusStream
-from .._core.exceptions import (
-    StreamCancelled,
-    bare,
-    both,
-    cancelled_only,
-    error_in,
-    is_stream_cancelled,
-    shares_leaf,
-    without,
-)
+from .._core.exceptions import StreamCancelled, bare, both, error_in, shares_leaf
 from .._core.metadata import Head
 from .._signals.shutdown import Shutdown
 from .connection import GONE, SHORT, Connection
+from .failures import for_the_server, log_failure
 from .headers import merged, raw
 from .home import Home
 from .last_word import LastWord
 from .messages import Receive, Send, body, start
 from .outlet import Outlet, encode
 from .refusal import Refusal
-from .rest import Rest, log_failure
-from .terms import ResponseCancelled, Terms
+from .rest import Rest
+from .terms import Terms
 
 _logger = logging.getLogger("streamkit")
 
@@ -202,33 +194,12 @@ class Exchange:
 
     def _raise(self, error: BaseException | None) -> None:
         if error is not None:
-            error = self._for_the_server(error)
+            error = for_the_server(error, self._stream, gone=self._connection.is_lost)
         try:
             if error is not None:
                 raise error
         finally:
             del error, self
-
-    def _for_the_server(self, error: BaseException) -> BaseException | None:
-        """Return what to raise for an error: servers only expect an :exc:`Exception`."""
-        stop = cancelled_only(error)
-        if stop is None:
-            rest = without(error, is_stream_cancelled)
-            assert rest is not None
-            return rest if rest is error else bare(rest)
-        if self._connection.is_lost:
-            # It went after the end of the stream, and is not there to be told.
-            return None
-        if isinstance(stop.reason, Shutdown):
-            # For each stream that is open when a program ends, so no error and no traceback.
-            _logger.warning(
-                "%r was cut off: the program ends, and there is no last word to say so",
-                self._stream,
-            )
-            return None
-        cancelled = ResponseCancelled(stop.reason)
-        cancelled.__cause__ = error
-        return cancelled
 
     # The host
 

@@ -7,7 +7,6 @@ where no cancellation gets in. So whoever comes here first does it, and the othe
 
 from __future__ import annotations
 
-import logging
 from contextlib import suppress
 from typing import Any
 
@@ -15,12 +14,11 @@ import anyio
 
 from .._combinators.status import StatusStream
 from .._core.exceptions import StreamCancelled
+from .failures import log_failure
 from .home import Home
 from .last_word import LastWord
 from .outlet import Outlet
 from .terms import Disconnected, Terms
-
-_logger = logging.getLogger("streamkit")
 
 
 class Rest:
@@ -155,12 +153,3 @@ class Rest:
             if exc is not self._last_word.told:
                 raise
             log_failure(self._stream, self._terms, exc, gone=True)
-
-
-def log_failure(
-    stream: StatusStream[Any], terms: Terms, error: BaseException, *, gone: bool
-) -> None:
-    """Log a failure that is raised nowhere, for the client was told of it, or has gone."""
-    if terms.logs_failures:
-        told = "its client has gone" if gone else "told its client so"
-        _logger.error("%r failed, and %s", stream, told, exc_info=error)
