@@ -137,7 +137,12 @@ class Demo:
         stream = with_cancellation(lines, self.registry.open(run_id), grace=GRACE + 2)
         stream = with_keepalive(stream, self.interval, run.beat)
         response = EventStream(
-            stream, keepalive=None, final=run.last_word, on_end=run.end, grace=GRACE + 2
+            stream,
+            keepalive=None,
+            final=run.last_word,
+            on_end=run.end,
+            log_failures=False,  # run.end() does
+            grace=GRACE + 2,
         )
         try:
             await response(scope, receive, send)
