@@ -200,7 +200,7 @@ class Runs:
         self._tasks: TaskGroup
         self._stack: AsyncExitStack
         self._attendance: Attendance
-        self._notice: CancelToken
+        self._notice = CancelToken()
         self._empty: anyio.Event | None = None
 
     def __repr__(self) -> str:
@@ -252,10 +252,14 @@ class Runs:
         except BaseException as interrupted:
             leaving = both(error_in(exc), interrupted)
         self._tell_all()
-        # By now they are ending, which is bounded.
-        with anyio.CancelScope(shield=True):
-            await self._until_empty()
-            await self._attendance.close(self._grace)
+        try:
+            # By now they are ending, which is bounded.
+            with anyio.CancelScope(shield=True):
+                await self._until_empty()
+                await self._attendance.close(self._grace)
+        except BaseException as interrupted:
+            # By Task.cancel(), which comes through the shield. They are waited for below.
+            leaving = both(error_in(leaving), interrupted)
         self._tasks.cancel_scope.shield = True
         self._tasks.cancel_scope.cancel()
         try:
@@ -277,8 +281,8 @@ class Runs:
         Say that the program is to end: no run is started any more, and those that go on are told
         ``Shutdown()`` in ``finish`` seconds.
 
-        Does not block, and does nothing the second time. May be called from any thread and from a
-        signal handler.
+        Does not block, and does nothing the second time, or where the block is not open. May be
+        called from any thread and from a signal handler.
         """
         self._notice.cancel(Shutdown())
 

@@ -51,9 +51,10 @@ class _Trim(Budget):
 
     def admit(self, entries: list[bytes]) -> list[bytes]:
         sizes = self._sizes
-        more = [len(entry) for entry in entries]
-        sizes += more
-        self._bytes += sum(more)
+        for entry in entries:
+            size = len(entry)
+            sizes.append(size)
+            self._bytes += size
         while len(sizes) > self._max_items or self._bytes > self._max_bytes:
             self._bytes -= sizes.popleft()
             self.first += 1

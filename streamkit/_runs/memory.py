@@ -145,8 +145,10 @@ class MemoryLog:
         run = self._running(run_id, epoch)
         if run is None:
             return _FENCED
-        new = entries[max(run.last + 1 - position, 0) :]
-        if new and position > run.last + 1:
+        new = entries
+        if position <= run.last:
+            new = entries[run.last + 1 - position :]
+        elif new and position > run.last + 1:
             raise ValueError(
                 f"the entry {position} cannot follow {run.last}: append what is between"
             )
@@ -159,7 +161,9 @@ class MemoryLog:
         run.last += len(new)
         if head is not None:
             run.head = head
-        self._count(run, size - run.drop(first))
+        if first > run.first:
+            size -= run.drop(first)
+        self._count(run, size)
         run.change()
         if self.lease == math.inf and run.terms.unwatched is None:
             # What happens for nearly every item.
@@ -482,8 +486,6 @@ class _Run:
     def drop(self, first: int) -> int:
         """Drop the entries before a position, and return their size."""
         number = min(first, self.last + 1) - self.first
-        if number <= 0:
-            return 0
         size = self.size_before(first)
         end = self.dropped + number
         self.entries[self.dropped : end] = [b""] * number

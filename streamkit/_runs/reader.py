@@ -127,8 +127,8 @@ async def _read(
     except Exception as exc:
         told = exc
     if told is not None:
-        await ahead.until_asked()
         try:
+            await ahead.until_asked()
             raise told
         finally:
             # Its traceback includes this frame.

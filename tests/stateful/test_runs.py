@@ -177,6 +177,9 @@ class World:
             for step in self.plan:
                 await getattr(self, type(step).__name__.lower())(step)
                 await wait_all_blocked()
+                # What has gone wrong is said to a reader that waits, in no time but some.
+                await anyio.sleep(1e-6)
+                await wait_all_blocked()
                 await self.check()
             self.tasks.cancel_scope.cancel()
         for send in self.sends:
