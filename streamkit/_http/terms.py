@@ -58,6 +58,10 @@ class Terms:
     opening: bytes = b""
     #: Whether a failure is logged of which the client was told, so that it is raised nowhere.
     logs_failures: bool = True
+    #: Whether it is the stream that knows the status of the answer to a ``HEAD``.
+    asks_for_head: bool = False
+    #: Whether the stream is told when the program ends. One that has an end of its own is not.
+    is_told: bool = True
     #: To be called and awaited when the stream is closed, if nothing is raised.
     background: Callable[[], Awaitable[object]] | None = None
 
