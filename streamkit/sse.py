@@ -293,6 +293,7 @@ class RunEvents(EventStream):
             max_age,
             partial(said_last, profile) if final is None else _encoded_final(final, profile),
         )
+        options["on_disconnect"] = "close"
         if options.get("host") is None:
             options["host"] = runs.host
         super().__init__(
@@ -302,7 +303,6 @@ class RunEvents(EventStream):
             errors=errors,
             final=partial(_said_of_reading, profile),
             headers=_with_no_store(headers),
-            on_disconnect="close",
             **options,
         )
         answer.outlet = self._outlet

@@ -28,7 +28,6 @@ from .._sse.headers import pairs
 from .._sse.json import to_json
 from .._sse.profile import Profile
 from .cursor import Cursor, parse
-from .entry import Entry
 from .errors import (
     CursorMismatch,
     Gap,
@@ -76,6 +75,7 @@ class Answer:
 
     __slots__ = (
         "_final",
+        "_has_resynced",
         "_has_said",
         "_in_band",
         "_max_age",
@@ -110,6 +110,7 @@ class Answer:
         self._in_band = in_band
         self._max_age = max_age
         self._final = final
+        self._has_resynced = False
         self._has_said = False
 
     async def content(self) -> AsyncGenerator[Head | bytes, None]:
@@ -135,7 +136,7 @@ class Answer:
             try:
                 async with aclosing(reading):
                     async for entry in reading:
-                        if not isinstance(entry, Entry):
+                        if isinstance(entry, Head):
                             if self._may_say_status:
                                 yield entry
                             continue
@@ -224,6 +225,9 @@ class Answer:
         self, error: Exception, cursor: Cursor | None, has_begun: bool
     ) -> tuple[list[Head | bytes], bool]:
         """Return what is said when what comes next for a client is not there."""
+        if self._in_band and self._has_resynced and not has_begun:
+            # Missing again at once. One that is so far behind is to wait.
+            return [_come_back()], False
         if has_begun and not isinstance(error, Gap):
             # Another run of the same id. The next request is told.
             return ([_come_back()] if self._in_band else self._refused(410, "", error)), False
@@ -236,10 +240,13 @@ class Answer:
         told = self._in_events(self._profile.told("resync", info.first, info.last))
         kept = {"first": info.first, "last": info.last}
         code = "gap" if isinstance(error, Gap) else "cursor_mismatch"
+        self._has_resynced = bool(told)
         return told or self._refused(410, code, error, **kept), bool(told)
 
     def _in_events(self, frames: Sequence[bytes] | None) -> list[Head | bytes]:
-        return [bytes(frame) for frame in frames or ()] if self._in_band else []
+        if not self._in_band:
+            return []
+        return [located(frame, None, None, 0) for frame in frames or ()]
 
     def _refused(
         self, status: int, code: str, error: Exception | None = None, **fields: object

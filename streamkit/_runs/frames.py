@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 from collections import OrderedDict
-from typing import Any
+from typing import Any, cast
 
 from .._sse.events import ServerSentEvent
 from .._sse.json import to_json
@@ -70,6 +70,9 @@ def located(frame: bytes, cursor: str | None, field: str | None, position: int) 
     """
     Return a frame with its place.
 
+    Advice when to come back goes to the end: a client heeds it as it comes, and one that is cut off
+    within the frame is to come back for it soon, whatever it says.
+
     :param frame: whole events, and what may be between them
     :param cursor: becomes the id of the last event, or ``None`` for no id
     :param field: of the JSON of each event, or ``None``
@@ -100,11 +103,14 @@ def located(frame: bytes, cursor: str | None, field: str | None, position: int) 
     if last < 0:
         # No event, and so nothing to come back after.
         return frame
+    advice = [line for line in lines if line.startswith(b"retry:")]
     if cursor is not None:
         lines.insert(last + 1, b"id: " + cursor.encode())
     if field is not None:
         lines = _numbered(lines, field, position)
-    return b"\n".join(lines) + b"\n"
+    if advice:
+        lines = [line for line in lines if not line.startswith(b"retry:")] + advice
+    return b"\n".join([*lines, b""])
 
 
 def _numbered(lines: list[bytes], field: str, position: int) -> list[bytes]:
@@ -133,7 +139,8 @@ def _with_number(data: bytes, field: str, position: int) -> bytes:
             f"the events of this profile have their position in the field {field!r}, and are JSON "
             "objects: yield mappings"
         )
-    return to_json({**value, field: position}).encode("utf-8", "replace")
+    fields = cast("dict[str, object]", value)
+    return to_json({**fields, field: position}).encode("utf-8", "replace")
 
 
 def _own_id(found: str) -> str:

@@ -6,10 +6,12 @@ from collections.abc import AsyncGenerator, Mapping
 from typing import Any, Literal
 from weakref import WeakValueDictionary
 
+from .._core.metadata import Head
 from .._http.termination import Termination
 from .._sse.profile import Profile
 from .attendance import Attendance
 from .cursor import Cursor
+from .entry import Entry
 from .frames import Frames
 from .info import RunInfo
 from .log import RunLog
@@ -57,7 +59,7 @@ class Readable:
         owner: str | None,
         after: Cursor | Literal["now"] | None,
         until: float,
-    ) -> AsyncGenerator[Any, None]:
+    ) -> AsyncGenerator[Head | Entry[Any], None]:
         """Return the status of a run and its entries, as :func:`~streamkit._runs.reader.read`."""
         return read(
             ahead,
