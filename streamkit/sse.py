@@ -307,7 +307,7 @@ class RunEvents(EventStream):
         )
         answer.outlet = self._outlet
         self._answer, self._runs = answer, runs
-        self._terms = replace(self._terms, asks_for_head=True, is_told=False)
+        self._terms = replace(self._terms, asks_for_head=True, tell=runs.shut_down)
 
     def _make_outlet(self) -> Outlet:
         # What it is given is encoded.

@@ -221,8 +221,10 @@ class Exchange:
         return self.rest.is_drained
 
     def shut_down(self, reason: object, grace: float) -> None:
-        if self._terms.is_told:
+        if self._terms.tell is None:
             self._outlet.cancel(reason, min(grace, self._terms.grace))
+        else:
+            self._terms.tell()
         # The time to clean up stands still while the client is waited for, so that is bounded.
         self._connection.hurry(max(grace, SHORT))
         self._watch_the_clock()

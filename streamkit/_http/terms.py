@@ -60,8 +60,9 @@ class Terms:
     logs_failures: bool = True
     #: Whether it is the stream that knows the status of the answer to a ``HEAD``.
     asks_for_head: bool = False
-    #: Whether the stream is told when the program ends. One that has an end of its own is not.
-    is_told: bool = True
+    #: What to call when the program ends, in place of telling the stream: one that is to end by
+    #: itself then.
+    tell: Callable[[], object] | None = None
     #: To be called and awaited when the stream is closed, if nothing is raised.
     background: Callable[[], Awaitable[object]] | None = None
 
