@@ -104,9 +104,26 @@ def inject(session: nox.Session) -> None:
 
 @nox.session
 def servers(session: nox.Session) -> None:
-    """Test responses on uvicorn, hypercorn (asyncio and trio) and granian, and the recipes."""
+    """Test responses on uvicorn, hypercorn (asyncio and trio) and granian, and the recipes.
+
+    They are reached over HTTP/1.0, 1.1 and 2, and through nginx.
+    """
     install(session, "servers")
-    session.run("pytest", "tests/servers", *session.posargs)
+    install_nginx(session)
+    session.run("pytest", "-rs", "tests/servers", *session.posargs)
+
+
+def install_nginx(session: nox.Session) -> None:
+    """Install the proxy if root can, with apt, and else say that its tests are skipped."""
+    if shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin"):
+        return
+    if shutil.which("apt-get") is None or os.geteuid() != 0:
+        session.warn(
+            "the tests behind nginx are SKIPPED: install it so that 'nginx' is on PATH, on Debian "
+            "with 'apt-get install nginx'"
+        )
+        return
+    install_with_apt(session, "nginx")
 
 
 @nox.session

@@ -6,7 +6,16 @@ import argparse
 from pathlib import Path
 from types import ModuleType
 
-from . import cancel_latency, cost_per_item, growth, many_streams, pages, responses, runs
+from . import (
+    cancel_latency,
+    cost_per_item,
+    growth,
+    many_streams,
+    over_sockets,
+    pages,
+    responses,
+    runs,
+)
 from .report import Result, machine, read_json, text, write_json
 
 #: Each is a module with a ``measure(*, quick)`` that returns a :class:`~.report.Result`.
@@ -16,6 +25,7 @@ MEASUREMENTS: dict[str, ModuleType] = {
     "B3": many_streams,
     "B4": cancel_latency,
     "B5": responses,
+    "B6": over_sockets,
     "B7": runs,
 }
 

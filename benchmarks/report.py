@@ -24,6 +24,8 @@ LIBRARIES = (
     "starlette",
     "sse-starlette",
     "fastapi",
+    "uvicorn",
+    "httptools",
 )
 
 

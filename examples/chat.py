@@ -60,10 +60,13 @@ async def chat(run_id: UUID, question: Annotated[str, Body(embed=True)]) -> Even
         if outcome.kind == "failed":
             logger.error("run %s failed", run_id, exc_info=outcome.error)
 
-    return EventStream(with_cancellation(answer(), runs.open(run_id)), on_end=save)
+    stream = with_cancellation(answer(), runs.open(run_id))
+    # save() logs what fails, with the run that it was.
+    return EventStream(stream, on_end=save, log_failures=False)
 
 
 @app.post("/cancel/{run_id}")
 async def cancel(run_id: UUID) -> dict[str, bool]:
     """Stop a run, and return when what there is of its answer is saved."""
-    return {"stopped": await runs.cancel_and_wait(run_id, "stopped by the user", timeout=10)}
+    stopped = await runs.cancel_and_wait(run_id, "stopped by the user", timeout=10)
+    return {"stopped": bool(stopped)}

@@ -66,6 +66,8 @@ def run_response(
         keepalive=None,
         headers={"x-run-id": run_id},
         on_end=on_end,
+        # It does so itself, with the run that it was.
+        log_failures=False,
         on_disconnect="drain",
     )
 

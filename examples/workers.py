@@ -52,4 +52,4 @@ async def run(run_id: str, request: Request) -> EventStream:
 async def cancel(run_id: str, request: Request) -> dict[str, int | bool]:
     runs: RedisCancelRegistry = request.state.runs
     stopped = await runs.cancel_and_wait(run_id, "stopped by the user", timeout=10)
-    return {"stopped": stopped, "worker": os.getpid()}
+    return {"stopped": bool(stopped), "worker": os.getpid()}

@@ -27,9 +27,14 @@ from ._core.stage import (
 )
 from ._core.stream import Stream as Stream, with_stage as with_stage
 from ._core.timer import Timer as Timer
+from ._signals.holder import Holder as Holder, KeyHeld as KeyHeld
 from ._signals.on_signals import on_signals as on_signals
 from ._signals.poll import PollFailed as PollFailed, poll as poll, shared_poll as shared_poll
-from ._signals.registry import CancelRegistry as CancelRegistry
+from ._signals.registry import (
+    CancelRegistry as CancelRegistry,
+    RegistryStats as RegistryStats,
+    Released as Released,
+)
 from ._signals.token import CancelHandle as CancelHandle, CancelToken as CancelToken
 from ._sources.merge import merge as merge
 from ._sources.thread import from_thread as from_thread
@@ -43,12 +48,16 @@ __all__ = [
     "CancelToken",
     "Control",
     "Head",
+    "Holder",
     "Idle",
+    "KeyHeld",
     "Left",
     "Metadata",
     "Outcome",
     "OutcomeKind",
     "PollFailed",
+    "RegistryStats",
+    "Released",
     "Skip",
     "Stage",
     "StatusStream",

@@ -7,6 +7,7 @@ Answer an HTTP request with a stream: for any ASGI server and framework, on asyn
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, Literal, TypeAlias, TypedDict, cast
 
 from ._combinators.status import StatusStream, with_status
@@ -17,7 +18,7 @@ from ._core.public import name_publicly
 from ._core.source import AsyncSource
 from ._core.stream import with_stage
 from ._http.exchange import Exchange
-from ._http.headers import merged, raw
+from ._http.headers import RawHeaders, merged, raw
 from ._http.home import HostStats as HostStats
 from ._http.host import StreamHost as StreamHost
 from ._http.last_word import LastWord as _LastWord
@@ -173,11 +174,9 @@ class StreamResponse(Returned):
             seconds("send_timeout", send_timeout, positive=True)
         if finish is not None:
             seconds("finish", finish)
-        own = raw(_DEFAULT_HEADERS)
-        if media_type is not None:
-            own += raw({"content-type": media_type})
         self._terms = Terms(
-            headers=merged(own, raw(headers)),
+            headers=merged(self._own_headers(media_type), raw(headers)),
+            opening=self._opening(),
             on_disconnect=on_disconnect,
             grace=seconds("grace", grace),
             finish=finish,
@@ -211,6 +210,14 @@ class StreamResponse(Returned):
     def _make_outlet(self) -> Outlet:
         """Return what makes bytes of the items. Called once, when the response is made."""
         return Outlet()
+
+    def _own_headers(self, media_type: str | None) -> RawHeaders:
+        """Return the headers that those of the user replace."""
+        return _default_headers(media_type)
+
+    def _opening(self) -> bytes:
+        """Return what is sent with a status that comes before the first item."""
+        return b""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """
@@ -279,6 +286,12 @@ class StreamResponse(Returned):
 
     def _refusal(self, *, closes: bool) -> Refusal:
         return Refusal(None, self._terms.headers, closes=closes)
+
+
+@lru_cache(maxsize=64)
+def _default_headers(media_type: str | None) -> RawHeaders:
+    own = raw(_DEFAULT_HEADERS)
+    return own if media_type is None else own + raw({"content-type": media_type})
 
 
 def _check_receive(given: object) -> None:

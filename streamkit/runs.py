@@ -415,8 +415,9 @@ class Runs(Readable):
         if producer.needs_keeping:
             self._tasks.start_soon(producer.keep_up, name=f"lease of run {run_id}")
         if producer.is_cancelled:
-            # Before it began. It never does, and it ends at once.
-            await producer.gone.wait()
+            # Before it began. It never does, and ends at once: nothing but on_end is waited for.
+            with anyio.CancelScope(shield=True):
+                await producer.gone.wait()
         return producer.info()
 
     def attach(

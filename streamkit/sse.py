@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, Literal, Unpack, cast
 
 from ._combinators.keepalive import with_keepalive
@@ -20,6 +20,7 @@ from ._core.public import name_publicly
 from ._core.source import AsyncSource
 from ._core.stage import SKIP
 from ._core.stream import with_stage
+from ._http.headers import RawHeaders, merged, raw
 from ._http.messages import Receive, Scope, Send
 from ._http.outlet import Outlet, encode
 from ._http.refusal import Refusal
@@ -113,6 +114,7 @@ class EventStream(StreamResponse):
         # Before all other attributes.
         self._unserializable = UNSERIALIZABLE
         self._profile = profile
+        self._has_beats = keepalive is not None
         self._errors = profile.errors if errors is None else errors
         beating = source if keepalive is None else with_keepalive(source, keepalive, profile.beat)
         if keepalive is not None and options.get("first_item_within") is None:
@@ -121,15 +123,19 @@ class EventStream(StreamResponse):
         super().__init__(
             beating,
             final=profile.final if final is None else _encoded_final(final, profile),
-            headers=_with_headers(profile, headers),
+            headers=headers,
             media_type=profile.media_type,
             **options,
         )
-        if keepalive is not None:
-            self._terms = replace(self._terms, opening=bytes(profile.beat))
 
     def _make_outlet(self) -> Outlet:
         return _EventOutlet(self._profile)
+
+    def _own_headers(self, media_type: str | None) -> RawHeaders:
+        return merged(super()._own_headers(media_type), _headers_of(self._profile))
+
+    def _opening(self) -> bytes:
+        return bytes(self._profile.beat) if self._has_beats else b""
 
     def _refusal(self, *, closes: bool) -> Refusal:
         in_band = self._say_later if self._errors == "event" else None
@@ -197,14 +203,9 @@ def _encoded_final(
     return encoded
 
 
-def _with_headers(
-    profile: Profile, headers: Mapping[str, str] | Iterable[tuple[str, str]]
-) -> list[tuple[str, str]]:
-    given = list(
-        cast("Mapping[str, str]", headers).items() if isinstance(headers, Mapping) else headers
-    )
-    names = {name.lower() for name, _ in given}
-    return [pair for pair in profile.headers.items() if pair[0].lower() not in names] + given
+@lru_cache(maxsize=64)
+def _headers_of(profile: Profile) -> RawHeaders:
+    return raw(profile.headers)
 
 
 class RunEvents(EventStream):

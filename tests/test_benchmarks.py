@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from benchmarks import cost_per_item, responses
+from benchmarks import cost_per_item, responses, runs
 from benchmarks.backends import BACKENDS
 from benchmarks.peers import (
     BARE,
@@ -84,6 +84,30 @@ def test_every_response_is_right(loop: Any) -> None:
     for source in responses.SOURCES:
         costs = loop.run(responses.measure_all, loop.name, source, 10, 1)
         assert costs.keys() == responses.peers_on(loop.name).keys()
+
+
+@each_loop
+def test_every_run_is_right(loop: Any) -> None:
+    """A run keeps every item, and each of its readers has every item, once and in order."""
+    for source in runs.SOURCES:
+        assert runs.RUN in loop.run(runs.measure_log, loop.name, source, 100, 1)
+        assert runs.RUN in loop.run(runs.measure_readers, source, 3, 20, 1)
+    assert runs.REPLAY in loop.run(runs.measure_replay, 500, 1)
+    assert 0 < loop.run(runs.weigh_entry, 500) < 500
+
+
+def test_a_wrong_run_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that keeps less than there was ends the measurement."""
+
+    async def short(count: int) -> AsyncGenerator[str, None]:
+        async for item in runs.ready(count - 1):
+            yield item
+
+    monkeypatch.setitem(runs.SOURCES, "ready", short)
+    with pytest.raises(RuntimeError, match="has kept 9 of 10 items"):
+        BACKENDS[0].run(runs.measure_readers, "ready", 3, 10, 1)
+    with pytest.raises(RuntimeError, match="lost, repeated or reordered items"):
+        BACKENDS[0].run(runs.measure_log, "asyncio", "ready", 10, 1)
 
 
 def test_a_wrong_response_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parents[1]
 # Virtual time jumps to the next timer while nothing but a thread goes on.
-WITH_THREADS = {"docs/sources.md"}
+WITH_THREADS = {"docs/blocking.md"}
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md"))]
 PAGES = [page for page in PAGES if "_build" not in page.parts]
 
@@ -128,7 +128,8 @@ def test_page(page: Path, backend: Backend, monkeypatch: pytest.MonkeyPatch) -> 
         "README.md",
         "docs/tutorial.md",
         "docs/stopping.md",
-        "docs/sources.md",
+        "docs/blocking.md",
+        "docs/merging.md",
         "docs/web.md",
         "docs/ownership.md",
         "docs/guarantees.md",

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import logging
 import math
+import weakref
+from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
@@ -46,6 +50,7 @@ from streamkit.runs import (
     Unwatched,
 )
 from support import Backend, Log, Probe, aiter_of, wait_all_blocked
+from support.unsteady import Way
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -430,6 +435,21 @@ async def test_cancel_before_the_start() -> None:
     assert [outcome.kind for outcome in ended] == ["cancelled"]
 
 
+async def test_cancel_before_a_start_that_is_cancelled() -> None:
+    """A start that finds its run cancelled waits for on_end: it is not cut off with half a run."""
+
+    async def on_end(outcome: Outcome, info: RunInfo) -> None:
+        await anyio.sleep(2)
+
+    info: RunInfo | None = None
+    async with Runs() as runs:
+        await runs.cancel("chat", "early")
+        with anyio.move_on_after(1):
+            info = await runs.start(aiter_of("a"), id="chat", on_end=on_end)
+        assert info == await runs.get("chat")
+        assert info.state == "ended"
+
+
 async def test_cancel_one_incarnation() -> None:
     """A cancellation that names an epoch is for that run alone."""
     async with Runs() as runs:
@@ -574,7 +594,10 @@ async def test_ends_the_program() -> None:
         await anyio.sleep(1)
         raise Fatal
 
-    runs = Runs()
+    way = Way(MemoryLog())
+    # Whatever is awaited on the way to the end is.
+    way.takes = 0.1
+    runs = Runs(way)
     with pytest.raises(Fatal):
         async with runs:
             await runs.start(probe.source(), id="other")
@@ -726,6 +749,11 @@ async def test_full_at_once() -> None:
             outcome = (await runs.get(info.id)).outcome
             assert outcome is not None
             assert (outcome.kind == "completed") is complete
+    async with Runs(max_bytes=100, when_full="end") as runs:
+        info = await runs.start(aiter_of(*["x" * 90] * 3))
+        items, end = await end_of(runs, info.id)
+        assert items == ["x" * 90] * 2
+        assert isinstance(end, RunCancelled)
 
 
 async def test_the_log_is_full() -> None:
@@ -838,7 +866,7 @@ async def test_never_two_incarnations() -> None:
                                 await anyio.sleep(100)
                             else:
                                 await runs.delete("chat")
-                            await runs.start(Probe(*"ab").source(), id="chat")
+                            await runs.start(Probe(*range(1_000)).source(), id="chat")
                             await wait_all_blocked()
             assert {entry.epoch for entry in seen} == {info.epoch}
             assert len(seen) < 500
@@ -911,7 +939,8 @@ async def test_unwatched() -> None:
             await anext(first)
             async with runs.attach(info.id) as second:
                 await anext(second)
-            await anyio.sleep(30)
+            # Between two times at which it would say that it is there.
+            await anyio.sleep(30.2)
             assert (await runs.get(info.id)).state == "running"
         log.start()
         _, end = await end_of_unwatched(runs, info.id)
@@ -1082,6 +1111,36 @@ async def test_a_reader_of_a_run_elsewhere_is_sent_away() -> None:
         assert (await elsewhere.get(info.id)).state == "running"
 
 
+@pytest.mark.parametrize("slow", ["all", "read"])
+async def test_sent_away_at_the_end(slow: str) -> None:
+    """A reader that is woken by the end of its run, and sent away just then, has the end."""
+    # Often, for trio runs what is ready in any order.
+    for _ in range(20):
+        way = Way(MemoryLog())
+        way.slow = {slow} if slow != "all" else way.slow
+        ends: list[RunEnded] = []
+
+        async def read(runs: Runs, ends: list[RunEnded]) -> None:
+            items, end = await end_of(runs, "chat")
+            assert items == ["a", "last"]
+            ends.append(end)
+
+        async def source() -> AsyncGenerator[str, None]:
+            try:
+                yield "a"
+                await anyio.sleep_forever()
+            finally:
+                yield "last"
+
+        async with anyio.create_task_group() as tasks:
+            async with Runs(way) as runs:
+                await runs.start(source(), id="chat")
+                tasks.start_soon(read, runs, ends)
+                await wait_all_blocked()
+                way.takes = 0.1
+        assert [type(end) for end in ends] == [RunCancelled]
+
+
 async def test_a_reader_that_does_not_read_is_not_waited_for_long() -> None:
     """A stream that is still attached at the end has the grace to read, and no more."""
     log = Log()
@@ -1134,6 +1193,161 @@ async def test_start_is_cancelled(passes: int) -> None:
             await runs.start(aiter_of("b"), id="chat")
             assert await items_of(runs, "chat") == ["b"]
         del scope
+
+
+async def test_start_is_cancelled_before() -> None:
+    """C1: a start in a scope that is cancelled starts nothing, and asks no log."""
+    probe = Probe("a")
+    way = Way(MemoryLog())
+    way.failing["create"] = AssertionError("must not be asked")
+    async with Runs(way) as runs:
+        with anyio.CancelScope() as scope:
+            scope.cancel()
+            await runs.start(probe.source(), id="chat")
+        await wait_all_blocked()
+        assert runs.stats() == RunStats(running=0, readers=0, held=0)
+    assert not probe.started
+
+
+@pytest.mark.asyncio_only
+@pytest.mark.parametrize("where", ["create", "append", "on_end"])
+async def test_the_task_of_a_run_is_cancelled(where: str) -> None:
+    """Z1: as at the end of the event loop: nobody waits, and what was taken is written."""
+    way = Way(MemoryLog())
+    outcomes: list[Outcome] = []
+
+    async def on_end(outcome: Outcome, info: RunInfo) -> None:
+        outcomes.append(outcome)
+        if where == "on_end":
+            await anyio.sleep_forever()
+
+    async def start() -> None:
+        if where == "create":
+            with pytest.raises(RunsClosed):
+                await runs.start(Probe("a").source(), id="chat")
+        else:
+            block = where == "append"
+            await runs.start(Probe("a", block=block).source(), id="chat", on_end=on_end)
+
+    async with Runs(way) as runs, anyio.create_task_group() as tasks:
+        way.cut(where)
+        tasks.start_soon(start)
+        await wait_all_blocked()
+        (task,) = [task for task in asyncio.all_tasks() if task.get_name() == "run chat"]
+        task.cancel()
+        await wait_all_blocked()
+        way.mend()
+        await wait_all_blocked()
+        assert runs.stats().running == 0
+        if where == "append":
+            items, end = await end_of(runs, "chat")
+            assert items == ["a"]
+            assert isinstance(end, RunCancelled)
+            assert end.reason == Shutdown()
+        if where == "on_end":
+            assert await items_of(runs, "chat") == ["a"]
+
+
+@pytest.mark.asyncio_only
+async def test_the_end_of_the_block_is_cancelled_natively() -> None:
+    """C7: however often Task.cancel() comes, the block ends when its runs have."""
+    log = Log()
+
+    async def source() -> AsyncGenerator[str, None]:
+        try:
+            await anyio.sleep_forever()
+            yield "never"
+        finally:
+            await anyio.sleep(2)
+            log("closed")
+
+    async def main() -> None:
+        async with Runs() as runs:
+            await runs.start(source())
+            await anyio.sleep_forever()
+
+    task = asyncio.ensure_future(main())
+    await anyio.sleep(1)
+    log.start()
+    for _ in range(3):
+        task.cancel()
+        await anyio.sleep(0.5)
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    log("left")
+    assert log == [(2, "closed"), (2, "left")]
+
+
+async def test_the_log_cannot_be_opened() -> None:
+    """A log that cannot be opened leaves a Runs that can be entered later."""
+
+    class Closed(MemoryLog):
+        @asynccontextmanager
+        async def open(self) -> AsyncGenerator[None, None]:
+            if not opened:
+                raise LookupError
+            async with super().open():
+                yield
+
+    opened = False
+    runs = Runs(Closed())
+    with pytest.raises(LookupError):
+        await runs.__aenter__()
+    opened = True
+    async with runs:
+        assert await items_of(runs, (await runs.start(aiter_of("a"))).id) == ["a"]
+
+
+async def test_lets_go_of_the_source() -> None:
+    """E10: what a source held is free when its run has ended, while the log still has that."""
+
+    class Thing:
+        pass
+
+    async def source(thing: Thing) -> AsyncGenerator[str, None]:
+        held.add(thing)
+        yield "a"
+        raise LookupError
+
+    async def on_end(outcome: Outcome, info: RunInfo) -> None:
+        pass
+
+    held: weakref.WeakSet[Thing] = weakref.WeakSet()
+    async with Runs() as runs:
+        # Without it, the error is logged, and the log of the test keeps it.
+        info = await runs.start(source(Thing()), on_end=on_end)
+        assert (await end_of(runs, info.id))[0] == ["a"]
+        await wait_all_blocked()
+        gc.collect()
+        assert not held
+
+
+async def test_a_refused_source_cannot_be_closed(caplog: pytest.LogCaptureFixture) -> None:
+    """What a source raises where it is closed unstarted is logged, and the refusal is raised."""
+
+    class Source(Probe[str]):
+        def __aiter__(self) -> Source:
+            raise AssertionError("must not be iterated")
+
+        async def aclose(self) -> None:
+            raise LookupError
+
+    async with Runs() as runs:
+        await runs.start(Probe(block=True).source(), id="chat")
+        refused: Any = Source()
+        with pytest.raises(RunExists):
+            await runs.start(refused, id="chat")
+        await wait_all_blocked()
+        assert runs.stats().running == 1
+    assert "could not be closed" in caplog.text
+
+
+async def test_what_it_is_called() -> None:
+    """A run says in its task what it is."""
+    async with Runs() as runs:
+        await runs.start(Probe(block=True).source(), id="chat")
+        (producer,) = runs._producers
+        assert repr(producer).startswith("<run 'chat' of <StatusStream of ")
 
 
 # Misuse

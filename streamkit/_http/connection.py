@@ -37,7 +37,8 @@ class Connection:
     :param receive: of ASGI
     :param send: of ASGI
     :param send_timeout: seconds that a message may take, or ``None`` for any time
-    :param on_lost: called once, when the client is found to have gone before the end
+    :param on_lost: called once, when the client is found to have gone before the end. Returns
+        whether that ends what goes on in :attr:`scope`, and not only what is being sent
 
     """
 
@@ -62,9 +63,10 @@ class Connection:
         send: Send,
         *,
         send_timeout: float | None,
-        on_lost: Callable[[], None],
+        on_lost: Callable[[], bool],
     ) -> None:
-        #: Everything is sent in here. Cancelled when the client has gone.
+        #: Everything is sent in here. Cancelled when the client has gone, if it must be: what
+        #: comes to its end by itself costs less.
         self.scope: anyio.CancelScope = anyio.CancelScope()
         #: ``send`` of ASGI, for who does what :meth:`send` does.
         self.raw_send: Send = send
@@ -109,8 +111,8 @@ class Connection:
         """Take note that the client has gone, and end what is being sent."""
         if not (self.is_lost or self.is_ending):
             self.is_lost = True
-            self._on_lost()
-            self.scope.cancel()
+            if self._on_lost() or self.is_sending:
+                self.scope.cancel()
 
     async def wait_until_gone(self) -> None:
         """Wait until the client has gone. Reads, and drops, what nobody has read of the request."""

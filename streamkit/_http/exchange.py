@@ -249,6 +249,7 @@ class Exchange:
             if self._connection.is_lost and self._connection.is_sending:
                 # The answering task may be kept in there for as long as the server likes.
                 await self.rest.consume()
+        self._waits.remove(scope)
 
     # The answer
 
@@ -295,9 +296,12 @@ class Exchange:
                 else:
                     await self._expect_no_item()
             except BaseException as exc:
-                if exc is not self._last_word.told:
+                if exc is self._last_word.told:
+                    log_failure(self._stream, self._terms, exc, gone=connection.is_lost)
+                elif not (connection.is_lost and isinstance(exc, StreamCancelled)):
                     raise
-                log_failure(self._stream, self._terms, exc, gone=False)
+            if connection.is_lost:
+                return
             if stopped is not None and not connection.has_started:
                 if not isinstance(stopped.reason, Shutdown):
                     raise stopped

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -12,9 +13,13 @@ from anyio.abc import TaskGroup
 
 from .._core.outcome import Outcome
 from .._signals.shutdown import Shutdown
+from .connection import SHORT
 from .lodger import Lodger
+from .messages import Scope
 from .refusal import Overloaded
 from .termination import Termination
+
+_logger = logging.getLogger("streamkit")
 
 
 class Guest(Protocol):
@@ -77,9 +82,17 @@ class Home:
 
     _finish: float
 
-    def __init__(self, max_streams: int | None, max_drained: int | None) -> None:
+    def __init__(
+        self,
+        max_streams: int | None,
+        max_drained: int | None,
+        on_end: Callable[[Outcome, Scope], Awaitable[object]] | None,
+        on_end_timeout: float,
+    ) -> None:
         self._max_streams = max_streams
         self._max_drained = max_drained
+        self._on_end = on_end
+        self._on_end_timeout = on_end_timeout
         self._state: Literal["new", "open", "left"] = "new"
         self._tasks: TaskGroup
         self._termination: Termination
@@ -171,6 +184,25 @@ class Home:
             failed=ended["failed"],
             closed=ended["closed"],
         )
+
+    async def ended(self, outcome: Outcome, scope: Scope) -> None:
+        """Call ``on_end``."""
+        assert self._on_end is not None
+        try:
+            with anyio.fail_after(self._on_end_timeout):
+                await self._on_end(outcome, scope)
+        except Exception:
+            _logger.exception("the on_end of %r failed", self)
+
+    @property
+    def has_hook(self) -> bool:
+        """Whether there is something to call for each stream."""
+        return self._on_end is not None
+
+    @property
+    def hook_timeout(self) -> float:
+        """Seconds in which :meth:`ended` has ended for sure."""
+        return self._on_end_timeout + SHORT
 
     async def run(
         self, function: Callable[[], Awaitable[None]], let_go: anyio.Event, name: str

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
@@ -16,12 +15,9 @@ from .._core.exceptions import bare, both, error_in
 from .._core.outcome import Outcome
 from .._signals.shutdown import Shutdown
 from .._signals.token import CancelToken
-from .connection import SHORT
 from .home import Guest, Home, HostStats as HostStats
 from .messages import Scope
 from .termination import Termination
-
-_logger = logging.getLogger("streamkit")
 
 
 class StreamHost(Home):
@@ -82,11 +78,11 @@ class StreamHost(Home):
                 f"on_end must be callable, got {type(on_end).__qualname__}: write "
                 "'async def on_end(outcome, scope): ...'"
             )
-        super().__init__(max_streams, max_drained)
+        super().__init__(
+            max_streams, max_drained, on_end, seconds("on_end_timeout", on_end_timeout)
+        )
         self._grace = seconds("grace", grace)
         self._finish = seconds("finish", finish)
-        self._on_end = on_end
-        self._on_end_timeout = seconds("on_end_timeout", on_end_timeout)
         # Told by any thread; read by the task that tells the streams.
         self._notice = CancelToken()
         self._limits: deque[float] = deque()
@@ -179,25 +175,6 @@ class StreamHost(Home):
     def is_shut_down(self) -> bool:
         """Whether the program ends: what an orchestrator's readiness probe may ask."""
         return self._notice.cancelled
-
-    async def ended(self, outcome: Outcome, scope: Scope) -> None:
-        """Call ``on_end``."""
-        assert self._on_end is not None
-        try:
-            with anyio.fail_after(self._on_end_timeout):
-                await self._on_end(outcome, scope)
-        except Exception:
-            _logger.exception("the on_end of %r failed", self)
-
-    @property
-    def has_hook(self) -> bool:
-        """Whether there is something to call for each stream."""
-        return self._on_end is not None
-
-    @property
-    def hook_timeout(self) -> float:
-        """Seconds in which :meth:`ended` has ended for sure."""
-        return self._on_end_timeout + SHORT
 
     async def _watch(self) -> None:
         with self._watching:

@@ -18,18 +18,21 @@ class LastWord:
 
     """
 
-    __slots__ = ("_final", "_outlet", "told")
+    __slots__ = ("_final", "_outlet", "is_heard", "told")
 
     def __init__(self, final: Callable[[Outcome], Any] | None, outlet: Outlet) -> None:
         #: The error of ``on_end`` that the last word speaks of, so that it need not be raised.
         self.told: BaseException | None = None
+        #: Whether there is a client that would receive it.
+        self.is_heard: bool = True
         self._final = final
         self._outlet = outlet
 
     def __call__(self, outcome: Outcome) -> Any:
         if self._final is None or not self._outlet.has_body:
             return None
-        last = self._final(outcome)
+        # Nothing in place of it is something in place of an exception, too.
+        last = self._final(outcome) if self.is_heard else ()
         if last is not None:
             self.told = outcome.on_end_error
         return last

@@ -85,14 +85,22 @@ class Rest:
         """Whether the source runs on to its end."""
         return self._has_begun and self._on_disconnect == "drain"
 
-    def begin(self) -> None:
-        """Decide what becomes of the stream, and tell its source. Does not block."""
+    def begin(self) -> bool:
+        """
+        Decide what becomes of the stream, and tell its source. Does not block.
+
+        :return: whether a wait for an item is to be ended, for nothing else ends it now
+
+        """
         is_full = self._host is not None and not self._host.has_room_to_drain
         if self._on_disconnect == "drain" and is_full:
             self._on_disconnect = "cancel"
         self._has_begun = True
-        if self._on_disconnect == "cancel":
-            self._outlet.cancel(Disconnected(), self._terms.grace)
+        self._last_word.is_heard = False
+        if self._on_disconnect != "cancel":
+            return True
+        self._outlet.cancel(Disconnected(), self._terms.grace)
+        return False
 
     async def consume(self) -> None:
         """Consume it, or wait for who does. Raises nothing of what the stream raises."""

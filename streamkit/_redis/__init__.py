@@ -1,9 +1,14 @@
 """
-The parts of the registry over Redis or Valkey, for ``streamkit.redis``.
+The parts of what uses Redis or Valkey, for ``streamkit.redis``.
 
-May import ``_signals`` and the small parts of ``_core``, and coredis where a connection is made.
+May import ``_signals`` and the small parts of ``_core``, and coredis where a connection is used.
 
-To read: ``wire`` (names and messages), ``ledger`` (what this process holds and has to send),
-``store`` (the commands), ``session`` (the life of one connection), ``link`` (connecting again and
-again), ``waiter`` (who waits for an answer), ``work`` (the background task's list).
+To read, what every user of a connection shares: ``connection`` (the object that users share),
+``clients`` (made anew for each attempt), ``server`` (one server or a cluster), ``subscription``,
+``line`` (one connection and who uses it), ``link`` (connecting again and again), ``quiet``.
+
+Of the registry: ``wire`` (names and messages), ``ledger`` (what this process holds and has to
+send), ``store`` (the commands), ``session`` (the life of one connection), ``waiter`` (who waits for
+an answer), ``lease`` (keys that are held exclusively), ``work`` (the background task's list),
+``part`` (all of these, for the link), ``holder`` and ``registry``.
 """

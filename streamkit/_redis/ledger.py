@@ -24,7 +24,7 @@ from typing import TypeAlias
 from uuid import uuid4
 
 from .._signals.token import CancelToken
-from .wire import Answer, Cancellation, Reply, Request, Settlement, Stored
+from .wire import Cancellation, Reply, Request, Settlement, Stored
 
 # How many marks and answers are kept while the server is away, and how many ids are known to be
 # over; beyond that, the oldest goes.
@@ -51,7 +51,6 @@ class Ledger:
     """
     The keys of this process, and what the server is to be told and asked.
 
-    :param process: the name under which this process answers, which is its channel
     :param tell: called with a key and a reason to tell the holders
     :param on_work: called when there is something for the server, in any thread
     :param max_unsent: how many cancellations are kept while the server is away; beyond that, the
@@ -61,12 +60,10 @@ class Ledger:
 
     def __init__(
         self,
-        process: str,
         tell: Callable[[str, str | None], object],
         on_work: Callable[[], None],
         max_unsent: int,
     ) -> None:
-        self._process = process
         self._tell = tell
         self._on_work = on_work
         self._max_unsent = max_unsent
@@ -78,6 +75,8 @@ class Ledger:
         self._over: OrderedDict[str, None] = OrderedDict()
         self._chores: deque[Chore] = deque()
         self._is_sending = False
+        #: How many cancellations went unsent, since there were too many of them.
+        self.lost: int = 0
 
     # Holders, in any thread
 
@@ -133,8 +132,8 @@ class Ledger:
         with self._lock:
             cancellation = self._unsent.get(key)
             if cancellation is None or cancellation.id in self._over:
-                requests = [] if cancellation is None else cancellation.requests
-                cancellation = Cancellation(key, uuid4().hex, reason, requests)
+                numbers = [] if cancellation is None else cancellation.numbers
+                cancellation = Cancellation(key, uuid4().hex, reason, numbers=numbers)
                 self._put(cancellation)
             held = self._held.get(key)
             if held is not None:
@@ -142,11 +141,12 @@ class Ledger:
         self._on_work()
         return cancellation
 
-    def ask(self, cancellation: Cancellation, request: str, instead_of: str | None = None) -> None:
+    def ask(self, cancellation: Cancellation, number: str, instead_of: str | None = None) -> None:
         """
-        Send a cancellation, once more if need be, with the request to say when it is done.
+        Send a cancellation, once more if need be, with a request to say when it is done.
 
-        :param instead_of: an earlier request, which is not to be sent any more
+        :param number: of the request
+        :param instead_of: that of an earlier request, which is not to be sent any more
 
         """
         with self._lock:
@@ -154,8 +154,8 @@ class Ledger:
             if unsent is None:
                 self._put(unsent := cancellation)
             # A new list: the one in flight is compared with it.
-            others = [each for each in unsent.requests if each[1] not in (request, instead_of)]
-            unsent.requests = [*others, (self._process, request)]
+            others = [each for each in unsent.numbers if each not in (number, instead_of)]
+            unsent.numbers = [*others, number]
         self._on_work()
 
     def _put(self, cancellation: Cancellation) -> None:
@@ -171,7 +171,8 @@ class Ledger:
             holds = held is not None and cancellation.id not in self._over
             for request in cancellation.requests:
                 self._answer(request, holds=holds)
-                if held is not None and holds:
+                # One that is still waited for may be sent again.
+                if held is not None and holds and request not in held.requests:
                     held.requests.append(request)
         if held is not None:
             self._tell_of(held, cancellation)
@@ -214,8 +215,7 @@ class Ledger:
         self._tell(cancellation.key, cancellation.reason)
 
     def _answer(self, request: Request, *, holds: bool) -> None:
-        channel, number = request
-        self._add_chore(Reply(channel, Answer(number, self._process, holds)))
+        self._add_chore(Reply(*request, holds))
 
     def _add_chore(self, chore: Chore) -> None:
         self._chores.append(chore)
@@ -239,6 +239,7 @@ class Ledger:
             return
         while len(self._unsent) > self._max_unsent:
             self._unsent.popitem(last=False)
+            self.lost += 1
         while len(self._chores) > _LIMIT:
             self._chores.popleft()
 
@@ -258,12 +259,12 @@ class Ledger:
         with self._lock:
             return list(islice(self._unsent.values(), count))
 
-    def sent(self, cancellation: Cancellation, requests: list[Request]) -> None:
+    def sent(self, cancellation: Cancellation, numbers: list[str]) -> None:
         """Note that a cancellation was sent, with these requests."""
         with self._lock:
             # Unless somebody has come meanwhile who wants to know when it is done.
             if (
-                cancellation.requests == requests
+                cancellation.numbers == numbers
                 and self._unsent.get(cancellation.key) is cancellation
             ):
                 del self._unsent[cancellation.key]

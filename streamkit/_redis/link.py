@@ -1,10 +1,14 @@
 """
 The link to the server: connect, subscribe, and connect again when that fails.
 
-There is one connection that is subscribed and one for commands. When either fails both are made
-anew, after a pause that grows with each attempt and varies, so that not all processes come at once
-when a server is back. An outage is not an error: it is logged once, and again when it is over. A
-server that refuses what it is asked is as good as away, but that is logged as what it is.
+There is one connection that is subscribed and one for commands, for all parts that use the link: a
+registry is one. When either fails both are made anew, after a pause that grows with each attempt
+and varies, so that not all processes come at once when a server is back. Each attempt has a new
+client, which asks anew where the server is. An outage is not an error: it is logged once, and again
+when it is over. A server that refuses what it is asked is as good as away, but that is logged as
+what it is.
+
+While no part is there, nothing is connected.
 """
 
 from __future__ import annotations
@@ -12,23 +16,18 @@ from __future__ import annotations
 import logging
 import math
 import random
-from collections.abc import Callable
-from functools import partial
-from typing import Any, TypeAlias
+from contextlib import AsyncExitStack
 
 import anyio
 from anyio.lowlevel import checkpoint
-from coredis import Redis
-from coredis.exceptions import RedisError, ResponseError
-from coredis.retry import NoRetryPolicy
+from coredis.exceptions import RedisClusterError, RedisError, ResponseError
 
 from .._core.exceptions import first_leaf, without
-from .session import ANSWER_WITHIN, Session
-from .store import Client
+from .clients import Connect
+from .line import Line, Part
+from .server import Server
 
 _logger = logging.getLogger("streamkit")
-
-_SCHEMES = ("redis://", "rediss://", "unix://")
 
 # coredis lets some of anyio's errors through, when it closes a connection that has failed.
 _CONNECTION_ERRORS = (
@@ -42,36 +41,16 @@ _CONNECTION_ERRORS = (
 # Seconds before another attempt to connect.
 _FIRST_DELAY, _LAST_DELAY = 0.05, 2.0
 
-#: Makes a client, which connects when it is entered.
-Connect: TypeAlias = Callable[[], Client]
 
+class _State:
+    """What the link knows of a part."""
 
-def connector(url: str, patience: float, options: dict[str, Any]) -> Connect:
-    """
-    Return what makes clients.
-
-    :param patience: seconds for a connection to be made
-    :param options: further arguments of ``coredis.Redis.from_url()``, which win
-    :raises ValueError: if ``url`` is of another kind
-
-    """
-    if not url.startswith(_SCHEMES):
-        # Not the whole of it, which may hold a password.
-        raise ValueError(
-            f"url must begin with one of {', '.join(_SCHEMES)}, got {url.partition(':')[0]!r}: "
-            "write 'redis://localhost:6379/0', for instance"
-        )
-    return partial(
-        Redis.from_url,
-        url,
-        **{
-            "connect_timeout": patience,
-            # Also for the PING of an idle subscription: a server that hangs is away.
-            "stream_timeout": ANSWER_WITHIN,
-            "retry_policy": NoRetryPolicy(),
-            **options,
-        },
-    )
+    def __init__(self) -> None:
+        #: Set when there was an attempt to connect for it, whether it has succeeded or failed.
+        self.tried = anyio.Event()
+        self.connected = False
+        #: Whether the server refuses what it asks, which was logged.
+        self.refused = False
 
 
 class Link:
@@ -79,108 +58,198 @@ class Link:
     Keeps the connection to the server, in a task that runs :meth:`keep`.
 
     :param connect: makes a client
-    :param channels: what to subscribe to
     :param patience: seconds for a connection to be made
 
     """
 
-    def __init__(self, connect: Connect, channels: list[str], patience: float) -> None:
+    def __init__(self, connect: Connect, patience: float) -> None:
         self._connect = connect
-        self._channels = channels
         self._patience = patience
-        #: Whether the server is there, and answers.
-        self.connected = False
+        self._parts: dict[Part, _State] = {}
+        # How many connections there were over which the server has done something.
+        self._connections = 0
         self._delay = _FIRST_DELAY
+        # The present connection, and whether nothing was done over it yet.
+        self._line: Line | None = None
+        self._is_new = False
         # What was said of this outage.
         self._warned: set[str] = set()
-        self._tried = anyio.Event()
-        self._leaving = anyio.Event()
+        self._leaving = False
         self._disconnected = anyio.Event()
+        # Set when a part comes or goes, and when the link is left.
+        self._changed = anyio.Event()
 
-    async def keep(self, open_session: Callable[[Client], Session]) -> None:
+    @property
+    def connected(self) -> bool:
+        """Whether the server is there, and does what all parts ask of it."""
+        return bool(self._parts) and all(state.connected for state in self._parts.values())
+
+    @property
+    def reconnects(self) -> int:
+        """How often the connection was made anew."""
+        return max(0, self._connections - 1)
+
+    def serves(self, part: Part) -> bool:
+        """Tell whether the server is there, and does what a part asks of it."""
+        state = self._parts.get(part)
+        return state is not None and state.connected
+
+    async def join(self, part: Part) -> None:
+        """
+        Let a part use the link. Waits for the first attempt, whether it succeeds or fails.
+
+        If this is cancelled, the part has joined: :meth:`drop` it.
+        """
+        state = self._parts[part] = _State()
+        self._change()
+        await state.tried.wait()
+
+    async def part(self, part: Part) -> None:
+        """
+        Let a part go, and wait until it has ended.
+
+        If this is cancelled, it is gone all the same, and ends soon after.
+        """
+        self.drop(part)
+        if self._line is not None:
+            await self._line.end(part)
+
+    def drop(self, part: Part) -> None:
+        """Let a part go, which ends soon after."""
+        self._parts.pop(part, None)
+        self._change()
+
+    async def keep(self) -> None:
         """
         Connect, again and again, until :meth:`leave` is called.
 
-        :param open_session: returns what is to be done over a client that has connected
         :raises BaseException: what is no error of a connection
 
         """
         try:
-            while not self._leaving.is_set():
-                await self._attempt(open_session)
-                self._tried.set()
-                with anyio.move_on_after(self._delay * random.uniform(0.5, 1)):
-                    await self._leaving.wait()
-                self._delay = min(2 * self._delay, _LAST_DELAY)
+            while not self._leaving:
+                if self._parts:
+                    await self._attempt()
+                    await self._rest()
+                else:
+                    await self._next_change()
         finally:
             self._disconnected.set()
-
-    async def wait_tried(self) -> None:
-        """Wait until the first attempt to connect is over, whether it has succeeded or failed."""
-        await self._tried.wait()
+            for part in self._parts:
+                part.given_up()
 
     async def leave(self) -> None:
         """Disconnect, and wait until that is done. Waits for nothing while the server is away."""
+        self._leaving = True
+        self._change()
         # Not cancelled: coredis would lose its connections in the wrong order.
-        self._leaving.set()
-        if self.connected:
+        if self._line is not None and not self._is_new:
             await self._disconnected.wait()
 
-    async def _attempt(self, open_session: Callable[[Client], Session]) -> None:
-        """Hold a session until the connection fails, or is left."""
+    def _change(self) -> None:
+        self._changed.set()
+
+    async def _next_change(self) -> None:
+        self._changed = anyio.Event()
+        await self._changed.wait()
+
+    async def _rest(self) -> None:
+        """Wait before the next attempt, unless the link is left meanwhile."""
+        with anyio.move_on_after(self._delay * random.uniform(0.5, 1)):
+            while not self._leaving:
+                await self._next_change()
+        self._delay = min(2 * self._delay, _LAST_DELAY)
+
+    async def _attempt(self) -> None:
+        """Use a connection until it fails, or the link is left."""
         try:
-            await self._hold_session(open_session)
+            await self._hold_connection()
         except BaseException as exc:
             rest = without(exc, _is_connection_error)
             if rest is not None:
                 raise rest  # noqa: B904  it may be the same
             # Not a word if it was this task that was cancelled: coredis may drop that.
             await checkpoint()
-            self._warn(exc)
+            self._is_lost(exc)
+            for state in self._parts.values():
+                state.tried.set()
         finally:
-            self.connected = False
+            self._line = None
+            for state in self._parts.values():
+                state.connected = False
 
-    async def _hold_session(self, open_session: Callable[[Client], Session]) -> None:
-        """Connect, and pass cancellations on until the connection fails."""
+    async def _hold_connection(self) -> None:
+        """Connect, and let all parts use that until it fails."""
         with anyio.fail_after(self._patience) as patience:
-            async with (
-                self._connect() as client,
-                client.pubsub(
-                    channels=self._channels,
-                    ignore_subscribe_messages=True,
-                    retry_policy=NoRetryPolicy(),
-                    max_idle_seconds=self._patience,
-                ) as messages,
-                anyio.create_task_group() as tasks,
-            ):
-                # Subscribed first, looked up then: what is cancelled in between comes twice.
+            async with AsyncExitStack() as stack:
+                server = Server(await stack.enter_async_context(self._connect()))
+                # What follows is bounded for each part.
                 patience.deadline = math.inf
-                session = open_session(client)
-                tasks.start_soon(session.send, self._is_connected)
-                tasks.start_soon(session.listen, messages)
-                await self._leaving.wait()
+                tasks = anyio.create_task_group()
+                line = Line(server, tasks, self, self._patience)
+                stack.callback(line.close)
+                await stack.enter_async_context(tasks)
+                self._line, self._is_new = line, True
+                while not self._leaving and self._parts:
+                    if (part := self._newcomer(line)) is not None:
+                        line.add(part)
+                    elif (part := self._gone(line)) is not None:
+                        await line.remove(part)
+                    else:
+                        await self._next_change()
                 tasks.cancel_scope.cancel()
 
-    def _is_connected(self) -> None:
-        if self._warned:
-            _logger.warning("Redis is back")
-        self._delay = _FIRST_DELAY
-        self._warned.clear()
-        self.connected = True
-        self._tried.set()
+    def _newcomer(self, line: Line) -> Part | None:
+        users = line.parts()
+        return next((part for part in self._parts if part not in users), None)
 
-    def _warn(self, exc: BaseException) -> None:
-        leaf = first_leaf(exc)
-        # To wait does not help against a wrong password, a missing right, or a full memory.
-        refused = isinstance(leaf, ResponseError)
-        problem = "Redis refuses what it is asked" if refused else "Redis is away"
+    def _gone(self, line: Line) -> Part | None:
+        return next((part for part in line.parts() if part not in self._parts), None)
+
+    def is_connected(self, part: Part) -> None:
+        """Note that the server is seen to do what a part asks of it."""
+        if (state := self._parts.get(part)) is None or state.connected:
+            return
+        state.connected = True
+        state.tried.set()
+        self._connections += self._is_new
+        self._is_new = False
+        if self._warned or state.refused:
+            _logger.warning("Redis is back")
+        state.refused = False
+        self._warned.clear()
+        self._delay = _FIRST_DELAY
+
+    def is_refused(self, part: Part, error: ResponseError) -> None:
+        """Note that the server refuses that."""
+        if (state := self._parts.get(part)) is None:
+            return
+        state.connected = False
+        state.tried.set()
+        if not state.refused:
+            _warn(_REFUSES, error)
+        state.refused = True
+
+    def _is_lost(self, error: BaseException) -> None:
+        leaf = first_leaf(error)
+        # To wait does not help against a wrong password. It does against a slot that is on its way
+        # to another node.
+        is_answer = isinstance(leaf, ResponseError) and not isinstance(leaf, RedisClusterError)
+        problem = _REFUSES if is_answer else _AWAY
         if problem not in self._warned:
-            _logger.warning(
-                "%s (%s): until that is over, a cancellation reaches nobody but this process",
-                problem,
-                f"{type(leaf).__name__}: {leaf}"[:200],
-            )
+            _warn(problem, leaf)
         self._warned.add(problem)
+
+
+_AWAY, _REFUSES = "Redis is away", "Redis refuses what it is asked"
+
+
+def _warn(problem: str, error: BaseException) -> None:
+    _logger.warning(
+        "%s (%s): until that is over, nothing reaches other processes, or comes from there",
+        problem,
+        f"{type(error).__name__}: {str(error) or 'no answer'}"[:200],
+    )
 
 
 def _is_connection_error(exc: BaseException) -> bool:

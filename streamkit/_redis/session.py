@@ -1,67 +1,82 @@
 """
-What is done over one connection, from the time when it is made until it fails.
+What a registry does over one connection, from the time when it is made until it fails.
 
-Two tasks: one sends what the ledger has for the server and looks up what is held, the other
-listens. Nothing is lost with a connection: what was not sent stays in the ledger, and the next
+One task sends what the ledger has for the server and looks up what is held; what is published comes
+in between. Nothing is lost with a connection: what was not sent stays in the ledger, and the next
 session begins by looking up all keys that are held, and by asking again for all who wait.
 
-Three orders matter. First subscribed, then looked up: what is cancelled in between comes twice, and
-not never. First stored, then published: who opens the key in between finds it stored. And a
+Four orders matter. First subscribed, then looked up: what is cancelled in between comes twice, and
+not never. First stored, then published: who opens the key in between finds it stored. In between it
+is read who is there: who comes later looks the key up, who was there before is asked. And a
 cancellation that is stored already counts more than a new one: the first reason stays.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Callable
-from typing import Any
+from collections.abc import Callable
 
 import anyio
+from coredis.exceptions import ResponseError
 
+from .._signals.holder import KeyHeld
+from .lease import Leases
 from .ledger import Ledger
+from .server import ANSWER_WITHIN
 from .store import Store
 from .waiter import Waiters
 from .wire import Cancellation, Names, parse_message
 from .work import Work
 
-# Seconds in which the server must answer, else the connection counts as lost.
-ANSWER_WITHIN = 5.0
 # How many keys are handled with one round trip.
 _BATCH = 100
+# Seconds between two looks at who is there, while somebody waits.
+_LOOK_EVERY = 1.0
 
 
 class Session:
     """One connection's work."""
 
     def __init__(
-        self, store: Store, ledger: Ledger, waiters: Waiters, work: Work, names: Names
+        self,
+        store: Store,
+        ledger: Ledger,
+        leases: Leases,
+        waiters: Waiters,
+        work: Work,
+        names: Names,
     ) -> None:
         self._store = store
         self._ledger = ledger
+        self._leases = leases
         self._waiters = waiters
         self._work = work
         self._names = names
+        self._next_look: float | None = None
+        self._ending = False
+        #: What to subscribe to. The own one comes last: who has that has all.
+        self.channels: tuple[str, ...] = (names.channel, names.own_channel)
 
-    async def listen(self, messages: AsyncIterable[Any]) -> None:
-        """
-        Receive what is published, until the connection fails.
+    async def check(self) -> None:
+        """See if the server does what will be asked of it: it may refuse to read or to write."""
+        with anyio.fail_after(ANSWER_WITHIN):
+            await self._store.check()
 
-        :raises ConnectionResetError: if the subscription ends
-
-        """
-        async for message in messages:
-            self._receive(message["data"])
-        raise ConnectionResetError("the subscription has ended")
-
-    def _receive(self, data: object) -> None:
+    def receive(self, data: object) -> None:
+        """Take what was published on one of the channels."""
         message = parse_message(data, self._names)
         if isinstance(message, Cancellation):
             self._ledger.receive(message)
         elif message is not None:
             self._waiters.answer(message)
 
-    async def send(self, connected: Callable[[], None]) -> None:
+    def end(self) -> None:
+        """Let :meth:`run` return when it comes to rest."""
+        self._ending = True
+        self._work.announce()
+
+    async def run(self, connected: Callable[[], None]) -> None:
         """
-        Do what the ledger has for the server, until the connection fails.
+        Do what the ledger has for the server, until :meth:`end` or until the connection fails.
 
         Begins with what may have been lost with the last connection.
 
@@ -71,20 +86,23 @@ class Session:
         """
         with self._ledger.sending():
             self._take_up()
-            while True:
+            while not self._ending:
                 announced = self._work.next()
-                while self._ledger.has_work:
+                while self._ledger.has_work or self._pause() == 0:
                     with anyio.fail_after(ANSWER_WITHIN):
+                        await self._keep_leases()
                         await self._look_up()
                         await self._publish()
                         await self._write()
-                    # Not before: a server may accept connections, and refuse to write.
+                        await self._look_who_is_there()
                     connected()
                 connected()
                 self._work.finish()
-                await announced.wait()
+                with anyio.move_on_after(self._pause()):
+                    await announced.wait()
 
     def _take_up(self) -> None:
+        self._leases.renew_all()
         self._ledger.look_up_all()
         for waiter in self._waiters.all():
             earlier = waiter.ask_anew()
@@ -105,12 +123,14 @@ class Session:
         added = await self._store.add(batch)
         earlier = [each for each, is_first in zip(batch, added, strict=True) if not is_first]
         count = await self._those_that_count(earlier) if earlier else {}
-        messages = [(count.get(each.key, each), list(each.requests)) for each in batch]
-        published = await self._store.publish(messages)
-        for each, (_, requests), receivers in zip(batch, messages, published, strict=True):
-            for _, request in requests:
-                self._waiters.expect(request, receivers)
-            self._ledger.sent(each, requests)
+        messages = [(count.get(each.key, each), list(each.numbers)) for each in batch]
+        waits = any(numbers for _, numbers in messages)
+        processes = await self._store.processes() if waits else set[str]()
+        await self._store.publish(messages)
+        for each, (published, numbers) in zip(batch, messages, strict=True):
+            for number in numbers:
+                self._waiters.expect(number, published, processes)
+            self._ledger.sent(each, numbers)
 
     async def _those_that_count(self, batch: list[Cancellation]) -> dict[str, Cancellation]:
         """Return what is stored already, or else ours, and store it anew: its time begins again."""
@@ -134,3 +154,49 @@ class Session:
         except BaseException:
             self._ledger.put_back(chores)
             raise
+
+    async def _keep_leases(self) -> None:
+        """Set and renew leases, and remove those that were given back."""
+        asked_at = anyio.current_time()
+        if due := self._leases.due():
+            for lease, answer in zip(due, await self._store.keep(due), strict=True):
+                if isinstance(answer, ResponseError):
+                    self._leases.refused(lease, answer)
+                elif answer:
+                    self._leases.kept(lease, asked_at)
+                else:
+                    self._leases.refused(lease, KeyHeld(lease.key))
+        if not (returned := self._leases.take_returned()):
+            return
+        try:
+            await self._store.remove(returned)
+        except BaseException:
+            self._leases.return_again(returned)
+            raise
+
+    def _pause(self) -> float | None:
+        """Return the seconds until something is to be done, or ``None`` if nothing is."""
+        pauses = self._leases.pause(), self._pause_to_look()
+        return min((pause for pause in pauses if pause is not None), default=None)
+
+    def _pause_to_look(self) -> float | None:
+        """Return the seconds until the next look at who is there, or ``None`` if nobody waits."""
+        if not self._waiters:
+            self._next_look = None
+            return None
+        now = anyio.current_time()
+        if self._next_look is None:
+            self._next_look = now + _LOOK_EVERY
+        return max(0.0, self._next_look - now)
+
+    async def _look_who_is_there(self) -> None:
+        """Wait no longer for those who have died, and ask those again who have not answered."""
+        if self._pause_to_look() != 0:
+            return
+        self._next_look = anyio.current_time() + _LOOK_EVERY
+        processes = await self._store.processes()
+        await self._store.publish(
+            (waiter.published, [waiter.request])
+            for waiter in self._waiters.all()
+            if waiter.look(processes) and waiter.published is not None
+        )

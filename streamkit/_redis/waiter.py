@@ -1,9 +1,14 @@
 """
 Who waits until no process holds a key any more.
 
-The server says how many have received a cancellation, and each of those answers whether it holds
-the key: at once, and again when its last holder has left. A wait is over when as many have answered
-as have received it, and none of them holds the key. The answers may come before the number.
+The processes that are there are asked, and each of them answers whether it holds the key: at once,
+and again when its last holder has left. A wait is over when all of them have answered, and none of
+them holds the key. The answers may come before it is known who was asked.
+
+Again and again it is looked up who is there still. Who is missing has died, and is waited for no
+longer; one that is there and has not answered is asked again, for the message may have been lost.
+To be missing once may be a moment in which a connection was made anew. After an outage it may be
+seconds, in which all come back, each in its own time.
 
 Over another connection it asks anew, under another number, for others may receive it then: an
 answer to an earlier request counts no more. It still tells who holds the key, or has let go of it.
@@ -11,10 +16,15 @@ answer to an earlier request counts no more. It still tells who holds the key, o
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from uuid import uuid4
 
 from .._signals.token import CancelToken
 from .wire import Answer, Cancellation
+
+# How many times in a row a process is missing until it counts as dead: usually, and for one that
+# was known before the connection of this process was lost.
+_MISSING, _MISSING_AFTER_OUTAGE = 2, 4
 
 
 class Waiter:
@@ -29,9 +39,16 @@ class Waiter:
         self._done = CancelToken()
         #: Fires when there will be no more answers, since the registry was left.
         self.given_up = CancelToken()
-        self._expected: int | None = None
+        #: What was published, which may be an earlier cancellation than that which is waited for.
+        self.published: Cancellation | None = None
+        #: Whether somebody has said that it holds the key.
+        self.has_found = False
+        self._asked: set[str] = set()
         self._answered: set[str] = set()
         self._holding: set[str] = set()
+        # Who of these was not there, and how many times in a row.
+        self._missing: dict[str, int] = {}
+        self._patience = _MISSING
 
     @property
     def request(self) -> str:
@@ -47,17 +64,21 @@ class Waiter:
         """
         earlier = self.request
         self._attempt += 1
-        self._expected = None
+        self.published = None
+        self._asked.clear()
         self._answered.clear()
+        self._missing.clear()
+        self._patience = _MISSING_AFTER_OUTAGE
         return earlier
 
     async def wait(self) -> None:
         """Wait until no process holds the key. Does not end with :attr:`given_up`."""
         await self._done.wait()
 
-    def expect(self, processes: int) -> None:
-        """Note how many processes have been asked."""
-        self._expected = processes
+    def expect(self, published: Cancellation, processes: Collection[str]) -> None:
+        """Note what was published, and which processes have been asked with it."""
+        self.published = published
+        self._asked.update(processes)
         self._check()
 
     def answer(self, answer: Answer) -> None:
@@ -65,15 +86,33 @@ class Waiter:
         if answer.request == self.request:
             self._answered.add(answer.process)
         if answer.holds:
+            self.has_found = True
             self._holding.add(answer.process)
         else:
             self._holding.discard(answer.process)
         self._check()
 
+    def look(self, present: Collection[str]) -> bool:
+        """
+        Note which processes are there.
+
+        :return: whether one of them was asked, and has not answered
+
+        """
+        for process in (self._asked - self._answered) | self._holding:
+            if process in present:
+                self._missing.pop(process, None)
+                continue
+            self._missing[process] = self._missing.get(process, 0) + 1
+            if self._missing[process] >= self._patience:
+                self._asked.discard(process)
+                self._holding.discard(process)
+        self._check()
+        return not self._asked <= self._answered
+
     def _check(self) -> None:
-        if self._expected is None or len(self._answered) < self._expected or self._holding:
-            return
-        self._done.cancel()
+        if self.published is not None and self._asked <= self._answered and not self._holding:
+            self._done.cancel()
 
 
 class Waiters:
@@ -100,10 +139,10 @@ class Waiters:
     def remove(self, waiter: Waiter) -> None:
         del self._waiters[waiter.id]
 
-    def expect(self, request: str, processes: int) -> None:
-        """Note how many processes have received a request."""
-        if (waiter := self._find(request)) is not None:
-            waiter.expect(processes)
+    def expect(self, request: str, published: Cancellation, processes: Collection[str]) -> None:
+        """Note with what a request was published, and which processes have received it."""
+        if (waiter := self._find(request)) is not None and waiter.request == request:
+            waiter.expect(published, processes)
 
     def answer(self, answer: Answer) -> None:
         """Pass an answer on to who has asked."""

@@ -6,46 +6,88 @@ key, and with the requests of those who wait until it is done: each a channel to
 number. An *answer* has that number, the process that sends it, and whether that still holds the
 key. A cancellation is *settled* by a mark under its id.
 
+A process is known by the channel on which it is answered: who is subscribed to it is there. A
+database number separates keys, but no channels, so it is a part of their names. In a cluster, all
+names begin with the same tag, which puts them into one slot: several keys in one command must be.
+
 All of it is JSON that anybody may have written who can reach the server, so that what is read is
-taken apart here, and what is none of ours is passed over.
+taken apart here, what is too long is cut, and what is none of ours is passed over.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import re
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias, cast
-from uuid import uuid4
 
 _logger = logging.getLogger("streamkit")
+
+#: Bytes of UTF-8 that a key and a reason may have.
+MAX_KEY = 1024
+MAX_REASON = 4096
+
+# Ids and numbers of ours are far shorter.
+_MAX_ID = 100
 
 #: To say when a cancellation is done: a channel, and the number of the request.
 Request: TypeAlias = tuple[str, str]
 
 
 class Names:
-    """The names of channels and keys on the server."""
+    """
+    The names of channels and keys on the server.
 
-    def __init__(self, prefix: str) -> None:
-        self._prefix = prefix
-        self._answers = f"{prefix}:answers:"
+    :param prefix: what all of them begin with
+    :param process: what tells this process from others
+    :param database: the number of the database
+    :param in_cluster: whether they must be in one slot
+
+    """
+
+    def __init__(
+        self, prefix: str, process: str, database: int = 0, *, in_cluster: bool = False
+    ) -> None:
+        self._prefix = tagged(prefix) if in_cluster else prefix
+        # None for the usual one, whose name is that of earlier releases.
+        number = f"@{database}" if database else ""
         #: Where cancellations are published.
-        self.channel = f"{prefix}:cancel"
+        self.channel = f"{self._prefix}:cancel{number}"
+        answers = f"{self._prefix}:answers{number}:"
         #: Where this process is answered. It is also what tells it from others.
-        self.own_channel = f"{self._answers}{uuid4().hex}"
+        self.own_channel = f"{answers}{process}"
+        #: A pattern for the channels on which processes are answered. It may match some more.
+        self.all_processes = re.sub(r"([*?\[\]\\^])", r"\\\1", answers) + "*"
+        self._is_for_answers = re.compile(f"{re.escape(answers)}[0-9a-f]{{32}}")
+        #: A name for a key that is nothing: to see whether keys may be read and written.
+        self.probe = self.settled(process)
 
     def stored(self, key: str) -> bytes:
         """Return where the cancellation of a key is stored."""
-        return f"{self.channel}:{key}".encode("utf-8", "surrogatepass")
+        return f"{self._prefix}:cancel:{key}".encode("utf-8", "surrogatepass")
 
     def settled(self, cancellation_id: str) -> str:
         """Return where the mark is that a cancellation is settled."""
         return f"{self._prefix}:settled:{cancellation_id}"
 
+    def lease(self, key: str) -> bytes:
+        """Return where it is written who holds a key exclusively."""
+        return f"{self._prefix}:lease:{key}".encode("utf-8", "surrogatepass")
+
     def is_for_answers(self, channel: str) -> bool:
         """Tell whether a channel is one of those on which processes are answered."""
-        return channel.startswith(self._answers) and channel.isascii()
+        return self._is_for_answers.fullmatch(channel) is not None
+
+
+def tagged(prefix: str) -> str:
+    """
+    Let all names that begin with a prefix be in one slot of a cluster.
+
+    :return: the prefix in braces, or itself if it has a tag of its own
+
+    """
+    return prefix if re.match(r"[^{]*\{[^}]+\}", prefix) else f"{{{prefix}}}"
 
 
 @dataclass(slots=True, eq=False)
@@ -55,8 +97,10 @@ class Cancellation:
     key: str
     id: str
     reason: str | None
-    #: Who waits until it is done.
+    #: Who waits elsewhere until it is done.
     requests: list[Request] = field(default_factory=list[Request])
+    #: The numbers of those who wait in this process, if it is to be sent from here.
+    numbers: list[str] = field(default_factory=list[str])
 
     @property
     def content(self) -> str:
@@ -68,9 +112,9 @@ class Cancellation:
         """Return what is stored under a key, or ``None`` if that is no cancellation."""
         match _parse(content):
             case {"id": str(cancellation_id), "reason": str() | None as reason} if (
-                cancellation_id.isascii()
+                cancellation_id.isascii() and len(cancellation_id) <= _MAX_ID
             ):
-                return cls(key, cancellation_id, reason)
+                return cls(key, cancellation_id, reason and _cut(reason, MAX_REASON))
             case _:
                 return None
 
@@ -101,10 +145,11 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """An answer to be published."""
+    """An answer of this process, to be published: where, to which request, if it holds the key."""
 
     channel: str
-    answer: Answer
+    request: str
+    holds: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +172,9 @@ def parse_message(data: object, names: Names) -> Cancellation | Answer | None:
             if cancellation is not None:
                 cancellation.requests = _parse_requests(requests, names)
             return cancellation
-        case {"request": str(request), "process": str(process), "holds": bool(holds)}:
+        case {"request": str(request), "process": str(process), "holds": bool(holds)} if (
+            names.is_for_answers(process)
+        ):
             return Answer(request, process, holds)
         case _:
             _logger.debug("a message on %s that is none of streamkit's", names.channel)
@@ -138,7 +185,9 @@ def _parse_requests(requests: list[object], names: Names) -> list[Request]:
     parsed: list[Request] = []
     for request in requests:
         match request:
-            case [str(channel), str(number)] if names.is_for_answers(channel):
+            case [str(channel), str(number)] if len(number) <= _MAX_ID and names.is_for_answers(
+                channel
+            ):
                 parsed.append((channel, number))
             case _:
                 pass
@@ -154,6 +203,28 @@ def _parse(data: object) -> dict[str, Any]:
     except (ValueError, RecursionError):
         return {}
     return cast("dict[str, Any]", parsed) if isinstance(parsed, dict) else {}
+
+
+def _cut(text: str, limit: int) -> str:
+    encoded = text.encode("utf-8", "surrogatepass")
+    return text if len(encoded) <= limit else encoded[:limit].decode("utf-8", "ignore")
+
+
+def check_prefix(prefix: object) -> str:
+    """
+    Check what names on a server begin with.
+
+    :raises TypeError: if it is no string
+    :raises ValueError: if it cannot be the begin of a name, in a cluster for instance
+
+    """
+    if not isinstance(prefix, str):
+        raise TypeError(
+            f"prefix must be a string, got {type(prefix).__qualname__}: write prefix='chat'"
+        )
+    if not prefix or prefix.startswith("}") or not prefix.isprintable():
+        raise ValueError(f"prefix must be a name, got {prefix!r}: write prefix='chat'")
+    return prefix
 
 
 def check_text(what: str, value: object, limit: int) -> None:

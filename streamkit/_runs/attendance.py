@@ -40,8 +40,8 @@ class Seat:
     def __init__(self, key: Key, until: float = math.inf) -> None:
         self.key: Key = key
         self._until = until
-        # Held across the yields of the reader, for a scope around each wait would cost more than
-        # the wait. It is cancelled in a wait alone.
+        #: What the reader reads and waits in, across its yields: a scope around each wait would
+        #: cost more than the wait. It is cancelled in a wait alone.
         self.scope: anyio.CancelScope = anyio.CancelScope()
         #: Whether there is nobody any more who would tell of a change.
         self.is_closed: bool = False
@@ -112,13 +112,13 @@ class Attendance:
         seat = Seat(key, until)
         seat.is_closed = self._empty is not None or (self._is_over and not self._is_own(*key))
         self._seats.add(seat)
+        if wants_to_know:
+            self._present[key] += 1
+            self._woken.set()
         try:
-            with seat.scope:
-                if wants_to_know:
-                    self._present[key] += 1
-                    self._woken.set()
-                    await self._log.touch(*key)
-                yield seat
+            if wants_to_know:
+                await self._log.touch(*key)
+            yield seat
         finally:
             if wants_to_know:
                 self._depart(key)

@@ -9,29 +9,21 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from heapq import heappop, heappush
-from itertools import count, islice
-from types import TracebackType
+from itertools import count
 from typing import Literal
 
 import anyio
-from anyio.lowlevel import checkpoint
 
 from .errors import LogFull, RunExists, RunNotFound, RunRunning
+from .kept import OVERHEAD, KeptRun, KeptWatch
 from .log import AFTER_READ, DOUBT, PAGE, REMEMBER, Page, Record, Requests, Terms, Watch
 from .siblings import has_siblings
 
 _logger = logging.getLogger("streamkit")
 
-# What an entry takes beside its bytes: the object, and its places in two lists.
-_OVERHEAD = 128
-
 # Cancellations that are remembered; the oldest goes.
 _MOST_EARLY = 10_000
 
-# Empty places at the front of a list that are worth to be removed.
-_WORTHWHILE = 128
-
-_NONE = Requests()
 _FENCED = Requests(fenced=True)
 
 
@@ -62,9 +54,9 @@ class MemoryLog:
             raise ValueError(f"lease must be > 0, got {lease!r}: write lease=15.0")
         self.lease: float = lease
         self._max_bytes = max_bytes
-        self._runs: dict[str, _Run] = {}
+        self._runs: dict[str, KeptRun] = {}
         #: In the order in which they ended.
-        self._ended: dict[str, _Run] = {}
+        self._ended: dict[str, KeptRun] = {}
         #: By the id of the run and who has asked.
         self._early: dict[tuple[str, str | None], _Early] = {}
         self._bytes = 0
@@ -118,12 +110,12 @@ class MemoryLog:
             if run.epoch == epoch and run.outcome is None:
                 return run.requests(now)
             raise RunExists(run_id)
-        if not self._make_room(_OVERHEAD + len(terms.data)):
+        if not self._make_room(OVERHEAD + len(terms.data)):
             raise LogFull("the log has no room for another run: start it later")
         self._look_around()
-        run = self._runs[run_id] = _Run(epoch, terms, notify, now)
+        run = self._runs[run_id] = KeptRun(epoch, terms, notify, now)
         run.lease_until = now + self.lease
-        self._count(run, _OVERHEAD + len(terms.data))
+        self._count(run, OVERHEAD + len(terms.data))
         for owner in {None, terms.owner}:
             early = self._early.pop((run_id, owner), None)
             if early is not None and now < early.until:
@@ -152,7 +144,7 @@ class MemoryLog:
             raise ValueError(
                 f"the entry {position} cannot follow {run.last}: append what is between"
             )
-        size = sum(map(len, new)) + _OVERHEAD * len(new)
+        size = sum(map(len, new)) + OVERHEAD * len(new)
         if self._bytes + size > self._max_bytes and not self._make_room(
             size - run.size_before(first)
         ):
@@ -220,7 +212,7 @@ class MemoryLog:
         """See :meth:`RunLog.watch`."""
         # That a lease is over is no change: it must be looked for.
         patience = math.inf if self.lease == math.inf else self.reconcile
-        return _Watch(partial(self._known, run_id), patience)
+        return KeptWatch(partial(self._known, run_id), patience)
 
     async def touch(self, run_id: str, epoch: str) -> None:
         """See :meth:`RunLog.touch`."""
@@ -288,32 +280,32 @@ class MemoryLog:
 
     # What is kept
 
-    def _find(self, run_id: str) -> _Run | None:
+    def _find(self, run_id: str) -> KeptRun | None:
         run = self._runs.get(run_id)
         if run is not None and run.outcome is not None and run.expires_at <= anyio.current_time():
             self._remove(run_id, run)
             return None
         return run
 
-    def _known(self, run_id: str) -> _Run:
+    def _known(self, run_id: str) -> KeptRun:
         run = self._find(run_id)
         if run is None:
             raise RunNotFound(run_id)
         return run
 
-    def _running(self, run_id: str, epoch: str) -> _Run | None:
+    def _running(self, run_id: str, epoch: str) -> KeptRun | None:
         run = self._runs.get(run_id)
         return None if run is None or run.epoch != epoch or run.outcome is not None else run
 
-    def _sign_of_life(self, run: _Run) -> Requests:
+    def _sign_of_life(self, run: KeptRun) -> Requests:
         now = anyio.current_time()
         run.lease_until, run.doubted_at = now + self.lease, None
         return run.requests(now)
 
-    def _has_lapsed(self, run: _Run) -> bool:
+    def _has_lapsed(self, run: KeptRun) -> bool:
         return run.outcome is None and run.lease_until <= anyio.current_time()
 
-    def _count(self, run: _Run, size: int) -> None:
+    def _count(self, run: KeptRun, size: int) -> None:
         run.size += size
         self._bytes += size
 
@@ -326,7 +318,7 @@ class MemoryLog:
             self._remove(*next(iter(self._ended.items())))
         return True
 
-    def _end(self, run_id: str, run: _Run, outcome: bytes) -> None:
+    def _end(self, run_id: str, run: KeptRun, outcome: bytes) -> None:
         run.outcome, run.notify = outcome, _nobody
         # Those who follow it are to see the end.
         keep = max(run.terms.keep, AFTER_READ) if run.watches else run.terms.keep
@@ -336,7 +328,7 @@ class MemoryLog:
         self._forget_at(run.expires_at, partial(self._expire, run_id, run))
         run.change()
 
-    def _remove(self, run_id: str, run: _Run) -> None:
+    def _remove(self, run_id: str, run: KeptRun) -> None:
         del self._runs[run_id], self._ended[run_id]
         self._bytes -= run.size
         self._ended_bytes -= run.size
@@ -361,7 +353,7 @@ class MemoryLog:
             for sweeper in self._sweepers:
                 sweeper.set()
 
-    def _expire(self, run_id: str, run: _Run, now: float) -> None:
+    def _expire(self, run_id: str, run: KeptRun, now: float) -> None:
         if self._ended.get(run_id) is run:
             if run.expires_at <= now:
                 self._remove(run_id, run)
@@ -406,133 +398,5 @@ class _Early:
     until: float
 
 
-class _Run:
-    """A run, and its entries."""
-
-    __slots__ = (
-        "cancel",
-        "changed",
-        "changes",
-        "doubted_at",
-        "dropped",
-        "entries",
-        "epoch",
-        "expires_at",
-        "first",
-        "head",
-        "last",
-        "lease_until",
-        "notify",
-        "outcome",
-        "page",
-        "place",
-        "size",
-        "terms",
-        "watched_at",
-        "watches",
-    )
-
-    def __init__(
-        self, epoch: str, terms: Terms, notify: Callable[[Requests], object], now: float
-    ) -> None:
-        self.epoch = epoch
-        self.terms = terms
-        self.notify = notify
-        self.entries: list[bytes] = []
-        #: So many of the entries are empty places of what is kept no more.
-        self.dropped = 0
-        self.first = 1
-        self.last = 0
-        self.size = 0
-        self.head: int | None = None
-        self.outcome: bytes | None = None
-        self.cancel: bytes | None = None
-        self.watched_at = now
-        self.lease_until = math.inf
-        self.doubted_at: float | None = None
-        self.expires_at = math.inf
-        #: How many watch it.
-        self.watches = 0
-        #: The page that was read last, and where that was.
-        self.page: Page
-        self.place: tuple[object, ...] | None = None
-        #: Counts the changes, to tell whether there was one.
-        self.changes = 0
-        #: Set with the next change, if anybody waits for it.
-        self.changed: anyio.Event | None = None
-
-    @property
-    def plain_requests(self) -> Requests:
-        """The requests, where nobody wants to know since when the run is not read."""
-        return _NONE if self.cancel is None else Requests(cancel=self.cancel)
-
-    def requests(self, now: float) -> Requests:
-        return Requests(cancel=self.cancel, unwatched_for=now - self.watched_at)
-
-    def change(self) -> None:
-        """Wake those who wait for a change."""
-        self.changes += 1
-        self.place = None
-        if self.changed is not None:
-            self.changed.set()
-            self.changed = None
-
-    def size_before(self, first: int) -> int:
-        """Return the size of the entries before a position."""
-        number = max(min(first, self.last + 1) - self.first, 0)
-        dropped = self.dropped
-        return sum(map(len, islice(self.entries, dropped, dropped + number))) + _OVERHEAD * number
-
-    def drop(self, first: int) -> int:
-        """Drop the entries before a position, and return their size."""
-        number = min(first, self.last + 1) - self.first
-        size = self.size_before(first)
-        end = self.dropped + number
-        self.entries[self.dropped : end] = [b""] * number
-        self.first += number
-        self.dropped = end
-        # To move the others up costs as much as there are of them.
-        if end >= _WORTHWHILE and 2 * end >= len(self.entries):
-            del self.entries[:end]
-            self.dropped = 0
-        return size
-
-
 def _nobody(requests: Requests) -> None:
     """Be told of requests in place of a producer that has gone."""
-
-
-class _Watch(AbstractAsyncContextManager[Watch, None]):
-    def __init__(self, find: Callable[[], _Run], patience: float) -> None:
-        self._find = find
-        self._patience = patience
-        self._run: _Run
-        self._seen = 0
-
-    async def __aenter__(self) -> Watch:
-        self._run = self._find()
-        self._seen = self._run.changes
-        self._run.watches += 1
-        return self
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._run.watches -= 1
-
-    async def wait(self) -> None:
-        run = self._run
-        if run.changes == self._seen:
-            if run.changed is None:
-                run.changed = anyio.Event()
-            if self._patience == math.inf:
-                await run.changed.wait()
-            else:
-                with anyio.move_on_after(self._patience):
-                    await run.changed.wait()
-        else:
-            await checkpoint()
-        self._seen = run.changes

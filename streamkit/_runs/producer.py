@@ -59,6 +59,9 @@ _logger = logging.getLogger("streamkit")
 #: Called when a run has ended, before that can be seen.
 OnEnd: TypeAlias = Callable[[Outcome, RunInfo], Awaitable[object]]
 
+# What a source may raise without ending the program.
+_HANDLED = (Exception, StreamCancelled)
+
 # Seconds until another look where somebody was there a moment ago.
 _SOON = 0.05
 
@@ -169,7 +172,10 @@ class Producer:
 
     async def discard(self) -> None:
         """Close the source of a run that is not to be."""
-        await self._stream.aclose()
+        try:
+            await self._stream.aclose()
+        except Exception:
+            _logger.exception("the source of a run that was not started could not be closed")
 
     async def created(self) -> None:
         """
@@ -214,12 +220,11 @@ class Producer:
                     await self._conclude()
         finally:
             self._keeping.cancel()
-            if not self._created.is_set():
-                self._refusal = self._refusal or RunsClosed()
-                self._created.set()
+            self._created.set()
             self.gone.set()
         raised, self._raised = self._raised, None
-        if raised is not None and not isinstance(raised, Exception | StreamCancelled):
+        # Cancelled natively, it has ended by now: that is not to end the others.
+        if raised is not None and not (isinstance(raised, _HANDLED) or _is_native(raised)):
             try:
                 raise raised
             finally:
@@ -275,16 +280,15 @@ class Producer:
                 is_there = True
                 on_created()
                 self._heed(requests)
-        except Exception as exc:
-            self._refusal = exc
+        except BaseException as exc:
+            self._refusal = RunsClosed() if _is_native(exc) else exc
         if is_there:
             self._created.set()
             await self._decided.wait()
             if not self._is_given_up:
                 return True
             await self._remove()
-        await self._stream.aclose()
-        self._created.set()
+        await self.discard()
         return False
 
     async def _remove(self) -> None:
@@ -437,7 +441,7 @@ class Producer:
                 # At the end of asyncio.run(), for instance: no shield helps.
                 self._raised = self._raised or exc
                 return outcome
-            if not isinstance(exc, Exception | StreamCancelled):
+            if not isinstance(exc, _HANDLED):
                 self._raised = exc
             _logger.error("on_end of the run %r has failed", self.run_id, exc_info=exc)
             error = exc

@@ -115,33 +115,39 @@ async def read(
                 if position:
                     page = await log.read(run_id, position)
             tells_status = for_a_response and not position
-            while True:
-                if page.epoch != epoch:
-                    raise CursorMismatch
-                if page.last < position:
-                    page = await _wait_for_tail(log, run_id, page, watch, position)
-                    continue
-                if page.first > position + 1:
-                    raise Gap(page.first, page.last)
-                if tells_status and page.head is not None:
-                    tells_status = False
-                    yield Head(page.head)
+            is_over = False
+            with seat.scope:
+                while not is_over:
+                    if page.epoch != epoch:
+                        raise CursorMismatch
+                    if page.last < position:
+                        page = await _wait_for_tail(log, run_id, page, watch, position)
+                        continue
+                    if page.first > position + 1:
+                        raise Gap(page.first, page.last)
+                    if tells_status and page.head is not None:
+                        tells_status = False
+                        yield Head(page.head)
+                    for data in page.entries:
+                        position += 1
+                        yield new(Entry, (position, decode(data), epoch))
+                    if position == page.last:
+                        is_over = page.outcome is not None
+                        if page.lapsed:
+                            attendance.suspect(run_id, epoch)
+                        if not is_over:
+                            await seat.wait(watch)
+                    if not is_over:
+                        page = await log.read(run_id, position)
+            if not is_over:
+                # It was sent away while it waited. What it was woken for in that moment is there.
+                page = await log.read(run_id, position)
                 for data in page.entries:
                     position += 1
                     yield new(Entry, (position, decode(data), epoch))
-                if position == page.last:
-                    if page.outcome is not None:
-                        record = replace(
-                            record, first=page.first, last=page.last, outcome=page.outcome
-                        )
-                        break
-                    if page.lapsed:
-                        attendance.suspect(run_id, epoch)
-                    await seat.wait(watch)
-                page = await log.read(run_id, position)
-        if record.outcome is None:
-            # It was sent away while it waited.
-            raise RunsClosed
+                if page.outcome is None or position < page.last:
+                    raise RunsClosed
+            record = replace(record, first=page.first, last=page.last, outcome=page.outcome)
         ahead.ended = info_of(run_id, record)
         told = end_of(ahead.ended)
     except Exception as exc:

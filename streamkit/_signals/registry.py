@@ -7,19 +7,43 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable
-from contextlib import AbstractContextManager
-from types import TracebackType
+from dataclasses import dataclass
 
 import anyio
 from anyio.lowlevel import checkpoint
 
-from .._core.arguments import seconds
-from .token import CancelToken
+from .._core.arguments import positive, seconds
+from .holder import Holder, KeyHeld, current_task
 
 _logger = logging.getLogger("streamkit")
 
 # Far more than a stream takes to clean up. Whoever waits longer may be waiting for itself.
 _SUSPICIOUS = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Released:
+    """What ``cancel_and_wait()`` returns: true if nobody holds the key any more that was told."""
+
+    #: Whether all holders have left in time. It is what the whole is in an ``if``.
+    all_left: bool
+    #: Whether anybody held the key.
+    held: bool
+
+    def __bool__(self) -> bool:
+        return self.all_left
+
+
+@dataclass(frozen=True, slots=True)
+class RegistryStats:
+    """What a :class:`CancelRegistry` has in it at the moment."""
+
+    #: How many keys are held.
+    held: int
+    #: How many hold them.
+    holders: int
+    #: How many cancellations are remembered of keys that nobody has held yet.
+    remembered: int
 
 
 class CancelRegistry:
@@ -46,7 +70,7 @@ class CancelRegistry:
 
     def __init__(self, *, remember: float = 30.0, max_remembered: int = 10_000) -> None:
         self._remember = seconds("remember", remember)
-        self._max_remembered = _positive("max_remembered", max_remembered)
+        self._max_remembered = positive("max_remembered", max_remembered)
         # Not anyio's clock, which only runs in an event loop. Tests put their own here.
         self._clock: Callable[[], float] = time.monotonic
         # Reentrant: a signal handler may come while this thread is in here. So every change below
@@ -75,7 +99,14 @@ class CancelRegistry:
         with self._lock:
             return list(self._entries)
 
-    def open(self, key: Hashable) -> AbstractContextManager[CancelToken, None]:
+    def stats(self) -> RegistryStats:
+        """Return what is held and remembered at the moment."""
+        with self._lock:
+            self._forget_expired()
+            holders = sum(len(entry.holders) for entry in self._entries.values())
+            return RegistryStats(len(self._entries), holders, len(self._remembered))
+
+    def open(self, key: Hashable, *, exclusive: bool = False) -> Holder:
         """
         Hold a key, for as long as the block that is entered with what this returns.
 
@@ -84,9 +115,14 @@ class CancelRegistry:
         ``remember`` says, or if others hold it that were told to stop. Nothing blocks, and nothing
         happens before the block is entered.
 
+        With ``exclusive``, entering the block raises :exc:`KeyHeld` while another exclusive holder
+        has the key. Others may hold it meanwhile.
+
         :param key: any hashable: the id of a run
-        :return: a context manager that yields a new token; used once. It is also a signal for
-            :func:`with_cancellation`, which then holds the key for as long as the stream is open
+        :param exclusive: be the only one who holds it so: one run per conversation, say
+        :return: a sync and an async context manager that yields a new token; used once. It is also
+            a signal for :func:`with_cancellation`, which then holds the key for as long as the
+            stream is open
         :raises TypeError: if the key is not hashable
 
         """
@@ -94,7 +130,7 @@ class CancelRegistry:
             hash(key)
         except TypeError as exc:
             raise TypeError(f"{exc}: a key is hashable, write open(str(run_id))") from None
-        return _Holder(key, self._join, self._leave)
+        return Holder(key, exclusive, self._join, self._leave)
 
     def cancel(self, key: Hashable, reason: object = None) -> int:
         """
@@ -118,7 +154,7 @@ class CancelRegistry:
         reason: object = None,
         *,
         timeout: float | None = None,  # noqa: ASYNC109  a scope would not tell if it was in time
-    ) -> bool:
+    ) -> Released:
         """
         Fire the tokens of all who hold a key, and wait until they have let go of it.
 
@@ -130,7 +166,8 @@ class CancelRegistry:
         :param key: the key
         :param reason: why: any object, which every holder receives
         :param timeout: seconds to wait at most, or ``None`` for no limit
-        :return: ``True`` if all holders have left, ``False`` if the time was up before
+        :return: what is true if all holders have left, and false if the time was up before; it also
+            tells if there were any
         :raises RuntimeError: if the calling task holds the key itself, which it would do for ever;
             nobody is told then
         :raises TypeError: if ``timeout`` is no number, or the key is not hashable
@@ -153,7 +190,7 @@ class CancelRegistry:
                     _SUSPICIOUS,
                 )
                 await _all_left(holders)
-        return all(holder.left.cancelled for holder in holders)
+        return Released(all(holder.left.cancelled for holder in holders), held=bool(holders))
 
     def refuse_to_wait_for_itself(self, key: Hashable) -> None:
         """
@@ -162,7 +199,7 @@ class CancelRegistry:
         :raises RuntimeError: if it is one of them
 
         """
-        task = _current_task()
+        task = current_task()
         with self._lock:
             holders = list(self._holders(key))
         if any(holder.task == task for holder in holders):
@@ -171,7 +208,7 @@ class CancelRegistry:
                 "instead, or leave the block of open(key) before"
             )
 
-    def _mark(self, key: Hashable, reason: object) -> tuple[list[_Holder], object]:
+    def _mark(self, key: Hashable, reason: object) -> tuple[list[Holder], object]:
         """Note a cancellation. Returns who is to be told, and the reason that counts."""
         with self._lock:
             entry = self._entries.get(key)
@@ -204,13 +241,15 @@ class CancelRegistry:
             # Gives the memory of a busy hour back, which the deletions do not.
             self._remembered.clear()
 
-    def _holders(self, key: Hashable) -> Iterable[_Holder]:
+    def _holders(self, key: Hashable) -> Iterable[Holder]:
         entry = self._entries.get(key)
         return () if entry is None else entry.holders
 
-    def _join(self, holder: _Holder) -> None:
+    def _join(self, holder: Holder) -> None:
         with self._lock:
             entry = self._entries.setdefault(holder.key, _Entry())
+            if holder.exclusive and any(other.exclusive for other in entry.holders):
+                raise KeyHeld(holder.key)
             entry.holders[holder] = None
             self._forget_expired()
             early = self._remembered.pop(holder.key, None)
@@ -220,7 +259,7 @@ class CancelRegistry:
         if cancelled is not None:
             holder.token.cancel(cancelled[0])
 
-    def _leave(self, holder: _Holder) -> None:
+    def _leave(self, holder: Holder) -> None:
         with self._lock:
             entry = self._entries[holder.key]
             del entry.holders[holder]
@@ -235,7 +274,7 @@ class _Entry:
 
     def __init__(self) -> None:
         # A dict for its order.
-        self.holders: dict[_Holder, None] = {}
+        self.holders: dict[Holder, None] = {}
         #: The reason, in a tuple, since any object is one.
         self.cancelled: tuple[object] | None = None
 
@@ -248,64 +287,12 @@ class _Remembered:
         self.until = until
 
 
-class _Holder(AbstractContextManager[CancelToken, None]):
-    """Somebody who holds a key."""
-
-    def __init__(
-        self,
-        key: Hashable,
-        join: Callable[[_Holder], None],
-        leave: Callable[[_Holder], None],
-    ) -> None:
-        self._join = join
-        self._leave = leave
-        self._entered = False
-        self.key = key
-        self.token = CancelToken()
-        #: Fires when the block is left, which other threads and loops may be waiting for.
-        self.left = CancelToken()
-        self.task: int | None = None
-
-    def __enter__(self) -> CancelToken:
-        if self._entered:
-            raise RuntimeError("what open() returns is used once: write open(key) for each block")
-        self._entered = True
-        self.task = _current_task()
-        self._join(self)
-        return self.token
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._leave(self)
-        self.left.cancel()
-
-
-def _tell(holders: Iterable[_Holder], reason: object) -> int:
+def _tell(holders: Iterable[Holder], reason: object) -> int:
     # Never under the lock: the callbacks on a token are anybody's.
     return sum(holder.token.cancel(reason) for holder in holders)
 
 
-async def _all_left(holders: Iterable[_Holder]) -> None:
+async def _all_left(holders: Iterable[Holder]) -> None:
     await checkpoint()
     for holder in holders:
         await holder.left.wait()
-
-
-def _current_task() -> int | None:
-    """Return the id of the running task, or ``None`` where there is none."""
-    try:
-        return anyio.get_current_task().id
-    except RuntimeError:
-        return None
-
-
-def _positive(name: str, value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name} must be an integer > 0, got {value!r}; write {name}=100")
-    if value <= 0:
-        raise ValueError(f"{name} must be an integer > 0, got {value!r}; write {name}=100")
-    return value

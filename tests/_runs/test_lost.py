@@ -342,6 +342,21 @@ async def test_unwatched_while_the_store_is_away() -> None:
         assert end.reason == Unwatched()
 
 
+async def test_somebody_comes_at_the_last_moment() -> None:
+    """A run is not cancelled for want of readers while that is asked for and one comes."""
+    way = Way(log := MemoryLog())
+    async with Runs(way, unwatched=5) as runs, Runs(log) as elsewhere:
+        info = await runs.start(Probe(block=True).source())
+        # It looks after 5 seconds, hears that nobody was there, and asks within 0.4 more.
+        way.takes = 0.2
+        await anyio.sleep(5.3)
+        async with elsewhere.attach(info.id) as stream:
+            with anyio.move_on_after(20):
+                await anext(stream)
+            assert (await elsewhere.get(info.id)).state == "running"
+        way.takes = 0
+
+
 async def read_later(runs: Runs, run_id: str) -> tuple[list[Any], RunEnded]:
     await anyio.sleep(10)
     return await read(runs, run_id)

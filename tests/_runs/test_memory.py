@@ -119,6 +119,17 @@ async def test_kept_a_shorter_time() -> None:
         assert len(log) == 1
 
 
+async def test_not_opened() -> None:
+    """A run whose time is over is not found, also where nothing is swept."""
+    log = MemoryLog()
+    await create(log, "a", Terms(keep=1.0))
+    await log.end("a", "0e", b"end")
+    await anyio.sleep(2)
+    with pytest.raises(RunNotFound):
+        await log.get("a")
+    assert len(log) == 0
+
+
 async def test_read_on_time() -> None:
     """A run that was read in time is forgotten later, and then it is."""
     log = MemoryLog()

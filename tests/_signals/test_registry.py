@@ -15,8 +15,16 @@ import anyio.to_thread
 import pytest
 
 from observing import blocked, call_later, consume
-from streamkit import CancelRegistry, CancelToken, StreamCancelled, with_cancellation
-from support import Log, Probe
+from streamkit import (
+    CancelRegistry,
+    CancelToken,
+    KeyHeld,
+    RegistryStats,
+    Released,
+    StreamCancelled,
+    with_cancellation,
+)
+from support import Log, Probe, wait_all_blocked
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -42,6 +50,76 @@ def registry_with_clock(**arguments: Any) -> tuple[CancelRegistry, Clock]:
 def is_cancelled_at_birth(registry: CancelRegistry, key: object) -> bool:
     with registry.open(key) as token:
         return token.cancelled
+
+
+class TestExclusive:
+    def test_held(self) -> None:
+        """C14: one who holds a key exclusively keeps out others who want that, and nobody else."""
+        registry = CancelRegistry()
+        with registry.open("run"), registry.open("run", exclusive=True) as token:
+            with registry.open("run"), registry.open("other", exclusive=True):
+                with pytest.raises(KeyHeld, match=r"'run'.*answer 409") as caught:
+                    with registry.open("run", exclusive=True):
+                        raise AssertionError("must not be entered")
+                assert caught.value.key == "run"
+            assert registry.stats().holders == 2
+            assert registry.cancel("run", "stop") == 2
+            assert token.reason == "stop"
+        with registry.open("run", exclusive=True) as token:
+            assert not token.cancelled
+
+    def test_early_cancellation(self) -> None:
+        """C13: who is kept out takes no cancellation that was meant for the next one."""
+        registry = CancelRegistry()
+        with registry.open("run", exclusive=True):
+            with pytest.raises(KeyHeld):
+                registry.open("run", exclusive=True).__enter__()
+        registry.cancel("run", "early")
+        with registry.open("run", exclusive=True) as token:
+            assert token.reason == "early"
+
+    async def test_stream(self) -> None:
+        """C14: one run per key: the second is not started, and the error is bare."""
+        registry = CancelRegistry()
+
+        async def source() -> AsyncGenerator[int, None]:
+            raise AssertionError("must not be started")
+            yield 1
+
+        async with registry.open("run", exclusive=True):
+            with pytest.raises(KeyHeld):
+                async with with_cancellation(source(), registry.open("run", exclusive=True)):
+                    raise AssertionError("must not be entered")
+        assert len(registry) == 0
+
+    async def test_stop_and_follow(self) -> None:
+        """C21: stop the one that holds it, wait until it has left, and take its place."""
+        registry = CancelRegistry()
+
+        async def hold() -> None:
+            async with registry.open("run", exclusive=True) as token:
+                await token.wait()
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(hold)
+            await wait_all_blocked()
+            assert await registry.cancel_and_wait("run") == Released(all_left=True, held=True)
+            async with registry.open("run", exclusive=True) as token:
+                assert not token.cancelled
+        assert await registry.cancel_and_wait("run") == Released(all_left=True, held=False)
+
+
+class TestStats:
+    def test_counts(self) -> None:
+        """H7: it tells how many keys are held, by how many, and what is remembered."""
+        registry, clock = registry_with_clock(remember=30)
+        assert registry.stats() == RegistryStats(held=0, holders=0, remembered=0)
+        with registry.open("a"), registry.open("a"), registry.open("b"):
+            registry.cancel("a")
+            registry.cancel("early")
+            assert registry.stats() == RegistryStats(held=2, holders=3, remembered=1)
+        clock.now += 31
+        assert registry.stats() == RegistryStats(held=0, holders=0, remembered=0)
 
 
 class TestHolders:
@@ -520,7 +598,7 @@ class TestCancelAndWait:
                 tasks.start_soon(hold, seconds)
             tasks.start_soon(hold_later)
             await anyio.sleep(0.5)
-            log(await registry.cancel_and_wait("run", "stop"))
+            log(bool(await registry.cancel_and_wait("run", "stop")))
         assert log == [(1, "stop"), (3.5, True), (11, "late one left")]
 
     async def test_stream(self) -> None:
@@ -539,7 +617,7 @@ class TestCancelAndWait:
             stream = with_cancellation(source(), registry.open("run"))
             tasks.start_soon(consume, stream, log)
             await anyio.sleep(1)
-            log(await registry.cancel_and_wait("run", timeout=5))
+            log(bool(await registry.cancel_and_wait("run", timeout=5)))
         assert sorted(log[:3], key=str) == [(0, 1), (3, "cleaned up"), (3, "end")]
         assert log[3:] == [(3, True)]
 
@@ -558,15 +636,15 @@ class TestCancelAndWait:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(hold)
             await anyio.sleep(1)
-            log(await registry.cancel_and_wait("run", "stop", timeout=timeout))
+            log(bool(await registry.cancel_and_wait("run", "stop", timeout=timeout)))
         assert log == [(1 + timeout, False), (3, "stop")]
 
     async def test_nobody(self) -> None:
         """C13: nobody holds the key: it returns at once, after a checkpoint, and is remembered."""
         registry, log = CancelRegistry(), Log()
         log.start()
-        log(await registry.cancel_and_wait("run", "early", timeout=0))
-        log(await registry.cancel_and_wait("run"))
+        log(bool(await registry.cancel_and_wait("run", "early", timeout=0)))
+        log(bool(await registry.cancel_and_wait("run")))
         assert log == [(0, True), (0, True)]
         with registry.open("run") as token:
             assert token.reason == "early"
@@ -593,7 +671,7 @@ class TestCancelAndWait:
                 await registry.cancel_and_wait("run", "stop")
             assert scope.cancelled_caught
             log("gave up")
-            assert await registry.cancel_and_wait("run", "again") is True
+            assert await registry.cancel_and_wait("run", "again")
             log("all left")
         assert log == [(1, "stop"), (3, "gave up"), (6, "left"), (6, "all left")]
 
@@ -604,7 +682,7 @@ class TestCancelAndWait:
             with pytest.raises(RuntimeError, match=r"would wait for ever: write cancel\(key\)"):
                 await registry.cancel_and_wait("run")
             assert not token.cancelled
-        assert await registry.cancel_and_wait("run") is True
+        assert await registry.cancel_and_wait("run")
 
     async def test_by_the_consumer(self) -> None:
         """C21: so would a consumer whose stream holds it."""
@@ -663,9 +741,9 @@ class TestCancelAndWait:
         thread = threading.Thread(target=hold)
         thread.start()
         await anyio.to_thread.run_sync(opened.wait)
-        assert await registry.cancel_and_wait("run", timeout=0.01) is False
+        assert not await registry.cancel_and_wait("run", timeout=0.01)
         go_on.set()
-        assert await registry.cancel_and_wait("run", timeout=10) is True
+        assert await registry.cancel_and_wait("run", timeout=10)
         assert left.is_set()
         await anyio.to_thread.run_sync(thread.join)
 

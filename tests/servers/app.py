@@ -26,13 +26,13 @@ from starlette.responses import JSONResponse
 from starlette.routing import Mount, Route
 
 from streamkit import Head, Outcome, StreamCancelled, with_buffer
-from streamkit.asgi import StreamHost
+from streamkit.asgi import SharedReceive, StreamHost
 from streamkit.starlette import StreamResponse
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator
 
-host = StreamHost()
+host = StreamHost(**json.loads(os.environ["STREAMS_HOST"]))
 produced: Counter[str] = Counter()
 log = os.open(os.environ["STREAMS_LOG"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
 
@@ -50,10 +50,23 @@ class ConflictError(Exception):
     """What a source may raise that a handler of the framework answers."""
 
 
-async def source(key: str, kind: str) -> AsyncGenerator[bytes | Head, None]:
+async def source(
+    key: str, kind: str, status: int, request: Request
+) -> AsyncGenerator[bytes | Head, None]:
     note(key, "started")
     try:
         match kind:
+            case "status":
+                yield Head(status)
+                await anyio.sleep(0.05)
+            case "reader":
+                received = 0
+                async for part in request.stream():
+                    received += len(part)
+                    # It does something with it.
+                    await anyio.lowlevel.checkpoint()
+                yield b"%d bytes\n" % received
+                await anyio.sleep_forever()
             case "conflict":
                 raise ConflictError
             case "broken":
@@ -87,12 +100,18 @@ async def source(key: str, kind: str) -> AsyncGenerator[bytes | Head, None]:
                     await anyio.sleep(0.2)
                     note(key, "saved")
                     yield b"last item\n"
-            case "fast":
-                while True:
-                    await anyio.lowlevel.checkpoint()
-                    produced[key] += 1
-                    # 64 KiB, new ones each time: what is kept of them is seen in the memory.
-                    yield b"%08d" % produced[key] * 8192
+            case "fast" | "fast with grace":
+                try:
+                    while True:
+                        await anyio.lowlevel.checkpoint()
+                        produced[key] += 1
+                        # 64 KiB, new ones each time: what is kept of them is seen in the memory.
+                        yield b"%08d" % produced[key] * 8192
+                except StreamCancelled:
+                    if kind == "fast":
+                        raise
+                    yield b"last item\n"
+                    note(key, "saved")
             case "hot":
                 while True:
                     produced[key] += 1
@@ -117,11 +136,15 @@ async def dependency(key: str) -> AsyncIterator[str]:
 
 
 async def stream(
+    request: Request,
     key: Annotated[str, Depends(dependency)],
     kind: str,
+    status: int = 200,
     final: bool = False,
     on: Literal["cancel", "drain", "close"] = "cancel",
     ahead: int = 0,
+    send_timeout: float | None = None,
+    finish: float | None = None,
 ) -> StreamResponse:
     async def ended(outcome: Outcome) -> None:
         note(key, "ended", kind=outcome.kind, reason=type(outcome.reason).__name__)
@@ -129,12 +152,16 @@ async def stream(
     def last(outcome: Outcome) -> bytes:
         return f"the end: {outcome.kind} {type(outcome.reason).__name__}\n".encode()
 
-    items = source(key, kind)
+    body = SharedReceive(request.receive) if kind == "reader" else None
+    items = source(key, kind, status, Request(request.scope, body or request.receive))
     return StreamResponse(
         with_buffer(items, ahead) if ahead else items,
         final=last if final else None,
         on_end=ended,
         on_disconnect=on,
+        send_timeout=send_timeout,
+        finish=finish,
+        receive=body,
         host=host,
     )
 
@@ -145,7 +172,7 @@ async def conflict(request: Request, exc: Exception) -> Response:
 
 def streams() -> FastAPI:
     app = FastAPI(exception_handlers={ConflictError: conflict})
-    app.add_api_route("/stream", stream, methods=["GET", "HEAD"])
+    app.add_api_route("/stream", stream, methods=["GET", "HEAD", "POST"])
     return app
 
 
@@ -154,13 +181,22 @@ async def pass_on(request: Request, call_next: RequestResponseEndpoint) -> Respo
 
 
 async def state(request: Request) -> Response:
-    """Tell how many items each source has produced, which tasks are there, and the memory."""
+    """Tell how many items each source has produced, which tasks and files are there, the memory."""
+    files = len(os.listdir("/dev/fd"))
     if sys.platform == "linux":
         with open("/proc/self/statm") as file:
             memory = int(file.read().split()[1]) * resource.getpagesize()
     else:
         memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return JSONResponse({"produced": produced, "tasks": sorted(tasks()), "memory": memory})
+    return JSONResponse(
+        {"produced": produced, "tasks": sorted(tasks()), "files": files, "memory": memory}
+    )
+
+
+async def shut_down(request: Request) -> Response:
+    """Do what the host does when it notices that the server is to end."""
+    host.shut_down(finish=0)
+    return Response()
 
 
 def tasks() -> list[str]:
@@ -191,6 +227,11 @@ async def lifespan(app: Starlette) -> AsyncIterator[None]:
 wrapped = streams()
 wrapped.add_middleware(BaseHTTPMiddleware, dispatch=pass_on)
 app = Starlette(
-    routes=[Route("/state", state), Mount("/plain", streams()), Mount("/wrapped", wrapped)],
+    routes=[
+        Route("/state", state),
+        Route("/shut-down", shut_down, methods=["POST"]),
+        Mount("/plain", streams()),
+        Mount("/wrapped", wrapped),
+    ],
     lifespan=lifespan,
 )

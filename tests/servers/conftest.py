@@ -6,12 +6,16 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from nginx import running as running_nginx
 from recipes import Upstream, running as running_program
-from serving import COMMANDS, Server, eventually, running
+from serving import COMMANDS, Server, running
+from transports import TRANSPORTS, Link, Transport
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from nginx import Nginx
 
 
 @pytest.fixture(scope="session", params=list(COMMANDS))
@@ -31,11 +35,24 @@ def server(shared: Server) -> Iterator[Server]:
     A test that provokes an error calls :meth:`Server.trouble` itself.
     """
     yield shared
-    eventually(
-        lambda: shared.state()["tasks"] == shared.idle_tasks,
-        what=lambda: (shared.state()["tasks"], shared.idle_tasks),
-    )
+    shared.wait_until_idle()
     assert shared.trouble() == []
+
+
+@pytest.fixture(scope="session")
+def nginx(shared: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nginx]:
+    """nginx in front of the server that many tests share."""
+    with running_nginx(shared.port, tmp_path_factory.mktemp("nginx") / "prefix") as proxy:
+        yield proxy
+        assert proxy.trouble() == []
+
+
+@pytest.fixture(params=TRANSPORTS, ids=str)
+def link(request: pytest.FixtureRequest, server: Server) -> Link:
+    """The server for many tests, as it is reached by one transport."""
+    transport: Transport = request.param
+    port = request.getfixturevalue("nginx").port if transport.is_proxied else server.port
+    return Link(server, transport, port)
 
 
 @pytest.fixture(params=["plain", "wrapped"])
@@ -57,3 +74,17 @@ def upstream(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Upstream]:
     with running_program(Upstream(tmp_path_factory.mktemp("upstream"))) as upstream:
         yield upstream
         assert upstream.trouble() == []
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what a server does not speak. A skip would look like something that is missing."""
+    kept, left_out = [], []
+    for item in items:
+        callspec = getattr(item, "callspec", None)
+        parameters = {} if callspec is None else callspec.params
+        transport = parameters.get("link")
+        impossible = transport is not None and not transport.is_spoken_by(parameters["shared"])
+        (left_out if impossible else kept).append(item)
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = kept

@@ -25,10 +25,15 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).resolve().parent
 
+# A connection is kept for one second for the next request, by those that have an option for it.
+UVICORN = ["uvicorn", "--no-access-log", "--timeout-keep-alive", "1", "--port", "{port}"]
+HYPERCORN = ["hypercorn", "--keep-alive", "1", "--bind", "127.0.0.1:{port}"]
+
 COMMANDS = {
-    "uvicorn": ["uvicorn", "--no-access-log", "--port", "{port}"],
-    "hypercorn-asyncio": ["hypercorn", "--worker-class", "asyncio", "--bind", "127.0.0.1:{port}"],
-    "hypercorn-trio": ["hypercorn", "--worker-class", "trio", "--bind", "127.0.0.1:{port}"],
+    "uvicorn-h11": [*UVICORN, "--http", "h11"],
+    "uvicorn-httptools": [*UVICORN, "--http", "httptools"],
+    "hypercorn-asyncio": [*HYPERCORN, "--worker-class", "asyncio"],
+    "hypercorn-trio": [*HYPERCORN, "--worker-class", "trio"],
     "granian": ["granian", "--interface", "asgi", "--port", "{port}"],
 }
 
@@ -44,7 +49,9 @@ TROUBLE = re.compile(
 class Server:
     """A server that runs, its port and what it wrote."""
 
-    def __init__(self, name: str, directory: Path, command: list[str] | None = None) -> None:
+    def __init__(
+        self, name: str, directory: Path, command: list[str] | None = None, **host: object
+    ) -> None:
         self.name = name
         self.port = free_port()
         self._client = httpx.Client(
@@ -73,6 +80,7 @@ class Server:
                     **environment(),
                     "PYTHONPATH": os.pathsep.join(paths),
                     "STREAMS_LOG": str(self._log),
+                    "STREAMS_HOST": json.dumps(host),
                 },
                 # A group of its own, so that no worker can outlive the test.
                 start_new_session=True,
@@ -88,25 +96,45 @@ class Server:
             return True
 
         eventually(answers, within=STARTS_WITHIN, what=self.output)
+        looks = [self._state_soon() for _ in range(5)]
         #: the tasks of a server that does nothing but tell what its tasks are: the fewest of some
         #: looks, for those of the request before may not have ended when the answer was there
-        self.idle_tasks = min((self._tasks_soon() for _ in range(5)), key=len)
+        self.idle_tasks = min((look["tasks"] for look in looks), key=len)
+        #: and its open files, of which connections are some
+        self.idle_files = min(look["files"] for look in looks)
 
-    def _tasks_soon(self) -> list[str]:
+    def _state_soon(self) -> dict[str, Any]:
         time.sleep(0.1)
-        return self.state()["tasks"]
+        return self.state()
 
     def state(self) -> dict[str, Any]:
         """Ask for what ``/state`` tells, in a request like any other."""
         return self._client.get("/state").json()
 
+    def shut_down(self) -> None:
+        """Have its host shut down, while it goes on to take requests."""
+        self._client.post("/shut-down").raise_for_status()
+
     def request(self, kind: str, *, under: str = "plain", **options: Any) -> tuple[Client, str]:
         """Ask for a stream. Returns the client, and the key of what is noted about the request."""
-        key = str(next(self._keys))
         method, buffer = options.pop("method", "GET"), options.pop("buffer", None)
-        query = httpx.QueryParams({"key": key, "kind": kind, **options})
-        target = f"/{under}/stream?{query}"
+        target, key = self.target(kind, under=under, **options)
         return Client(self.port, target, method=method, buffer=buffer), key
+
+    def target(self, kind: str, *, under: str = "plain", **options: Any) -> tuple[str, str]:
+        """Return what to ask for, and the key of what will be noted about the request."""
+        key = str(next(self._keys))
+        query = httpx.QueryParams({"key": key, "kind": kind, **options})
+        return f"/{under}/stream?{query}", key
+
+    def wait_until_idle(self) -> None:
+        """Wait until no task is left of any request, and no connection."""
+
+        def is_idle() -> bool:
+            state = self.state()
+            return state["tasks"] == self.idle_tasks and state["files"] <= self.idle_files
+
+        eventually(is_idle, what=lambda: (self.state(), self.idle_tasks, self.idle_files))
 
     def records(self, key: str | None = None) -> list[dict[str, Any]]:
         """Return what was noted about a request, or about all."""
@@ -202,9 +230,17 @@ def free_port() -> int:
 
 
 @contextmanager
-def running(name: str, directory: Path, command: list[str] | None = None) -> Iterator[Server]:
-    """Run a server for as long as the block lasts, by a command of its own or as the others."""
-    server = Server(name, directory, command)
+def running(
+    name: str, directory: Path, command: list[str] | None = None, **host: object
+) -> Iterator[Server]:
+    """
+    Run a server for as long as the block lasts.
+
+    :param command: what it is started with, if not as the others are
+    :param host: options of its ``StreamHost``
+
+    """
+    server = Server(name, directory, command, **host)
     try:
         server.wait_until_it_answers()
         yield server

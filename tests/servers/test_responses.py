@@ -11,35 +11,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from checks import SOON, assert_cancelled, assert_closed
 from serving import eventually
 
 if TYPE_CHECKING:
     from serving import Server
-
-# Seconds after the client's departure in which its source has to be closed.
-SOON = 1.0
-
-
-def assert_closed(server: Server, key: str, *, left: float | None = None) -> None:
-    """Wait until all is over, and check what holds for every source."""
-    server.wait_for(key, "dependency closed")
-    time.sleep(0.05)  # for what must not come after that
-    events = server.events(key)
-    assert events[:2] == ["dependency opened", "started"]
-    assert events[-3:] == ["closed", "ended", "dependency closed"]
-    task = server.record(key, "started")["task"]
-    assert server.record(key, "closed")["task"] == task
-    assert server.record(key, "dependency opened")["task"] != task
-    if left is not None:
-        assert server.record(key, "closed")["time"] - left < SOON
-
-
-def assert_cancelled(server: Server, key: str, left: float) -> None:
-    """Check that the source was told why it ends."""
-    assert_closed(server, key, left=left)
-    assert server.record(key, "raised")["reason"] == "Disconnected"
-    ended = server.record(key, "ended")
-    assert (ended["kind"], ended["reason"]) == ("cancelled", "Disconnected")
 
 
 class TestEnds:
@@ -119,13 +95,15 @@ class TestEnds:
         assert server.trouble()
 
     def test_error_later_with_final(self, server: Server, under: str) -> None:
-        """WS8: the same error where there is a last item: it arrives, and nothing is logged."""
+        """WS8: the same error where there is a last item: it arrives, and the log has the error."""
         client, key = server.request("broken later", under=under, final=True)
         with client:
             assert client.head().status_code == 200
             assert client.rest() == (b"item\nthe end: failed NoneType\n", True)
         assert_closed(server, key)
         assert server.record(key, "ended")["kind"] == "failed"
+        eventually(lambda: "secret of a source" in server.output())
+        assert server.trouble()
 
 
 class TestDisconnect:

@@ -42,6 +42,9 @@ class Way:
         self._log = log
         #: Calls that do not come back until they are taken out of here.
         self.stuck: set[str] = set()
+        #: Seconds that each call takes, or each of these.
+        self.takes = 0.0
+        self.slow = CALLS
         #: Calls that fail, and how.
         self.failing: dict[str, Exception] = {}
         self._changed = anyio.Event()
@@ -69,6 +72,8 @@ class Way:
         self, name: str, call: Callable[..., Awaitable[Any]]
     ) -> Callable[..., Awaitable[Any]]:
         async def passed(*args: Any, **options: Any) -> Any:
+            if self.takes and name in self.slow:
+                await anyio.sleep(self.takes)
             with anyio.move_on_after(OUTAGE) as patience:
                 while name in self.stuck:
                     await self._changed.wait()

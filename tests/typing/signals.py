@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterable, Awaitable, Hashable
-from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from contextlib import AbstractAsyncContextManager
 from typing import assert_type
 
 from streamkit import (
     CancelRegistry,
     CancelToken,
+    Holder,
     PollFailed,
+    RegistryStats,
+    Released,
     Stream,
     poll,
     shared_poll,
@@ -18,15 +21,18 @@ from streamkit import (
 
 
 async def registries(registry: CancelRegistry, source: AsyncIterable[int]) -> None:
-    assert_type(registry.open("run"), AbstractContextManager[CancelToken, None])
+    assert_type(registry.open("run"), Holder)
     assert_type(with_cancellation(source, registry.open(("run", 1))), Stream[int])
     with registry.open("run") as token:
         assert_type(token, CancelToken)
+    async with registry.open("run", exclusive=True) as token:
+        assert_type(token, CancelToken)
     assert_type(registry.cancel("run"), int)
     assert_type(registry.cancel("run", {"any": "object"}), int)
-    assert_type(await registry.cancel_and_wait("run", "reason", timeout=5), bool)
+    assert_type(await registry.cancel_and_wait("run", "reason", timeout=5), Released)
     assert_type(registry.keys(), list[Hashable])
     assert_type(len(registry), int)
+    assert_type(registry.stats(), RegistryStats)
     assert_type("run" in registry, bool)
     CancelRegistry(remember=0, max_remembered=1)
 

@@ -1,0 +1,177 @@
+"""
+``Redis``: the connection to a server, for all in a process that use it.
+
+What uses it joins it while the block is open. The block is entered in one place, a lifespan for
+instance, so that the task of the connection belongs to somebody who outlives its users.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Coroutine
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from types import TracebackType
+from typing import Any, Self
+
+import anyio
+from anyio.abc import TaskGroup
+from anyio.lowlevel import EventLoopToken, current_token
+
+from .._core.exceptions import bare
+from .clients import Connect, by_factory, by_url
+from .link import Link
+from .quiet import Quiet
+
+_PATIENCE = 2.0
+
+
+class Home:
+    """What a connection is to those that use it."""
+
+    def __init__(self, connect: Connect, patience: float) -> None:
+        self._link = Link(connect, patience)
+        #: Seconds for a connection to be made, for a key to be looked up, and for the end.
+        self.patience = patience
+        # Where it was entered.
+        self._process: int | None = None
+        self._loop: EventLoopToken | None = None
+        self._tasks: TaskGroup
+
+    def start(self, function: Callable[[], Coroutine[Any, Any, object]]) -> None:
+        """Run a function in a task, which is cancelled when the block ends, if it has not ended."""
+        self._tasks.start_soon(function)
+
+    def link(self) -> Link:
+        """
+        Return the link, for a part to join.
+
+        :raises RuntimeError: if the block is not open here
+
+        """
+        if self._process is not None:
+            check_process(self, self._process)
+        if self._loop is None:
+            raise RuntimeError(
+                f"{self!r} is not open: write 'async with redis, RedisCancelRegistry(redis) as "
+                "runs:'"
+            )
+        if self._loop != current_token():
+            raise RuntimeError(f"{self!r} was entered in another event loop: make one for each")
+        return self._link
+
+
+class Redis(Home):
+    """
+    A connection to Redis or Valkey, for everything of streamkit in this process that uses it.
+
+    Give it to a :class:`RedisCancelRegistry` in place of an address: to share one connection, or to
+    reach a cluster, or a server that Sentinel watches. An async context manager, which is entered
+    before those that use it and left after them. It is connected while somebody uses it.
+
+    ``connect`` makes a client of coredis: a ``coredis.Redis`` or a ``coredis.RedisCluster`` that
+    nobody has entered, or an async context manager that yields one. It is called for each attempt
+    to connect, so that a cluster or Sentinel is asked anew where the server is.
+
+    :param url: as for ``coredis.Redis.from_url()``, for instance ``"redis://localhost:6379/0"``
+    :param connect: a function that returns a new client, in place of ``url``
+    :param options: further arguments of ``coredis.Redis.from_url()``, such as ``ssl_context``
+    :raises TypeError: if it is neither or both of them, or coredis does not know an option
+    :raises ValueError: if ``url`` is of another kind, or cannot be read
+
+    """
+
+    def __init__(
+        self,
+        url: str | None = None,
+        *,
+        connect: Callable[[], AbstractAsyncContextManager[Any]] | None = None,
+        **options: Any,
+    ) -> None:
+        make: Connect
+        if connect is None:
+            make = by_url(url, _PATIENCE, options)
+        elif url is not None or options:
+            raise TypeError(
+                "connect makes the whole client: write Redis(connect=...) without an address and "
+                "without options"
+            )
+        else:
+            make = by_factory(connect)
+        super().__init__(make, _PATIENCE)
+        self._entered = False
+        self._stack: AsyncExitStack
+
+    def __repr__(self) -> str:
+        state = "connected" if self.connected else "not connected"
+        return f"<{type(self).__name__}, {state}>"
+
+    @property
+    def connected(self) -> bool:
+        """Whether the server is there, and does what is asked of it. Nobody asks: ``False``."""
+        return self._link.connected
+
+    async def __aenter__(self) -> Self:
+        """
+        Begin to connect, as soon as somebody uses it. Does not wait.
+
+        :raises RuntimeError: if it was entered before
+
+        """
+        if self._entered:
+            raise RuntimeError(f"{self!r} is used once: make a new one")
+        self._entered = True
+        async with AsyncExitStack() as stack:
+            quiet = Quiet()
+            stack.enter_context(quiet.installed())
+            tasks = await stack.enter_async_context(anyio.create_task_group())
+            stack.callback(tasks.cancel_scope.cancel)
+            # Shielded: what the block leaves to be sent is sent when it is cancelled, too.
+            scope = anyio.CancelScope(shield=True)
+            stack.callback(scope.cancel)
+            tasks.start_soon(self._keep, scope, quiet)
+            self._tasks, self._stack = tasks, stack.pop_all()
+        self._process, self._loop = os.getpid(), current_token()
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Disconnect, which takes no longer than two seconds."""
+        self._loop = None
+        error: BaseException | None = None
+        try:
+            with anyio.move_on_after(self.patience, shield=True):
+                await self._link.leave()
+        finally:
+            # Its task is ended, and a cancellation must not replace the error of the block.
+            self._tasks.cancel_scope.shield = True
+            try:
+                # The error of the block is not the group's business: it would come back in a group.
+                await self._stack.aclose()
+            except BaseExceptionGroup as group:
+                # That of its only task.
+                error = bare(group)
+        if error is not None:
+            raise error
+
+    async def _keep(self, scope: anyio.CancelScope, quiet: Quiet) -> None:
+        quiet.begin()
+        with scope:
+            await self._link.keep()
+
+
+def check_process(what: object, entered_in: int) -> None:
+    """
+    Check that something is used in the process in which it was entered.
+
+    :raises RuntimeError: if that is another one
+
+    """
+    if entered_in != os.getpid():
+        raise RuntimeError(
+            f"{what!r} was entered in another process, which this one was forked from: it may be "
+            "made before the fork, but write 'async with' in each worker, in its lifespan"
+        )

@@ -1,0 +1,184 @@
+"""
+Hold a key exclusively: a lease on the server, which is renewed while the block is open.
+
+A lease is a name that nobody else has set, with the id of its holder and a time after which the
+server forgets it: a holder that is killed frees the key by that. It is kept by a script that sets
+it where it is ours or nobody's, and given back by one that removes it where it is ours; so both may
+be sent again when an answer is lost. A server that comes back empty is given it anew.
+
+By the clock of its holder it ends sooner than by that of the server, for that starts when the
+holder has asked. Who cannot renew it in time is told, whether the server is there or not. There is
+no fence: one that is frozen and wakes up is told only then, and may have worked beside another one.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from uuid import uuid4
+
+import anyio
+
+from .._signals.holder import KeyHeld
+from .._signals.token import CancelToken
+
+# Seconds for which a lease lasts, and after which it is renewed.
+LEASE, _RENEW_AFTER = 15.0, 5.0
+# Seconds until it is tried again what the server has refused.
+_RETRY_AFTER = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class KeyLost:
+    """
+    The reason of a run that has held a key exclusively, and may do so no longer.
+
+    Its process was frozen or cut off from the server for too long, or somebody has removed the
+    lease there.
+    """
+
+    def __str__(self) -> str:
+        return "the key is no longer held exclusively"
+
+
+class Lease:
+    """A key that is to be held exclusively, or is."""
+
+    def __init__(self, key: str) -> None:
+        self.key = key
+        #: What tells its holder from others.
+        self.id: str = uuid4().hex
+        #: Fires when it is known if it is ours: with an error as the reason, if it is not.
+        self.decided: CancelToken = CancelToken()
+        #: Fires when it is lost, with a :class:`KeyLost` as the reason.
+        self.lost: CancelToken = CancelToken()
+        #: Until when it is ours, and when it is to be renewed, on the clock of the event loop.
+        self.until: float = math.inf
+        self.renew_at: float = -math.inf
+
+
+class Leases:
+    """
+    The leases of a process. They are taken and given back in any thread.
+
+    :param on_work: called when there is something for the server, in any thread
+
+    """
+
+    def __init__(self, on_work: Callable[[], None]) -> None:
+        self._on_work = on_work
+        self._lock = threading.RLock()
+        self._leases: dict[str, Lease] = {}
+        self._returned: deque[Lease] = deque()
+        self._changed = anyio.Event()
+
+    # Holders, in any thread
+
+    def take(self, key: str) -> Lease:
+        """
+        Ask for a lease.
+
+        :raises KeyHeld: if somebody in this process has it, or asks for it
+
+        """
+        with self._lock:
+            if key in self._leases:
+                raise KeyHeld(key)
+            lease = self._leases[key] = Lease(key)
+        self._on_work()
+        return lease
+
+    def give_back(self, lease: Lease) -> None:
+        """Give a lease back, whether it is ours, asked for, or lost."""
+        with self._lock:
+            self._drop(lease)
+            self._returned.append(lease)
+        self._on_work()
+
+    def give_up(self) -> None:
+        """Tell all holders that there will be no renewal."""
+        for lease in self._all():
+            self._lose(lease)
+
+    # For the server, in the loop of the registry
+
+    def renew_all(self) -> None:
+        """Have all leases renewed as soon as possible: over a new connection, say."""
+        for lease in self._all():
+            lease.renew_at = -math.inf
+
+    def pause(self) -> float | None:
+        """Return the seconds until there is something for the server, or ``None`` for nothing."""
+        if self._returned:
+            return 0.0
+        renew_at = min((lease.renew_at for lease in self._all()), default=None)
+        return None if renew_at is None else max(0.0, renew_at - anyio.current_time())
+
+    def due(self) -> list[Lease]:
+        """Return those that are to be set or renewed."""
+        self._lose_expired()
+        now = anyio.current_time()
+        return [lease for lease in self._all() if lease.renew_at <= now]
+
+    def take_returned(self) -> list[Lease]:
+        """Return those that were given back, and pass them to the caller."""
+        with self._lock:
+            returned = list(self._returned)
+            self._returned.clear()
+        return returned
+
+    def return_again(self, leases: list[Lease]) -> None:
+        """Take back those that could not be removed. The server will forget them by itself."""
+        now = anyio.current_time()
+        with self._lock:
+            self._returned.extendleft(lease for lease in leases if lease.until > now)
+
+    def kept(self, lease: Lease, asked_at: float) -> None:
+        """Note that a lease is ours, for some time from the question on."""
+        lease.until, lease.renew_at = asked_at + LEASE, asked_at + _RENEW_AFTER
+        lease.decided.cancel()
+        self._changed.set()
+
+    def refused(self, lease: Lease, error: Exception) -> None:
+        """Note that a lease is somebody else's, or that the server does not know how to keep it."""
+        if not lease.decided.cancelled:
+            with self._lock:
+                self._drop(lease)
+            lease.decided.cancel(error)
+        elif isinstance(error, KeyHeld):
+            self._lose(lease)
+        else:
+            # It is ours until its time is over.
+            lease.renew_at = anyio.current_time() + _RETRY_AFTER
+
+    async def watch(self) -> None:
+        """Tell the holders of leases that end without being renewed. To be cancelled."""
+        while True:
+            self._changed = anyio.Event()
+            self._lose_expired()
+            until = min((lease.until for lease in self._all()), default=math.inf)
+            with anyio.move_on_after(until - anyio.current_time()):
+                await self._changed.wait()
+
+    def _lose_expired(self) -> None:
+        now = anyio.current_time()
+        for lease in self._all():
+            if lease.until <= now:
+                self._lose(lease)
+
+    def _lose(self, lease: Lease) -> None:
+        with self._lock:
+            self._drop(lease)
+        lease.lost.cancel(KeyLost())
+
+    def _drop(self, lease: Lease) -> None:
+        if self._leases.get(lease.key) is lease:
+            del self._leases[lease.key]
+
+    def _all(self) -> list[Lease]:
+        # A copy: they come and go in other threads.
+        with self._lock:
+            return list(self._leases.values())

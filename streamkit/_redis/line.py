@@ -1,0 +1,211 @@
+"""
+One connection, and what the parts do over it: each is subscribed, and has a task.
+
+Subscribed first, used then: what is published in between is not lost. What the server refuses to
+one part is no matter of the others: that one asks again, over the same connection. A part that goes
+ends by itself, for a command that is cancelled costs coredis a connection.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Hashable
+from functools import partial
+from typing import Protocol
+
+import anyio
+from anyio.abc import TaskGroup
+from coredis.exceptions import ReadOnlyError, RedisClusterError, ResponseError
+
+from .server import ANSWER_WITHIN, Server
+from .subscription import Subscription
+
+# Seconds before a part asks again.
+_FIRST_DELAY, _LAST_DELAY = 0.05, 2.0
+
+
+class Use(Protocol):
+    """What a part does over one connection."""
+
+    #: What to subscribe to.
+    channels: tuple[str, ...]
+
+    async def check(self) -> None:
+        """
+        See if the server does what will be asked of it, before anything is subscribed.
+
+        :raises coredis.exceptions.ResponseError: if it refuses something
+
+        """
+        ...
+
+    def receive(self, data: object) -> None:
+        """Take what was published on one of the channels."""
+        ...
+
+    async def run(self, connected: Callable[[], None]) -> None:
+        """
+        Use the connection until :meth:`end` is called, or until it fails.
+
+        :param connected: to be called when the server is seen to do what is asked of it
+
+        """
+        ...
+
+    def end(self) -> None:
+        """Let :meth:`run` return when it comes to rest."""
+        ...
+
+
+class Part(Protocol):
+    """What uses a link."""
+
+    def use(self, server: Server) -> Use:
+        """Return what is to be done over a new connection."""
+        ...
+
+    def given_up(self) -> None:
+        """Note that there will be no other connection."""
+        ...
+
+
+class Watcher(Protocol):
+    """Who is told how the parts fare."""
+
+    def is_connected(self, part: Part) -> None:
+        """Note that the server is seen to do what a part asks of it."""
+        ...
+
+    def is_refused(self, part: Part, error: ResponseError) -> None:
+        """Note that the server refuses that."""
+        ...
+
+
+class _Task:
+    """A part at work."""
+
+    def __init__(self, use: Use) -> None:
+        self.use = use
+        self.channels: tuple[str, ...] = ()
+        self.subscription: Subscription | None = None
+        #: Set when it is to end, and when it has.
+        self.ending = anyio.Event()
+        self.ended = anyio.Event()
+
+
+class Line:
+    """
+    One connection.
+
+    :param server: over a client that is connected
+    :param tasks: for what is done
+    :param watcher: told how the parts fare
+    :param patience: seconds in which the server must answer at the begin of all
+
+    """
+
+    def __init__(self, server: Server, tasks: TaskGroup, watcher: Watcher, patience: float) -> None:
+        self._server = server
+        self._tasks = tasks
+        self._watcher = watcher
+        self._patience = patience
+        self._at_work: dict[Part, _Task] = {}
+        # Who is subscribed to a channel: several may be.
+        self._listeners: dict[str, dict[_Task, None]] = {}
+        # In a cluster one for each node that has a name of ours.
+        self._subscriptions: dict[Hashable, Subscription] = {}
+        self._opening = anyio.Lock()
+
+    def close(self) -> None:
+        """Give back what is subscribed, when all tasks have ended."""
+        for subscription in self._subscriptions.values():
+            subscription.close()
+
+    def parts(self) -> list[Part]:
+        """Return the parts that use it."""
+        return list(self._at_work)
+
+    def add(self, part: Part) -> None:
+        """Let a part begin."""
+        self._at_work[part] = task = _Task(part.use(self._server))
+        self._tasks.start_soon(self._work, part, task)
+
+    async def end(self, part: Part) -> None:
+        """Let a part end, and wait until it has."""
+        if (task := self._at_work.get(part)) is not None:
+            task.ending.set()
+            task.use.end()
+            await task.ended.wait()
+
+    async def remove(self, part: Part) -> None:
+        """Let a part end, and take its channels off."""
+        await self.end(part)
+        task = self._at_work.pop(part)
+        for channel in task.channels:
+            del self._listeners[channel][task]
+        unused = [channel for channel in task.channels if not self._listeners[channel]]
+        for channel in unused:
+            del self._listeners[channel]
+        if unused and task.subscription is not None:
+            await task.subscription.unsubscribe(unused)
+
+    async def _work(self, part: Part, task: _Task) -> None:
+        delay = _FIRST_DELAY
+        try:
+            while not task.ending.is_set():
+                try:
+                    await self._begin(task)
+                    delay = _FIRST_DELAY
+                    await task.use.run(partial(self._watcher.is_connected, part))
+                except ResponseError as exc:
+                    if not is_refusal(exc):
+                        raise
+                    self._watcher.is_refused(part, exc)
+                    task.use = part.use(self._server)
+                with anyio.move_on_after(delay * random.uniform(0.5, 1)):
+                    await task.ending.wait()
+                delay = min(2 * delay, _LAST_DELAY)
+        finally:
+            task.ended.set()
+
+    async def _begin(self, task: _Task) -> None:
+        """See if all is allowed, and subscribe, unless that was done."""
+        use = task.use
+        # A new connection is made, or given up, sooner than one that others use.
+        limit = ANSWER_WITHIN if self._subscriptions else self._patience
+        with anyio.fail_after(limit):
+            await use.check()
+            if task.subscription is None:
+                # Known before: the first message may come with the subscription.
+                task.channels = use.channels
+                for channel in use.channels:
+                    self._listeners.setdefault(channel, {})[task] = None
+                subscription = await self._subscription_for(use.channels[0])
+                await subscription.subscribe(use.channels)
+                task.subscription = subscription
+
+    async def _subscription_for(self, channel: str) -> Subscription:
+        async with self._opening:
+            node = self._server.place_of(channel)
+            place = node and (node.host, node.port)
+            if place not in self._subscriptions:
+                subscription = await self._server.open_subscription(node)
+                self._subscriptions[place] = subscription
+                self._tasks.start_soon(subscription.listen, self._receive)
+                self._tasks.start_soon(subscription.keep_alive, self._patience)
+            return self._subscriptions[place]
+
+    def _receive(self, channel: str, data: object) -> None:
+        for task in self._listeners.get(channel, ()):
+            task.use.receive(data)
+
+
+def is_refusal(error: BaseException) -> bool:
+    """
+    Tell whether a server refuses what it is asked, for want of a right, say, or of memory.
+
+    It is none if it is not the one to be asked: a replica, or a node that has lost a slot.
+    """
+    return isinstance(error, ResponseError) and not isinstance(
+        error, ReadOnlyError | RedisClusterError
+    )

@@ -1,0 +1,54 @@
+"""What a registry is to the link: ledger, leases and those who wait, over each connection."""
+
+from __future__ import annotations
+
+from uuid import uuid4
+
+from .lease import Leases
+from .ledger import Ledger
+from .server import Server
+from .session import Session
+from .store import Store
+from .waiter import Waiters
+from .wire import Names
+from .work import Work
+
+
+class RegistryPart:
+    """
+    The part of a registry.
+
+    To be made when the registry is entered, and not before: a process that is forked must not have
+    the name of another.
+
+    :param prefix: what the names on the server begin with
+    :param milliseconds: how long the server remembers what it is told
+
+    """
+
+    def __init__(
+        self,
+        prefix: str,
+        milliseconds: int,
+        ledger: Ledger,
+        leases: Leases,
+        waiters: Waiters,
+        work: Work,
+    ) -> None:
+        self._prefix = prefix
+        self._process = uuid4().hex
+        self._milliseconds = milliseconds
+        self._ledger = ledger
+        self._leases = leases
+        self._waiters = waiters
+        self._work = work
+
+    def use(self, server: Server) -> Session:
+        """Return what is to be done over a new connection."""
+        names = Names(self._prefix, self._process, server.database, in_cluster=server.is_cluster)
+        store = Store(server, names, self._milliseconds)
+        return Session(store, self._ledger, self._leases, self._waiters, self._work, names)
+
+    def given_up(self) -> None:
+        """Note that there will be no other connection: nobody waits for what is to be sent."""
+        self._work.close()

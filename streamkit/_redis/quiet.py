@@ -1,0 +1,40 @@
+"""
+Keep coredis from logging what its caller tells.
+
+It logs an error with a traceback for each attempt to connect that fails. An outage is one warning
+here. So records that come from tasks of a link are dropped, and no others: a program may use
+coredis for something else. All tasks that coredis starts for a link inherit its context.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Generator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+_logger = logging.getLogger("coredis")
+
+# In whose task this is.
+_owner: ContextVar[Quiet | None] = ContextVar("_owner", default=None)
+
+
+class Quiet(logging.Filter):
+    """A filter for the records of some tasks."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Tell whether a record is none of theirs."""
+        return _owner.get() is not self
+
+    @contextmanager
+    def installed(self) -> Generator[None, None, None]:
+        """Filter what coredis logs, for a block."""
+        _logger.addFilter(self)
+        try:
+            yield
+        finally:
+            _logger.removeFilter(self)
+
+    def begin(self) -> None:
+        """Let the calling task, and those that it starts, be one of them."""
+        _owner.set(self)

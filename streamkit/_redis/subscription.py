@@ -1,0 +1,126 @@
+"""
+A connection that is subscribed, over the connections of coredis and without its ``PubSub``.
+
+That one does not tell a subscription that is refused from a server that is slow, and of a cluster
+it leaves connections to the garbage collector, which trio logs as errors.
+
+To subscribe has no answer but messages among others. So a ``PING`` follows: where the subscription
+is refused, that is the first answer, and comes in its place.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from contextlib import aclosing
+from typing import Any, Never
+
+import anyio
+from coredis.commands.constants import CommandName
+from coredis.connection import BaseConnection
+from coredis.exceptions import ResponseError
+
+# Seconds in which the server must answer.
+_ANSWER_WITHIN = 5.0
+# It comes with the one before.
+_STRAY_WITHIN = 0.2
+
+
+class Subscription:
+    """
+    A connection that is subscribed.
+
+    :param connection: which nobody else uses
+    :param release: called with it at the end
+    :param sharded: whether the channels are those of a cluster
+
+    """
+
+    def __init__(
+        self, connection: BaseConnection, release: Callable[[Any], object], *, sharded: bool
+    ) -> None:
+        self._connection = connection
+        self._release = release
+        self._subscribe = CommandName.SSUBSCRIBE if sharded else CommandName.SUBSCRIBE
+        self._unsubscribe = CommandName.SUNSUBSCRIBE if sharded else CommandName.UNSUBSCRIBE
+        # One question at a time, so that each answer is the right one.
+        self._turn = anyio.Lock()
+        # How often the server is still to confirm that a channel was taken off.
+        self._unconfirmed: Counter[bytes] = Counter()
+        self._has_heard = False
+
+    def close(self) -> None:
+        """Give the connection back, which is not to be used by others."""
+        self._connection.invalidate()
+        self._release(self._connection)
+
+    async def subscribe(self, channels: Iterable[str]) -> None:
+        """
+        Subscribe to channels.
+
+        :raises ResponseError: if that is refused
+
+        """
+        names = [channel.encode() for channel in channels]
+        async with self._turn:
+            self._connection.send_command(self._subscribe, *names)
+            try:
+                await self._ping()
+            except ResponseError:
+                await self._drop_answer()
+                raise
+
+    async def unsubscribe(self, channels: Iterable[str]) -> None:
+        """Take channels off."""
+        names = [channel.encode() for channel in channels]
+        async with self._turn:
+            self._unconfirmed.update(names)
+            self._connection.send_command(self._unsubscribe, *names)
+            await self._ping()
+
+    async def listen(self, receive: Callable[[str, object], None]) -> Never:
+        """
+        Pass messages on, each with its channel, until the connection fails.
+
+        :raises coredis.exceptions.ConnectionError: when it does
+        :raises ConnectionResetError: if the server ends a subscription: a slot has moved, say
+
+        """
+        async with aclosing(self._connection.push_messages) as messages:
+            async for message in messages:
+                self._has_heard = True
+                match message:
+                    case [b"message" | b"smessage", bytes(channel), data]:
+                        receive(channel.decode("utf-8", "replace"), data)
+                    case [b"unsubscribe" | b"sunsubscribe", bytes(channel), _]:
+                        if not self._unconfirmed[channel]:
+                            break
+                        self._unconfirmed[channel] -= 1
+                    case _:
+                        pass
+        raise ConnectionResetError("the subscription has ended")
+
+    async def keep_alive(self, every: float) -> Never:
+        """
+        See if the server is there, whenever nothing was heard of it for some time.
+
+        :raises TimeoutError: if it does not answer
+
+        """
+        while True:
+            self._has_heard = False
+            await anyio.sleep(every)
+            if not self._has_heard:
+                async with self._turn:
+                    await self._ping()
+
+    async def _drop_answer(self) -> None:
+        """Take the answer to a ``PING`` that is nobody's any more: the one before came for it."""
+        # There is none if it was the PING that was refused.
+        with anyio.move_on_after(_STRAY_WITHIN):
+            async with aclosing(self._connection.streamed_messages) as answers:
+                await anext(answers)
+
+    async def _ping(self) -> None:
+        with anyio.fail_after(_ANSWER_WITHIN):
+            await self._connection.create_request(CommandName.PING)

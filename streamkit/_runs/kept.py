@@ -1,0 +1,155 @@
+"""
+A run that is kept in memory: its entries, what is known of it, and those who wait for a change.
+
+Entries are in a list, so that a page from anywhere is a slice of it. What is dropped leaves an
+empty place at its front, and these places are removed when there are many of them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from itertools import islice
+from types import TracebackType
+
+import anyio
+from anyio.lowlevel import checkpoint
+
+from .log import Page, Requests, Terms, Watch
+
+#: What an entry takes beside its bytes: the object, and its places in two lists.
+OVERHEAD = 128
+
+# Empty places at the front of a list that are worth to be removed.
+_WORTHWHILE = 128
+
+_NONE = Requests()
+
+
+class KeptRun:
+    """A run, and its entries."""
+
+    __slots__ = (
+        "cancel",
+        "changed",
+        "changes",
+        "doubted_at",
+        "dropped",
+        "entries",
+        "epoch",
+        "expires_at",
+        "first",
+        "head",
+        "last",
+        "lease_until",
+        "notify",
+        "outcome",
+        "page",
+        "place",
+        "size",
+        "terms",
+        "watched_at",
+        "watches",
+    )
+
+    def __init__(
+        self, epoch: str, terms: Terms, notify: Callable[[Requests], object], now: float
+    ) -> None:
+        self.epoch = epoch
+        self.terms = terms
+        self.notify = notify
+        self.entries: list[bytes] = []
+        #: So many of the entries are empty places of what is kept no more.
+        self.dropped = 0
+        self.first = 1
+        self.last = 0
+        self.size = 0
+        self.head: int | None = None
+        self.outcome: bytes | None = None
+        self.cancel: bytes | None = None
+        self.watched_at = now
+        self.lease_until = math.inf
+        self.doubted_at: float | None = None
+        self.expires_at = math.inf
+        #: How many watch it.
+        self.watches = 0
+        #: The page that was read last, and where that was.
+        self.page: Page
+        self.place: tuple[object, ...] | None = None
+        #: Counts the changes, to tell whether there was one.
+        self.changes = 0
+        #: Set with the next change, if anybody waits for it.
+        self.changed: anyio.Event | None = None
+
+    @property
+    def plain_requests(self) -> Requests:
+        """The requests, where nobody wants to know since when the run is not read."""
+        return _NONE if self.cancel is None else Requests(cancel=self.cancel)
+
+    def requests(self, now: float) -> Requests:
+        return Requests(cancel=self.cancel, unwatched_for=now - self.watched_at)
+
+    def change(self) -> None:
+        """Wake those who wait for a change."""
+        self.changes += 1
+        self.place = None
+        if self.changed is not None:
+            self.changed.set()
+            self.changed = None
+
+    def size_before(self, first: int) -> int:
+        """Return the size of the entries before a position."""
+        number = max(min(first, self.last + 1) - self.first, 0)
+        dropped = self.dropped
+        return sum(map(len, islice(self.entries, dropped, dropped + number))) + OVERHEAD * number
+
+    def drop(self, first: int) -> int:
+        """Drop the entries before a position, and return their size."""
+        number = min(first, self.last + 1) - self.first
+        size = self.size_before(first)
+        end = self.dropped + number
+        self.entries[self.dropped : end] = [b""] * number
+        self.first += number
+        self.dropped = end
+        # To move the others up costs as much as there are of them.
+        if end >= _WORTHWHILE and 2 * end >= len(self.entries):
+            del self.entries[:end]
+            self.dropped = 0
+        return size
+
+
+class KeptWatch(AbstractAsyncContextManager[Watch, None]):
+    def __init__(self, find: Callable[[], KeptRun], patience: float) -> None:
+        self._find = find
+        self._patience = patience
+        self._run: KeptRun
+        self._seen = 0
+
+    async def __aenter__(self) -> Watch:
+        self._run = self._find()
+        self._seen = self._run.changes
+        self._run.watches += 1
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._run.watches -= 1
+
+    async def wait(self) -> None:
+        run = self._run
+        if run.changes == self._seen:
+            if run.changed is None:
+                run.changed = anyio.Event()
+            if self._patience == math.inf:
+                await run.changed.wait()
+            else:
+                with anyio.move_on_after(self._patience):
+                    await run.changed.wait()
+        else:
+            await checkpoint()
+        self._seen = run.changes

@@ -1,0 +1,45 @@
+"""A reader in a moment that no run of its own would bring about."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import anyio
+import pytest
+
+from streamkit._runs.codec import encode
+from streamkit.runs import MemoryLog, Requests, Runs, RunsClosed, Terms
+from support import wait_all_blocked
+from support.unsteady import Way
+
+
+async def test_sent_away_with_an_entry() -> None:
+    """What it was woken for just before is read, though the run goes on elsewhere."""
+    log = MemoryLog()
+    way = Way(log)
+    seen: list[Any] = []
+
+    def ignore(requests: Requests) -> None:
+        pass
+
+    async def append(position: int) -> None:
+        item = encode(position)
+        await log.append("chat", "0e", position, [item], acknowledged=position - 1, first=1)
+
+    async def read(runs: Runs) -> None:
+        with pytest.raises(RunsClosed):
+            async with runs.attach("chat") as stream:
+                async for entry in stream:
+                    seen.append(entry.item)
+
+    async with Runs(way) as runs, anyio.create_task_group() as tasks:
+        await log.create("chat", "0e", Terms(), ignore)
+        await append(1)
+        tasks.start_soon(read, runs)
+        await wait_all_blocked()
+        way.takes = 0.1
+        # None of this suspends: the reader is woken, and sent away before it runs.
+        await append(2)
+        for seat in runs._attendance._seats:
+            seat.close()
+    assert seen == [1, 2]
