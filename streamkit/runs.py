@@ -65,7 +65,7 @@ from ._runs.log import (
 )
 from ._runs.memory import MemoryLog as MemoryLog
 from ._runs.producer import OnEnd, Producer, running
-from ._runs.readable import Readable
+from ._runs.readable import Shelf
 from ._runs.reader import attached
 from ._runs.reasons import (
     MAX_REASON as MAX_REASON,
@@ -131,7 +131,7 @@ class RunStats:
     held: int
 
 
-class Runs(Readable):
+class Runs(Shelf):
     """
     Streams that go on in the background while clients come, go and come back.
 

@@ -1,9 +1,9 @@
-"""``Readable``: what the runs of a program are to a response that reads one of them."""
+"""What the runs of a program are to a response that reads one of them."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping
-from typing import Any, Literal
+from typing import Any, Protocol
 from weakref import WeakValueDictionary
 
 from .._core.metadata import Head
@@ -18,8 +18,37 @@ from .log import RunLog
 from .reader import ReadAhead, read
 
 
-class Readable:
-    """What runs are to those who read them."""
+class Readable(Protocol):
+    """Runs, to a response."""
+
+    @property
+    def is_shut_down(self) -> bool:
+        """Whether the program is to end: who comes from now on is refused."""
+        ...
+
+    async def get(self, run_id: str, *, owner: str | None = None) -> RunInfo:
+        """Return what is known of a run."""
+        ...
+
+    def entries(
+        self,
+        ahead: ReadAhead,
+        run_id: str,
+        *,
+        owner: str | None,
+        after: Cursor | None,
+        until: float,
+    ) -> AsyncGenerator[Head | Entry[Any], None]:
+        """Return the status of a run and its entries, as :func:`read` does."""
+        ...
+
+    def frames(self, run_id: str, epoch: str, profile: Profile) -> Frames:
+        """Return what is made of a run for a kind of client, which all readers share."""
+        ...
+
+
+class Shelf:
+    """What runs are read from."""
 
     _log: RunLog
     _attendance: Attendance
@@ -27,24 +56,6 @@ class Readable:
     def __init__(self) -> None:
         self._termination: Termination | None = None
         self._frames: WeakValueDictionary[tuple[str, str, Profile], Frames] = WeakValueDictionary()
-
-    @property
-    def is_shut_down(self) -> bool:
-        """Whether the program is ending: who comes from now on is refused."""
-        raise NotImplementedError
-
-    async def get(self, run_id: str, *, owner: str | None = None) -> RunInfo:
-        """Return what is known of a run."""
-        raise NotImplementedError
-
-    def check_open(self) -> None:
-        """
-        See that there is something to read from.
-
-        :raises RuntimeError: if the block was not entered
-
-        """
-        raise NotImplementedError
 
     def note(self, scope: Mapping[str, Any]) -> None:
         """Note where a request came in, to notice when the server stops to listen there."""
@@ -57,10 +68,10 @@ class Readable:
         run_id: str,
         *,
         owner: str | None,
-        after: Cursor | Literal["now"] | None,
+        after: Cursor | None,
         until: float,
     ) -> AsyncGenerator[Head | Entry[Any], None]:
-        """Return the status of a run and its entries, as :func:`~streamkit._runs.reader.read`."""
+        """Return the status of a run and its entries, for a response."""
         return read(
             ahead,
             self._log,

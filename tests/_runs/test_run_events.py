@@ -452,6 +452,8 @@ class TestTable:
             run_id = await ended(runs, "a")
             runs.shut_down()
             client = await ask(runs, run_id, errors=errors)
+            other = await ask(runs, run_id, profile=RAW)
+        assert refusal(other) == (503, {"code": "shutdown"})
         if errors == "status":
             assert refusal(client) == (503, {"code": "shutdown"})
         else:
@@ -666,6 +668,15 @@ class TestMaxAge:
                 assert all(event.type == "message" for event in read(client).events)
                 assert read(client).retries == []
                 await runs.cancel_and_wait(run.id)
+
+    async def test_slow_client(self) -> None:
+        """Runs: the body also ends where there is always more to read."""
+        async with Runs() as runs:
+            run_id = await ended(runs, *range(500))
+            client = asking(takes=dict.fromkeys(range(500), 0.1))
+            await client.get(RunEvents(runs, run_id, max_age=10))
+            assert 100 <= len(read(client).events) <= 180
+            assert client.complete
 
     async def test_reads_a_whole_run(self) -> None:
         """Runs: a client that comes back after each end gets everything, and the end."""

@@ -128,6 +128,9 @@ class TestOrder:
                 tasks.start_soon(client.get, RunEvents(runs, run.id))
                 await anyio.sleep(0.5)
                 assert host.stats().open == 1
+                await other.get(RunEvents(runs, run.id, host=host, errors="status"))
+                assert other.log.events[0] == 503
+                other = Client()
                 await other.get(StreamResponse(aiter_of("a"), host=host))
                 assert other.log.events[0] == 503
         assert client.complete
