@@ -314,6 +314,11 @@ class RunEvents(EventStream):
         # What it is given is encoded.
         return Outlet()
 
+    def _refusal(self, *, closes: bool) -> Refusal:
+        in_band = self._say_later if self._errors == "event" else None
+        json = b'{"code":"unavailable"}'
+        return Refusal(in_band, self._terms.headers, closes=closes, json=json)
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """
         Answer a request.

@@ -170,6 +170,9 @@ class Answer:
                 yield part
 
     def _until(self) -> float:
+        if self.scope.get("method") == "HEAD":
+            # There is nothing to wait for.
+            return anyio.current_time()
         if self._max_age is None:
             return math.inf
         return anyio.current_time() + self._max_age * random.uniform(1 - _JITTER, 1 + _JITTER)

@@ -480,7 +480,7 @@ class TestTable:
             silent = await runs.start(Probe("a", every=60.0).source())
             client = asking(method="HEAD")
             await client.get(RunEvents(runs, silent.id))
-            assert client.log.events == [200, "end"]
+            assert client.log == [(0, 200), (0, "end")]
             assert runs.stats().readers == 0
 
     async def test_client_that_counts(self) -> None:

@@ -129,7 +129,13 @@ class TestOrder:
                 await anyio.sleep(0.5)
                 assert host.stats().open == 1
                 await other.get(RunEvents(runs, run.id, host=host, errors="status"))
-                assert other.log.events[0] == 503
+                assert other.log.events == [503, '{"code":"unavailable"}', "end"]
+                assert other.headers["cache-control"] == "no-store"
+                assert 1 <= int(other.headers["retry-after"]) <= 5
+                other = Client("HEAD")
+                await other.get(RunEvents(runs, run.id, host=host, errors="status"))
+                assert other.log.events == [503, "end"]
+                assert "content-length" not in other.headers
                 other = Client()
                 await other.get(StreamResponse(aiter_of("a"), host=host))
                 assert other.log.events[0] == 503
