@@ -10,6 +10,7 @@ import weakref
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
+from dataclasses import replace
 from typing import Any
 
 import anyio
@@ -1062,6 +1063,14 @@ class TestWithoutBody:
             await client.get(StreamResponse(source, final=last_word))
         assert caught.value is error
         assert client.log.events == [204]
+
+    async def test_status_of_the_response(self) -> None:
+        """Web: an item is refused before a status is sent that would have no body."""
+        client, response = Client(), Noted(aiter_of("a"))
+        response._terms = replace(response._terms, status=204)
+        with pytest.raises(RuntimeError, match="yield nothing after such a Head"):
+            await client.get(response)
+        assert client.log.events == []
 
     async def test_late_head(self) -> None:
         """Web: a Head that comes too late does not take the body away."""

@@ -13,6 +13,7 @@ from anyio.abc import TaskGroup
 
 from .._core.outcome import Outcome
 from .._signals.shutdown import Shutdown
+from .._signals.token import CancelToken
 from .connection import SHORT
 from .lodger import Lodger
 from .messages import Scope
@@ -93,6 +94,8 @@ class Home:
         self._max_drained = max_drained
         self._on_end = on_end
         self._on_end_timeout = on_end_timeout
+        # Told by any thread; read by the task that tells the streams.
+        self._notice = CancelToken()
         self._state: Literal["new", "open", "left"] = "new"
         self._tasks: TaskGroup
         self._termination: Termination
@@ -110,8 +113,8 @@ class Home:
 
     @property
     def is_shut_down(self) -> bool:
-        """Whether the program is ending: what comes from now on is refused."""
-        raise NotImplementedError
+        """Whether the program ends: what an orchestrator's readiness probe may ask."""
+        return self._notice.cancelled
 
     @property
     def has_room_to_drain(self) -> bool:

@@ -83,8 +83,7 @@ class StreamHost(Home):
         )
         self._grace = seconds("grace", grace)
         self._finish = seconds("finish", finish)
-        # Told by any thread; read by the task that tells the streams.
-        self._notice = CancelToken()
+        # Given by any thread; read by the task that tells the streams.
         self._limits: deque[float] = deque()
         self._changed = CancelToken()
         self._told: set[Guest] = set()
@@ -170,11 +169,6 @@ class StreamHost(Home):
         self._notice.cancel()
         changed, self._changed = self._changed, CancelToken()
         changed.cancel()
-
-    @property
-    def is_shut_down(self) -> bool:
-        """Whether the program ends: what an orchestrator's readiness probe may ask."""
-        return self._notice.cancelled
 
     async def _watch(self) -> None:
         with self._watching:

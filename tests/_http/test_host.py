@@ -16,7 +16,7 @@ import anyio.to_thread
 import pytest
 
 from observing import call_later
-from streamkit import Head, Outcome, StreamCancelled
+from streamkit import Control, Head, Outcome, Stage, StreamCancelled, with_stage
 from streamkit.asgi import HostStats, Overloaded, StreamHost, StreamResponse
 from support import Client, Log, Middleware, Probe, live_tasks, wait_all_blocked
 
@@ -813,6 +813,20 @@ class TestHost:
                 failed=0,
                 closed=0,
             )
+
+    async def test_stream_that_cannot_be_entered(self) -> None:
+        """Web: a stream that a stage keeps from opening is gone from its host, and no end."""
+
+        class Broken(Stage[Any, Any]):
+            def on_open(self, control: Control) -> None:
+                raise LookupError
+
+        async with StreamHost() as host:
+            with pytest.raises(LookupError):
+                source = with_stage(Probe("a").source(), Broken())
+                await Client().get(StreamResponse(source, host=host))
+            stats = host.stats()
+            assert (stats.open, stats.completed, stats.failed, stats.closed) == (0, 0, 0, 0)
 
     async def test_status_of_the_source(self) -> None:
         """Web: a Head is sent from a host, too."""

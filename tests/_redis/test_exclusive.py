@@ -324,3 +324,23 @@ async def test_given_back_during_an_outage() -> None:
     leases.return_again(returned)
     assert leases.take_returned() == [new]
     assert leases.pause() is None
+
+
+async def test_connection_fails_while_it_is_given_back(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """C16: a lease that could not be given back is given back over the next connection."""
+    remove, failed = Store.remove, anyio.Event()
+
+    async def remove_later(self: Store, leases: list[Lease]) -> None:
+        if not failed.is_set():
+            failed.set()
+            raise ConnectionResetError
+        await remove(self, leases)
+
+    monkeypatch.setattr(Store, "remove", remove_later)
+    async with two_of_them(url) as (here, there):
+        async with here.open("run", exclusive=True):
+            pass
+        await wait_until_free(there)
+        assert failed.is_set()

@@ -370,6 +370,7 @@ class TestRefusal:
 
     def test_nothing_to_say(self) -> None:
         """Web: an event that there is none of is refused, where it is asked for."""
+        assert RAW.refusal() is None
         with pytest.raises(ValueError, match="errors='status'"):
             EventStream(aiter_of("a"), profile=RAW, errors="event")
         with pytest.raises(ValueError, match="'status' or 'event'"):
