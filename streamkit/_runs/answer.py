@@ -15,7 +15,7 @@ import random
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
-from typing import Any
+from typing import Any, TypeAlias
 from urllib.parse import parse_qs
 
 import anyio
@@ -57,6 +57,10 @@ _SOON_IN_SECONDS = (1, 5)
 _JITTER = 0.1
 
 _LOST = "The stream was lost."
+
+
+#: What is said: the status, if it comes first, and bytes.
+Parts: TypeAlias = list[Head | bytes]
 
 
 class Answer:
@@ -117,13 +121,17 @@ class Answer:
         """Yield what is said to the client, in bytes, and the status first where it is not 200."""
         until = self._until()
         cursor: Cursor | None = None
-        refused: list[Head | bytes] = []
+        refused: Parts = []
         try:
             cursor = cursor_in(self.scope) if self._profile.resumes else None
         except ValueError:
-            refused = self._refused(400, "malformed_cursor")
+            found = self._refused(400, "malformed_cursor")
+            if found is None:
+                raise
+            refused = found
         if not refused and self._runs.is_shut_down:
-            refused = self._in_events(self._profile.refusal()) or self._refused(503, "shutdown")
+            refused = self._in_events(self._profile.refusal())
+            refused = refused or self._refused(503, "shutdown") or [_come_back()]
         for part in refused:
             yield part
         goes_on = not refused
@@ -157,11 +165,12 @@ class Answer:
                 else:
                     parts, goes_on = await self._broken(error, cursor, frames is not None)
                     cursor = None
-            except CUTS:
-                if self._has_said:
-                    # Not before the client has what was said until now.
-                    await self.ahead.until_asked()
-                raise
+                if parts is None:
+                    assert error is not None
+                    if self._has_said:
+                        # Not before the client has what was said until now.
+                        await self.ahead.until_asked()
+                    raise error
             finally:
                 # The traceback includes this frame.
                 del error
@@ -181,87 +190,79 @@ class Answer:
     def _may_say_status(self) -> bool:
         return not (self._has_said or self.outlet.has_begun)
 
-    def _end(self, error: RunEnded | None, is_past: bool) -> list[Head | bytes]:
+    def _end(self, error: RunEnded | None, is_past: bool) -> Parts | None:
         """
         Return what says how the run has ended.
 
         :param error: how, or ``None`` if it has completed
         :param is_past: whether the client has seen it
-        :raises RunEnded: if nobody says that it did not complete, so that it does not look as if it
-            had
+        :return: ``None`` if nobody says that it did not complete, so that it is not to look as if
+            it had
 
         """
         info = self.ahead.ended
         assert info is not None
         if is_past:
-            return self._refused(204, "") if self._may_say_status else []
+            return self._refused(204, "") or []
         last: list[bytes] | None = self._final(_outcome_of(info, error))
         if last is None and error is not None:
-            raise error
+            return None
         if not last or not self.outlet.has_body:
             return []
         position, field = info.last + 1, self._profile.position_field
-        parts: list[Head | bytes] = [located(part, None, field, position) for part in last[:-1]]
+        parts: Parts = [located(part, None, field, position) for part in last[:-1]]
         return [*parts, located(last[-1], info.end_cursor, field, position)]
 
     async def _broken(
         self, error: Exception, cursor: Cursor | None, has_begun: bool
-    ) -> tuple[list[Head | bytes], bool]:
+    ) -> tuple[Parts | None, bool]:
         """
         Return what is said when the run cannot be read on, and whether to go on with what is kept.
 
-        :raises Exception: the error, if it can only be told by a cut
-
+        It is ``None`` if all that can be done is to cut the answer.
         """
         if isinstance(error, RunNotFound):
             gone = self._in_events(self._profile.told("gone"))
-            return gone or self._refused(self._profile.nothing, "run_not_found", error), False
+            return gone or self._refused(self._profile.nothing, "run_not_found"), False
         if isinstance(error, Gap | CursorMismatch):
             return await self._missing(error, cursor, has_begun)
         if isinstance(error, UnknownVersion):
             _logger.error("the run %r cannot be read here: %s", self._run_id, error)
         if self._in_band or (isinstance(error, RunsClosed) and not self._may_say_status):
             return [_come_back()], False
-        return self._refused(503, "unavailable", error), False
+        return self._refused(503, "unavailable"), False
 
     async def _missing(
         self, error: Exception, cursor: Cursor | None, has_begun: bool
-    ) -> tuple[list[Head | bytes], bool]:
+    ) -> tuple[Parts | None, bool]:
         """Return what is said when what comes next for a client is not there."""
         if self._in_band and self._has_resynced and not has_begun:
             # Missing again at once. One that is so far behind is to wait.
             return [_come_back()], False
         if has_begun and not isinstance(error, Gap):
             # Another run of the same id. The next request is told.
-            return ([_come_back()] if self._in_band else self._refused(410, "", error)), False
+            return ([_come_back()] if self._in_band else None), False
         try:
             info = await self._runs.get(self._run_id, owner=self._owner)
         except (RunNotFound, LogUnavailable) as exc:
             return await self._broken(exc, cursor, has_begun)
         if _is_past(cursor, info, self._profile):
-            return (self._refused(204, "") if self._may_say_status else []), False
+            return self._refused(204, "") or [], False
         told = self._in_events(self._profile.told("resync", info.first, info.last))
         kept = {"first": info.first, "last": info.last}
         code = "gap" if isinstance(error, Gap) else "cursor_mismatch"
         self._has_resynced = bool(told)
-        return told or self._refused(410, code, error, **kept), bool(told)
+        return told or self._refused(410, code, **kept), bool(told)
 
-    def _in_events(self, frames: Sequence[bytes] | None) -> list[Head | bytes]:
+    def _in_events(self, frames: Sequence[bytes] | None) -> Parts:
         if not self._in_band:
             return []
         return [located(frame, None, None, 0) for frame in frames or ()]
 
-    def _refused(
-        self, status: int, code: str, error: Exception | None = None, **fields: object
-    ) -> list[Head | bytes]:
-        """
-        Return an answer that says nothing of the run.
-
-        :raises Exception: the error, if it is too late for a status
-
-        """
-        if error is not None and not self._may_say_status:
-            raise error
+    def _refused(self, status: int, code: str, **fields: object) -> Parts | None:
+        """Return an answer that says nothing of the run, or ``None`` if it is too late for that."""
+        if not self._may_say_status:
+            return None
         if status == 204:
             return [Head(204, {"cache-control": "no-store"})]
         headers = {"cache-control": "no-store", "content-type": "application/json"}

@@ -625,6 +625,22 @@ class TestLater:
                 client = await ask(runs, run_id, seen, profile=profile)
                 assert set(client.log.events) == {200, ": ping\n", "end"}
 
+    async def test_status_at_once(self) -> None:
+        """Runs: where the status is sent before anything else, what is no event is a cut."""
+        options: Any = {"errors": "status", "first_item_within": 0.0}
+        async with Runs() as runs:
+            run_id = await ended(runs, "a")
+            client = asking("malformed")
+            # The answer has begun, so this is one like any other failure, and told as such.
+            await client.get(RunEvents(runs, run_id, **options))
+            assert client.log.events[0] == 200
+            assert code_of(client)["kind"] == "failed"
+            runs.shut_down()
+            client = await ask(runs, run_id, **options)
+            assert client.log.events[0] == 200
+            assert read(client).events == []
+            assert read(client).retries
+
     async def test_gone_while_it_is_looked_up(self) -> None:
         """Runs: a run that expires while it is said what is kept of it is gone."""
 
