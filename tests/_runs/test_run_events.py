@@ -213,7 +213,7 @@ class TestItems:
             client = await ask(runs, run_id)
             assert client.log.events == [204, "end"]
 
-    async def test_status_that_comes_too_late(self) -> None:
+    async def test_status_that_comes_too_late(self, caplog: pytest.LogCaptureFixture) -> None:
         """Runs: a status after beats were sent is not said, and no warning is logged."""
         async with Runs() as runs:
 
@@ -226,6 +226,7 @@ class TestItems:
             client = await ask(runs, run.id)
             assert client.log.events[0] == 200
             assert read(client).events[0].data == "busy"
+        assert "too late" not in caplog.text
 
 
 # How it ends
@@ -321,6 +322,21 @@ class TestEnds:
                 await client.get(RunEvents(runs, run.id, profile=RAW))
             assert [event.data for event in read(client).events] == ["a"]
             assert not client.complete
+
+    async def test_client_that_goes_before_the_cut(self) -> None:
+        """Runs: an answer that would be cut later is not, to a client that has gone before."""
+
+        async def source() -> AsyncGenerator[Frame, None]:
+            for _ in range(3):
+                yield Frame(b"data: a\n\n")
+            raise LookupError("secret")
+
+        async with Runs() as runs:
+            run = await runs.start(source())
+            await anyio.sleep(1)
+            client = asking(goes_after=1, takes={2: 9.0})
+            await client.get(RunEvents(runs, run.id, profile=RAW))
+            assert len(read(client).events) == 1
 
     async def test_lost(self) -> None:
         """Runs: a run whose process has died has failed, to its clients."""

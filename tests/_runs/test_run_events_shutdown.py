@@ -110,6 +110,7 @@ class TestOrder:
                 client = Client()
                 await client.get(RunEvents(runs, run.id))
                 assert client.complete
+            assert not host._companions
 
     async def test_host_that_has_shut_down(self) -> None:
         """Runs: with a host that has shut down, nothing starts."""
@@ -189,12 +190,17 @@ class TestReadersOfOthers:
                     here.shut_down()
             assert len(read(client).events) == 501
 
-    async def test_attached_at_the_notice(self) -> None:
+    @pytest.mark.parametrize("slow", ["get", "read"])
+    async def test_attached_at_the_notice(self, slow: str) -> None:
         """Runs: who had begun to read before the notice, and waits after it, is sent away, too."""
 
         class Slow(MemoryLog):
+            async def get(self, run_id: str) -> Any:
+                await anyio.sleep(slow == "get")
+                return await super().get(run_id)
+
             async def read(self, run_id: str, after: int, limit: int = 200) -> Any:
-                await anyio.sleep(1)
+                await anyio.sleep(slow == "read")
                 return await super().read(run_id, after, limit)
 
         log = Slow()
