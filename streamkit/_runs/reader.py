@@ -142,6 +142,9 @@ async def read(
             if not is_over:
                 # It was sent away while it waited. What it was woken for in that moment is there.
                 page = await log.read(run_id, position)
+                if page.epoch != epoch or page.first > position + 1:
+                    # For who reads on elsewhere to be told.
+                    raise RunsClosed
                 for data in page.entries:
                     position += 1
                     yield new(Entry, (position, decode(data), epoch))
