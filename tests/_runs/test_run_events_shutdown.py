@@ -217,6 +217,13 @@ class TestReadersOfOthers:
 
 
 class TestClients:
+    async def test_one_that_goes(self) -> None:
+        """Runs: a reader that goes is closed, and nothing is told of a disconnect."""
+        async with StreamHost() as host, Runs(host=host) as runs:
+            run = await runs.start(counting())
+            await Client(goes_after=1.5).get(RunEvents(runs, run.id))
+            assert (host.stats().closed, host.stats().cancelled) == (1, 0)
+
     async def test_one_that_takes_nothing(self) -> None:
         """Runs: a client that takes nothing has the grace of the host, and keeps nobody longer."""
         async with StreamHost(grace=2) as host:
