@@ -7,7 +7,7 @@ import gc
 import logging
 import math
 import weakref
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from dataclasses import replace
@@ -394,6 +394,34 @@ class TestEnd:
         [record] = caplog.records
         assert record.getMessage().endswith("failed, and its client has gone")
 
+    @pytest.mark.parametrize("log_failures", [True, False])
+    async def test_error_that_is_not_raised(
+        self, log_failures: bool, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """Web: an error that has no place in what is raised is logged: here ``final`` speaks for
+        it, and what it says cannot be sent."""
+        error, other = LookupError(), KeyError()
+        client = Client(takes={2: other})
+        source = Probe("a", error=error).source()
+        with pytest.raises(KeyError):
+            await client.get(StreamResponse(source, final=last_word, log_failures=log_failures))
+        logged = [record.exc_info[1] for record in caplog.records if record.exc_info]
+        assert logged == ([error] if log_failures else [])
+
+    async def test_final_fails_after_its_first_item(self) -> None:
+        """E12: the error that the last items were to stand for is not lost with them."""
+        error, other = LookupError(), KeyError()
+
+        def final(outcome: Outcome) -> Iterator[str]:
+            yield "last"
+            raise other
+
+        client = Client()
+        with pytest.raises(ExceptionGroup) as caught:
+            await client.get(StreamResponse(Probe("a", error=error).source(), final=final))
+        assert caught.value.exceptions == (error, other)
+        assert client.log.events == [200, "a", "last"]
+
     @pytest.mark.parametrize("end", ["completed", "cancelled", "disconnected"])
     async def test_nothing_to_log(self, end: str, caplog: pytest.LogCaptureFixture) -> None:
         """Web: no other end is logged."""
@@ -545,7 +573,8 @@ class TestEnd:
         await client.get(StreamResponse(own, final=lambda _: "[DONE]"))
         assert client.log.events == [202, "a", "[completed]", "[DONE]", "end"]
 
-    async def test_an_aborted_answer_is_let_go(self) -> None:
+    @pytest.mark.parametrize("first", ["a", Head(204)], ids=["item", "without body"])
+    async def test_an_aborted_answer_is_let_go(self, first: Any) -> None:
         """Web: after an error, no reference cycle holds on to send(): granian ends the connection
         when it has gone."""
         client = Client()
@@ -554,8 +583,8 @@ class TestEnd:
             async def __call__(self, message: object) -> None:
                 pass
 
-        async def source() -> AsyncGenerator[str, None]:
-            yield "a"
+        async def source() -> AsyncGenerator[Any, None]:
+            yield first
             raise LookupError
 
         async def endpoint(scope: Any, receive: Any, send: Any) -> None:
@@ -995,6 +1024,40 @@ class TestSendTimeout:
         assert caught.value is error
         assert anyio.current_time() == 1060.0
 
+    async def test_gone_with_the_last_message(self, caplog: pytest.LogCaptureFixture) -> None:
+        """Web: a client that goes in the last message has read of the failure."""
+        client = Client(takes={3: BrokenPipeError()})
+        await client.get(StreamResponse(Probe("a", error=KeyError()).source(), final=last_word))
+        assert client.log.events == [200, "a", "[failed]"]
+        [record] = caplog.records
+        assert record.getMessage().endswith("told its client so")
+
+    async def test_nobody_hears_of_it(self) -> None:
+        """Web: ``final`` is not asked when the client has gone."""
+        asked: list[Outcome] = []
+        client = Client(goes_after=1.5)
+        await client.get(StreamResponse(Notes().source(), final=asked.append))
+        assert asked == []
+
+    async def test_error_under_a_shield_of_a_request_that_is_cancelled(self) -> None:
+        """Web: the error is not lost if the request is cancelled while the server shields."""
+        error = LookupError()
+
+        async def on_end(outcome: Outcome) -> None:
+            raise error
+
+        async def send(message: Any) -> None:
+            with anyio.CancelScope(shield=True):
+                await anyio.sleep(9)
+
+        response = StreamResponse(
+            Notes().source(), send_timeout=4, on_disconnect="close", on_end=on_end
+        )
+        with anyio.move_on_after(7), pytest.raises(LookupError) as caught:
+            await Client().get(response, send=send)
+        assert caught.value is error
+        assert anyio.current_time() == 1010.0
+
     async def test_only_sends_count(self) -> None:
         """Web: the limit is for each message, and not for the source."""
         client = Client(takes={0: 3.0, 1: 3.0, 2: 3.0, 3: 3.0})
@@ -1071,6 +1134,19 @@ class TestWithoutBody:
         with pytest.raises(RuntimeError, match="yield nothing after such a Head"):
             await client.get(response)
         assert client.log.events == []
+
+    async def test_item_of_a_source_that_has_ended(self) -> None:
+        """Web: so is one that comes when its source has ended, for it was read ahead; nothing is
+        sent before the error, or the client would take it for an empty answer."""
+
+        async def source() -> AsyncGenerator[Any, None]:
+            yield Head(204)
+            yield "a"
+
+        client = Client()
+        with pytest.raises(RuntimeError, match="yield nothing after such a Head"):
+            await client.get(StreamResponse(with_buffer(source(), 4)))
+        assert not client.complete
 
     async def test_late_head(self) -> None:
         """Web: a Head that comes too late does not take the body away."""
@@ -1181,6 +1257,19 @@ class TestHeadRequest:
         """Web: a HEAD has the same limit."""
         client, probe = Client("HEAD", takes={0: math.inf}), Probe("a")
         await client.get(StreamResponse(probe.source(), send_timeout=4))
+        assert (client.log, probe.started) == ([], False)
+
+    @pytest.mark.parametrize("policy", POLICIES)
+    @pytest.mark.parametrize("shields", [False, True])
+    async def test_gone_meanwhile(self, policy: Any, shields: bool) -> None:
+        """Web: and one of which it is told while the headers are sent does not, either."""
+        client, probe = Client("HEAD", goes_after=1), Probe("a")
+
+        async def send(message: Any) -> None:
+            with anyio.CancelScope(shield=shields):
+                await anyio.sleep(50)
+
+        await client.get(StreamResponse(probe.source(), on_disconnect=policy), send=send)
         assert (client.log, probe.started) == ([], False)
 
     @pytest.mark.parametrize("policy", POLICIES)

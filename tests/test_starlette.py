@@ -308,6 +308,20 @@ class TestResponse:
             await client.get(StreamResponse(aiter_of("a"), background=BackgroundTask(fail)))
         assert client.complete
 
+    async def test_complete_on_a_host_that_drains(self) -> None:
+        """Web: where the client stays, nothing is drained, and it runs all the same."""
+        client = Client()
+
+        async def background() -> None:
+            client.log("background")
+
+        async with StreamHost() as host:
+            task = BackgroundTask(background)
+            await client.get(
+                StreamResponse(aiter_of("a"), background=task, on_disconnect="drain", host=host)
+            )
+            assert client.log.events == [200, "a", "end", "background"]
+
     @pytest.mark.parametrize("hosted", [True, False])
     async def test_drained(self, hosted: bool) -> None:
         """Web: the background task of a drained stream runs when its source is closed."""

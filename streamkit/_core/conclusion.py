@@ -61,7 +61,6 @@ class Conclusion:
                 # A stage may have taken it meanwhile.
                 raises, self._raises = self._raises, None
             else:
-                raises = None
                 for item in last:
                     if handoff.closed:
                         break
@@ -69,6 +68,8 @@ class Conclusion:
                     with anyio.CancelScope(shield=True):
                         await handoff.demand()
                     handoff.put(item)
+                # All was said in its place.
+                raises = None
         except self._cancelled:
             failed = anyio.BrokenResourceError("the source task was cancelled before the last item")
         except BaseException as exc:

@@ -80,6 +80,12 @@ def leaves(exc: BaseException) -> Iterator[BaseException]:
         yield exc
 
 
+def shares_leaf(exc: BaseException, other: BaseException | None) -> bool:
+    """Tell whether the same exception is in both, so that who meets the one knows of the other."""
+    found = () if other is None else tuple(leaves(other))
+    return any(leaf is each for leaf in leaves(exc) for each in found)
+
+
 def first_leaf(exc: BaseException) -> BaseException:
     """Return an exception that is no group: the first in a group, or the exception itself."""
     return next(leaves(exc))

@@ -4,8 +4,11 @@ One request and its answer, over ASGI: for ``streamkit.asgi``, and for what is b
 Knows bytes, and nothing of what is in them. May import ``_combinators``, ``_signals`` and
 ``_core``.
 
-To read: ``exchange`` (the life of one response), ``outlet`` (what stands between the stream and its
-bytes), ``messages`` and ``headers`` (the words of ASGI), ``host`` (what outlives a request),
-``termination`` (how a process learns that it is to end), and ``returned`` (what a framework is told
-that takes a response for something else).
+To read: ``terms`` (what a response was asked to do), ``exchange`` (the life of one response), with
+``connection`` (its client), ``rest`` (what comes when that has gone), ``refusal`` (the answer
+where nothing starts) and ``failures`` (which are raised, and which logged); ``outlet`` and
+``last_word`` (what stands between the stream and its bytes); ``messages``, ``headers`` and
+``shared_receive`` (the words of ASGI); ``home``, ``lodger`` and ``host`` (who is there, what
+outlives a request, and the end of the program), ``termination`` (how a process learns of that), and
+``returned`` (what a framework is told that takes a response for something else).
 """

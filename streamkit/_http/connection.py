@@ -101,11 +101,11 @@ class Connection:
         finally:
             self.is_sending = False
 
-    async def end(self) -> None:
+    async def end(self, content: bytes = b"") -> None:
         """Send the last message. A client that goes from now on is not lost."""
         if not self.is_lost:
             self.is_ending = True
-            await self.send(body(b"", more_body=False))
+            await self.send(body(content, more_body=False))
 
     def lose(self) -> None:
         """Take note that the client has gone, and end what is being sent."""

@@ -19,26 +19,19 @@ import anyio
 from anyio.abc import TaskGroup
 
 from .._combinators.status import StatusStream
-from .._core.exceptions import (
-    StreamCancelled,
-    bare,
-    both,
-    cancelled_only,
-    error_in,
-    is_stream_cancelled,
-    without,
-)
+from .._core.exceptions import StreamCancelled, bare, both, error_in, shares_leaf
 from .._core.metadata import Head
 from .._signals.shutdown import Shutdown
 from .connection import GONE, SHORT, Connection
+from .failures import for_the_server, log_failure
 from .headers import merged, raw
 from .home import Home
 from .last_word import LastWord
 from .messages import Receive, Send, body, start
 from .outlet import Outlet, encode
 from .refusal import Refusal
-from .rest import Rest, log_failure
-from .terms import ResponseCancelled, Terms
+from .rest import Rest
+from .terms import Terms
 
 _logger = logging.getLogger("streamkit")
 
@@ -134,34 +127,48 @@ class Exchange:
         except BaseException as interrupted:
             # A cancellation, or what receive() raised, which has cancelled the answer.
             error = both(error_in(error), bare(interrupted))
+            # The answering task may not have come to that, as it was kept in send().
+            error = both(self.rest.take_error(), error)
+        outcome = self._stream.outcome if self._stream.ended else None
         if self._host is not None:
-            self._host.leave(self, self._stream.outcome if self._stream.ended else None)
-        if error is not None:
-            error = self._for_the_server(error)
-        if error is not None:
-            try:
-                raise error
-            finally:
-                # Its traceback includes this frame, and so on further in. Where a server ends the
-                # connection when nothing refers to send() any more, as granian does, a cycle would
-                # keep it open.
-                del error, self
+            self._host.leave(self, outcome)
+        # Also that of a source which was told to stop, and failed over it.
+        failure = None if outcome is None else outcome.error
+        if failure is not None and not shares_leaf(failure, error):
+            log_failure(self._stream, self._terms, failure, gone=self._connection.is_lost)
+        try:
+            self._raise(error)
+        finally:
+            # The traceback of an error includes this frame, and so on further in. Where a server
+            # ends the connection when nothing refers to send() any more, as granian does, a cycle
+            # would keep it open.
+            del error, outcome, failure, self
 
     async def refuse(self, reason: object) -> None:
         """
         Close the stream before it has started, and say that it did not.
 
         :param reason: what the outcome tells
-        :raises BaseException: what ``on_end`` raised
+        :raises BaseException: what ``on_end`` or ``send`` raised
+        :raises ResponseCancelled: if that was a cancellation of a stream
 
         """
+        error: BaseException | None = None
         self._outlet.cancel(reason, 0.0)
         try:
             async with self._stream:
                 pass
-        finally:
+        except BaseException as exc:
+            error = exc
+        try:
             with anyio.move_on_after(self._connection.send_timeout or SHORT):
                 await self._send_refusal()
+        except BaseException as exc:
+            error = both(error, exc)
+        try:
+            self._raise(error)
+        finally:
+            del error, self
 
     async def conclude(self) -> None:
         """Do what is left to do in the task of the request."""
@@ -185,26 +192,14 @@ class Exchange:
         if self._terms.background is not None:
             await self._terms.background()
 
-    def _for_the_server(self, error: BaseException) -> BaseException | None:
-        """Return what to raise for an error: servers only expect an :exc:`Exception`."""
-        stop = cancelled_only(error)
-        if stop is None:
-            rest = without(error, is_stream_cancelled)
-            assert rest is not None
-            return rest if rest is error else bare(rest)
-        if self._connection.is_lost:
-            # It went after the end of the stream, and is not there to be told.
-            return None
-        if isinstance(stop.reason, Shutdown):
-            # For each stream that is open when a program ends, so no error and no traceback.
-            _logger.warning(
-                "%r was cut off: the program ends, and there is no last word to say so",
-                self._stream,
-            )
-            return None
-        cancelled = ResponseCancelled(stop.reason)
-        cancelled.__cause__ = error
-        return cancelled
+    def _raise(self, error: BaseException | None) -> None:
+        if error is not None:
+            error = for_the_server(error, self._stream, gone=self._connection.is_lost)
+        try:
+            if error is not None:
+                raise error
+        finally:
+            del error, self
 
     # The host
 
@@ -246,7 +241,8 @@ class Exchange:
     async def _notice(self, wait: Callable[[], Awaitable[None]], scope: anyio.CancelScope) -> None:
         with scope:
             await wait()
-            if self._connection.is_lost and self._connection.is_sending:
+            is_kept = self._connection.is_lost and self._connection.is_sending
+            if is_kept and not self._is_head:
                 # The answering task may be kept in there for as long as the server likes.
                 await self.rest.consume()
         self._waits.remove(scope)
@@ -268,18 +264,11 @@ class Exchange:
                 if connection.is_lost and not self._is_head:
                     await self.rest.consume()
                     self.rest.raise_error()
-            self._log_failure()
             if self.rest.has_let_go:
                 # Nobody else is there to do it: the request may have ended.
                 await self._run_background()
         finally:
             del connection, self
-
-    def _log_failure(self) -> None:
-        outcome = self._stream.outcome
-        # Also that of a source which was told to stop, and failed over it.
-        if outcome.error is not None:
-            log_failure(self._stream, self._terms, outcome.error, gone=self._connection.is_lost)
 
     async def _send_stream(self) -> None:
         connection = self._connection
@@ -329,7 +318,8 @@ class Exchange:
                         await send(message)
                     except GONE:
                         connection.lose()
-                    connection.is_sending = False
+                    finally:
+                        connection.is_sending = False
                 else:
                     await connection.send(message)
                 if connection.is_lost:
@@ -357,14 +347,24 @@ class Exchange:
 
     async def _expect_no_item(self) -> None:
         """Wait for the end of a stream whose answer has no body."""
-        async for _ in self._stream:
-            self._outlet.fail(
-                RuntimeError(
-                    "an item has no place in an answer with the status 204, 205 or 304, which has "
-                    "no body: yield nothing after such a Head, or choose another status"
+        has_item = False
+        try:
+            async for _ in self._stream:
+                has_item = True
+                self._outlet.fail(
+                    RuntimeError(
+                        "an item has no place in an answer with the status 204, 205 or 304, which "
+                        "has no body: yield nothing after such a Head, or choose another status"
+                    )
                 )
-            )
+            if has_item:
+                # The source had ended before, so that this is an error of the closing.
+                await self._stream.aclose()
+        finally:
+            # The traceback of an error of the source includes this frame.
+            del self
 
     async def _send_refusal(self) -> None:
-        for message in self._refusal.messages(is_head=self._is_head):
-            await self._connection.send(message)
+        first, content = self._refusal.answer(is_head=self._is_head)
+        await self._connection.send(first)
+        await self._connection.end(content)

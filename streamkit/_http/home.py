@@ -11,6 +11,7 @@ from typing import Any, Literal, Protocol
 import anyio
 from anyio.abc import TaskGroup
 
+from .._core.exceptions import StreamCancelled
 from .._core.outcome import Outcome
 from .._signals.shutdown import Shutdown
 from .._signals.token import CancelToken
@@ -99,8 +100,8 @@ class Home:
         self._state: Literal["new", "open", "left"] = "new"
         self._tasks: TaskGroup
         self._termination: Termination
-        # In the order in which they came.
-        self._guests: dict[Guest, None] = {}
+        # In the order in which they came, and whether each was told that the program ends.
+        self._guests: dict[Guest, bool] = {}
         self._companions: dict[Companion, None] = {}
         self._empty: anyio.Event | None = None
         self._refused = 0
@@ -137,7 +138,7 @@ class Home:
         elif self._max_streams is not None and len(self._guests) >= self._max_streams:
             refused = Overloaded()
         if refused is None:
-            self._guests[guest] = None
+            self._guests[guest] = False
         else:
             self._refused += 1
         return refused
@@ -194,7 +195,7 @@ class Home:
         try:
             with anyio.fail_after(self._on_end_timeout):
                 await self._on_end(outcome, scope)
-        except Exception:
+        except (Exception, StreamCancelled):
             _logger.exception("the on_end of %r failed", self)
 
     @property

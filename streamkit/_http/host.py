@@ -86,7 +86,6 @@ class StreamHost(Home):
         # Given by any thread; read by the task that tells the streams.
         self._limits: deque[float] = deque()
         self._changed = CancelToken()
-        self._told: set[Guest] = set()
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__}, {self._state}, {len(self._guests)} streams>"
@@ -198,6 +197,9 @@ class StreamHost(Home):
                         companion.tell()
                 due_at = [*due.values(), when_all]
                 later = min((when for when in due_at if when > now), default=math.inf)
+                # Not kept for longer than they are open: where a server ends a connection when
+                # nothing refers to send() any more, as granian does, this would keep it open.
+                del due
                 with anyio.CancelScope(deadline=later):
                     await changed.wait()
 
@@ -206,9 +208,9 @@ class StreamHost(Home):
 
     def _tell_some(self, guests: Iterable[Guest]) -> None:
         for guest in guests:
-            self._told.add(guest)
+            self._guests[guest] = True
             guest.shut_down(Shutdown(), self._grace)
 
     @property
     def _untold(self) -> list[Guest]:
-        return [guest for guest in self._guests if guest not in self._told]
+        return [guest for guest, is_told in self._guests.items() if not is_told]

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from .headers import RawHeaders
-from .messages import Message, body, start
+from .messages import Message, start
 
 # Seconds after which clients are asked to come back: some sooner and some later, so that they do
 # not come back all at once.
@@ -53,8 +53,8 @@ class Refusal:
         self._headers = headers
         self._closes = closes
 
-    def messages(self, *, is_head: bool) -> list[Message]:
-        """Return what is sent."""
+    def answer(self, *, is_head: bool) -> tuple[Message, bytes]:
+        """Return the first message that is sent, and the content of the last one."""
         closing: RawHeaders = [(b"connection", b"close")] if self._closes else []
         if self._in_band is None:
             again = str(random.randint(*_SOON)).encode()
@@ -64,6 +64,6 @@ class Refusal:
             content = b"" if is_head else self._json
             if not (is_head and self._json):
                 headers.append((b"content-length", str(len(content)).encode()))
-            return [start(503, headers), body(content, more_body=False)]
+            return start(503, headers), content
         content = b"" if is_head else self._in_band()
-        return [start(200, self._headers + closing), body(content, more_body=False)]
+        return start(200, self._headers + closing), content

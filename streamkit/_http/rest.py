@@ -7,7 +7,6 @@ where no cancellation gets in. So whoever comes here first does it, and the othe
 
 from __future__ import annotations
 
-import logging
 from contextlib import suppress
 from typing import Any
 
@@ -15,12 +14,11 @@ import anyio
 
 from .._combinators.status import StatusStream
 from .._core.exceptions import StreamCancelled
+from .failures import log_failure
 from .home import Home
 from .last_word import LastWord
 from .outlet import Outlet
 from .terms import Disconnected, Terms
-
-_logger = logging.getLogger("streamkit")
 
 
 class Rest:
@@ -46,6 +44,7 @@ class Rest:
         "_outlet",
         "_stream",
         "_terms",
+        "has_let_go",
     )
 
     def __init__(
@@ -56,6 +55,8 @@ class Rest:
         terms: Terms,
         host: Home | None,
     ) -> None:
+        #: Whether the request need not wait for the end: what is left to do is done without it.
+        self.has_let_go: bool = False
         # Made when it is asked for: most requests have no use for it.
         self._let_go: anyio.Event | None = None
         self._stream = stream
@@ -70,15 +71,10 @@ class Rest:
 
     @property
     def let_go(self) -> anyio.Event:
-        """Set when nothing more is to be done for the request itself."""
+        """Set when the request is to wait no longer, or has no more to wait for."""
         if self._let_go is None:
             self._let_go = anyio.Event()
         return self._let_go
-
-    @property
-    def has_let_go(self) -> bool:
-        """Whether that is so."""
-        return self._let_go is not None and self._let_go.is_set()
 
     @property
     def is_drained(self) -> bool:
@@ -118,9 +114,14 @@ class Rest:
         finally:
             self._done.set()
 
-    def raise_error(self) -> None:
-        """Raise what the stream has raised, once."""
+    def take_error(self) -> BaseException | None:
+        """Return what the stream has raised, once."""
         error, self._error = self._error, None
+        return error
+
+    def raise_error(self) -> None:
+        """Raise it."""
+        error = self.take_error()
         if error is not None:
             try:
                 raise error
@@ -135,6 +136,7 @@ class Rest:
         # Whatever it was told, nobody is left to hear of it.
         with suppress(StreamCancelled):
             if self._on_disconnect == "drain":
+                self.has_let_go = True
                 self.let_go.set()
                 with anyio.move_on_after(self._terms.drain_timeout) as limit:
                     await self._drop()
@@ -151,12 +153,3 @@ class Rest:
             if exc is not self._last_word.told:
                 raise
             log_failure(self._stream, self._terms, exc, gone=True)
-
-
-def log_failure(
-    stream: StatusStream[Any], terms: Terms, error: BaseException, *, gone: bool
-) -> None:
-    """Log a failure that is raised nowhere, for the client was told of it, or has gone."""
-    if terms.logs_failures:
-        told = "its client has gone" if gone else "told its client so"
-        _logger.error("%r failed, and %s", stream, told, exc_info=error)

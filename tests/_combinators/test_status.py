@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import math
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -903,6 +903,24 @@ class TestTheLastWordFails:
             assert len(caught.value.exceptions) == 2
         assert probe.closed == 1
         assert stream.outcome.error is error
+
+    @pytest.mark.parametrize("leaves", [False, True])
+    async def test_after_an_error_and_a_last_item(self, leaves: bool) -> None:
+        """E12: what final says was to take the place of the error, and it has not said it all."""
+        error = LookupError("source")
+
+        def final(outcome: Outcome) -> Iterator[str]:
+            yield "last"
+            raise KeyError("final")
+
+        with pytest.raises(ExceptionGroup) as caught:
+            async with with_status(Probe("a", error=error).source(), final=final) as stream:
+                assert await anext(stream) == "a"
+                assert await anext(stream) == "last"
+                if not leaves:
+                    await anext(stream)
+        assert caught.value.exceptions[0] is error
+        assert isinstance(caught.value.exceptions[1], KeyError)
 
     @pytest.mark.parametrize(
         ("error", "kind"), [(None, "failed"), (StreamCancelled("stop"), "cancelled")], ids=str

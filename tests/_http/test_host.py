@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import math
 import re
 import signal
 import threading
+import weakref
 from collections.abc import AsyncGenerator
 from contextvars import ContextVar
 from typing import Any
@@ -17,7 +19,7 @@ import pytest
 
 from observing import call_later
 from streamkit import Control, Head, Outcome, Stage, StreamCancelled, with_stage
-from streamkit.asgi import HostStats, Overloaded, StreamHost, StreamResponse
+from streamkit.asgi import HostStats, Overloaded, ResponseCancelled, StreamHost, StreamResponse
 from support import Client, Log, Middleware, Probe, live_tasks, wait_all_blocked
 
 
@@ -208,6 +210,61 @@ class TestShutdown:
         assert (record.levelname, record.exc_info) == ("WARNING", None)
         assert "no last word" in record.message
 
+    @pytest.mark.parametrize("finish", [0, 60])
+    async def test_a_stream_that_has_ended_is_let_go(self, finish: float) -> None:
+        """Web: a host does not hold on to send() when a stream is over, and waits for others:
+        granian ends the connection when it has gone."""
+
+        class Send:
+            async def __call__(self, message: object) -> None:
+                pass
+
+        async def request(response: StreamResponse, send: Any) -> None:
+            await Client().get(response, send=send)
+
+        send = Send()
+        gone = weakref.ref(send)
+        client, log = Client(), Log()
+        gc.disable()
+        try:
+            async with anyio.create_task_group() as tasks, StreamHost(finish=finish) as host:
+                source = Probe("a", "b", every=2).source()
+                tasks.start_soon(request, StreamResponse(source, host=host), send)
+                # One that ends later, and is told later.
+                other = StreamResponse(Run(log, reaction=4).source(), host=host, finish=finish)
+                tasks.start_soon(client.get, other)
+                del send
+                await anyio.sleep(1)
+                host.shut_down()
+                await anyio.sleep(5 if finish else 1)
+                assert host.stats().open == 1
+                assert gone() is None
+                host.shut_down(finish=0)
+        finally:
+            gc.enable()
+
+    async def test_gone_in_the_last_message_of_a_refusal(self) -> None:
+        """Web: from the last message on, a client that goes cancels nothing, also where the answer
+        is that there will be none."""
+        client, last = Client(), anyio.Event()
+
+        async def receive() -> Any:
+            await last.wait()
+            return {"type": "http.disconnect"}
+
+        async def send(message: Any) -> None:
+            if message["type"] == "http.response.body":
+                last.set()
+                await anyio.sleep(0.5)
+            await client.send(message)
+
+        async with anyio.create_task_group() as tasks:
+            async with StreamHost() as host:
+                response = StreamResponse(Run(Log(), every=9).source(), host=host)
+                tasks.start_soon(lambda: client.get(response, receive=receive, send=send))
+                await anyio.sleep(1.5)
+        assert client.log == [(1.5, 503), (2.0, "end")]
+
     async def test_before_the_first_item(self) -> None:
         """Web: a stream without a status by then, and without a last word, is answered with 503."""
         log, client = Log(), Client()
@@ -247,6 +304,35 @@ class TestShutdown:
         assert not probe.started
         assert ended.events == ["cancelled Shutdown()"]
         assert host.stats().refused == 1
+
+    @pytest.mark.parametrize("error", [LookupError(), StreamCancelled("saved")], ids=repr)
+    async def test_on_end_of_a_refused_request_fails(self, error: BaseException) -> None:
+        """Web: it is answered all the same, and what is raised is what a server expects."""
+
+        async def on_end(outcome: Outcome) -> None:
+            raise error
+
+        client = Client()
+        async with StreamHost() as host:
+            host.shut_down()
+            expected = LookupError if isinstance(error, LookupError) else ResponseCancelled
+            with pytest.raises(expected):
+                await client.get(StreamResponse(Probe("a").source(), on_end=on_end, host=host))
+        assert client.log.events == [503, "end"]
+
+    async def test_refusal_and_on_end_fail(self) -> None:
+        """Web: neither error is lost."""
+        errors = LookupError(), KeyError()
+
+        async def on_end(outcome: Outcome) -> None:
+            raise errors[0]
+
+        async with StreamHost() as host:
+            host.shut_down()
+            response = StreamResponse(Probe("a").source(), on_end=on_end, host=host)
+            with pytest.raises(ExceptionGroup) as caught:
+                await Client(takes={0: errors[1]}).get(response)
+        assert caught.value.exceptions == errors
 
     async def test_error_of_the_body(self) -> None:
         """Web: an error of the block's body comes out bare, after the streams have been closed."""
@@ -455,6 +541,19 @@ class TestBounds:
 
 
 class TestOnEnd:
+    async def test_after_an_error_of_send(self) -> None:
+        """Web: a message that has failed is not on its way any more."""
+        host = StreamHost()
+
+        async def on_end(outcome: Outcome) -> None:
+            assert host.stats().sending == 0
+
+        async with host:
+            with pytest.raises(KeyError):
+                await Client(takes={2: KeyError()}).get(
+                    StreamResponse(Probe("a", "b").source(), host=host, on_end=on_end)
+                )
+
     async def test_for_every_stream(self) -> None:
         """Web: one hook for all responses, after the one of the response itself."""
         noted = Log()
@@ -485,22 +584,28 @@ class TestOnEnd:
             await client.get(StreamResponse(Probe("a").source(), host=host, final=last_word))
         assert client.log.events == [200, "a", "hook", "[None]", "end"]
 
-    @pytest.mark.parametrize("hangs", [False, True], ids=["raises", "hangs"])
-    async def test_failure(self, hangs: bool, caplog: pytest.LogCaptureFixture) -> None:
+    @pytest.mark.parametrize("final", [None, last_word])
+    @pytest.mark.parametrize("error", [LookupError, StreamCancelled, None])
+    async def test_failure(
+        self,
+        final: Any,
+        error: type[BaseException] | None,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
         """Web: an error of it is logged, and changes nothing for the client."""
 
         async def on_end(outcome: Outcome, scope: Any) -> None:
-            if hangs:
-                await anyio.sleep_forever()
-            raise LookupError
+            if error is not None:
+                raise error
+            await anyio.sleep_forever()
 
         client = Client()
         async with StreamHost(on_end=on_end, on_end_timeout=3) as host:
-            await client.get(StreamResponse(Probe("a").source(), host=host, final=last_word))
-        assert client.log.events == [200, "a", "[None]", "end"]
+            await client.get(StreamResponse(Probe("a").source(), host=host, final=final))
+        assert client.log.events == [200, "a", *(["[None]"] if final else []), "end"]
         [record] = caplog.records
         assert record.exc_info is not None
-        assert record.exc_info[0] is (TimeoutError if hangs else LookupError)
+        assert record.exc_info[0] is (error or TimeoutError)
 
     async def test_first_item_within(self) -> None:
         """Web: a response with such a host still has a status in time."""
