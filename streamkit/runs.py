@@ -28,6 +28,8 @@ from ._core.exceptions import bare, both, error_in
 from ._core.public import name_publicly
 from ._core.source import AsyncSource
 from ._core.stream import Stream
+from ._http.host import StreamHost
+from ._http.termination import Termination
 from ._runs.arguments import Defaults, check_text
 from ._runs.attendance import Attendance
 from ._runs.codec import to_json
@@ -63,6 +65,7 @@ from ._runs.log import (
 )
 from ._runs.memory import MemoryLog as MemoryLog
 from ._runs.producer import OnEnd, Producer, running
+from ._runs.readable import Shelf
 from ._runs.reader import attached
 from ._runs.reasons import (
     MAX_REASON as MAX_REASON,
@@ -128,7 +131,7 @@ class RunStats:
     held: int
 
 
-class Runs:
+class Runs(Shelf):
     """
     Streams that go on in the background while clients come, go and come back.
 
@@ -141,7 +144,14 @@ class Runs:
     Whoever knows the id of a run may read and cancel it, unless it was started with an ``owner``.
     The ids that are made cannot be guessed.
 
+    As a :class:`~streamkit.asgi.StreamHost` does, it notices by itself that the server of this
+    process is asked to end, once a :class:`~streamkit.sse.RunEvents` was asked for: readers of runs
+    that go on elsewhere are then sent away, for they can read on there, and those of runs that are
+    here get everything up to the end.
+
     :param log: where runs are kept; a :class:`MemoryLog` if there is none
+    :param host: whose notice of a shutdown and whose ``finish`` hold for runs, too. It is entered
+        first
     :param keep: seconds for which a run is kept after its end
     :param finish: seconds that runs may go on when the program is asked to end
     :param grace: seconds that a source has to clean up, once it was told to stop
@@ -166,6 +176,7 @@ class Runs:
         self,
         log: RunLog | None = None,
         *,
+        host: StreamHost | None = None,
         keep: float = 600.0,
         finish: float = 0.0,
         grace: float = 5.0,
@@ -177,7 +188,10 @@ class Runs:
         unwatched: float | None = None,
         on_lost: Callable[[RunInfo], Awaitable[object]] | None = None,
     ) -> None:
+        super().__init__()
+        _check_host(host, finish)
         self._log: RunLog = MemoryLog() if log is None else log
+        self.host: StreamHost | None = host
         self._defaults = Defaults(
             self._log,
             keep=keep,
@@ -218,8 +232,12 @@ class Runs:
         self._state = "closing"
         self._notice, self._empty = CancelToken(), None
         self._attendance = Attendance(self._log, self._bury, self._is_own)
+        self._termination = None if self.host is not None else Termination()
         try:
             async with AsyncExitStack() as stack:
+                if self.host is not None:
+                    self._finish = self.host.join(self)
+                    stack.callback(self.host.part, self)
                 await stack.enter_async_context(self._log.open())
                 self._tasks = await stack.enter_async_context(anyio.create_task_group())
                 self._stack = stack.pop_all()
@@ -228,6 +246,8 @@ class Runs:
             raise
         self._tasks.start_soon(self._attendance.run, name=f"attendance of {self!r}")
         self._tasks.start_soon(self._tell_at_notice, name=f"notice of {self!r}")
+        if self._termination is not None:
+            self._tasks.start_soon(self._watch, self._termination, name=f"watcher of {self!r}")
         self._state = "open"
         return self
 
@@ -290,6 +310,24 @@ class Runs:
     def is_shut_down(self) -> bool:
         """Whether the program is to end."""
         return self._notice.cancelled
+
+    def notice(self) -> None:
+        """Called by the host when the program is to end."""
+        self.shut_down()
+
+    def tell(self) -> None:
+        """Called by the host when the time to finish is over."""
+        self._tell_all()
+
+    def check_open(self) -> None:
+        """
+        See that the block was entered.
+
+        :raises RuntimeError: if it was not
+
+        """
+        if self._state == "closed":
+            raise self._not_entered()
 
     async def start(
         self,
@@ -417,8 +455,7 @@ class Runs:
         """
         cursor = parse(after)
         check_text("run_id", run_id)
-        if self._state == "closed":
-            raise self._not_entered()
+        self.check_open()
         return attached(self._log, self._attendance, run_id, owner, cursor)
 
     async def cancel(
@@ -587,12 +624,17 @@ class Runs:
 
     async def _tell_at_notice(self) -> None:
         await self._notice.wait()
+        self._attendance.send_strangers_away()
         await anyio.sleep(self._finish)
         self._tell_all()
 
     def _tell_all(self) -> None:
         for producer in tuple(self._producers):
             producer.cancel(Shutdown())
+
+    async def _watch(self, termination: Termination) -> None:
+        await termination.wait()
+        self.shut_down()
 
     async def _until_empty(self) -> None:
         if self._producers:
@@ -620,6 +662,20 @@ class Runs:
         except Exception:
             _logger.exception("a run that was lost could not be seen to: %r", run_id)
         return False
+
+
+def _check_host(given: object, finish: float) -> None:
+    if given is None:
+        return
+    if not isinstance(given, StreamHost):
+        raise TypeError(
+            f"host must be a StreamHost, got {type(given).__qualname__}: write 'async with "
+            "StreamHost() as host, Runs(host=host) as runs:' in the lifespan of the application"
+        )
+    if finish:
+        raise ValueError(
+            "the time to finish is that of the host: write StreamHost(finish=...), and none here"
+        )
 
 
 name_publicly(globals())

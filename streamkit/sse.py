@@ -9,20 +9,25 @@ that a beat can go between any two of them.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from functools import lru_cache
+from dataclasses import replace
+from functools import lru_cache, partial
 from typing import Any, Literal, Unpack, cast
 
 from ._combinators.keepalive import with_keepalive
-from ._core.arguments import check_made
+from ._core.arguments import check_made, seconds
 from ._core.outcome import Outcome
 from ._core.public import name_publicly
 from ._core.source import AsyncSource
 from ._core.stage import SKIP
+from ._core.stream import with_stage
 from ._http.headers import RawHeaders, merged, raw
+from ._http.messages import Receive, Scope, Send
 from ._http.outlet import Outlet, encode
 from ._http.refusal import Refusal
 from ._http.returned import UNSERIALIZABLE
 from ._http.terms import FIRST_ITEM_WITHIN as _FIRST_ITEM_WITHIN, check_final as _check_final
+from ._runs.answer import CUTS, Answer, said_last
+from ._runs.arguments import check_text
 from ._sse.anthropic import ANTHROPIC as ANTHROPIC
 from ._sse.browser import BROWSER as BROWSER
 from ._sse.events import (
@@ -33,11 +38,12 @@ from ._sse.events import (
 )
 from ._sse.headers import Headers, id_in, pairs
 from ._sse.items import data_event
-from ._sse.misplaced import by_name, check_options
+from ._sse.misplaced import by_name, check_options, check_reader_options
 from ._sse.openai import OPENAI_CHAT as OPENAI_CHAT, OPENAI_RESPONSES as OPENAI_RESPONSES
 from ._sse.profile import Profile as Profile, check_errors
 from ._sse.raw import RAW as RAW, whole_events as whole_events
 from .asgi import ResponseOptions, StreamResponse
+from .runs import Runs
 
 __all__ = [
     "ANTHROPIC",
@@ -50,6 +56,7 @@ __all__ = [
     "EventStream",
     "Frame",
     "Profile",
+    "RunEvents",
     "ServerSentEvent",
     "last_event_id",
     "whole_events",
@@ -199,6 +206,169 @@ def _encoded_final(
 @lru_cache(maxsize=64)
 def _headers_of(profile: Profile) -> RawHeaders:
     return raw(profile.headers)
+
+
+class RunEvents(EventStream):
+    """
+    An answer of server-sent events that reads a run: an :class:`EventStream` of
+    :meth:`Runs.attach() <streamkit.runs.Runs.attach>`, whose clients may go and come back.
+
+    Where a client goes on, it says itself: by ``Last-Event-ID``, as an ``EventSource`` does, or
+    else by ``?starting_after=``, with the ``id`` of the last event that it has seen, or with a
+    position. Each event of an item has such an id, and so has the end, in order that who comes back
+    between the two receives the end. The end is that of the run, told as the profile tells it, and
+    the same for every reader. A client that goes leaves the run alone.
+
+    The status of the answer is
+
+    * 200, and that of the run's :class:`~streamkit.Head` for who reads from the beginning, if there
+      is something to read, or the run goes on;
+    * 204 if the client has seen the end: an ``EventSource`` then stops;
+    * 400 if what the client says is no place in a run;
+    * 404 if there is no such run, or none of this ``owner``;
+    * 410 if something is missing that the client has not seen, or what it has seen is of another
+      run of this id. The body says what is kept: ``{"code": ..., "first": ..., "last": ...}``
+    * 503 with a ``Retry-After`` if the log is away, or the program ends.
+
+    An ``EventSource`` gives up for good on any but 200. So with ``errors="event"``, which is what
+    :data:`BROWSER` says, it is told by events in place of the last three: ``resync``, and then what
+    is kept; an end of the kind ``gone``; and to come back. What happens later, and is no end of the
+    run, is told in the same way, or else cuts the connection, so that it looks like no end.
+
+    ``HEAD`` has the same status. No answer is stored by a cache.
+
+    :param runs: where the run is
+    :param run_id: which one
+    :param owner: who reads. If it is not the one that the run was started with, there is no such
+        run
+    :param profile: as for :class:`EventStream`
+    :param keepalive: as for :class:`EventStream`
+    :param errors: how a client is told that it cannot read, or not on: by the ``"status"``, or by
+        an ``"event"``. ``None``: as the profile says
+    :param max_age: seconds after which the body ends, give or take a tenth, without an end: for a
+        proxy that would cut it. The client comes back by itself, so it is for profiles whose
+        clients do
+    :param final: called with the :class:`~streamkit.Outcome` of the run, in place of
+        :meth:`Profile.final`
+    :param headers: as for :class:`EventStream`
+    :param options: further options of :class:`EventStream`, all but ``on_disconnect``,
+        ``drain_timeout`` and ``on_end``, which are for who starts a run
+    :raises TypeError: if an argument is of the wrong type
+    :raises ValueError: if a time is out of range, or the profile has no events for its errors, or
+        clients that do not come back
+
+    """
+
+    def __init__(
+        self,
+        runs: Runs,
+        run_id: str,
+        *,
+        owner: str | None = None,
+        profile: Profile = BROWSER,
+        keepalive: float | None = 15.0,
+        errors: Literal["status", "event"] | None = None,
+        max_age: float | None = None,
+        final: Callable[[Outcome], object] | None = None,
+        headers: Mapping[str, str] | Iterable[tuple[str, str]] = (),
+        **options: Unpack[ResponseOptions],
+    ) -> None:
+        _check_runs(runs)
+        check_text("run_id", run_id)
+        if owner is not None:
+            check_text("owner", owner)
+        check_reader_options(type(self).__qualname__, options)
+        _check_profile(profile)
+        _check_final(final)
+        if errors is not None:
+            check_errors(errors, profile.shutdown)
+        if max_age is not None:
+            seconds("max_age", max_age, positive=True)
+            _check_reconnects(profile)
+        answer = Answer(
+            runs,
+            run_id,
+            owner,
+            profile,
+            (profile.errors if errors is None else errors) == "event",
+            max_age,
+            partial(said_last, profile) if final is None else _encoded_final(final, profile),
+        )
+        options["on_disconnect"] = "close"
+        if options.get("host") is None:
+            options["host"] = runs.host
+        super().__init__(
+            with_stage(answer.content(), answer.ahead),
+            profile=profile,
+            keepalive=keepalive,
+            errors=errors,
+            final=partial(_said_of_reading, profile),
+            headers=_with_no_store(headers),
+            **options,
+        )
+        answer.outlet = self._outlet
+        self._answer, self._runs = answer, runs
+        self._terms = replace(self._terms, asks_for_head=True, tell=runs.shut_down)
+
+    def _make_outlet(self) -> Outlet:
+        # What it is given is encoded.
+        return Outlet()
+
+    def _refusal(self, *, closes: bool) -> Refusal:
+        in_band = self._say_later if self._errors == "event" else None
+        json = b'{"code":"unavailable"}'
+        return Refusal(in_band, self._terms.headers, closes=closes, json=json)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """
+        Answer a request.
+
+        Returns when the client has gone, or has been told everything.
+
+        :raises RuntimeError: if the runs were not entered, and as
+            :meth:`streamkit.asgi.StreamResponse.__call__`
+        :raises BaseException: as :meth:`streamkit.asgi.StreamResponse.__call__`, and what can only
+            be told by a cut
+
+        """
+        self._runs.check_open()
+        self._runs.note(scope)
+        self._answer.scope = scope
+        await super().__call__(scope, receive, send)
+
+
+def _check_runs(given: object) -> None:
+    if not isinstance(given, Runs):
+        raise TypeError(
+            f"RunEvents takes runs and the id of one, got {type(given).__qualname__}: write "
+            "RunEvents(runs, run.id)"
+        )
+
+
+def _check_reconnects(profile: Profile) -> None:
+    if not profile.reconnects:
+        raise ValueError(
+            f"the clients of {profile.name} do not come back by themselves after max_age: write it "
+            "for clients that do, with profile=BROWSER, for instance"
+        )
+
+
+def _said_of_reading(profile: Profile, outcome: Outcome) -> list[Frame] | None:
+    """Return what is said last of the reading, which the end of the run is a part of."""
+    if outcome.kind == "completed":
+        return []
+    return None if isinstance(outcome.error, CUTS) else profile.final(outcome)
+
+
+def _with_no_store(
+    headers: Mapping[str, str] | Iterable[tuple[str, str]],
+) -> list[tuple[str, str]]:
+    given = list(
+        cast("Mapping[str, str]", headers).items() if isinstance(headers, Mapping) else headers
+    )
+    if any(name.lower() == "cache-control" for name, _ in given):
+        return given
+    return [("Cache-Control", "no-store, no-transform"), *given]
 
 
 def last_event_id(headers: Headers) -> str | None:

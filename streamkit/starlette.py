@@ -22,6 +22,7 @@ from ._http.messages import Receive, Scope, Send
 from ._http.outlet import Content
 from ._sse.misplaced import by_name
 from .asgi import LastWord, ResponseOptions
+from .runs import Runs
 from .sse import BROWSER, Profile
 
 try:
@@ -30,7 +31,7 @@ try:
 except ImportError as _error:
     raise without_extra("streamkit.starlette", "starlette", "starlette", _error) from _error
 
-__all__ = ["EventStream", "StreamResponse"]
+__all__ = ["EventStream", "RunEvents", "StreamResponse"]
 
 
 class StreamResponse(asgi.StreamResponse, Response):
@@ -147,6 +148,45 @@ class EventStream(sse.EventStream, StreamResponse):
         )
         check_status("status_code", status_code)
         self.status_code = status_code
+        self.background = background
+
+
+class RunEvents(sse.RunEvents, EventStream):
+    """
+    A :class:`streamkit.sse.RunEvents` that is a response of Starlette, too.
+
+    It is to :class:`streamkit.sse.RunEvents` what :class:`EventStream` is to
+    :class:`streamkit.sse.EventStream`, and takes ``background`` like that. The status is that of
+    the run.
+    """
+
+    def __init__(
+        self,
+        runs: Runs,
+        run_id: str,
+        *,
+        owner: str | None = None,
+        profile: Profile = BROWSER,
+        keepalive: float | None = 15.0,
+        errors: Literal["status", "event"] | None = None,
+        max_age: float | None = None,
+        headers: Mapping[str, str] | Iterable[tuple[str, str]] = (),
+        background: BackgroundTask | None = None,
+        final: Callable[[Outcome], object] | None = None,
+        **options: Unpack[ResponseOptions],
+    ) -> None:
+        super().__init__(
+            runs,
+            run_id,
+            owner=owner,
+            profile=profile,
+            keepalive=keepalive,
+            errors=errors,
+            max_age=max_age,
+            headers=headers,
+            final=final,
+            **options,
+        )
         self.background = background
 
 

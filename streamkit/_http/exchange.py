@@ -216,7 +216,10 @@ class Exchange:
         return self.rest.is_drained
 
     def shut_down(self, reason: object, grace: float) -> None:
-        self._outlet.cancel(reason, min(grace, self._terms.grace))
+        if self._terms.tell is None:
+            self._outlet.cancel(reason, min(grace, self._terms.grace))
+        else:
+            self._terms.tell()
         # The time to clean up stands still while the client is waited for, so that is bounded.
         self._connection.hurry(max(grace, SHORT))
         self._watch_the_clock()
@@ -252,7 +255,8 @@ class Exchange:
             async with self._stream:
                 with connection.scope:
                     if self._is_head:
-                        await self._send_start(_PLAIN)
+                        asks = self._terms.asks_for_head
+                        await self._send_start(await self._stream.head() if asks else _PLAIN)
                         await connection.end()
                     else:
                         await self._send_stream()
@@ -326,7 +330,8 @@ class Exchange:
 
     async def _send_start(self, head: Head) -> None:
         status = head.status if head.decided_by == "head" else self._terms.status
-        headers = merged(self._terms.headers, raw(head.headers))
+        own = raw(head.headers)
+        headers = merged(self._terms.headers, own)
         self._outlet.begin(status)
         if not self._outlet.has_body:
             headers = [header for header in headers if header[0] != b"content-type"]
@@ -334,9 +339,11 @@ class Exchange:
                 # Not too late for a status that says so.
                 return
         await self._connection.send(start(status, headers))
-        if self._outlet.has_body and head.decided_by in ("head", "timeout"):
+        if self._outlet.has_body and head.decided_by in ("head", "timeout") and not self._is_head:
             # The first item may take a while. granian keeps the status until there is a body.
-            await self._connection.send(body(self._terms.opening, more_body=True))
+            is_other = any(name == b"content-type" for name, _ in own)
+            opening = b"" if is_other else self._terms.opening
+            await self._connection.send(body(opening, more_body=True))
 
     async def _expect_no_item(self) -> None:
         """Wait for the end of a stream whose answer has no body."""

@@ -47,6 +47,18 @@ class Guest(Protocol):
         ...
 
 
+class Companion(Protocol):
+    """What is told of a shutdown as the streams of a host are, and is none."""
+
+    def notice(self) -> None:
+        """Take note that the program ends. Does not block."""
+        ...
+
+    def tell(self) -> None:
+        """End what lives there: the time to finish is over. Does not block."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostStats:
     """What a :class:`StreamHost` knows of its streams at one moment."""
@@ -70,6 +82,8 @@ class HostStats:
 class Home:
     """What a host is to its streams."""
 
+    _finish: float
+
     def __init__(
         self,
         max_streams: int | None,
@@ -88,6 +102,7 @@ class Home:
         self._termination: Termination
         # In the order in which they came, and whether each was told that the program ends.
         self._guests: dict[Guest, bool] = {}
+        self._companions: dict[Companion, None] = {}
         self._empty: anyio.Event | None = None
         self._refused = 0
         self._ended: Counter[str] = Counter()
@@ -140,6 +155,24 @@ class Home:
             self._ended[outcome.kind] += 1
         if self._empty is not None and not self._guests:
             self._empty.set()
+
+    def join(self, companion: Companion) -> float:
+        """
+        Take in what is to be told as the streams are, until :meth:`part`.
+
+        :return: the seconds between its notice and its being told, if nobody shortens them
+        :raises RuntimeError: if the host was not entered
+
+        """
+        self._check_entered()
+        self._companions[companion] = None
+        if self.is_shut_down:
+            companion.notice()
+        return self._finish
+
+    def part(self, companion: Companion) -> None:
+        """Take note that something that was taken in is over."""
+        del self._companions[companion]
 
     def stats(self) -> HostStats:
         """Return what there is at the moment, and has been. Does not block; from any thread."""

@@ -179,15 +179,24 @@ class StreamHost(Home):
         with self._telling:
             await self._notice.wait()
             noticed, until = anyio.current_time(), math.inf
+            for companion in tuple(self._companions):
+                companion.notice()
             # Nothing comes any more.
-            while self._guests:
+            are_told = False
+            while self._guests or self._companions:
                 changed = self._changed
                 now = anyio.current_time()
                 while self._limits:
                     until = min(until, now + self._limits.popleft())
                 due = {guest: min(until, noticed + self._time_of(guest)) for guest in self._untold}
                 self._tell_some([guest for guest, when in due.items() if when <= now])
-                later = min((when for when in due.values() if when > now), default=math.inf)
+                when_all = min(until, noticed + self._finish)
+                if when_all <= now and not are_told:
+                    are_told = True
+                    for companion in tuple(self._companions):
+                        companion.tell()
+                due_at = [*due.values(), when_all]
+                later = min((when for when in due_at if when > now), default=math.inf)
                 # Not kept for longer than they are open: where a server ends a connection when
                 # nothing refers to send() any more, as granian does, this would keep it open.
                 del due

@@ -30,7 +30,8 @@ class Outlet(Stage[Any, bytes]):
     def __init__(self) -> None:
         #: Whether the status, as far as it is known, is one of an answer with a body.
         self.has_body: bool = True
-        self._has_begun = False
+        #: Whether the status was sent.
+        self.has_begun: bool = False
         self._control: Control | None = None
         self._early: tuple[object, float] | None = None
 
@@ -46,7 +47,7 @@ class Outlet(Stage[Any, bytes]):
         return item if type(item) is bytes else encode(item)
 
     def on_metadata(self, item: Metadata) -> bool:
-        if isinstance(item, Head) and not self._has_begun:
+        if isinstance(item, Head) and not self.has_begun:
             self.has_body = item.status not in _BODILESS
         return False
 
@@ -59,7 +60,7 @@ class Outlet(Stage[Any, bytes]):
 
     def begin(self, status: int) -> None:
         """Take note of the status that is sent, whatever the source may say later."""
-        self._has_begun = True
+        self.has_begun = True
         self.expect(status)
 
     def fail(self, error: BaseException) -> None:

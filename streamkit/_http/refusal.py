@@ -34,15 +34,22 @@ class Refusal:
     :param headers: of the answer with the status 200
     :param closes: whether the connection is to be closed then: the next request on it would come to
         the same process
+    :param json: the body of an answer with the status 503, which no cache may store, or nothing
 
     """
 
-    __slots__ = ("_closes", "_headers", "_in_band")
+    __slots__ = ("_closes", "_headers", "_in_band", "_json")
 
     def __init__(
-        self, in_band: Callable[[], bytes] | None, headers: RawHeaders, *, closes: bool
+        self,
+        in_band: Callable[[], bytes] | None,
+        headers: RawHeaders,
+        *,
+        closes: bool,
+        json: bytes = b"",
     ) -> None:
         self._in_band = in_band
+        self._json = json
         self._headers = headers
         self._closes = closes
 
@@ -51,7 +58,12 @@ class Refusal:
         closing: RawHeaders = [(b"connection", b"close")] if self._closes else []
         if self._in_band is None:
             again = str(random.randint(*_SOON)).encode()
-            headers = [(b"retry-after", again), (b"content-length", b"0"), *closing]
-            return start(503, headers), b""
+            headers = [(b"retry-after", again), *closing]
+            if self._json:
+                headers += [(b"cache-control", b"no-store"), (b"content-type", b"application/json")]
+            content = b"" if is_head else self._json
+            if not (is_head and self._json):
+                headers.append((b"content-length", str(len(content)).encode()))
+            return start(503, headers), content
         content = b"" if is_head else self._in_band()
         return start(200, self._headers + closing), content

@@ -58,6 +58,11 @@ class Terms:
     opening: bytes = b""
     #: Whether a failure is logged of which the client was told, so that it is raised nowhere.
     logs_failures: bool = True
+    #: Whether it is the stream that knows the status of the answer to a ``HEAD``.
+    asks_for_head: bool = False
+    #: What to call when the program ends, in place of telling the stream: one that is to end by
+    #: itself then.
+    tell: Callable[[], object] | None = None
     #: To be called and awaited when the stream is closed, if nothing is raised.
     background: Callable[[], Awaitable[object]] | None = None
 

@@ -17,6 +17,7 @@ from contextlib import asynccontextmanager
 from typing import TypeAlias
 
 import anyio
+import anyio.lowlevel
 
 from .errors import LogUnavailable
 from .log import Record, RunLog, Watch
@@ -28,9 +29,17 @@ Key: TypeAlias = tuple[str, str]
 
 
 class Seat:
-    """The place of one reader, which is in it from its first read to its last."""
+    """
+    The place of one reader, which is in it from its first read to its last.
 
-    def __init__(self) -> None:
+    :param key: what it reads
+    :param until: when it is to wait no more
+
+    """
+
+    def __init__(self, key: Key, until: float = math.inf) -> None:
+        self.key: Key = key
+        self._until = until
         #: What the reader reads and waits in, across its yields: a scope around each wait would
         #: cost more than the wait. It is cancelled in a wait alone.
         self.scope: anyio.CancelScope = anyio.CancelScope()
@@ -43,8 +52,16 @@ class Seat:
         if self.is_closed:
             self.scope.cancel()
         self._waits = True
-        await watch.wait()
+        if self._until < math.inf:
+            self.scope.deadline = self._until
+            await watch.wait()
+            self.scope.deadline = math.inf
+        else:
+            await watch.wait()
         self._waits = False
+        if self.scope.cancel_called:
+            # At the moment of the change. It is to come here, and not where the reader yields.
+            await anyio.lowlevel.checkpoint()
 
     def close(self) -> None:
         """Send the reader away, now or at its next wait."""
@@ -79,18 +96,21 @@ class Attendance:
         self._suspects: set[Key] = set()
         self._woken = anyio.Event()
         self._empty: anyio.Event | None = None
+        self._is_over = False
 
     def __len__(self) -> int:
         """Return how many readers there are."""
         return len(self._seats)
 
     @asynccontextmanager
-    async def reading(self, run_id: str, record: Record) -> AsyncGenerator[Seat, None]:
+    async def reading(
+        self, run_id: str, record: Record, until: float = math.inf
+    ) -> AsyncGenerator[Seat, None]:
         """Say, for as long as the block is open, that a run is being read."""
         key = run_id, record.epoch
         wants_to_know = record.terms.unwatched is not None and record.outcome is None
-        seat = Seat()
-        seat.is_closed = self._empty is not None
+        seat = Seat(key, until)
+        seat.is_closed = self._empty is not None or (self._is_over and not self._is_own(*key))
         self._seats.add(seat)
         if wants_to_know:
             self._present[key] += 1
@@ -112,6 +132,16 @@ class Attendance:
         if key not in self._suspects and not self._is_own(run_id, epoch):
             self._suspects.add(key)
             self._woken.set()
+
+    def send_strangers_away(self) -> None:
+        """
+        Send those away who wait for a run of another process: it goes on there, and they can read
+        it there.
+        """
+        self._is_over = True
+        for seat in tuple(self._seats):
+            if not self._is_own(*seat.key):
+                seat.close()
 
     async def close(self, patience: float) -> None:
         """Send those away who wait for what does not come, and give the others some seconds."""

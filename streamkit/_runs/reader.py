@@ -13,12 +13,14 @@ raised where their block ends.
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncGenerator
 from dataclasses import replace
 from typing import Any, Literal, cast
 
 import anyio
 
+from .._core.metadata import Head
 from .._core.stage import Control, Stage
 from .._core.stream import Stream, with_stage
 from .attendance import Attendance
@@ -26,6 +28,7 @@ from .codec import decode
 from .cursor import Cursor
 from .entry import Entry
 from .errors import CursorMismatch, Gap, RunsClosed
+from .info import RunInfo
 from .log import Page, Record, RunLog, Watch
 from .records import check_owner, end_of, info_of
 
@@ -42,6 +45,8 @@ class ReadAhead(Stage[Any, Any]):
     read_ahead: float = _READ_AHEAD
 
     def __init__(self) -> None:
+        #: What is known of the run, once its end was read.
+        self.ended: RunInfo | None = None
         self._control: Control | None = None
 
     def on_open(self, control: Control) -> None:
@@ -73,18 +78,28 @@ def attached(
     :exc:`CursorMismatch` if the cursor is none of this run.
     """
     ahead = ReadAhead()
-    return with_stage(_read(ahead, log, attendance, run_id, owner, after), ahead)
+    return with_stage(read(ahead, log, attendance, run_id, owner, after), ahead)
 
 
-async def _read(
+async def read(
     ahead: ReadAhead,
     log: RunLog,
     attendance: Attendance,
     run_id: str,
     owner: str | None,
     after: Cursor | Literal["now"] | None,
-) -> AsyncGenerator[Entry[Any], None]:
-    """Yield the entries of a run, those that are there and those that come, until its end."""
+    *,
+    until: float = math.inf,
+    for_a_response: bool = False,
+) -> AsyncGenerator[Any, None]:
+    """
+    Yield the entries of a run, those that are there and those that come, until its end.
+
+    :param until: when to leave at the latest, as if there was nobody to tell of changes any more
+    :param for_a_response: whether to yield a :class:`Head` first, if the run has one and is read
+        from its beginning; and to raise what there is to raise at once, for it is answered
+
+    """
     # What Entry() does, for less.
     new = cast("Any", tuple).__new__
     told: Exception | None
@@ -93,12 +108,13 @@ async def _read(
         check_owner(run_id, record, owner)
         epoch = record.epoch
         position = _position(after, record)
-        async with attendance.reading(run_id, record) as seat, log.watch(run_id) as watch:
+        async with attendance.reading(run_id, record, until) as seat, log.watch(run_id) as watch:
             page = await log.read(run_id, 0 if position is None else position)
             if position is None:
                 position = page.first - 1
                 if position:
                     page = await log.read(run_id, position)
+            tells_status = for_a_response and not position
             is_over = False
             with seat.scope:
                 while not is_over:
@@ -109,6 +125,9 @@ async def _read(
                         continue
                     if page.first > position + 1:
                         raise Gap(page.first, page.last)
+                    if tells_status and page.head is not None:
+                        tells_status = False
+                        yield Head(page.head)
                     for data in page.entries:
                         position += 1
                         yield new(Entry, (position, decode(data), epoch))
@@ -123,18 +142,23 @@ async def _read(
             if not is_over:
                 # It was sent away while it waited. What it was woken for in that moment is there.
                 page = await log.read(run_id, position)
+                if page.epoch != epoch or page.first > position + 1:
+                    # For who reads on elsewhere to be told.
+                    raise RunsClosed
                 for data in page.entries:
                     position += 1
                     yield new(Entry, (position, decode(data), epoch))
                 if page.outcome is None or position < page.last:
                     raise RunsClosed
             record = replace(record, first=page.first, last=page.last, outcome=page.outcome)
-        told = end_of(info_of(run_id, record))
+        ahead.ended = info_of(run_id, record)
+        told = end_of(ahead.ended)
     except Exception as exc:
         told = exc
     if told is not None:
         try:
-            await ahead.until_asked()
+            if not for_a_response:
+                await ahead.until_asked()
             raise told
         finally:
             # Its traceback includes this frame.

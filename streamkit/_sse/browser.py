@@ -23,6 +23,15 @@ def _shutdown(message: str) -> list[ServerSentEvent]:
     return [ServerSentEvent(to_json(ending), event="end", retry=random.randint(*_SOON))]
 
 
+def _resync(first: int, last: int) -> list[ServerSentEvent]:
+    return [ServerSentEvent(to_json({"first": first, "last": last}), event="resync")]
+
+
+def _gone(message: str) -> list[ServerSentEvent]:
+    ending = {"kind": "gone", "message": message}
+    return [ServerSentEvent(to_json(ending), event="end", retry=MAX_RETRY)]
+
+
 #: For ``EventSource`` in a browser or in Node.js, and for ``fetch`` with a parser of events.
 #:
 #: The last event has the name ``end`` for every kind of end, and as its data
@@ -34,4 +43,16 @@ def _shutdown(message: str) -> list[ServerSentEvent]:
 #: A stream that is ended by a shutdown has the kind ``"shutdown"``, and the advice to wait for one
 #: to five seconds: a page that does not close its source comes back then. An ``EventSource`` never
 #: does after a status like 503, so its ``errors`` are events.
-BROWSER = Profile("BROWSER", tail=_tail, shutdown=_shutdown, errors="event")
+#:
+#: Of a run, a page may also receive ``resync``, with ``{"first": ..., "last": ...}``: items are
+#: missing, and what is kept comes now. An end of the kind ``"gone"`` says that there is no such
+#: run.
+BROWSER = Profile(
+    "BROWSER",
+    tail=_tail,
+    shutdown=_shutdown,
+    errors="event",
+    resync=_resync,
+    gone=_gone,
+    reconnects=True,
+)

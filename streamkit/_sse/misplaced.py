@@ -24,6 +24,16 @@ _INSTEAD = {
 }
 
 
+# What to do about an option that says what becomes of a source.
+_OF_A_RUN = {
+    "on_disconnect": "a reader that goes leaves the run alone; for one that is to stop then, write "
+    "runs.start(..., unwatched=30)",
+    "drain_timeout": "a run goes on whoever leaves; for one that is to stop when nobody reads it, "
+    "write runs.start(..., unwatched=30)",
+    "on_end": "there is one end, however many readers: write runs.start(..., on_end=...)",
+}
+
+
 def check_options(name: str, options: Mapping[str, object]) -> None:
     """
     Refuse an option that there is elsewhere.
@@ -35,6 +45,19 @@ def check_options(name: str, options: Mapping[str, object]) -> None:
     for option in options:
         if option in _INSTEAD:
             raise TypeError(f"{name} takes no {option}: write {_INSTEAD[option]}")
+
+
+def check_reader_options(name: str, options: Mapping[str, object]) -> None:
+    """
+    Refuse an option that would be about the source, which a reader has none of.
+
+    :param name: of the response
+    :raises TypeError: if there is one
+
+    """
+    for option in options:
+        if option in _OF_A_RUN:
+            raise TypeError(f"{name} takes no {option}: {_OF_A_RUN[option]}")
 
 
 def by_name(init: Init) -> Init:

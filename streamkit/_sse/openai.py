@@ -64,11 +64,13 @@ def _responses_tail(kind: OutcomeKind, message: str) -> list[ServerSentEvent]:
 #: Items are events: mappings or models whose ``type`` is the name of the event. They end with one
 #: of the API's own, such as ``response.completed``. Any other end is an ``error``, with the kind
 #: as its ``code``, or ``shutdown``: the SDKs raise ``APIError``. (``response.failed`` would need
-#: the response as it is by then.)
+#: the response as it is by then.) Of a run, each event has its position as ``sequence_number``,
+#: after which ``client.responses.retrieve(id, stream=True, starting_after=...)`` goes on.
 OPENAI_RESPONSES = Profile(
     "OPENAI_RESPONSES",
     event_of=named_event,
     tail=_responses_tail,
+    position_field="sequence_number",
     shutdown=lambda message: _response_error(_shutdown_error(message)),
     requires=("data", "event"),
 )

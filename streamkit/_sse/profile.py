@@ -8,6 +8,7 @@ from functools import partial
 from types import MappingProxyType
 from typing import Any, Literal
 
+from .._core.arguments import check_status
 from .._core.outcome import Outcome, OutcomeKind
 from .._signals.shutdown import Shutdown
 from .events import Frame, ServerSentEvent
@@ -23,6 +24,7 @@ _MESSAGES: dict[OutcomeKind, str] = {
     "failed": "The stream failed.",
 }
 _SHUTDOWN = "The server is shutting down."
+_GONE = "There is no such stream, or none any more."
 
 # One line end only. After an `id:` was sent, an empty line is one more event to some clients, and
 # the SDKs of OpenAI crash on it.
@@ -44,6 +46,8 @@ _ARGUMENTS = {
     "encoder": "value",
     "tail": "kind, message",
     "shutdown": "message",
+    "resync": "first, last",
+    "gone": "message",
 }
 
 
@@ -84,6 +88,21 @@ class Profile:
     #: How a client is told that it is refused, and its source never started: by the ``"status"``,
     #: or, where clients take none but 200, by an ``"event"``, which is the one of ``shutdown``.
     errors: Literal["status", "event"] = "status"
+    #: Of a run: called with the positions of the first and the last item that are kept, where
+    #: others are missing that a client has not seen. What is there follows.
+    resync: Callable[[int, int], Iterable[ServerSentEvent | Frame] | None] | None = None
+    #: Of a run: called with a message, where there is no such run.
+    gone: Callable[[str], Iterable[ServerSentEvent | Frame] | None] | None = None
+    #: Of a run: the status where there is none, for clients that are told by a status.
+    nothing: int = 404
+    #: Whether clients come back by themselves after an end of the body that no event has told.
+    reconnects: bool = False
+    #: Whether they say then what they have seen. Those that do not read a run from its beginning.
+    resumes: bool = True
+    #: The name of a field in the JSON of each event that is to have its position in a run, as the
+    #: number that clients give back in ``?starting_after=``. That of the end is one more than that
+    #: of the last item.
+    position_field: str | None = None
     #: What must be in every event, and not empty: the clients crash without it, or drop the event.
     requires: tuple[Literal["data", "event"], ...] = ()
     #: For :func:`~streamkit.with_keepalive`: a comment, with no empty line after it.
@@ -101,6 +120,7 @@ class Profile:
         for name in _ARGUMENTS:
             _check_callable(name, getattr(self, name))
         check_errors(self.errors, self.shutdown)
+        check_status("nothing", self.nothing)
         if "event" in self.requires and self.event_of is data_event:
             raise ValueError(
                 "events have no name by default: write event_of=lambda item: "
@@ -191,6 +211,12 @@ class Profile:
         tail = None
         if self.shutdown is not None:
             tail = self.shutdown(_SHUTDOWN if message is None else message)
+        return None if tail is None else [self.encode(event) for event in tail]
+
+    def told(self, what: Literal["resync", "gone"], *values: Any) -> list[Frame] | None:
+        """Return what tells a client of a run that something is missing."""
+        function: Any = getattr(self, what)
+        tail = None if function is None else function(*(values or (_GONE,)))
         return None if tail is None else [self.encode(event) for event in tail]
 
 

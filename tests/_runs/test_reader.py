@@ -43,3 +43,37 @@ async def test_sent_away_with_an_entry() -> None:
         for seat in runs._attendance._seats:
             seat.close()
     assert seen == [1, 2]
+
+
+async def test_sent_away_from_what_is_gone() -> None:
+    """Two runs of one id are never in one stream, and nothing is skipped, in that moment, too."""
+
+    def ignore(requests: Requests) -> None:
+        pass
+
+    async def read(runs: Runs, run_id: str) -> None:
+        with pytest.raises(RunsClosed):
+            async with runs.attach(run_id) as stream:
+                async for entry in stream:
+                    seen.append((run_id, entry.position))
+
+    log = MemoryLog()
+    way = Way(log)
+    seen: list[tuple[str, int]] = []
+    async with Runs(way) as runs, anyio.create_task_group() as tasks:
+        for run_id in "again", "trimmed":
+            await log.create(run_id, "0e", Terms(), ignore)
+            entries = [encode("a")]
+            await log.append(run_id, "0e", 1, entries, acknowledged=0, first=1)
+            tasks.start_soon(read, runs, run_id)
+        await wait_all_blocked()
+        way.takes = 0.1
+        await log.end("again", "0e", b"{}")
+        await log.delete("again", "0e")
+        await log.create("again", "0f", Terms(), ignore)
+        entries = [encode("b")] * 300
+        await log.append("again", "0f", 1, entries, acknowledged=0, first=1)
+        await log.append("trimmed", "0e", 2, entries, acknowledged=1, first=300)
+        for seat in runs._attendance._seats:
+            seat.close()
+    assert sorted(seen) == [("again", 1), ("trimmed", 1)]

@@ -1,0 +1,333 @@
+"""
+A request for a run, and what it is answered: the source of the stream of a response.
+
+All that is said to the client is made in here, refusals and the end of the run included, so that it
+is told in the order in which it happened. A refusal is a :class:`Head` and a short body, and where
+the client sees no status, an event. When it is too late for either, the body ends without an end,
+or is cut, and the next request gets the answer.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import random
+import time
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import aclosing
+from typing import Any, TypeAlias
+from urllib.parse import parse_qs
+
+import anyio
+
+from .._core.metadata import Head
+from .._core.outcome import Outcome
+from .._http.outlet import Outlet
+from .._sse.events import Frame, ServerSentEvent
+from .._sse.headers import pairs
+from .._sse.json import to_json
+from .._sse.profile import Profile
+from .cursor import Cursor, parse
+from .errors import (
+    CursorMismatch,
+    Gap,
+    LogUnavailable,
+    RunEnded,
+    RunLost,
+    RunNotFound,
+    RunsClosed,
+    UnknownVersion,
+)
+from .frames import Frames, located
+from .info import RunInfo
+from .readable import Readable
+from .reader import ReadAhead
+
+_logger = logging.getLogger("streamkit")
+
+# After these, the client is not told of an end: there is one, but not here and now.
+CUTS = (CursorMismatch, Gap, LogUnavailable, RunEnded, RunNotFound, RunsClosed, UnknownVersion)
+
+# Milliseconds after which a client comes back whose body has ended without an end, and seconds
+# after which one does that was refused.
+_SOON = (1000, 5000)
+_SOON_IN_SECONDS = (1, 5)
+
+# How much earlier or later than max_age a body may end: not all at once.
+_JITTER = 0.1
+
+_LOST = "The stream was lost."
+
+
+#: What is said: the status, if it comes first, and bytes.
+Parts: TypeAlias = list[Head | bytes]
+
+
+class Answer:
+    """
+    The answer to one request.
+
+    :param runs: where the run is
+    :param run_id: which one
+    :param owner: who asks, or ``None``
+    :param profile: that of the client
+    :param in_band: whether what goes wrong is told by events, and not by a status
+    :param max_age: seconds after which the body ends, or ``None``
+    :param final: what says the end, called with the outcome of the run
+
+    """
+
+    __slots__ = (
+        "_final",
+        "_has_resynced",
+        "_has_said",
+        "_in_band",
+        "_max_age",
+        "_owner",
+        "_profile",
+        "_run_id",
+        "_runs",
+        "ahead",
+        "outlet",
+        "scope",
+    )
+
+    def __init__(
+        self,
+        runs: Readable,
+        run_id: str,
+        owner: str | None,
+        profile: Profile,
+        in_band: bool,
+        max_age: float | None,
+        final: Callable[[Outcome], Any],
+    ) -> None:
+        self.ahead: ReadAhead = ReadAhead()
+        #: That of the response, once it is there.
+        self.outlet: Outlet = Outlet()
+        #: That of the request, once it is there.
+        self.scope: Mapping[str, Any] = {}
+        self._runs = runs
+        self._run_id = run_id
+        self._owner = owner
+        self._profile = profile
+        self._in_band = in_band
+        self._max_age = max_age
+        self._final = final
+        self._has_resynced = False
+        self._has_said = False
+
+    async def content(self) -> AsyncGenerator[Head | bytes, None]:
+        """Yield what is said to the client, in bytes, and the status first where it is not 200."""
+        until = self._until()
+        cursor: Cursor | None = None
+        refused: Parts = []
+        try:
+            cursor = cursor_in(self.scope) if self._profile.resumes else None
+        except ValueError:
+            found = self._refused(400, "malformed_cursor")
+            if found is None:
+                raise
+            refused = found
+        if not refused and self._runs.is_shut_down:
+            refused = self._in_events(self._profile.refusal())
+            refused = refused or self._refused(503, "shutdown") or [_come_back()]
+        for part in refused:
+            yield part
+        goes_on = not refused
+        while goes_on:
+            error: Exception | None = None
+            frames: Frames | None = None
+            reading = self._runs.entries(
+                self.ahead, self._run_id, owner=self._owner, after=cursor, until=until
+            )
+            try:
+                async with aclosing(reading):
+                    async for entry in reading:
+                        if isinstance(entry, Head):
+                            if self._may_say_status:
+                                yield entry
+                            continue
+                        if frames is None:
+                            frames = self._runs.frames(self._run_id, entry.epoch, self._profile)
+                        self._has_said = True
+                        yield frames.of(entry)
+                        if until < math.inf and anyio.current_time() >= until:
+                            return
+            except CUTS as exc:
+                error = exc
+            try:
+                if error is None or isinstance(error, RunEnded):
+                    parts = self._end(error, cursor is not None and cursor.is_end)
+                    goes_on = False
+                elif isinstance(error, RunsClosed) and anyio.current_time() >= until:
+                    return
+                else:
+                    parts, goes_on = await self._broken(error, cursor, frames is not None)
+                    cursor = None
+                if parts is None:
+                    assert error is not None
+                    if self._has_said:
+                        # Not before the client has what was said until now.
+                        await self.ahead.until_asked()
+                    raise error
+            finally:
+                # The traceback includes this frame.
+                del error
+            for part in parts:
+                self._has_said = True
+                yield part
+
+    def _until(self) -> float:
+        if self.scope.get("method") == "HEAD":
+            # There is nothing to wait for.
+            return anyio.current_time()
+        if self._max_age is None:
+            return math.inf
+        return anyio.current_time() + self._max_age * random.uniform(1 - _JITTER, 1 + _JITTER)
+
+    @property
+    def _may_say_status(self) -> bool:
+        return not (self._has_said or self.outlet.has_begun)
+
+    def _end(self, error: RunEnded | None, is_past: bool) -> Parts | None:
+        """
+        Return what says how the run has ended.
+
+        :param error: how, or ``None`` if it has completed
+        :param is_past: whether the client has seen it
+        :return: ``None`` if nobody says that it did not complete, so that it is not to look as if
+            it had
+
+        """
+        info = self.ahead.ended
+        assert info is not None
+        if is_past:
+            return self._refused(204, "") or []
+        last: list[bytes] | None = self._final(_outcome_of(info, error))
+        if last is None and error is not None:
+            return None
+        if not last or not self.outlet.has_body:
+            return []
+        position, field = info.last + 1, self._profile.position_field
+        parts: Parts = [located(part, None, field, position) for part in last[:-1]]
+        return [*parts, located(last[-1], info.end_cursor, field, position)]
+
+    async def _broken(
+        self, error: Exception, cursor: Cursor | None, has_begun: bool
+    ) -> tuple[Parts | None, bool]:
+        """
+        Return what is said when the run cannot be read on, and whether to go on with what is kept.
+
+        It is ``None`` if all that can be done is to cut the answer.
+        """
+        if isinstance(error, RunNotFound):
+            gone = self._in_events(self._profile.told("gone"))
+            return gone or self._refused(self._profile.nothing, "run_not_found"), False
+        if isinstance(error, Gap | CursorMismatch):
+            return await self._missing(error, cursor, has_begun)
+        if isinstance(error, UnknownVersion):
+            _logger.error("the run %r cannot be read here: %s", self._run_id, error)
+        if self._in_band or (isinstance(error, RunsClosed) and not self._may_say_status):
+            return [_come_back()], False
+        return self._refused(503, "unavailable"), False
+
+    async def _missing(
+        self, error: Exception, cursor: Cursor | None, has_begun: bool
+    ) -> tuple[Parts | None, bool]:
+        """Return what is said when what comes next for a client is not there."""
+        if self._in_band and self._has_resynced and not has_begun:
+            # Missing again at once. One that is so far behind is to wait.
+            return [_come_back()], False
+        if has_begun and not isinstance(error, Gap):
+            # Another run of the same id. The next request is told.
+            return ([_come_back()] if self._in_band else None), False
+        try:
+            info = await self._runs.get(self._run_id, owner=self._owner)
+        except (RunNotFound, LogUnavailable) as exc:
+            return await self._broken(exc, cursor, has_begun)
+        if _is_past(cursor, info, self._profile):
+            return self._refused(204, "") or [], False
+        told = self._in_events(self._profile.told("resync", info.first, info.last))
+        kept = {"first": info.first, "last": info.last}
+        code = "gap" if isinstance(error, Gap) else "cursor_mismatch"
+        self._has_resynced = bool(told)
+        return told or self._refused(410, code, **kept), bool(told)
+
+    def _in_events(self, frames: Sequence[bytes] | None) -> Parts:
+        if not self._in_band:
+            return []
+        return [located(frame, None, None, 0) for frame in frames or ()]
+
+    def _refused(self, status: int, code: str, **fields: object) -> Parts | None:
+        """Return an answer that says nothing of the run, or ``None`` if it is too late for that."""
+        if not self._may_say_status:
+            return None
+        if status == 204:
+            return [Head(204, {"cache-control": "no-store"})]
+        headers = {"cache-control": "no-store", "content-type": "application/json"}
+        if status == 503:
+            headers["retry-after"] = str(random.randint(*_SOON_IN_SECONDS))
+            if str(self.scope.get("http_version", "1.1")).startswith("1"):
+                # The next request on it would come to the same process.
+                headers["connection"] = "close"
+        return [Head(status, headers), to_json({"code": code, **fields}).encode()]
+
+
+def cursor_in(scope: Mapping[str, Any]) -> Cursor | None:
+    """
+    Return what the client of a request has seen, which comes from outside: any client may send any
+    text.
+
+    :raises ValueError: if it is there, and no cursor
+
+    """
+    given = [value for name, value in pairs(scope["headers"]) if name == "last-event-id" and value]
+    if not given:
+        query = parse_qs(scope.get("query_string", b"").decode("latin-1"), keep_blank_values=True)
+        given = list(query.get("starting_after", ()))
+    if not given:
+        return None
+    value = given[0] if isinstance(given[0], str) else given[0].decode("latin-1")
+    found = parse(value)
+    if not isinstance(found, Cursor):
+        raise ValueError(value)
+    return found
+
+
+def _is_past(cursor: Cursor | None, info: RunInfo, profile: Profile) -> bool:
+    """Tell whether a client that counts has seen the end, which counts as one more."""
+    return (
+        cursor is not None
+        and cursor.epoch is None
+        and profile.position_field is not None
+        and info.outcome is not None
+        and cursor.position == info.last + 1
+    )
+
+
+def _outcome_of(info: RunInfo, error: RunEnded | None) -> Outcome:
+    """Return how a run has ended as the outcome of a stream."""
+    ended = info.outcome
+    assert ended is not None
+    offset = anyio.current_time() - time.time()
+    is_failed = ended.kind in ("failed", "lost")
+    return Outcome(
+        kind="failed" if ended.kind == "lost" else ended.kind,
+        reason=ended.reason,
+        error=error if is_failed else None,
+        grace_exceeded=ended.grace_exceeded,
+        items=info.last,
+        started_at=info.started_at + offset,
+        ended_at=ended.ended_at + offset,
+    )
+
+
+def said_last(profile: Profile, outcome: Outcome) -> list[Frame] | None:
+    """Return what a profile says of the end of a run."""
+    return profile.final(outcome, message=_LOST if isinstance(outcome.error, RunLost) else None)
+
+
+def _come_back() -> bytes:
+    """Return the advice to come back soon, without an end."""
+    return ServerSentEvent(retry=random.randint(*_SOON)).encode()

@@ -1,0 +1,150 @@
+"""
+The items of a run as server-sent events that say where in the run they are.
+
+A frame has its cursor as ``id``, after which its client goes on, and where clients count instead,
+its position in a field of its JSON. The id is in the last event of a frame: whoever has seen it has
+seen all of the frame. What is no event, such as a comment, has none: a client that comes back
+without it gets it once more, and drops it.
+
+All readers of a run that speak to the same kind of client share what is made of an item: it is
+encoded for the first of them, and kept for those that are not far behind.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import OrderedDict
+from typing import Any, cast
+
+from .._sse.events import ServerSentEvent
+from .._sse.json import to_json
+from .._sse.profile import Profile
+from .entry import Entry
+
+# Bytes that are kept of what was made, of one run and for one kind of client.
+_KEPT = 256 * 1024
+
+
+class Frames:
+    """
+    What is made of the items of one run for one kind of client.
+
+    :param profile: that of the client
+
+    """
+
+    __slots__ = ("__weakref__", "_frames", "_profile", "_size")
+
+    def __init__(self, profile: Profile) -> None:
+        self._profile = profile
+        self._frames: OrderedDict[int, bytes] = OrderedDict()
+        self._size = 0
+
+    def of(self, entry: Entry[Any]) -> bytes:
+        """
+        Return an item as it goes on the wire.
+
+        :raises TypeError: if there is no event for such an item
+        :raises ValueError: if it has an id of its own, or is no whole event
+
+        """
+        frame = self._frames.get(entry.position)
+        if frame is None:
+            frame = self._made(entry)
+            self._frames[entry.position] = frame
+            self._size += len(frame)
+            while self._size > _KEPT:
+                self._size -= len(self._frames.popitem(last=False)[1])
+        return frame
+
+    def _made(self, entry: Entry[Any]) -> bytes:
+        item = entry.item
+        if isinstance(item, ServerSentEvent) and item.id is not None:
+            raise ValueError(_own_id(item.id))
+        return located(
+            self._profile.encode(item), entry.cursor, self._profile.position_field, entry.position
+        )
+
+
+def located(frame: bytes, cursor: str | None, field: str | None, position: int) -> bytes:
+    """
+    Return a frame with its place.
+
+    Advice when to come back goes to the end: a client heeds it as it comes, and one that is cut off
+    within the frame is to come back for it soon, whatever it says.
+
+    :param frame: whole events, and what may be between them
+    :param cursor: becomes the id of the last event, or ``None`` for no id
+    :param field: of the JSON of each event, or ``None``
+    :param position: becomes its value
+    :raises ValueError: if there is an id, or an event is not whole
+
+    """
+    if b"\r" in frame:
+        frame = frame.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+    *lines, rest = frame.split(b"\n")
+    last = -1
+    is_within = bool(rest)
+    for number, line in enumerate(lines):
+        name = line.partition(b":")[0]
+        if name == b"id":
+            raise ValueError(_own_id(line.decode("utf-8", "replace")))
+        if name == b"data":
+            last = number
+        if not line:
+            is_within = False
+        elif name not in (b"", b"retry"):
+            is_within = True
+    if is_within or rest:
+        raise ValueError(
+            "an item of a run is whole events, for a client may come back after any of them: write "
+            "whole_events(response.aiter_bytes()), for instance"
+        )
+    if last < 0:
+        # No event, and so nothing to come back after.
+        return frame
+    advice = [line for line in lines if line.startswith(b"retry:")]
+    if cursor is not None:
+        lines.insert(last + 1, b"id: " + cursor.encode())
+    if field is not None:
+        lines = _numbered(lines, field, position)
+    if advice:
+        lines = [line for line in lines if not line.startswith(b"retry:")] + advice
+    return b"\n".join([*lines, b""])
+
+
+def _numbered(lines: list[bytes], field: str, position: int) -> list[bytes]:
+    """Return the lines of events with a number in the JSON of each."""
+    numbered: list[bytes] = []
+    data: list[bytes] = []
+    for line in lines:
+        name, _, value = line.partition(b":")
+        if name == b"data":
+            data.append(value.removeprefix(b" "))
+            continue
+        if not line and data:
+            numbered.append(b"data: " + _with_number(b"\n".join(data), field, position))
+            data = []
+        numbered.append(line)
+    return numbered
+
+
+def _with_number(data: bytes, field: str, position: int) -> bytes:
+    try:
+        value: Any = json.loads(data)
+    except ValueError:
+        value = None
+    if not isinstance(value, dict):
+        raise ValueError(
+            f"the events of this profile have their position in the field {field!r}, and are JSON "
+            "objects: yield mappings"
+        )
+    fields = cast("dict[str, object]", value)
+    return to_json({**fields, field: position}).encode("utf-8", "replace")
+
+
+def _own_id(found: str) -> str:
+    return (
+        f"an event of a run has its cursor as its id, and this one has its own, {found[:40]!r}: "
+        "put that into the data"
+    )
