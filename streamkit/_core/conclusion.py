@@ -54,8 +54,8 @@ class Conclusion:
         raises, handoff = self._raises, self._handoff
         failed: BaseException | None = None
         on_end_error = await _run_on_end(pipeline, outcome, self._cancelled)
+        told = outcome if on_end_error is None else _with_error(outcome, on_end_error)
         try:
-            told = outcome if on_end_error is None else _with_error(outcome, on_end_error)
             last = None if handoff.closed else pipeline.final(told)
             if last is None:
                 # A stage may have taken it meanwhile.
@@ -83,7 +83,7 @@ class Conclusion:
             self._unseen = both(failure, failed)
             handoff.end(both(raises, failed))
         # The traceback of an error of a stage includes this frame.
-        del raises, failure, failed, on_end_error, outcome, self
+        del raises, failure, failed, on_end_error, told, outcome, self
 
     def take_error(self) -> BaseException | None:
         """Return what failed and was raised nowhere yet: in the closing, or before it unseen."""

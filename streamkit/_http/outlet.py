@@ -65,8 +65,8 @@ class Outlet(Stage[Any, bytes]):
 
     def fail(self, error: BaseException) -> None:
         """End the stream with an error, which its consumer receives."""
-        if self._control is not None:
-            self._control.fail(error)
+        assert self._control is not None
+        self._control.fail(error)
 
     def cancel(self, reason: object, grace: float) -> None:
         """Tell the source, now or as soon as its stream is open."""
