@@ -118,6 +118,23 @@ def _table(title: str, costs_of: dict[str, Costs]) -> Table:
     return Table(title, columns, rows)
 
 
+#: What must be, and what is aimed at.
+_OF_FLOOR = {
+    ("asyncio", "ready"): (1.1, 0.9),
+    ("asyncio", "suspending"): (1.3, 1.1),
+    ("uvloop", "ready"): (1.3, 1.1),
+    ("uvloop", "suspending"): (1.6, 1.3),
+    ("trio", "ready"): (1.35, 1.15),
+    ("trio", "suspending"): (1.65, 1.3),
+}
+_BUFFERED_OF_QUEUE = {
+    ("asyncio", "ready"): (0.09, 0.05),
+    ("asyncio", "suspending"): (0.2, 0.15),
+    ("uvloop", "ready"): (0.09, 0.05),
+    ("uvloop", "suspending"): (0.25, 0.18),
+}
+
+
 def _ratios(backend: Backend, source: str, costs: Costs) -> list[Ratio]:
     overheads = _overheads(costs)
 
@@ -125,16 +142,10 @@ def _ratios(backend: Backend, source: str, costs: Costs) -> list[Ratio]:
         what = f"{backend.name}, {source}: {subject} / {other}"
         return Ratio.of(what, overheads[subject], overheads[other], must, aim)
 
-    on_uvloop = backend.name == "uvloop"
-    ratios = [by(FLOOR, SUBJECT, 2.5, 1.6) if on_uvloop else by(FLOOR, SUBJECT, 2.0, 1.3)]
+    ratios = [by(FLOOR, SUBJECT, *_OF_FLOOR[backend.name, source])]
     # What a ratio by another peer would be for something that costs no more than the floor.
     if backend.name == "trio":
-        return [*ratios, by(SAFE_CHANNEL, SUBJECT, 0.9, 0.7), by(SAFE_CHANNEL, FLOOR)]
-    ratios += [by(QUEUE, SUBJECT, 0.7, 0.45), by(QUEUE, FLOOR)]
-    if source == "ready":
-        ratios.append(by(QUEUE, BUFFERED, 0.1, 0.05))
-    elif on_uvloop:
-        ratios.append(by(QUEUE, BUFFERED, 0.5, 0.25))
-    else:
-        ratios.append(by(QUEUE, BUFFERED, 0.35, 0.2))
+        return [*ratios, by(SAFE_CHANNEL, SUBJECT, 0.8, 0.7), by(SAFE_CHANNEL, FLOOR)]
+    ratios += [by(QUEUE, SUBJECT, 0.5, 0.35), by(QUEUE, FLOOR)]
+    ratios.append(by(QUEUE, BUFFERED, *_BUFFERED_OF_QUEUE[backend.name, source]))
     return [*ratios, by(QUEUE, BUFFERED_FLOOR)]
