@@ -138,6 +138,8 @@ class Backend:
     make_wakeup: Callable[[], Wakeup]
     #: Returns a timer, given its function and what is called with an error of that.
     make_timer: Callable[[Callable[[], object], Callable[[BaseException], object]], Timer]
+    #: Has a function called with the next pass of the event loop, in no task of anybody's.
+    soon: Callable[[Callable[[], object]], object]
     #: Lets other tasks run, and a cancellation through.
     checkpoint: Callable[[], Awaitable[None]]
     #: Tells whether this is the event loop that is running in the current thread.
@@ -164,21 +166,23 @@ def get_backend() -> Backend:
             id(loop),
             make_wakeup,
             AsyncioTimer,
+            loop.call_soon,
             _turn,
             partial(is_current_on_asyncio, loop),
         )
     trio: Any = sys.modules["trio"].lowlevel
-    now = trio.current_clock().current_time
+    now, token = trio.current_clock().current_time, trio.current_trio_token()
     return Backend(
         TrioRelay,
         cancelled,
         now,
         trio.current_task,
-        id(trio.current_trio_token()),
+        id(token),
         _TrioWakeup,
         TrioTimer,
+        token.run_sync_soon,
         trio.checkpoint,
-        partial(is_current_on_trio, trio.current_trio_token()),
+        partial(is_current_on_trio, token),
         orphanage(),
     )
 

@@ -22,6 +22,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 import anyio
+from anyio.abc import TaskGroup
 
 from .backend import Backend
 from .conclusion import Conclusion
@@ -76,6 +77,7 @@ class Pump:
         "_is_closing",
         "_late_failure",
         "_left",
+        "_on_finished",
         "_pipeline",
         "_relay",
         "_scopes",
@@ -84,14 +86,15 @@ class Pump:
         "_task",
         "_timers",
         "backend",
+        "beside",
         "grace",
         "handoff",
         "has_open_scope",
         "head",
         "is_finished",
-        "on_finished",
         "outcome",
         "started_at",
+        "tasks",
     )
 
     def __init__(
@@ -111,9 +114,12 @@ class Pump:
         self.head: Head | None = None
         #: Whether the source task has nothing more to do.
         self.is_finished: bool = False
-        #: Called when it has finished.
-        self.on_finished: tuple[Callable[[], object], ...] = ()
+        self._on_finished: tuple[Callable[[], object], ...] = ()
         self._timers: tuple[Timer, ...] = ()
+        #: The task group of the stream, while its block is open.
+        self.tasks: TaskGroup | None = None
+        #: End what runs beside the source until the block is left.
+        self.beside: tuple[anyio.CancelScope, ...] = ()
         self.started_at: float = backend.now()
         self._finished: anyio.Event | None = None
         self.backend: Backend = backend
@@ -271,6 +277,13 @@ class Pump:
         """Tell whether the caller is the source, or something that it awaits."""
         return self.backend.current_task() is self._task
 
+    def when_finished(self, call: Callable[[], object]) -> None:
+        """Have something called when the source task has nothing more to do."""
+        if self.is_finished:
+            call()
+        else:
+            self._on_finished = (*self._on_finished, call)
+
     def finish(self) -> None:
         """Say that the source task has nothing more to do, or was never started."""
         self.is_finished, self._consumer = True, None
@@ -281,9 +294,9 @@ class Pump:
             self._finished.set()
         for timer in self._timers:
             timer.close()
-        for call in self.on_finished:
+        for call in self._on_finished:
             call()
-        self.on_finished = ()
+        self._on_finished = ()
 
     async def settle(self) -> None:
         """Wait until a finished stream has left no task but the one that is in here."""

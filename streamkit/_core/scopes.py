@@ -6,8 +6,8 @@ leaves the block; and that tells the source, as a token does. So there is one wa
 wakes the source, by itself or through two scopes. From the outside in:
 
 ``interrupt``
-    is a shield from everything outside, and is cancelled once, when there is something to tell.
-    What comes of that has its tag, and the relay raises :exc:`StreamCancelled` in its place.
+    is a shield from everything outside, and is cancelled once, when the relay opens the way. What
+    comes of that has its tag, and the relay raises :exc:`StreamCancelled` in its place.
 
 ``grace``
     is a shield from ``interrupt``, which the relay lowers where a scope is to wake the source. Once
@@ -168,7 +168,6 @@ class Scopes:
         """Have the next suspension point of the source raise the signal, once the way is open."""
         self.armed = True
         self._told = next(_numbers)
-        self._interrupt_scope.cancel(self.tag)
 
     def reach_source(self) -> bool:
         """
@@ -193,6 +192,7 @@ class Scopes:
     def uncover(self) -> None:
         """Open the way for an armed signal: the source is suspended in an await, or about to be."""
         self.is_open = True
+        self._interrupt_scope.cancel(self.tag)
         self._grace_scope.shield = False
 
     def cover(self) -> None:
