@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Awaitable, Callable
-from functools import partial
 
 import anyio
 
@@ -74,14 +73,9 @@ def look_around(pump: Pump, exc: BaseException) -> None:
         # There may be another one around it. A task sees that, and costs as much as a stream.
         tasks.start_soon(_leave_if_cancelled, pump, exc, name="looks for a scope around a stream")
     else:
-        pump.backend.soon(partial(_leave_if_open, pump, exc))
+        pump.leave_soon(exc)
 
 
 async def _leave_if_cancelled(pump: Pump, exc: BaseException) -> None:
     if anyio.current_effective_deadline() == -math.inf:
-        pump.leave(exc)
-
-
-def _leave_if_open(pump: Pump, exc: BaseException) -> None:
-    if pump.tasks is not None:
         pump.leave(exc)

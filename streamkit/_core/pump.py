@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, TypeVar
 
 import anyio
@@ -239,6 +240,15 @@ class Pump:
             self._left = True
             self.handoff.close()
             self._stop(is_native=is_native)
+
+    def leave_soon(self, exc: BaseException) -> None:
+        """Do so with the next pass of the event loop, unless the block is left by then."""
+        if not self.is_finished:
+            self.backend.soon(self._consumer, partial(self._leave_if_open, exc))
+
+    def _leave_if_open(self, exc: BaseException) -> None:
+        if self.tasks is not None:
+            self.leave(exc)
 
     def abandon(self) -> None:
         """End the stream, for the task that is to leave its block has ended."""
