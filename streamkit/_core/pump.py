@@ -439,11 +439,12 @@ class Pump:
         self.handoff.stop_beats()
         scopes = self._scopes
         if scopes.cut:
+            # What waits for streams inside of it has no place of its own: they tell theirs.
             _logger.warning(
-                "%s was cut when its grace of %s seconds was over, at %s",
+                "%s was cut when its grace of %s seconds was over%s",
                 self._source.name,
                 scopes.grace if scopes.signal is None else scopes.signal.grace,
-                scopes.stuck_at,
+                "" if scopes.stuck_at is None else f", at {scopes.stuck_at}",
             )
         return Outcome(
             kind=ending.kind,
