@@ -7,8 +7,8 @@ from .record import SOFT, Record
 
 #: Sources that yield again when they are told, or go on.
 ANSWERING = {"handling", "swallowing", "group_handling"}
-#: Those that hold a stream: when it is left, its source is told where it is. Merged ones do, too, and
-#: each of them has one item ready.
+#: Those that hold a stream: when it is left, its source is told where it is. Merged ones do, too,
+#: and each of them has one item ready.
 WITH_STREAMS = {"inner_stream", "inner_chain"}
 #: What a shield of a source's own may take, where it has one.
 SHIELDED = {"shielded_clean_up", "group_handling", "native_group", "own_limits", "native_task"}
@@ -37,7 +37,7 @@ def _told_in_a_step(record: Record) -> Problems:
 @check("not-cut")
 def _not_cut(record: Record) -> Problems:
     """When the grace was ended, whatever was told of it is over, but for shields of its own."""
-    # See unbounded for the second. Of several, one may begin after that, and has a grace of its own.
+    # See unbounded for the second. Of several, one may begin later, and has a grace of its own.
     if record.fired_any("jump", "source-native") or record.is_merged:
         return
     end = record.grace_ended_at + (SHIELD if record.source in SHIELDED else 0)
