@@ -64,7 +64,8 @@ from ._runs.log import (
     Watch as Watch,
 )
 from ._runs.memory import MemoryLog as MemoryLog
-from ._runs.producer import OnEnd, Producer, running
+from ._runs.options import OnEnd
+from ._runs.producer import Producer, running
 from ._runs.readable import Shelf
 from ._runs.reader import attached
 from ._runs.reasons import (
@@ -412,8 +413,8 @@ class Runs(Shelf):
         self._producers.add(producer)
         self._tasks.start_soon(self._run, producer, name=f"run {run_id}")
         await producer.created()
-        if producer.needs_keeping:
-            self._tasks.start_soon(producer.keep_up, name=f"lease of run {run_id}")
+        if producer.lease.needs_keeping:
+            self._tasks.start_soon(producer.lease.keep_up, name=f"lease of run {run_id}")
         if producer.is_cancelled:
             # Before it began. It never does, and ends at once: nothing but on_end is waited for.
             with anyio.CancelScope(shield=True):
