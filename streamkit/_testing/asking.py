@@ -19,7 +19,7 @@ class Asking(Suite):
 
     async def test_cancelled(self) -> None:
         """A producer is told with its next write and its next renewal. The first reason stays."""
-        async with self.opened() as log:
+        async with self._opened() as log:
             run = await WrittenRun.create(log)
             assert await log.request_cancel(run.id, b"one") == "running"
             assert await log.request_cancel(run.id, b"two") == "running"
@@ -29,7 +29,7 @@ class Asking(Suite):
 
     async def test_cancelled_too_late(self) -> None:
         """A run that has ended, or an incarnation that is not there any more, is not cancelled."""
-        async with self.opened() as log:
+        async with self._opened() as log:
             run = await WrittenRun.create(log)
             assert await log.request_cancel(run.id, b"one", epoch="0e") == "ended"
             assert await log.request_cancel(run.id, b"one", epoch=run.epoch) == "running"
@@ -42,7 +42,7 @@ class Asking(Suite):
 
     async def test_cancelled_by_whom(self) -> None:
         """Only the owner may cancel a run that has one."""
-        async with self.opened() as log:
+        async with self._opened() as log:
             run = await WrittenRun.create(log, Terms(owner="me"))
             await raises(RunNotFound, log.request_cancel(run.id, b"one", owner="you"))
             assert not (await log.get(run.id)).cancel_requested
@@ -52,7 +52,7 @@ class Asking(Suite):
 
     async def test_cancelled_before(self) -> None:
         """A cancellation that comes before its run is for the first one, and no other."""
-        async with self.opened() as log:
+        async with self._opened() as log:
             run_id = secrets.token_hex(8)
             assert await log.request_cancel(run_id, b"one") == "unknown"
             assert await log.request_cancel(run_id, b"two") == "unknown"
@@ -64,7 +64,7 @@ class Asking(Suite):
 
     async def test_cancelled_before_by_whom(self) -> None:
         """One that names an owner is for a run of that owner."""
-        async with self.opened() as log:
+        async with self._opened() as log:
             run_id = secrets.token_hex(8)
             await log.request_cancel(run_id, b"you", owner="you")
             await log.request_cancel(run_id, b"me", owner="me")
@@ -80,7 +80,7 @@ class Asking(Suite):
 
     async def test_cancelled_long_before(self) -> None:
         """A cancellation that comes before its run is forgotten in time."""
-        async with self.opened() as log:
+        async with self._opened() as log:
             run_id = secrets.token_hex(8)
             await log.request_cancel(run_id, b"one")
             await anyio.sleep(REMEMBER + 1.0 if self.time_travels else 0.0)
@@ -89,7 +89,7 @@ class Asking(Suite):
 
     async def test_unwatched(self) -> None:
         """A run knows since when nobody reads it, and is cancelled for that only if it is true."""
-        async with self.opened() as log:
+        async with self._opened() as log:
             run = await WrittenRun.create(log, Terms(unwatched=0.5))
             await anyio.sleep(0.6)
             assert (await log.renew(run.id, run.epoch)).unwatched_for >= 0.5

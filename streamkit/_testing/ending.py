@@ -18,7 +18,7 @@ class Ending(Suite):
 
     async def test_ended(self) -> None:
         """An end can be read, and nothing comes after it."""
-        async with self.opened() as log:
+        async with self._opened() as log:
             run = await WrittenRun.create(log)
             await run.append(b"one")
             assert await log.end(run.id, run.epoch, b"end") is True
@@ -35,7 +35,7 @@ class Ending(Suite):
 
     async def test_kept(self) -> None:
         """An ended run is kept for as long as it was said, and then gone; its id is free."""
-        async with self.opened() as log:
+        async with self._opened() as log:
             run = await WrittenRun.create(log, Terms(keep=0.5))
             await log.end(run.id, run.epoch, b"end")
             await log.get(run.id)
@@ -47,7 +47,7 @@ class Ending(Suite):
 
     async def test_kept_for_readers(self) -> None:
         """An ended run that is read is kept for a minute more."""
-        async with self.opened() as log:
+        async with self._opened() as log:
             run = await WrittenRun.create(log, Terms(keep=0.5))
             await run.append(b"one")
             await log.end(run.id, run.epoch, b"end")
@@ -58,7 +58,7 @@ class Ending(Suite):
 
     async def test_kept_for_who_follows(self) -> None:
         """Who watches a run sees its end, however short it is kept."""
-        async with self.opened() as log:
+        async with self._opened() as log:
             run = await WrittenRun.create(log, Terms(keep=0.0))
             async with log.watch(run.id):
                 await log.end(run.id, run.epoch, b"end")
@@ -67,7 +67,7 @@ class Ending(Suite):
 
     async def test_deleted(self) -> None:
         """A run that goes on is not deleted. One that has ended is, and its id is free."""
-        async with self.opened() as log:
+        async with self._opened() as log:
             run = await WrittenRun.create(log)
             await run.append(b"one")
             await raises(RunRunning, log.delete(run.id, run.epoch))
@@ -84,7 +84,7 @@ class Ending(Suite):
 
     async def test_lease(self) -> None:
         """A producer that gives a sign of life keeps its run; one that does not, does not."""
-        async with self.opened() as log:
+        async with self._opened() as log:
             run = await WrittenRun.create(log)
             for sign in (partial(log.renew, run.id, run.epoch), partial(run.append, b"one")):
                 await anyio.sleep(finite(log.lease) * 0.7)
@@ -99,7 +99,7 @@ class Ending(Suite):
 
     async def test_buried(self) -> None:
         """It takes two looks to bury a run, and a sign of life in between saves it."""
-        async with self.opened() as log:
+        async with self._opened() as log:
             run = await WrittenRun.create(log)
             await anyio.sleep(finite(log.lease) + 0.1)
             has_lease = log.lease == finite(log.lease)

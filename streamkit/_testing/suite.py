@@ -21,7 +21,7 @@ class Suite:
     time_travels: bool = False
 
     @asynccontextmanager
-    async def opened(self) -> AsyncGenerator[RunLog, None]:
+    async def _opened(self) -> AsyncGenerator[RunLog, None]:
         log = self.factory()
         async with log.open():
             yield log

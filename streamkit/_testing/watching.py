@@ -17,7 +17,7 @@ class Watching(Suite):
 
     async def test_watched(self) -> None:
         """Who watches is woken by an entry, the end and the removal, also while nobody waits."""
-        async with self.opened() as log:
+        async with self._opened() as log:
             run = await WrittenRun.create(log)
             for change in (
                 partial(run.append, b"one"),
@@ -34,7 +34,7 @@ class Watching(Suite):
 
     async def test_watched_by_many(self) -> None:
         """However many read, each gets everything; one that is cancelled disturbs no other."""
-        async with self.opened() as log:
+        async with self._opened() as log:
             run = await WrittenRun.create(log)
 
             async def read(patience: float) -> list[bytes]:
@@ -71,7 +71,7 @@ class Watching(Suite):
 
     async def test_calls_are_cancelled(self) -> None:
         """Whatever call is cancelled, the log goes on as before."""
-        async with self.opened() as log:
+        async with self._opened() as log:
             run = await WrittenRun.create(log)
             await run.append(b"one")
 

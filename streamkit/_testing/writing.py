@@ -17,7 +17,7 @@ class Writing(Suite):
 
     async def test_created(self) -> None:
         """What was said of a run is what is known of it."""
-        async with self.opened() as log:
+        async with self._opened() as log:
             terms = Terms(owner="me", data=b'{"a":1}', keep=60.0, unwatched=30.0, started_at=12.5)
             run = await WrittenRun.create(log, terms)
             record = await log.get(run.id)
@@ -36,7 +36,7 @@ class Writing(Suite):
 
     async def test_created_twice(self) -> None:
         """The same epoch is the same run, as when a reply was lost; another finds the id taken."""
-        async with self.opened() as log:
+        async with self._opened() as log:
             run = await WrittenRun.create(log)
             await run.append(b"one")
             again = await log.create(run.id, run.epoch, run.terms, ignore)
@@ -48,7 +48,7 @@ class Writing(Suite):
 
     async def test_one_of_many_creates(self) -> None:
         """Of several starts at once, one succeeds."""
-        async with self.opened() as log:
+        async with self._opened() as log:
             run_id = secrets.token_hex(8)
 
             async def create(epoch: str) -> bool:
@@ -63,7 +63,7 @@ class Writing(Suite):
 
     async def test_unknown(self) -> None:
         """Of a run that is not there, nothing is known."""
-        async with self.opened() as log:
+        async with self._opened() as log:
             await raises(RunNotFound, log.get("nobody"))
             await raises(RunNotFound, log.read("nobody", 0))
             await raises(RunNotFound, log.delete("nobody", "0e"))
@@ -75,7 +75,7 @@ class Writing(Suite):
 
     async def test_any_id(self) -> None:
         """An id may be any text."""
-        async with self.opened() as log:
+        async with self._opened() as log:
             for run_id in ("a b", "a:b", "{a}", "a*", "\u00fc\u2028\n\0", "x" * 1024):
                 epoch = secrets.token_hex(8)
                 name = f"{run_id[:1000]}{epoch}"
@@ -86,7 +86,7 @@ class Writing(Suite):
 
     async def test_read_in_order(self) -> None:
         """Entries are read as they were added, from any position, so many at a time."""
-        async with self.opened() as log:
+        async with self._opened() as log:
             run = await WrittenRun.create(log)
             entries = [b"%d" % number for number in range(1, 11)]
             await run.append(*entries[:1])
@@ -103,7 +103,7 @@ class Writing(Suite):
 
     async def test_any_bytes(self) -> None:
         """An entry may be any bytes, of any number."""
-        async with self.opened() as log:
+        async with self._opened() as log:
             run = await WrittenRun.create(log)
             entries = [b"", b"\0", bytes(range(256)), b"\r\n", b"x" * 1_000_000]
             await run.append(*entries)
@@ -111,7 +111,7 @@ class Writing(Suite):
 
     async def test_append_twice(self) -> None:
         """What is written again, since a reply was lost, is there once."""
-        async with self.opened() as log:
+        async with self._opened() as log:
             run = await WrittenRun.create(log)
             await run.append(b"one", b"two")
             await append(log, run.id, run.epoch, 1, b"one", b"two")
@@ -120,7 +120,7 @@ class Writing(Suite):
 
     async def test_no_hole(self) -> None:
         """What cannot follow is not written."""
-        async with self.opened() as log:
+        async with self._opened() as log:
             run = await WrittenRun.create(log)
             await run.append(b"one")
             try:
@@ -132,7 +132,7 @@ class Writing(Suite):
 
     async def test_another_epoch(self) -> None:
         """A producer of another incarnation does nothing."""
-        async with self.opened() as log:
+        async with self._opened() as log:
             run = await WrittenRun.create(log)
             await run.append(b"one")
             assert (await append(log, run.id, "0e", 2, b"two")).fenced
@@ -145,7 +145,7 @@ class Writing(Suite):
 
     async def test_trimmed(self) -> None:
         """The oldest entries go, and what is kept is told; those after it stay."""
-        async with self.opened() as log:
+        async with self._opened() as log:
             run = await WrittenRun.create(log)
             entries = [b"%d" % number for number in range(1, 501)]
             for number in range(0, 500, 50):
@@ -162,7 +162,7 @@ class Writing(Suite):
 
     async def test_all_trimmed(self) -> None:
         """A batch may be larger than what is kept of it."""
-        async with self.opened() as log:
+        async with self._opened() as log:
             run = await WrittenRun.create(log)
             await run.append(*[b"x"] * 300, first=300)
             page = await log.read(run.id, 299)
@@ -171,7 +171,7 @@ class Writing(Suite):
 
     async def test_head(self) -> None:
         """A status is kept, with the entries or before them."""
-        async with self.opened() as log:
+        async with self._opened() as log:
             run = await WrittenRun.create(log)
             await log.append(run.id, run.epoch, 1, [], acknowledged=0, first=1, head=409)
             assert (await log.get(run.id)).head == 409
