@@ -148,7 +148,7 @@ def test_an_arrow_never_runs_back() -> None:
         "_combinators": {"_core", "_signals"},
         "_sources": {"_core", "_combinators"},
         "_http": {"_core", "_signals", "_combinators"},
-        "_sse": {"_core", "_signals"},
+        "_sse": {"_core", "_signals", "_http.outlet"},
         "_redis": {"_core", "_signals"},
         "_runs": {"_core", "_signals", "_combinators", "_sse", *HTTP_OF_RUNS},
         "_testing": {"_core", "_runs"},
