@@ -52,12 +52,10 @@ class EarlyCancels:
 
         """
         now = anyio.current_time()
-        reason: bytes | None = None
-        for asker in {None, owner}:
-            early = self._early.pop((run_id, asker), None)
-            if early is not None and now < early.until:
-                reason = early.reason
-        return reason
+        found = [self._early.pop((run_id, asker), None) for asker in {None, owner}]
+        in_time = [early for early in found if early is not None and now < early.until]
+        # The first reason stays.
+        return min(in_time, key=lambda early: early.until).reason if in_time else None
 
     def _forget(self, key: tuple[str, str | None], early: _Early, now: float) -> None:
         if self._early.get(key) is early:
