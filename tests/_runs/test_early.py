@@ -9,7 +9,7 @@ from streamkit._runs.early import EarlyCancels
 
 
 async def test_the_first_reason_stays() -> None:
-    """The reason of who has asked first is that of the run, whether they named its owner or none."""
+    """The reason of who has asked first is that of the run, whether or not they named its owner."""
     for askers in (None, "me"), ("me", None):
         early = EarlyCancels(Agenda())
         for number, asker in enumerate(askers):
