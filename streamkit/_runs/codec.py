@@ -70,7 +70,11 @@ def decode(data: bytes) -> Any:
     """
     kind, payload = data[:2], data[2:]
     if kind == _TEXT:
-        return payload.decode("utf-8", "surrogatepass")
+        try:
+            return payload.decode()
+        except UnicodeDecodeError:
+            # With half of a surrogate pair. To ask for that costs every other text.
+            return payload.decode("utf-8", "surrogatepass")
     if kind == _JSON:
         return from_json(payload)
     if kind == _BYTES:

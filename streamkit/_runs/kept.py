@@ -24,6 +24,10 @@ OVERHEAD = 128
 # Empty places at the front of a list that are worth to be removed.
 _WORTHWHILE = 128
 
+# Turns of the event loop between two batches of a run that is read: by one, and by very many.
+_FEW_TURNS = 4
+_MOST_TURNS = 16
+
 _NONE = Requests()
 
 
@@ -90,13 +94,26 @@ class KeptRun:
     def requests(self, now: float) -> Requests:
         return Requests(cancel=self.cancel, unwatched_for=now - self.watched_at)
 
-    def change(self) -> None:
-        """Wake those who wait for a change."""
+    def change(self) -> bool:
+        """Wake those who wait for a change. Returns whether there are any."""
         self.changes += 1
         self.place = None
-        if self.changed is not None:
-            self.changed.set()
-            self.changed = None
+        if self.changed is None:
+            return False
+        self.changed.set()
+        self.changed = None
+        return True
+
+    async def let_read(self) -> None:
+        """
+        Give those who were woken their turns, and the source of the run as many.
+
+        What it makes meanwhile comes to them in one piece: to wake a reader costs more than to
+        read. The more there are, the longer that may last. In an event loop with nothing else to do
+        it is over at once, and the first item after a silence is there already.
+        """
+        for _ in range(min(_FEW_TURNS + self.watches.bit_length(), _MOST_TURNS)):
+            await checkpoint()
 
     def size_before(self, first: int) -> int:
         """Return the size of the entries before a position."""
@@ -150,6 +167,5 @@ class KeptWatch(AbstractAsyncContextManager[Watch, None]):
             else:
                 with anyio.move_on_after(self._patience):
                     await run.changed.wait()
-        else:
-            await checkpoint()
+        # Else it is no checkpoint: who reads what there is hands it over, and waits there.
         self._seen = run.changes

@@ -145,7 +145,8 @@ class MemoryLog:
         if first > run.first:
             size -= run.drop(first)
         self._count(run, size)
-        run.change()
+        if run.change():
+            await run.let_read()
         if self.lease == math.inf and run.terms.unwatched is None:
             # What happens for nearly every item.
             return run.plain_requests

@@ -13,6 +13,13 @@ from support import wait_all_blocked
 from support.unsteady import Way
 
 
+@pytest.fixture
+def no_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no reader run between what is written and what the test does next."""
+    monkeypatch.setattr("streamkit._runs.kept._MOST_TURNS", 0)
+
+
+@pytest.mark.usefixtures("no_turns")
 async def test_sent_away_with_an_entry() -> None:
     """What it was woken for just before is read, though the run goes on elsewhere."""
     log = MemoryLog()
@@ -45,6 +52,7 @@ async def test_sent_away_with_an_entry() -> None:
     assert seen == [1, 2]
 
 
+@pytest.mark.usefixtures("no_turns")
 async def test_sent_away_from_what_is_gone() -> None:
     """Two runs of one id are never in one stream, and nothing is skipped, in that moment, too."""
 
