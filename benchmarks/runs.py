@@ -8,7 +8,8 @@ floor of B1, and a stream without a combinator.
 *To readers* is the time from the first item of a run to the last one that the last of its readers
 has taken, per reader and item, less what the run alone takes. Beside it is an ``EventStream`` for
 as many items, from its source to ``send``, as B5 measures it: what each reader would have cost if
-it had a source of its own. A reader is attached, or a ``RunEvents`` from the run to ``send``.
+it had a source of its own. A reader is attached, or a ``RunEvents`` from the run to ``send``. A run
+that is read is written in larger pieces, which may save more than its only reader costs.
 
 *Replay* reads a run that has ended, and beside it the same items come from a generator, through a
 buffer of the same size. *Memory* is what a run of many short items holds for each.
@@ -302,7 +303,7 @@ def measure(*, quick: bool = False) -> Result:
             _add_log(result, rows, f"{backend.name}, {source}", costs)
         for source in SOURCES:
             for readers in (1, 10) if quick else (1, 100, 1_000):
-                items = 20 if quick else 100
+                items = 20 if quick else 500 if readers == 1 else 100
                 few = 5 if quick or readers == 1_000 else rounds
                 costs = backend.run(measure_readers, source, readers, items, few)
                 what = f"{backend.name}, {source}, {readers:,} readers"
