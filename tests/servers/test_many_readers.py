@@ -100,6 +100,38 @@ def test_come_and_go(program: Program, ending: str) -> None:
     assert bool(trouble) is False or ending == "fails"
 
 
+def test_cut_at_every_byte(program: Program) -> None:
+    """Runs: cut at any byte of its first and last events, and after each, a reader has it all."""
+    run_id = begin(program, "ends")
+
+    async def visit() -> None:
+        whole = Reader(program.port, run_id)
+        await whole.read()
+        assert len(whole.events) == 61
+        # As they were sent, each with its id.
+        sizes = [
+            len(f"data: {event.data}\nid: {event.last_event_id}\n\n".encode())
+            for event in whole.events[:-1]
+        ]
+        after_each = [sum(sizes[:number]) for number in range(len(sizes) + 1)]
+        cuts = {*range(after_each[3]), *after_each, *range(after_each[-2], after_each[-1] + 120)}
+        at_once = asyncio.Semaphore(10)
+
+        async def read(cut: int) -> None:
+            limits = iter([cut])
+            reader = Reader(program.port, run_id)
+            async with at_once:
+                events = await reader.read_all(lambda: next(limits, float("inf")))
+            assert events == whole.events, cut
+
+        async with asyncio.TaskGroup() as tasks:
+            for cut in cuts:
+                tasks.create_task(read(cut))
+
+    asyncio.run(visit())
+    assert without_information(program.trouble()) == []
+
+
 def test_nobody_reads_a_hot_source(program: Program) -> None:
     """Runs: a source that never blocks, and that nobody reads, freezes nothing."""
     run_id = begin(program, "hot")
