@@ -18,9 +18,10 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple, cast
 
 from .._sse.events import ServerSentEvent
+from .._sse.items import data_event
 from .._sse.json import to_json
 from .._sse.profile import Profile
-from .codec import decode
+from .codec import decode, line_of
 from .entry import Entry
 
 # Bytes that are kept of what was made, of one run and for one kind of client.
@@ -52,10 +53,11 @@ class Frames:
 
     """
 
-    __slots__ = ("__weakref__", "_frames", "_last", "_profile", "_size")
+    __slots__ = ("__weakref__", "_frames", "_has_short_way", "_last", "_profile", "_size")
 
     def __init__(self, profile: Profile) -> None:
         self._profile = profile
+        self._has_short_way = profile.event_of is data_event and profile.position_field is None
         self._frames: OrderedDict[int, bytes] = OrderedDict()
         self._size = 0
         # What was said last: most readers are at the same place.
@@ -98,7 +100,12 @@ class Frames:
     def _frame(self, position: int, data: bytes, epoch: str) -> bytes:
         frame = self._frames.get(position)
         if frame is None:
-            frame = self._made(Entry(position, decode(data), epoch))
+            # As in a response of events, there is a shorter way to the same bytes for most items.
+            line = line_of(data) if self._has_short_way else None
+            if line:
+                frame = b"data: %b\nid: %b:%d\n\n" % (line, epoch.encode(), position)
+            else:
+                frame = self._made(Entry(position, decode(data), epoch))
             self._frames[position] = frame
             self._size += len(frame)
             while self._size > _KEPT:

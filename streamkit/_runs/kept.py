@@ -24,9 +24,12 @@ OVERHEAD = 128
 # Empty places at the front of a list that are worth to be removed.
 _WORTHWHILE = 128
 
-# Turns of the event loop between two batches of a run that is read: by one, and by very many.
-_FEW_TURNS = 4
-_MOST_TURNS = 16
+# Seconds that readers may take for what they were woken for: all of them, and each.
+_ROUND = 0.005
+_EACH = 0.00005
+
+# Turns of the event loop between two batches that come faster.
+_TURNS = 16
 
 _NONE = Requests()
 
@@ -51,6 +54,7 @@ class KeptRun:
         "outcome",
         "page",
         "place",
+        "read_at",
         "size",
         "terms",
         "watched_at",
@@ -76,6 +80,8 @@ class KeptRun:
         self.lease_until = math.inf
         self.doubted_at: float | None = None
         self.expires_at = math.inf
+        #: When those who watch it have last had their turns to read what there is.
+        self.read_at = -math.inf
         #: How many watch it.
         self.watches = 0
         #: The page that was read last, and where that was.
@@ -94,26 +100,25 @@ class KeptRun:
     def requests(self, now: float) -> Requests:
         return Requests(cancel=self.cancel, unwatched_for=now - self.watched_at)
 
-    def change(self) -> bool:
-        """Wake those who wait for a change. Returns whether there are any."""
+    def change(self) -> None:
+        """Wake those who wait for a change."""
         self.changes += 1
         self.place = None
-        if self.changed is None:
-            return False
-        self.changed.set()
-        self.changed = None
-        return True
+        if self.changed is not None:
+            self.changed.set()
+            self.changed = None
 
     async def let_read(self) -> None:
         """
-        Give those who were woken their turns, and the source of the run as many.
+        Give those who read their turns, and the source of the run as many.
 
         What it makes meanwhile comes to them in one piece: to wake a reader costs more than to
-        read. The more there are, the longer that may last. In an event loop with nothing else to do
-        it is over at once, and the first item after a silence is there already.
+        read. Only for a source that is so fast that they may not be through with what came before.
         """
-        for _ in range(min(_FEW_TURNS + self.watches.bit_length(), _MOST_TURNS)):
-            await checkpoint()
+        if anyio.current_time() - self.read_at < _ROUND + _EACH * self.watches:
+            for _ in range(_TURNS):
+                await checkpoint()
+        self.read_at = anyio.current_time()
 
     def size_before(self, first: int) -> int:
         """Return the size of the entries before a position."""

@@ -145,7 +145,8 @@ class MemoryLog:
         if first > run.first:
             size -= run.drop(first)
         self._count(run, size)
-        if run.change():
+        run.change()
+        if run.watches:
             await run.let_read()
         if self.lease == math.inf and run.terms.unwatched is None:
             # What happens for nearly every item.

@@ -89,6 +89,29 @@ def test_what_is_kept() -> None:
     assert "".join(encoded) == "abcaded"
 
 
+@pytest.mark.parametrize(
+    "item",
+    [
+        "a",
+        "",
+        " a ",
+        "\u00e9\u2028\x85",
+        "\0",
+        "a\nb",
+        "a\rb",
+        "\ud800",
+        "\ud7ff",
+        "\ud55c",
+        ":",
+        "id: 7",
+    ],
+)
+def test_short_way(item: str) -> None:
+    """Runs: text of one line takes a shorter way to the same bytes."""
+    profile = Profile("MINE", event_of=lambda item: ServerSentEvent(item))
+    assert said(Frames(BROWSER), 7, item) == said(Frames(profile), 7, item)
+
+
 def test_messages() -> None:
     """Runs: a message has what is there, up to some size, and never less than one item."""
     frames = Frames(BROWSER)

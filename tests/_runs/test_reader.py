@@ -27,7 +27,7 @@ from support.unsteady import Way
 @pytest.fixture
 def no_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let no reader run between what is written and what the test does next."""
-    monkeypatch.setattr("streamkit._runs.kept._MOST_TURNS", 0)
+    monkeypatch.setattr("streamkit._runs.kept._TURNS", 0)
 
 
 @pytest.mark.usefixtures("no_turns")

@@ -156,3 +156,22 @@ async def test_what_comes_fast_comes_together() -> None:
         events = parse(*(str(message).encode() for message in messages)).events
         assert [event.data for event in events[:-1]] == list(map(str, range(200)))
         assert len(messages) < 60
+
+
+async def test_what_comes_slowly_costs_no_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A source that is no faster than its readers is written as it comes, and nobody waits."""
+    turns = 0
+
+    async def checkpoint() -> None:
+        nonlocal turns
+        turns += 1
+        await anyio.lowlevel.checkpoint()
+
+    monkeypatch.setattr("streamkit._runs.kept.checkpoint", checkpoint)
+    async with Runs() as runs:
+        slow = await runs.start(Probe(*range(20), every=0.05).source())
+        assert await items_of(runs, slow.id) == list(range(20))
+        assert turns == 0
+        fast = await runs.start(Probe(*range(20), every=0.0001).source())
+        assert await items_of(runs, fast.id) == list(range(20))
+        assert turns > 0
