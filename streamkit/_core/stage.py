@@ -326,6 +326,10 @@ class Stages:
                 break
         return item
 
+    @property
+    def is_transparent(self) -> bool:
+        return not self._on_item
+
     async def end(self, outcome: Outcome) -> None:
         error: BaseException | None = None
         for stage in self._stages:
