@@ -20,7 +20,7 @@ from .clock import Clock
 from .forgetting import forget, shrink, until_due
 from .opening import connect, primary_code
 from .reading import Reading
-from .row import to_bytes
+from .row import Row, to_bytes
 from .transaction import News, Transaction
 from .writing import FENCED
 
@@ -34,8 +34,8 @@ _LOCKED = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
 
 _VERSION = "SELECT epoch, changes, cancel, outcome IS NOT NULL FROM runs WHERE id = ?"
 
-# Files that are open, each as often as it is, with the process that has opened it. After a fork that
-# is another one, whose locks SQLite would take for its own.
+# Files that are open, each as often as it is, with the process that has opened it. After a fork
+# that is another one, whose locks SQLite would take for its own.
 _open: list[tuple[str, int]] = []
 
 #: Connections to files that were taken away. To close one would remove the write-ahead log of the
@@ -80,6 +80,9 @@ class Database:
         #: What was last seen of the writes of others, and of the runs that matter here.
         self._data_version: int | None = None
         self._known: dict[str, tuple[str, int] | None] = {}
+        #: Runs that go on, as they were when this was the last to write.
+        self._rows: dict[str, Row | None] = {}
+        self._rows_version: int | None = None
         #: When something is to be forgotten, by the clock of the thread.
         self._due = -math.inf
         #: From when to when the file could not be written, and since when it cannot be now.
@@ -125,12 +128,16 @@ class Database:
             with self._begun("IMMEDIATE") as connection:
                 if self._failed_since is not None:
                     self._away = self._failed_since, self._clock.now()
-                tx = Transaction(connection, self._clock, self._max_bytes, is_watched, self._away)
+                self._forget_rows_of_others(connection)
+                tx = Transaction(
+                    connection, self._clock, self._max_bytes, is_watched, self._rows, self._away
+                )
                 for call in calls:
                     call.run(tx)
                 tx.finish()
-        except Away:
-            if self._failed_since is None:
+        except BaseException as exc:
+            self._rows.clear()
+            if isinstance(exc, Away) and self._failed_since is None:
                 self._failed_since = self._clock.now()
             raise
         self._failed_since = None
@@ -227,8 +234,16 @@ class Database:
                 self.close()
             raise Away(str(exc)) from exc
 
+    def _forget_rows_of_others(self, connection: sqlite3.Connection) -> None:
+        """Look runs up again that others may have written."""
+        (version,) = connection.execute("PRAGMA data_version").fetchone()
+        if version != self._rows_version:
+            self._rows.clear()
+            self._rows_version = version
+
     def _forget_connection(self) -> None:
         self._connection = None
+        self._rows.clear()
         _open.remove((self._path, os.getpid()))
 
     def _check_not_forked(self) -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
-import sqlite3
+from typing import TYPE_CHECKING
 
 from .._runs.log import REMEMBER
 from .clock import Clock
 from .row import to_text
 from .transaction import Transaction
+
+if TYPE_CHECKING:
+    import sqlite3
 
 # Runs that are removed in one transaction: others want to write in between.
 _RUNS = 50

@@ -6,7 +6,7 @@ import os
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
-from typing import Literal
+from typing import Literal, cast
 
 from anyio.lowlevel import RunVar
 
@@ -14,7 +14,6 @@ from .._core.arguments import positive, seconds
 from .._runs.log import PAGE, Page, Record, Requests, Terms, Watch
 from . import writing
 from .clock import Clock
-from .reading import Reading
 from .session import Session
 from .transaction import Transaction
 from .worker import Worker
@@ -117,9 +116,7 @@ class SQLiteLog:
         """See :meth:`RunLog.create`."""
         session = self._session
         write = partial(_create, run_id=run_id, epoch=epoch, terms=terms, lease=self.lease)
-        return await session.write(
-            write, lambda requests: session.keep_told(run_id, epoch, notify)
-        )
+        return await session.write(write, lambda requests: session.keep_told(run_id, epoch, notify))
 
     async def append(
         self,
@@ -135,9 +132,7 @@ class SQLiteLog:
         """See :meth:`RunLog.append`."""
 
         def append(tx: Transaction) -> Requests:
-            return writing.append(
-                tx, run_id, epoch, position, entries, acknowledged, first, head
-            )
+            return writing.append(tx, run_id, epoch, position, entries, acknowledged, first, head)
 
         return await self._session.write(append)
 
@@ -163,9 +158,7 @@ class SQLiteLog:
         """See :meth:`RunLog.read`. Returns at most 256 KiB, but for the first entry."""
         session = self._session
         is_own = session.is_own(run_id)
-        return await session.read(
-            lambda reading: reading.read(run_id, after, limit, is_own=is_own)
-        )
+        return await session.read(lambda reading: reading.read(run_id, after, limit, is_own=is_own))
 
     def watch(self, run_id: str) -> AbstractAsyncContextManager[Watch]:
         """See :meth:`RunLog.watch`."""
@@ -222,7 +215,7 @@ def _checked(path: object) -> str:
     what = "write SQLiteLog('runs.db')"
     if not isinstance(path, str | os.PathLike):
         raise TypeError(f"path must be a str or a Path, got {type(path).__qualname__}: {what}")
-    text = os.fspath(path)
+    text: object = os.fspath(cast("str | os.PathLike[str]", path))
     if not isinstance(text, str):
         raise TypeError(f"path must be text, got {type(text).__qualname__}: {what}")
     if not text or "\0" in text:

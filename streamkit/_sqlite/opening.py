@@ -127,8 +127,8 @@ def _prepare(connection: sqlite3.Connection, path: str) -> None:
     mode = _pragma(connection, "journal_mode = wal")
     if mode != "wal":
         raise ValueError(
-            f"there can be no write-ahead log where {path} is (SQLite keeps to {mode!r}): put it on "
-            "a local disk"
+            f"there can be no write-ahead log where {path} is (SQLite keeps to {mode!r}): put it "
+            "on a local disk"
         )
     # What was committed survives the process. It may not survive the machine, but then no run does.
     connection.execute("PRAGMA synchronous = normal")

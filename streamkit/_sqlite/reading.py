@@ -7,9 +7,9 @@ taken note of: that a run is to be kept a little longer, and that it is followed
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Callable, Generator
 from functools import partial
+from typing import TYPE_CHECKING
 
 from .._runs.errors import RunNotFound
 from .._runs.log import AFTER_READ, Page, Record
@@ -17,6 +17,9 @@ from .clock import Clock
 from .row import COLUMNS, Row, to_bytes
 from .transaction import Transaction
 from .writing import follow, keep_longer
+
+if TYPE_CHECKING:
+    import sqlite3
 
 #: Bytes of entries in a page, but for the first entry, which is there in any case.
 PAGE_BYTES = 256 * 1024
@@ -40,6 +43,7 @@ class Reading:
         self._now = clock.now()
         self._wall = clock.wall()
         self._follow = follow
+        self._renew_before = self._now + follow / 2
         self._rows: dict[str, Row | None] = {}
         self._pages: dict[tuple[str, int, int], Page] = {}
         #: Runs that have ended, and are to be kept for a while after this.
@@ -55,10 +59,9 @@ class Reading:
         if row.expires_at is not None:
             if row.expires_at < self._wall + AFTER_READ:
                 self._to_keep.add(run_id)
-        elif not is_own and row.keep < AFTER_READ:
-            # The sign is for this long, and is set anew in good time.
-            if row.followed_until < self._now + self._follow / 2:
-                self._to_follow.add(run_id)
+        # Set anew in good time.
+        elif not is_own and row.keep < AFTER_READ and row.followed_until < self._renew_before:
+            self._to_follow.add(run_id)
         place = run_id, after, limit
         page = self._pages.get(place)
         if page is None:

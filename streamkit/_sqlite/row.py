@@ -10,6 +10,8 @@ from .clock import Clock
 # Seconds by which the clocks of two processors may differ.
 _SKEW = 1.0
 
+_NONE = Requests()
+
 
 @dataclass(slots=True)
 class Row:
@@ -55,6 +57,9 @@ class Row:
         return self.boot != clock.boot or not -_SKEW <= now - self.seen_at < self.lease
 
     def requests(self, now: float) -> Requests:
+        if self.cancel is None and self.unwatched is None:
+            # What happens for nearly every item.
+            return _NONE
         return Requests(cancel=self.cancel, unwatched_for=max(now - self.watched_at, 0.0))
 
     def record(self, clock: Clock) -> Record:

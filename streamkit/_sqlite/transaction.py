@@ -8,14 +8,17 @@ others go on.
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from operator import attrgetter
+from typing import TYPE_CHECKING
 
 from .._runs.log import AFTER_READ, Requests, Terms
 from .clock import Clock
 from .row import COLUMNS, Row, to_bytes, to_text
+
+if TYPE_CHECKING:
+    import sqlite3
 
 #: What an entry takes beside its bytes, and a run beside its entries.
 ENTRY_OVERHEAD = 32
@@ -50,6 +53,8 @@ class Transaction:
     :param connection: one that has begun a transaction
     :param max_bytes: of all runs together
     :param is_watched: whether a run is being watched in this process
+    :param rows: runs that go on, as they are, which spares to look them up. It is to be emptied if
+        the transaction fails, or if somebody else has written
     :param away: from when to when the file could not be written, by the clock of the machine
 
     """
@@ -60,6 +65,7 @@ class Transaction:
         clock: Clock,
         max_bytes: int,
         is_watched: Callable[[str], bool],
+        rows: dict[str, Row | None],
         away: tuple[float, float] = (0.0, 0.0),
     ) -> None:
         self.clock = clock
@@ -70,12 +76,18 @@ class Transaction:
         self._max_bytes = max_bytes
         self._is_watched = is_watched
         self._away = away
-        self._rows: dict[str, Row | None] = {}
+        self._rows = rows
+        #: Those that are not to be kept in memory after this.
+        self._passing: set[str] = set()
         #: Those that are to be written.
         self._changed: dict[int, Row] = {}
         self._entries: list[tuple[int, int, bytes]] = []
-        totals = connection.execute("SELECT bytes, ended_bytes, ends FROM totals").fetchone()
-        self._read: tuple[int, int, int] = totals
+        self._read: tuple[int, int, int] = connection.execute(
+            "SELECT bytes, ended_bytes, ends FROM totals"
+        ).fetchone()
+        self._bytes: int
+        self._ended_bytes: int
+        self._ends: int
         self._bytes, self._ended_bytes, self._ends = self._read
 
     # Runs
@@ -87,6 +99,8 @@ class Transaction:
         except KeyError:
             found = self.connection.execute(_FIND, [to_bytes(run_id)]).fetchone()
             row = self._rows[run_id] = None if found is None else Row(*found)
+            if row is None or row.outcome is not None:
+                self._passing.add(run_id)
         if row is not None and row.expires_at is not None and row.expires_at <= self.wall:
             self.remove(row)
             return None
@@ -129,6 +143,7 @@ class Transaction:
         assert number is not None
         row.number = number
         self._rows[run_id] = row
+        self._passing.discard(run_id)
         self._bytes += row.size
         self.news.changed[run_id] = epoch, row.changes
         return row
@@ -165,6 +180,7 @@ class Transaction:
         row.outcome, row.ended = outcome, self._ends
         row.expires_at = self.wall + (max(row.keep, AFTER_READ) if follows else row.keep)
         self._ended_bytes += row.size
+        self._passing.add(to_text(row.id))
         self.change(row)
 
     def remove(self, row: Row) -> None:
@@ -175,6 +191,7 @@ class Transaction:
         self._bytes -= row.size
         self._ended_bytes -= row.size
         self._rows[to_text(row.id)] = None
+        self._passing.add(to_text(row.id))
         self.news.changed[to_text(row.id)] = None
 
     # Entries
@@ -242,9 +259,13 @@ class Transaction:
     def finish(self) -> None:
         """Write all that is left, before the transaction is committed."""
         self.flush()
+        for run_id in self._passing:
+            del self._rows[run_id]
         totals = self._bytes, self._ended_bytes, self._ends
         if totals != self._read:
-            self.connection.execute("UPDATE totals SET bytes = ?, ended_bytes = ?, ends = ?", totals)
+            self.connection.execute(
+                "UPDATE totals SET bytes = ?, ended_bytes = ?, ends = ?", totals
+            )
 
 
 def size_of_run(terms: Terms) -> int:

@@ -154,10 +154,7 @@ class Worker:
         try:
             if self._open(opened):
                 while not self._is_ending:
-                    wait = self.step()
-                    with self._changed:
-                        if not (self._is_ending or self._has_calls):
-                            self._changed.wait(wait)
+                    self._wait(self.step())
                 # What is left was asked for before the end.
                 self.step()
                 while self._has_calls:
@@ -171,6 +168,11 @@ class Worker:
                 call.raised = LogUnavailable(f"the log was left: {self.trouble}")
             self._deliver([*left, ended], News())
 
+    def _wait(self, seconds: float) -> None:
+        with self._changed:
+            if not (self._is_ending or self._has_calls):
+                self._changed.wait(seconds)
+
     def _open(self, opened: Call[Any]) -> bool:
         """Open the file. Returns whether it is open."""
         while not self._is_ending:
@@ -179,8 +181,7 @@ class Worker:
             except sqlite3.Error as exc:
                 # Somebody has it to himself, or there is no room for another one.
                 self.trouble = str(exc)
-                with self._changed:
-                    self._changed.wait(_AGAIN)
+                self._wait(_AGAIN)
                 continue
             except Exception as exc:
                 opened.raised = exc.with_traceback(None)
@@ -195,14 +196,8 @@ class Worker:
     def _has_calls(self) -> bool:
         return bool(self._writes or self._reads) and self.trouble is None
 
-    def step(self) -> float | None:
-        """
-        Do what there is to do.
-
-        :return: for how many seconds there is nothing, unless something is asked for; ``None`` for
-            ever
-
-        """
+    def step(self) -> float:
+        """Do what there is to do. Returns for how many seconds there is nothing else."""
         trouble: list[str] = []
         for do in self._do_writes, self._do_reads, self._look:
             try:
@@ -275,7 +270,9 @@ class Worker:
             return
         self._next_look = now + POLL
         client = self._client()
-        watched, own = ((), {}) if client is None else client.interest()
+        if client is None:
+            return
+        watched, own = client.interest()
         self._matters = bool(watched or own)
         if self._matters:
             self._deliver([], self._database.look(watched, own))

@@ -46,7 +46,7 @@ class WorkerAtOnce(Worker):
         super().read(call)
         self.step()
 
-    def step(self) -> float | None:
+    def step(self) -> float:
         while True:
             self._next_look = 0.0
             wait = super().step()
