@@ -6,7 +6,7 @@ import os
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 from anyio.lowlevel import RunVar
 
@@ -68,7 +68,7 @@ class SQLiteLog:
         self.reconcile: float = seconds("reconcile", reconcile, positive=True)
         self.outage: float = seconds("outage", outage, positive=True)
         self.max_held: int = positive("max_held", max_held)
-        self._sessions: RunVar[Session | None] = RunVar("streamkit_sqlite")
+        self._sessions: RunVar[Session] = RunVar("streamkit_sqlite")
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} in {self._path}>"
@@ -97,7 +97,7 @@ class SQLiteLog:
                 outage=self.outage,
                 worker=self._worker,
             )
-            self._sessions.set(session)
+            session.unset = partial(self._sessions.reset, self._sessions.set(session))
         session.users += 1
         try:
             await session.open()
@@ -105,7 +105,7 @@ class SQLiteLog:
         finally:
             session.users -= 1
             if not session.users:
-                self._sessions.set(None)
+                session.unset()
                 await session.close()
 
     # For producers
@@ -215,7 +215,7 @@ def _checked(path: object) -> str:
     what = "write SQLiteLog('runs.db')"
     if not isinstance(path, str | os.PathLike):
         raise TypeError(f"path must be a str or a Path, got {type(path).__qualname__}: {what}")
-    text: object = os.fspath(cast("str | os.PathLike[str]", path))
+    text: object = os.fspath(cast("Any", path))
     if not isinstance(text, str):
         raise TypeError(f"path must be text, got {type(text).__qualname__}: {what}")
     if not text or "\0" in text:

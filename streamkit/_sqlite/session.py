@@ -8,7 +8,6 @@ is lost by that, for nothing is held.
 from __future__ import annotations
 
 import logging
-import weakref
 from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from typing import Any, TypeVar
@@ -56,6 +55,8 @@ class Session:
     ) -> None:
         #: How many blocks are open.
         self.users: int = 0
+        #: Called when the last one is left: this is not what new ones use.
+        self.unset: Callable[[], None]
         self.hints: Hints = Hints()
         self._path = path
         self._outage = outage
@@ -65,11 +66,9 @@ class Session:
         self._opened: Call[None] = Call(_nothing)
         self._ended: Call[None] = Call(_nothing)
         database = Database(path, clock, max_bytes, follow)
-        self._worker = worker(database, weakref.ref(self))
+        self._worker = worker(database, self)
         self._has_started = False
         self._is_closed = False
-        # An event loop that is dropped takes its thread with it.
-        weakref.finalize(self, self._worker.end).atexit = False
 
     async def open(self) -> None:
         """
@@ -163,9 +162,9 @@ class Session:
 
     # For the thread
 
-    def deliver(self, calls: list[Call[Any]], news: News) -> None:
-        """Take what was done. Called in the thread."""
-        self._loop.call(partial(self._take, calls, news))
+    def deliver(self, calls: list[Call[Any]], news: News) -> bool:
+        """Take what was done. Called in the thread. Returns whether there is an event loop."""
+        return self._loop.call(partial(self._take, calls, news))
 
     def interest(self) -> tuple[Collection[str], Mapping[str, str]]:
         """Return what matters here. Called in the thread."""
@@ -179,7 +178,7 @@ class Session:
 
     def _take(self, calls: list[Call[Any]], news: News) -> None:
         for call in calls:
-            if call.then is not None and call.raised is None and not call.is_given_up:
+            if call.then is not None and call.is_done:
                 call.then(call.returned)
             call.is_over.set()
         for run_id in news.changed:

@@ -7,8 +7,8 @@ is written at once: nothing is timed. Writes go before reads, and reads are made
 so a lease is renewed however many read.
 
 Nobody waits in the thread, and the thread waits for nobody: a call whose caller has gone is left
-out if it was not begun, and its result dropped if it was. The thread knows the event loop by a weak
-reference, and ends with it.
+out if it was not begun, and its result dropped if it was. If the event loop has ended without a
+word, the thread notices when it has something to say, which is once a minute at least.
 """
 
 from __future__ import annotations
@@ -42,6 +42,9 @@ _AGAIN = 0.02
 # What a call is told. It is raised before the call has done anything.
 _SAID = (LogFull, RunExists, RunNotFound, RunRunning, ValueError)
 
+# Seconds after which the event loop is told that there is nothing, to see whether it is there.
+_WORD = 60.0
+
 T = TypeVar("T")
 
 
@@ -54,7 +57,7 @@ class Call(Generic[T]):
 
     """
 
-    __slots__ = ("function", "is_given_up", "is_over", "raised", "returned", "then")
+    __slots__ = ("function", "is_done", "is_given_up", "is_over", "raised", "returned", "then")
 
     def __init__(
         self, function: Callable[[Any], T], then: Callable[[T], object] | None = None
@@ -63,30 +66,36 @@ class Call(Generic[T]):
         self.then = then
         self.returned: T
         self.raised: BaseException | None = None
+        self.is_done: bool = False
         self.is_over: anyio.Event = anyio.Event()
         #: Set by a caller who has gone.
         self.is_given_up: bool = False
 
     def run(self, target: Any, /) -> None:
-        self.raised = None
+        self.is_done, self.raised = False, None
+        if self.is_given_up:
+            return
         try:
             self.returned = self.function(target)
+            self.is_done = True
         except _SAID as exc:
             self.raised = exc.with_traceback(None)
 
 
 class Client(Protocol):
-    """The event loop's side of a worker."""
+    """The event loop's side of a worker, called in the thread."""
 
-    def deliver(self, calls: list[Call[Any]], news: News) -> None:
-        """Take what was done. Called in the thread."""
+    def deliver(self, calls: list[Call[Any]], news: News) -> bool:
+        """Take what was done. Returns whether there is anybody."""
         ...
 
     def interest(self) -> tuple[Collection[str], Mapping[str, str]]:
         """Return the runs that are watched, and the epochs of those that go on here."""
         ...
 
-    def is_watched(self, run_id: str) -> bool: ...
+    def is_watched(self, run_id: str) -> bool:
+        """Tell whether a run is being watched here."""
+        ...
 
 
 class Worker:
@@ -94,11 +103,11 @@ class Worker:
     What the thread has to do.
 
     :param database: the file
-    :param client: returns who has asked for it, or ``None`` if that is gone
+    :param client: who asks for it
 
     """
 
-    def __init__(self, database: Database, client: Callable[[], Client | None]) -> None:
+    def __init__(self, database: Database, client: Client) -> None:
         self._database = database
         self._client = client
         self._changed = threading.Condition()
@@ -108,6 +117,8 @@ class Worker:
         #: When to look what others have written, and whether that matters to anybody.
         self._next_look = 0.0
         self._matters = False
+        #: When to see whether the event loop is still there.
+        self._next_word = 0.0
         #: What is wrong with the file, if anything is.
         self.trouble: str | None = None
 
@@ -244,8 +255,7 @@ class Worker:
             self._deliver([call], news)
 
     def _write(self, calls: list[Call[Any]]) -> News:
-        client = self._client()
-        return self._database.write(calls, _nobody if client is None else client.is_watched)
+        return self._database.write(calls, self._client.is_watched)
 
     def _do_reads(self) -> None:
         calls = self._take(self._reads, _MOST_READS)
@@ -269,10 +279,7 @@ class Worker:
         if now < self._next_look:
             return
         self._next_look = now + POLL
-        client = self._client()
-        if client is None:
-            return
-        watched, own = client.interest()
+        watched, own = self._client.interest()
         self._matters = bool(watched or own)
         if self._matters:
             self._deliver([], self._database.look(watched, own))
@@ -289,10 +296,8 @@ class Worker:
         calls.extendleft(reversed(taken))
 
     def _deliver(self, calls: list[Call[Any]], news: News) -> None:
-        client = self._client()
-        if client is not None and (calls or news.changed or news.told):
-            client.deliver(calls, news)
-
-
-def _nobody(run_id: str) -> bool:
-    return False
+        now = time.monotonic()
+        if calls or news.changed or news.told or now >= self._next_word:
+            self._next_word = now + _WORD
+            if not self._client.deliver(calls, news):
+                self._is_ending = True
