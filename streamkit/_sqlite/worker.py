@@ -172,11 +172,12 @@ class Worker:
                     self.step()
         except BaseException:
             _logger.exception("a thread that keeps runs in a file has failed")
+            self.trouble = "its thread has failed"
         finally:
             self._database.close()
             left = [*self._writes, *self._reads]
             for call in left:
-                call.raised = LogUnavailable(f"the log was left: {self.trouble}")
+                call.raised = LogUnavailable(f"the log is left, and {self.trouble}")
             self._deliver([*left, ended], News())
 
     def _wait(self, seconds: float) -> None:
