@@ -99,6 +99,8 @@ def main() -> None:
         port=options.port,
         workers=options.workers,
         access_log=False,
+        # A busy machine may take its time to start one.
+        timeout_worker_healthcheck=60,
     )
 
 
