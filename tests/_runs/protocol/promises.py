@@ -103,9 +103,9 @@ def broken_at_end(scenario: Scenario, world: World) -> str:
             continue
         if reader.phase not in TOLD:
             return END
-        if reader.phase == "beyond" and run is not None and run.epoch == reader.epoch:
-            if run.last >= reader.position:
-                return BEYOND
+        is_there = run is not None and run.epoch == reader.epoch and run.last >= reader.position
+        if reader.phase == "beyond" and is_there:
+            return BEYOND
         if world.has_lost:
             continue
         if reader.phase == "end":

@@ -41,6 +41,10 @@ class Rules:
     fence: bool = True
     #: Created twice with the same epoch, it is the same run.
     idempotent_create: bool = True
+    #: Its producer is there: that is a sign of life.
+    alive_again: bool = True
+    #: Who gives up to create a run, of which it does not know if it is there, removes it.
+    undo: bool = True
     #: What is written at a position that is there already is not written again.
     idempotent_append: bool = True
     #: What a producer writes names the position that was acknowledged, and a store that has less
@@ -68,7 +72,7 @@ class Rules:
     last: bool = True
     #: A run that is created removes the entries that an evicted one has left behind.
     clean_create: bool = True
-    #: Who was deleted is not created again, however late the call comes.
+    #: What was deleted, or given up, is not created again, however late the call comes.
     buried_epochs: bool = True
     #: A reader subscribes first, and reads then.
     read_after_subscribe: bool = True
@@ -102,6 +106,8 @@ class Run(NamedTuple):
     #: Ticks since somebody looked whether it is dead.
     looked: int = 0
     cancel: bool = False
+    #: Whether it takes nothing more, for its producer could not write again what was lost.
+    fenced: bool = False
     outcome: str = ""
 
 
@@ -113,7 +119,7 @@ class Store(NamedTuple):
     entries: tuple[tuple[int, Item], ...] = ()
     #: Whether a cancellation is remembered that came before its run.
     early: bool = False
-    #: Epochs that were deleted, for as long as a call may be under way.
+    #: Epochs that were deleted or given up, for as long as a call may be under way.
     gone: str = ""
 
 
@@ -153,7 +159,8 @@ def create(rules: Rules, store: Store, epoch: str) -> tuple[Store, Told]:
     run = store.run
     if run is not None:
         if rules.idempotent_create and run.epoch == epoch and not run.outcome:
-            run = alive(rules, run)
+            if rules.alive_again:
+                run = alive(rules, run)
             return store._replace(run=run), Told("", run.cancel, run.last)
         return store, Told("exists")
     if rules.buried_epochs and epoch in store.gone:
@@ -171,6 +178,7 @@ def append(
     position: int,
     entries: tuple[Item, ...],
     acknowledged: int,
+    oldest: int,
     first: int,
 ) -> tuple[Store, Told, Message | None]:
     """Add entries from a position on, and renew the lease."""
@@ -179,7 +187,7 @@ def append(
         return store, FENCED, None
     last = run.last if rules.last else (store.entries[-1][0] if store.entries else 0)
     if last < acknowledged and rules.acknowledged:
-        return store, Told("behind", run.cancel, last), None
+        return *behind(store, run, oldest), None
     if not rules.idempotent_append:
         position = last + 1
     # What is there already is not written again.
@@ -193,28 +201,38 @@ def append(
     return store._replace(run=run, entries=kept), Told("", run.cancel, last), message
 
 
-def renew(rules: Rules, store: Store, epoch: str, acknowledged: int) -> tuple[Store, Told]:
+def renew(
+    rules: Rules, store: Store, epoch: str, acknowledged: int, oldest: int
+) -> tuple[Store, Told]:
     """Say that the producer is alive."""
     run = running(rules, store, epoch)
     if run is None:
         return store, FENCED
-    store = store._replace(run=alive(rules, run))
     if run.last < acknowledged and rules.acknowledged_renewal:
-        return store, Told("behind", run.cancel, run.last)
-    return store, Told("", run.cancel, run.last)
+        return behind(store, run, oldest)
+    return store._replace(run=alive(rules, run)), Told("", run.cancel, run.last)
 
 
 def end(
-    rules: Rules, store: Store, epoch: str, acknowledged: int, outcome: str
+    rules: Rules, store: Store, epoch: str, acknowledged: int, oldest: int, outcome: str
 ) -> tuple[Store, Told, Message | None]:
     """End a run, if all is there that was acknowledged."""
     run = running(rules, store, epoch)
     if run is None:
         return store, FENCED, None
     if run.last < acknowledged and rules.acknowledged_end:
-        return store, Told("behind", run.cancel, run.last), None
+        return *behind(store, run, oldest), None
     run = run._replace(outcome=outcome, lease=0, doubt=NO_DOUBT, looked=0)
     return store._replace(run=run), Told("", run.cancel, run.last), Message(run.epoch)
+
+
+def undo(rules: Rules, store: Store, epoch: str) -> tuple[Store, Message | None]:
+    """Remove a run whose producer has given up to create it, and has written nothing."""
+    store = store._replace(gone="".join(sorted({*store.gone, epoch})))
+    run = store.run
+    if run is None or run.epoch != epoch or run.last or not rules.undo:
+        return store, None
+    return store._replace(run=None, entries=()), Message(epoch)
 
 
 def read(rules: Rules, store: Store, after: int) -> Page | None:
@@ -246,8 +264,8 @@ def request_cancel(rules: Rules, store: Store) -> tuple[Store, str, Message | No
 
 def bury(rules: Rules, store: Store, epoch: str, outcome: str) -> tuple[Store, str, Message | None]:
     """End a run whose lease is over, in place of its producer, at the second look."""
-    run = running(rules, store, epoch)
-    if run is None:
+    run = store.run
+    if run is None or (run.epoch != epoch and rules.epoch) or run.outcome:
         return store, "gone", None
     if not has_lapsed(rules, run):
         return store, "alive", None
@@ -278,9 +296,19 @@ def delete(rules: Rules, store: Store, epoch: str) -> tuple[Store, str, Message 
 def running(rules: Rules, store: Store, epoch: str) -> Run | None:
     """Return a run if it goes on in this epoch; else who asks is fenced."""
     run = store.run
-    if run is None or (run.epoch != epoch and rules.epoch) or (run.outcome and rules.fence):
+    if run is None or (run.epoch != epoch and rules.epoch):
         return None
-    return run
+    return None if (run.outcome or run.fenced) and rules.fence else run
+
+
+def behind(store: Store, run: Run, oldest: int) -> tuple[Store, Told]:
+    """
+    Tell a producer from where to write again what was lost. If it has that no more, which begins
+    with ``oldest``, its run takes nothing more, and is dead at once.
+    """
+    if oldest <= run.last + 1:
+        return store, Told("behind", run.cancel, run.last)
+    return store._replace(run=run._replace(fenced=True, lease=0)), FENCED
 
 
 def alive(rules: Rules, run: Run) -> Run:

@@ -73,8 +73,8 @@ class Scenario:
 
 class Producer(NamedTuple):
     epoch: str
-    #: ``new``; ``unsure`` whether it was created; ``runs``; or, at its end, ``refused``,
-    #: ``fenced``, ``lost`` (what the store has lost it has no more), ``done``.
+    #: ``new``; ``unsure`` whether it was created; ``runs``; or, at its end, ``refused`` or given
+    #: up, ``fenced``, ``done``.
     phase: str = "new"
     #: The position up to which it knows that the store has all.
     acknowledged: int = 0
@@ -138,7 +138,7 @@ class World(NamedTuple):
 
 
 #: Phases of a producer and of a reader in which nothing more happens.
-OVER = frozenset({"refused", "fenced", "lost", "done"})
+OVER = frozenset({"refused", "fenced", "done"})
 TOLD = frozenset({"end", "gap", "mismatch", "beyond", "not found"})
 
 
@@ -204,6 +204,8 @@ def _steps_of_producer(
         if scenario.allows(world, "late"):
             late = with_fault(with_producer(world, unsure), "late")
             yield f"{line} is late", late._replace(late=tuple(sorted((*late.late, call))))
+    if producer.phase == "unsure":
+        yield f"{epoch} gives up", give_up(scenario, world, producer)
     if producer.phase == "runs" and scenario.allows(world, "freeze"):
         frozen = producer._replace(is_frozen=True, was_frozen=True)
         yield f"{epoch} is frozen", with_fault(with_producer(world, frozen), "freeze")
@@ -215,19 +217,23 @@ def calls_of(scenario: Scenario, producer: Producer) -> Iterator[tuple[Call, Pro
     if producer.phase in ("new", "unsure"):
         yield Call("create", epoch), producer
         return
+    oldest = max(acknowledged - scenario.ring + 1, 1)
     has_ended = producer.cancelled or producer.outcome
     room = 0 if has_ended else min(scenario.items - made, 2)
-    yield Call("renew", epoch, (acknowledged,)), producer
+    yield Call("renew", epoch, (acknowledged, oldest)), producer
     for more in reversed(range(acknowledged == made, room + 1)):
         all_made = made + more
         positions = range(acknowledged + 1, all_made + 1)
         items = tuple((epoch, position + producer.skipped) for position in positions)
         first = max(all_made - scenario.keep + 1, 1)
-        arguments = acknowledged + 1, items, acknowledged, first
+        arguments = acknowledged + 1, items, acknowledged, oldest, first
         yield Call("append", epoch, arguments), producer._replace(made=all_made)
     if acknowledged == made:
         outcome = producer.outcome or ("cancelled" if producer.cancelled else "completed")
-        yield Call("end", epoch, (acknowledged, outcome)), producer._replace(outcome=outcome)
+        yield (
+            Call("end", epoch, (acknowledged, oldest, outcome)),
+            producer._replace(outcome=outcome),
+        )
 
 
 def make_call(scenario: Scenario, world: World, call: Call) -> tuple[World, Told]:
@@ -255,6 +261,15 @@ def make_call(scenario: Scenario, world: World, call: Call) -> tuple[World, Told
     return publish(record_end(world), message), told
 
 
+def give_up(scenario: Scenario, world: World, producer: Producer) -> World:
+    """Let a producer try to create its run no more."""
+    store, message = calls.undo(scenario.rules, world.store, producer.epoch)
+    world = world._replace(store=store)
+    if store.run is not None and store.run.epoch == producer.epoch:
+        world = world._replace(broken=REFUSED)
+    return publish(with_producer(world, Producer(producer.epoch, "refused")), message)
+
+
 def hear(scenario: Scenario, world: World, producer: Producer, call: Call, told: Told) -> World:
     """Let a producer have the reply to its call."""
     refused = told.refused
@@ -273,8 +288,6 @@ def hear(scenario: Scenario, world: World, producer: Producer, call: Call, told:
             # What it makes next gets the positions that are free.
             skipped = producer.skipped + producer.made - told.last
             producer = producer._replace(acknowledged=told.last, made=told.last, skipped=skipped)
-        elif told.last < producer.made - scenario.ring:
-            producer = producer._replace(phase="lost")
         else:
             producer = producer._replace(acknowledged=told.last)
     elif call.name == "create":
@@ -290,7 +303,7 @@ def hear(scenario: Scenario, world: World, producer: Producer, call: Call, told:
         producer = Producer(producer.epoch, producer.phase, made=producer.made)
     else:
         producer = producer._replace(cancelled=producer.cancelled or told.cancel)
-        if call.name == "renew" or refused != "behind":
+        if refused != "behind":
             producer = producer._replace(silent=0, was_frozen=False)
     return with_producer(world, producer)
 
