@@ -61,8 +61,9 @@ class Walk:
 
     async def take(self, steps: int) -> None:
         """Take so many steps."""
-        kinds = [self.produce] * 8 + [self.arrive, self.bury, self.bury, self.tick, self.tick]
-        kinds += [self.delete, self.cancel]
+        busy, slow = self.random.choice([(8, 2), (1, 3)])
+        kinds = [self.produce] * busy + [self.tick, self.bury] * slow
+        kinds += [self.arrive, self.delete, self.cancel]
         for _ in range(steps):
             await self.random.choice(kinds)()
             await self.compare()
