@@ -155,7 +155,9 @@ class SQLiteLog:
         return await self._session.read(lambda reading: reading.get(run_id))
 
     async def read(self, run_id: str, after: int, limit: int = PAGE) -> Page:
-        """See :meth:`~streamkit.runs.RunLog.read`. Returns at most 256 KiB, but for the first entry."""
+        """
+        See :meth:`~streamkit.runs.RunLog.read`. Returns at most 256 KiB, but for the first entry.
+        """
         session = self._session
         is_own = session.is_own(run_id)
         return await session.read(lambda reading: reading.read(run_id, after, limit, is_own=is_own))
