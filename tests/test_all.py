@@ -141,6 +141,7 @@ def test_an_arrow_never_runs_back() -> None:
         "_redis": {"_core", "_signals"},
         # Of these, only what an event is, and why a program ends.
         "_runs": {"_core", "_signals", "_combinators", "_sse", "_http"},
+        "_sqlite": {"_core", "_runs"},
     }
     wings = {name for name in MODULES if name.count(".") == 1 and not is_public(name)}
     assert wings == {f"streamkit.{wing}" for wing in below}

@@ -8,6 +8,7 @@ import ``_combinators``, ``_signals`` and ``_core``; of ``_sse`` the forms of ev
 
 To read: ``log`` (what a log must do) and ``memory`` (one that does it, with ``kept``), ``codec``
 and ``reasons`` (what travels through it), ``producer`` (one run, with ``recorder`` and ``budget``),
-``reader`` and ``attendance`` (those who come and go). ``entry``, ``cursor``, ``info``, ``records``
-and ``errors`` are words, and ``arguments`` checks what is said of a run.
+``reader`` and ``attendance`` (those who come and go), ``hints`` (who waits for news, for logs that
+are kept elsewhere). ``entry``, ``cursor``, ``info``, ``records`` and ``errors`` are words, and
+``arguments`` checks what is said of a run.
 """
