@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import shlex
+import signal
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -75,7 +77,9 @@ def demo_server(directory: Path, *arguments: str) -> Iterator[DemoServer]:
         try:
             server.process.wait(PATIENCE)
         finally:
-            server.process.kill()
+            with suppress(ProcessLookupError):
+                os.killpg(server.process.pid, signal.SIGKILL)  # with its workers
+            server.process.wait()
     assert "Traceback" not in server.output()
 
 
