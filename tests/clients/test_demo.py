@@ -210,25 +210,28 @@ def test_another_run(demo: DemoServer, open_tab: Callable[[str], Tab]) -> None:
     tab.wait_for_state("stopped")
 
 
-def test_closed_tab(demo: DemoServer, open_tab: Callable[[str], Tab], children: Children) -> None:
+def test_closed_tab(tmp_path: Path, open_tab: Callable[[str], Tab]) -> None:
     """A run goes on when its tab is closed. Its address leads back to it, and to all its lines."""
-    first = open_tab(demo.url)
-    run_id = first.start("check")
-    first.wait_for_line("two")
-    address = first.address
-    first.close()
-    assert demo.run(run_id)["state"] == "running"
-    second = open_tab(address)
-    second.wait_for_line("two")
-    assert second.log() == ["one", "two"]
-    second.close()
-    demo.stop(run_id)
-    assert children.are_gone()
-    # What it said to the end was kept, although nobody was there.
-    third = open_tab(address)
-    third.wait_for_state("stopped")
-    assert third.log() == ["one", "two", "saving", "saved"]
-    assert f"{run_id} check: cancelled (enough)" in demo.output()
+    code = "import time\nfor n in range(600): print('step', n); time.sleep(0.1)"
+    with demo_server(tmp_path, "--", sys.executable, "-uc", code) as demo:
+        first = open_tab(demo.url)
+        run_id = first.start("check")
+        first.wait_for_line("step 2")
+        address = first.address
+        first.close()
+        # Long after the server has noticed.
+        until(lambda: demo.run(run_id)["items"] > 25, lambda: demo.run(run_id))
+        second = open_tab(address)
+        second.wait_for_line("step 26")
+        second.wait_for_state("running")
+        assert second.log()[:26] == [f"step {number}" for number in range(26)]
+        second.close()
+        demo.stop(run_id)
+        until(lambda: demo.run(run_id)["state"] == "cancelled", lambda: demo.run(run_id))
+        third = open_tab(address)
+        third.wait_for_state("stopped")
+        assert third.numbers() == [str(number + 1) for number in range(len(third.log()))]
+        assert f"{run_id} check: cancelled (enough)" in demo.output()
 
 
 def test_nobody_watches(
