@@ -132,6 +132,7 @@ def test_page(page: Path, backend: Backend, monkeypatch: pytest.MonkeyPatch) -> 
         "docs/blocking.md",
         "docs/merging.md",
         "docs/web.md",
+        "docs/own-log.md",
         "docs/ownership.md",
         "docs/guarantees.md",
     ],

@@ -227,7 +227,7 @@ class Database:
             raise Away(str(exc)) from exc
         try:
             yield connection
-        except sqlite3.DatabaseError as exc:
+        except sqlite3.Error as exc:
             if not is_of_the_file(exc):
                 raise
             if primary_code(exc) not in _LOCKED:

@@ -53,7 +53,8 @@ def shrink(connection: sqlite3.Connection) -> bool:
     if free <= _SPARE:
         return False
     pages = min(free - _SPARE, _PAGES)
-    connection.execute(f"PRAGMA incremental_vacuum({pages})").fetchall()
+    # Each page is a step of it. execute() makes one step where there are no columns.
+    connection.executescript(f"PRAGMA incremental_vacuum({pages})")
     if free - pages > _SPARE:
         return True
     # What was given back is still in the write-ahead log.

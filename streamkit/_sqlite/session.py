@@ -89,8 +89,6 @@ class Session:
     async def close(self) -> None:
         """Let the thread end, and wait for that for a while, whatever happens."""
         self._is_closed = True
-        if not self._has_started:
-            return
         self._worker.end()
         with anyio.CancelScope(shield=True, deadline=anyio.current_time() + _PATIENCE):
             await self._ended.is_over.wait()

@@ -114,6 +114,7 @@ class Worker:
         self._writes: deque[Call[Any]] = deque()
         self._reads: deque[Call[Any]] = deque()
         self._is_ending = False
+        self._is_woken = False
         #: When to look what others have written, and whether that matters to anybody.
         self._next_look = 0.0
         self._matters = False
@@ -156,7 +157,7 @@ class Worker:
     def wake(self) -> None:
         """Have the thread look what matters now."""
         with self._changed:
-            self._next_look = 0.0
+            self._next_look, self._is_woken = 0.0, True
             self._changed.notify()
 
     # In the thread
@@ -164,25 +165,26 @@ class Worker:
     def _run(self, opened: Call[Any], ended: Call[Any]) -> None:
         try:
             if self._open(opened):
-                while not self._is_ending:
-                    self._wait(self.step())
-                # What is left was asked for before the end.
-                self.step()
-                while self._has_calls:
-                    self.step()
+                wait = 0.0
+                # What is left at the end was asked for before it.
+                while self._has_calls or not self._is_ending:
+                    self._wait(wait)
+                    wait = self.step()
         except BaseException:
             _logger.exception("a thread that keeps runs in a file has failed")
+            self.trouble = "its thread has failed"
         finally:
             self._database.close()
             left = [*self._writes, *self._reads]
             for call in left:
-                call.raised = LogUnavailable(f"the log was left: {self.trouble}")
+                call.raised = LogUnavailable(f"the log is left, and {self.trouble}")
             self._deliver([*left, ended], News())
 
     def _wait(self, seconds: float) -> None:
         with self._changed:
-            if not (self._is_ending or self._has_calls):
+            if not (self._is_ending or self._has_calls or self._is_woken):
                 self._changed.wait(seconds)
+            self._is_woken = False
 
     def _open(self, opened: Call[Any]) -> bool:
         """Open the file. Returns whether it is open."""

@@ -31,7 +31,12 @@ async def refused(path: Path, error: type[Exception]) -> str:
     return str(caught.value)
 
 
-@pytest.mark.parametrize("path", [None, 1, b"runs.db", object()])
+class BytesPath:
+    def __fspath__(self) -> bytes:
+        return b"runs.db"
+
+
+@pytest.mark.parametrize("path", [None, 1, b"runs.db", object(), BytesPath()])
 def test_no_path(path: Any) -> None:
     """Misuse: what is no path."""
     with pytest.raises(TypeError, match=r"write SQLiteLog\('runs.db'\)"):

@@ -50,7 +50,7 @@ class WorkerAtOnce(Worker):
         while True:
             self._next_look = 0.0
             wait = super().step()
-            if not self._has_calls:
+            if wait > 0 and not self._has_calls:
                 return wait
 
 
