@@ -135,7 +135,7 @@ def clients(session: nox.Session) -> None:
     # fmt: off
     session.run(
         "npm", "install", "--no-audit", "--no-fund", "--prefix", str(node_modules),
-        "eventsource@^5",
+        "eventsource@^5", "ai@^7",
     )
     # fmt: on
     install_chromium(session)

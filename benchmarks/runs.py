@@ -8,7 +8,8 @@ floor of B1, and a stream without a combinator.
 *To readers* is the time from the first item of a run to the last one that the last of its readers
 has taken, per reader and item, less what the run alone takes. Beside it is an ``EventStream`` for
 as many items, from its source to ``send``, as B5 measures it: what each reader would have cost if
-it had a source of its own.
+it had a source of its own. A reader is attached, or a ``RunEvents`` from the run to ``send``. A run
+that is read is written in larger pieces, which may save more than its only reader costs.
 
 *Replay* reads a run that has ended, and beside it the same items come from a generator, through a
 buffer of the same size. *Memory* is what a run of many short items holds for each.
@@ -21,7 +22,7 @@ from __future__ import annotations
 import gc
 import time
 import tracemalloc
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from functools import partial
 from statistics import median
 from typing import Any
@@ -31,6 +32,7 @@ from anyio.lowlevel import checkpoint
 
 from streamkit import with_buffer
 from streamkit.runs import MemoryLog, Runs
+from streamkit.sse import RunEvents
 
 from .backends import installed
 from .peers import BARE, FLOOR, NO_COMBINATOR, peers_on
@@ -47,6 +49,8 @@ from .rounds import Costs, in_turns
 TITLE = "Runs in one process"
 
 RUN = "run, source to MemoryLog"
+ATTACHED = "attached reader"
+RESPONSE = "RunEvents"
 REPLAY = "replay, attach"
 BUFFERED = "generator, buffer of 64"
 
@@ -127,6 +131,66 @@ async def run_to_its_end(runs: Runs, source: AsyncGenerator[str, None], count: i
 # To its readers
 
 
+class Audience:
+    """Those who read one run: who is there, and when the last of them had the last item."""
+
+    def __init__(self, readers: int) -> None:
+        self._coming = self._taking = readers
+        self.ended_at = 0.0
+
+    @property
+    def is_complete(self) -> bool:
+        return not self._coming
+
+    def come(self) -> None:
+        self._coming -= 1
+
+    def has_all(self) -> None:
+        self._taking -= 1
+        if not self._taking:
+            self.ended_at = time.thread_time()
+
+
+#: Reads a run of so many items to its end.
+Reader = Callable[[Runs, str, int, Audience], Coroutine[Any, Any, None]]
+
+
+async def attach(runs: Runs, run_id: str, count: int, audience: Audience) -> None:
+    """Read a run as a stream."""
+    taken = Taken(count)
+    async with runs.attach(run_id) as stream:
+        audience.come()
+        async for entry in stream:
+            taken.take(entry.item)
+            if entry.position == count:
+                audience.has_all()
+    taken.check(ATTACHED)
+
+
+async def answer(runs: Runs, run_id: str, count: int, audience: Audience) -> None:
+    """Read a run as a response does."""
+    info = await runs.get(run_id)
+    events = [
+        f"data: token {item}\nid: {info.epoch}:{item + 1}\n\n".encode() for item in range(count)
+    ]
+    sent: list[bytes] = []
+
+    async def send(message: Any) -> None:
+        if body := message.get("body"):
+            sent.append(body)
+            if body.endswith(events[-1]):
+                audience.has_all()
+
+    response = RunEvents(runs, run_id, final=lambda outcome: None)
+    audience.come()
+    await request(response, send)
+    if b"".join(sent) != b"".join(events):
+        raise RuntimeError("a response did not send what the run has yielded")
+
+
+READERS: dict[str, Reader] = {ATTACHED: attach, RESPONSE: answer}
+
+
 async def measure_readers(source: str, readers: int, count: int, rounds: int) -> Costs:
     """Measure one run with many readers, and one response."""
     async with Runs(MemoryLog(), keep=0) as runs:
@@ -134,44 +198,37 @@ async def measure_readers(source: str, readers: int, count: int, rounds: int) ->
         async def measure_one(name: str) -> float:
             if name == EVENT_STREAM:
                 return await measure_response(source, count)
-            return await measure_one_run(runs, source, readers, count)
+            return await measure_one_run(runs, source, READERS[name], readers, count)
 
-        return await in_turns([EVENT_STREAM, RUN], rounds, measure_one)
+        return await in_turns([EVENT_STREAM, *READERS], rounds, measure_one)
 
 
-async def measure_one_run(runs: Runs, source: str, readers: int, count: int) -> float:
+async def measure_one_run(
+    runs: Runs, source: str, reader: Reader, readers: int, count: int
+) -> float:
     """Return microseconds per reader and item, less those of the run alone."""
     alone = time.thread_time()
     await run_to_its_end(runs, SOURCES[source](count), count)
     alone = time.thread_time() - alone
 
     go = anyio.Event()
-    waiting = 0
+    audience = Audience(readers)
 
     async def started() -> AsyncGenerator[str, None]:
         await go.wait()
         async for item in SOURCES[source](count):
             yield item
 
-    async def read() -> None:
-        nonlocal waiting
-        taken = Taken(count)
-        async with runs.attach(info.id) as stream:
-            waiting += 1
-            async for entry in stream:
-                taken.take(entry.item)
-        taken.check("a reader")
-
     info = await runs.start(started())
     async with anyio.create_task_group() as tasks:
         for _ in range(readers):
-            tasks.start_soon(read)
-        while waiting < readers or runs.stats().readers < readers:
+            tasks.start_soon(reader, runs, info.id, count, audience)
+        while not audience.is_complete or runs.stats().readers < readers:
             await checkpoint()
         gc.collect()
         start = time.thread_time()
         go.set()
-    return (time.thread_time() - start - alone) / readers / count * 1e6
+    return (audience.ended_at - start - alone) / readers / count * 1e6
 
 
 async def measure_response(source: str, count: int) -> float:
@@ -246,15 +303,15 @@ def measure(*, quick: bool = False) -> Result:
             _add_log(result, rows, f"{backend.name}, {source}", costs)
         for source in SOURCES:
             for readers in (1, 10) if quick else (1, 100, 1_000):
-                items = 20 if quick else 100
+                items = 20 if quick else 500 if readers == 1 else 100
                 few = 5 if quick or readers == 1_000 else rounds
                 costs = backend.run(measure_readers, source, readers, items, few)
                 what = f"{backend.name}, {source}, {readers:,} readers"
                 what = what if readers > 1 else f"{backend.name}, {source}, 1 reader"
-                rows.append([f"{what}: each", number(median(costs[RUN]))])
-                rows.append([f"{what}: {EVENT_STREAM}", number(median(costs[EVENT_STREAM]))])
-                by = f"{what}: reader / {EVENT_STREAM}"
-                result.ratios.append(Ratio.of(by, costs[RUN], costs[EVENT_STREAM], 0.5))
+                rows += [[f"{what}: {name}", number(median(costs[name]))] for name in costs]
+                for reader in READERS:
+                    by = f"{what}: {reader} / {EVENT_STREAM}"
+                    result.ratios.append(Ratio.of(by, costs[reader], costs[EVENT_STREAM], 0.5))
         costs = backend.run(measure_replay, 1_000 if quick else 10_000, rounds)
         peers = (REPLAY, BUFFERED)
         rows += [[f"{backend.name}: {name}", number(median(costs[name]))] for name in peers]

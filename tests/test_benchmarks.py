@@ -91,7 +91,7 @@ def test_every_run_is_right(loop: Any) -> None:
     """A run keeps every item, and each of its readers has every item, once and in order."""
     for source in runs.SOURCES:
         assert runs.RUN in loop.run(runs.measure_log, loop.name, source, 100, 1)
-        assert runs.RUN in loop.run(runs.measure_readers, source, 3, 20, 1)
+        assert runs.READERS.keys() <= loop.run(runs.measure_readers, source, 3, 20, 1).keys()
     assert runs.REPLAY in loop.run(runs.measure_replay, 500, 1)
     assert 0 < loop.run(runs.weigh_entry, 500) < 500
 

@@ -64,15 +64,16 @@ def _in_signal_handler() -> bool:
     """
     if threading.current_thread() is not threading.main_thread():
         return False
+    # Neither this function nor who calls it is one.
     here = inspect.currentframe()
-    frame = here and here.f_back
+    frame = here and here.f_back and here.f_back.f_back
     del here
     # As far as the code of a task: what has interrupted that would have come first.
     while frame is not None and not frame.f_code.co_flags & _COROUTINE:
         interrupted = frame.f_back
         # The arguments are (number, frame). To look into the frame of a generator would keep its
         # variables alive for as long as that runs, and no handler is one.
-        if interrupted is not None and not frame.f_code.co_flags & inspect.CO_GENERATOR:
+        if interrupted is not None and not frame.f_code.co_flags & _GENERATOR:
             for value in frame.f_locals.values():
                 if value is interrupted or (type(value) is tuple and value[1:] == (interrupted,)):
                     return True
@@ -80,4 +81,5 @@ def _in_signal_handler() -> bool:
     return False
 
 
-_COROUTINE = inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
+_GENERATOR: int = inspect.CO_GENERATOR
+_COROUTINE: int = inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR

@@ -17,7 +17,7 @@ from typing import Protocol
 
 from .._runs.log import Requests
 from .clock import Clock
-from .forgetting import forget, shrink, until_due
+from .forgetting import forget, is_long_dead, long_dead, shrink, until_due
 from .opening import connect, primary_code
 from .reading import Reading
 from .row import Row, to_bytes
@@ -141,7 +141,10 @@ class Database:
                 self._failed_since = self._clock.now()
             raise
         self._failed_since = None
-        self._known.update(tx.news.changed)
+        for run_id, version in tx.news.changed.items():
+            # Those that do not matter here are not kept in mind.
+            if run_id in self._known:
+                self._known[run_id] = version
         if tx.news.changed:
             self._due = -math.inf
         return tx.news
@@ -203,6 +206,9 @@ class Database:
         with self._used() as connection:
             if shrink(connection):
                 return news, 0.0
+            dead = long_dead(connection, self._clock)
+        if dead:
+            return self.write([_Remove(dead)], lambda run_id: False), 0.0
         wait = min(wait, _MOST_DUE)
         self._due = now + wait
         return news, wait
@@ -259,6 +265,19 @@ class Database:
         except OSError:
             return None
         return found.st_dev, found.st_ino
+
+
+class _Remove:
+    def __init__(self, run_ids: Sequence[str]) -> None:
+        self._run_ids = run_ids
+
+    def run(self, target: Transaction, /) -> None:
+        for run_id in self._run_ids:
+            row = target.find(run_id)
+            # It may have come back.
+            if row is not None and is_long_dead(row, target.clock):
+                target.remove(row)
+                target.tell(row, FENCED)
 
 
 class _Forget:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from itertools import islice
 from typing import TYPE_CHECKING
 
-from .._runs.log import REMEMBER
+from .._runs.log import AFTER_READ, DOUBT, REMEMBER
 from .clock import Clock
-from .row import to_text
+from .row import COLUMNS, Row, to_text
 from .transaction import Transaction
 
 if TYPE_CHECKING:
@@ -33,6 +34,28 @@ def forget(tx: Transaction) -> None:
         "DELETE FROM early WHERE boot != ? OR until <= ? OR until > ?",
         [tx.clock.boot, tx.now, tx.now + REMEMBER],
     )
+
+
+def long_dead(connection: sqlite3.Connection, clock: Clock) -> list[str]:
+    """Return some runs that were lost so long ago that it does not matter how they have ended."""
+    found = connection.execute(
+        f"SELECT {', '.join(COLUMNS)} FROM runs WHERE outcome IS NULL AND seen_on < ?",
+        [clock.wall() - AFTER_READ],
+    )
+    dead = (to_text(row.id) for row in (Row(*each) for each in found) if is_long_dead(row, clock))
+    return list(islice(dead, _RUNS))
+
+
+def is_long_dead(row: Row, clock: Clock) -> bool:
+    """
+    Tell whether nobody has buried a run for as long as it would have been kept after that.
+
+    Both clocks have to say so: one on the wall that is set kills nobody.
+    """
+    patience = row.lease + DOUBT + max(row.keep, AFTER_READ)
+    if row.outcome is not None or clock.wall() < row.seen_on + patience:
+        return False
+    return row.boot != clock.boot or not row.seen_at <= clock.now() < row.seen_at + patience
 
 
 def until_due(connection: sqlite3.Connection, clock: Clock) -> float:

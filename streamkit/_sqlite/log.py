@@ -6,7 +6,7 @@ import os
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
-from typing import Any, Literal, cast
+from typing import Literal
 
 from anyio.lowlevel import RunVar
 
@@ -36,11 +36,11 @@ class SQLiteLog:
     :param path: of the file, in a directory that is there, on a local disk
     :param max_bytes: of all entries together, with some 32 bytes more for each and 512 for each
         run. When it is reached, the run that ended first goes. If none is left that has ended,
-        nothing more is taken, and the source is told :exc:`LogFull`
+        nothing more is taken, and the source is told :exc:`~streamkit.runs.LogFull`
     :param lease: seconds after which a run whose producer has given no sign of life counts as lost.
         It is then buried after five more, by a process that reads it
     :param outage: seconds for which a call waits for a file that is locked or cannot be written,
-        before it raises :exc:`LogUnavailable`
+        before it raises :exc:`~streamkit.runs.LogUnavailable`
     :param max_held: items of a run that may be on their way to the file
     :param reconcile: seconds after which a reader looks for itself, and says that it is there
     :raises TypeError: if an argument is of the wrong type
@@ -77,7 +77,7 @@ class SQLiteLog:
     async def open(self) -> AsyncGenerator[None, None]:
         """
         Open the file while the block is open, and make it if there is none. Opened by
-        :class:`Runs`.
+        :class:`~streamkit.runs.Runs`.
 
         :raises FileNotFoundError: if its directory is not there
         :raises PermissionError: if it cannot be written
@@ -113,7 +113,7 @@ class SQLiteLog:
     async def create(
         self, run_id: str, epoch: str, terms: Terms, notify: Callable[[Requests], object]
     ) -> Requests:
-        """See :meth:`RunLog.create`."""
+        """See :meth:`~streamkit.runs.RunLog.create`."""
         session = self._session
         write = partial(_create, run_id=run_id, epoch=epoch, terms=terms, lease=self.lease)
         return await session.write(write, lambda requests: session.keep_told(run_id, epoch, notify))
@@ -129,7 +129,7 @@ class SQLiteLog:
         first: int,
         head: int | None = None,
     ) -> Requests:
-        """See :meth:`RunLog.append`."""
+        """See :meth:`~streamkit.runs.RunLog.append`."""
 
         def append(tx: Transaction) -> Requests:
             return writing.append(tx, run_id, epoch, position, entries, acknowledged, first, head)
@@ -137,11 +137,11 @@ class SQLiteLog:
         return await self._session.write(append)
 
     async def renew(self, run_id: str, epoch: str) -> Requests:
-        """See :meth:`RunLog.renew`."""
+        """See :meth:`~streamkit.runs.RunLog.renew`."""
         return await self._session.write(lambda tx: writing.renew(tx, run_id, epoch))
 
     async def end(self, run_id: str, epoch: str, outcome: bytes) -> bool:
-        """See :meth:`RunLog.end`."""
+        """See :meth:`~streamkit.runs.RunLog.end`."""
         session = self._session
         return await session.write(
             lambda tx: writing.end(tx, run_id, epoch, outcome),
@@ -151,23 +151,25 @@ class SQLiteLog:
     # For readers
 
     async def get(self, run_id: str) -> Record:
-        """See :meth:`RunLog.get`."""
+        """See :meth:`~streamkit.runs.RunLog.get`."""
         return await self._session.read(lambda reading: reading.get(run_id))
 
     async def read(self, run_id: str, after: int, limit: int = PAGE) -> Page:
-        """See :meth:`RunLog.read`. Returns at most 256 KiB, but for the first entry."""
+        """
+        See :meth:`~streamkit.runs.RunLog.read`. Returns at most 256 KiB, but for the first entry.
+        """
         session = self._session
         is_own = session.is_own(run_id)
         return await session.read(lambda reading: reading.read(run_id, after, limit, is_own=is_own))
 
     def watch(self, run_id: str) -> AbstractAsyncContextManager[Watch]:
-        """See :meth:`RunLog.watch`."""
+        """See :meth:`~streamkit.runs.RunLog.watch`."""
         session = self._session
         session.wake()
         return session.hints.watch(run_id, self.reconcile)
 
     async def touch(self, run_id: str, epoch: str) -> None:
-        """See :meth:`RunLog.touch`."""
+        """See :meth:`~streamkit.runs.RunLog.touch`."""
         await self._session.write(lambda tx: writing.touch(tx, run_id, epoch))
 
     # For everybody
@@ -181,7 +183,7 @@ class SQLiteLog:
         epoch: str | None = None,
         unwatched_for: float | None = None,
     ) -> Literal["running", "ended", "unknown"]:
-        """See :meth:`RunLog.request_cancel`."""
+        """See :meth:`~streamkit.runs.RunLog.request_cancel`."""
         return await self._session.write(
             lambda tx: writing.request_cancel(tx, run_id, reason, owner, epoch, unwatched_for)
         )
@@ -189,11 +191,11 @@ class SQLiteLog:
     async def bury(
         self, run_id: str, epoch: str, outcome: bytes
     ) -> Literal["alive", "doubted", "buried", "gone"]:
-        """See :meth:`RunLog.bury`."""
+        """See :meth:`~streamkit.runs.RunLog.bury`."""
         return await self._session.write(lambda tx: writing.bury(tx, run_id, epoch, outcome))
 
     async def delete(self, run_id: str, epoch: str) -> None:
-        """See :meth:`RunLog.delete`."""
+        """See :meth:`~streamkit.runs.RunLog.delete`."""
         await self._session.write(lambda tx: writing.delete(tx, run_id, epoch))
 
     @property
@@ -213,11 +215,9 @@ def _create(tx: Transaction, run_id: str, epoch: str, terms: Terms, lease: float
 
 def _checked(path: object) -> str:
     what = "write SQLiteLog('runs.db')"
-    if not isinstance(path, str | os.PathLike):
-        raise TypeError(f"path must be a str or a Path, got {type(path).__qualname__}: {what}")
-    text: object = os.fspath(cast("Any", path))
+    text: object = path if isinstance(path, str) else getattr(path, "__fspath__", lambda: path)()
     if not isinstance(text, str):
-        raise TypeError(f"path must be text, got {type(text).__qualname__}: {what}")
+        raise TypeError(f"path must be a str or a Path, got {path!r}: {what}")
     if not text or "\0" in text:
         raise ValueError(f"path must be that of a file, got {text!r}: {what}")
     if text == ":memory:" or text.startswith("file:"):

@@ -37,6 +37,8 @@ class Row:
     boot: str
     lease: float
     seen_at: float
+    #: The same, by the clock on the wall.
+    seen_on: float
     doubted_at: float | None
     watched_at: float
     #: Until when somebody in another process than its own will have been there to see its end.

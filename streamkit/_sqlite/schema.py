@@ -33,6 +33,7 @@ CREATE TABLE runs (
     boot TEXT NOT NULL,
     lease REAL NOT NULL,
     seen_at REAL NOT NULL,
+    seen_on REAL NOT NULL,
     doubted_at REAL,
     watched_at REAL NOT NULL,
     followed_until REAL NOT NULL,

@@ -131,6 +131,7 @@ class Transaction:
             boot=self.clock.boot,
             lease=lease,
             seen_at=self.now,
+            seen_on=self.wall,
             doubted_at=None,
             watched_at=self.now,
             followed_until=0.0,
@@ -169,7 +170,8 @@ class Transaction:
         missed = until - max(since, row.seen_at)
         if missed > 0:
             row.watched_at = min(row.watched_at + missed, self.now)
-        row.boot, row.seen_at, row.doubted_at = self.clock.boot, self.now, None
+        row.boot, row.seen_at, row.seen_on = self.clock.boot, self.now, self.wall
+        row.doubted_at = None
         self.save(row)
 
     def end(self, row: Row, outcome: bytes) -> None:
@@ -184,12 +186,13 @@ class Transaction:
         self.change(row)
 
     def remove(self, row: Row) -> None:
-        """Remove a run that has ended."""
+        """Remove a run that has ended, or that nobody waits for any more."""
         self.flush()
         self.connection.execute("DELETE FROM entries WHERE run = ?", [row.number])
         self.connection.execute("DELETE FROM runs WHERE number = ?", [row.number])
         self._bytes -= row.size
-        self._ended_bytes -= row.size
+        if row.outcome is not None:
+            self._ended_bytes -= row.size
         self._rows[to_text(row.id)] = None
         self._passing.add(to_text(row.id))
         self.news.changed[to_text(row.id)] = None

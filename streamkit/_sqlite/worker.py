@@ -79,7 +79,11 @@ class Call(Generic[T]):
             self.returned = self.function(target)
             self.is_done = True
         except _SAID as exc:
-            self.raised = exc.with_traceback(None)
+            self.fail(exc)
+
+    def fail(self, error: Exception) -> None:
+        """Take note that nothing was done."""
+        self.is_done, self.raised = False, error.with_traceback(None)
 
 
 class Client(Protocol):
@@ -177,7 +181,7 @@ class Worker:
             self._database.close()
             left = [*self._writes, *self._reads]
             for call in left:
-                call.raised = LogUnavailable(f"the log is left, and {self.trouble}")
+                call.fail(LogUnavailable(f"the log is left, and {self.trouble}"))
             self._deliver([*left, ended], News())
 
     def _wait(self, seconds: float) -> None:
@@ -197,7 +201,7 @@ class Worker:
                 self._wait(_AGAIN)
                 continue
             except Exception as exc:
-                opened.raised = exc.with_traceback(None)
+                opened.fail(exc)
                 self._deliver([opened], News())
                 return False
             self.trouble = None
@@ -230,51 +234,40 @@ class Worker:
         return min(wait, self._next_look - time.monotonic()) if self._matters else wait
 
     def _do_writes(self) -> None:
-        calls = self._take(self._writes, _MOST_WRITES)
-        if not calls:
-            return
-        try:
-            self._deliver(calls, self._write(calls))
-        except Away:
-            self._put_back(self._writes, calls)
-            raise
-        except Exception as exc:
-            self._apart(calls, exc)
+        self._do(self._writes, _MOST_WRITES, self._write)
 
-    def _apart(self, calls: list[Call[Any]], error: Exception) -> None:
-        """Do calls one by one, for one of them has spoilt it for the others."""
-        while calls:
-            call = calls[0]
+    def _do_reads(self) -> None:
+        self._do(self._reads, _MOST_READS, self._read)
+
+    def _do(
+        self, calls: deque[Call[Any]], most: int, do: Callable[[list[Call[Any]]], News]
+    ) -> None:
+        """Do calls together, or one by one if one of them has spoilt it for the others."""
+        taken = self._take(calls, most)
+        portion = len(taken)
+        while taken:
+            some = taken[:portion]
             news = News()
             try:
-                news = self._write([call])
+                news = do(some)
             except Away:
-                self._put_back(self._writes, calls)
+                calls.extendleft(reversed(taken))
                 raise
             except Exception as exc:
-                call.raised = exc
-            del calls[0]
-            self._deliver([call], news)
+                if portion > 1:
+                    portion = 1
+                    continue
+                some[0].fail(exc)
+            del taken[:portion]
+            self._deliver(some, news)
 
     def _write(self, calls: list[Call[Any]]) -> News:
         return self._database.write(calls, self._client.is_watched)
 
-    def _do_reads(self) -> None:
-        calls = self._take(self._reads, _MOST_READS)
-        if not calls:
-            return
-        try:
-            reading = self._database.read(calls)
-        except Away:
-            self._put_back(self._reads, calls)
-            raise
-        except Exception as exc:
-            for call in calls:
-                call.raised = exc
-        else:
-            for function in reading.afterwards():
-                self._writes.append(Call(function))
-        self._deliver(calls, News())
+    def _read(self, calls: list[Call[Any]]) -> News:
+        for function in self._database.read(calls).afterwards():
+            self._writes.append(Call(function))
+        return News()
 
     def _look(self) -> None:
         now = time.monotonic()
@@ -293,9 +286,6 @@ class Worker:
             if not call.is_given_up:
                 taken.append(call)
         return taken
-
-    def _put_back(self, calls: deque[Call[Any]], taken: list[Call[Any]]) -> None:
-        calls.extendleft(reversed(taken))
 
     def _deliver(self, calls: list[Call[Any]], news: News) -> None:
         now = time.monotonic()

@@ -264,6 +264,46 @@ async def test_forgotten_where_it_is_opened(tmp_path: Path) -> None:
         assert asked(path, "SELECT count(*) FROM runs") == [(0,)]
 
 
+@pytest.mark.parametrize("how", ["silent", "started again", "alive"])
+async def test_lost_and_never_asked_for(how: str, tmp_path: Path) -> None:
+    """A run that is lost, and that nobody asks for, goes when it would have been kept long enough.
+
+    A clock on the wall that is set removes none that goes on.
+    """
+    path = tmp_path / "runs.db"
+    log = VirtualSQLiteLog(path, lease=15)
+    told: list[Requests] = []
+    async with log.open():
+        await log.create("a", "0e", Terms(keep=100.0), told.append)
+        await append(log, "a", b"one")
+        clock = log._session._worker._database._clock
+        if how == "silent":
+            await anyio.sleep(119)
+        else:
+            if how == "started again":
+                clock.boot = "another"
+            patch = pytest.MonkeyPatch()
+            patch.setattr(clock, "wall", lambda: 2e9 + anyio.current_time())
+        if how == "alive":
+            await log.renew("a", "0e")
+            patch.setattr(clock, "wall", lambda: 3e9 + anyio.current_time())
+        await look(log)
+        assert asked(path, "SELECT count(*) FROM runs") == [(int(how != "started again"),)]
+        await anyio.sleep(2)
+        await look(log)
+        assert asked(path, "SELECT count(*) FROM runs") == [(int(how == "alive"),)]
+        assert told == [Requests(fenced=True)] * (how != "alive")
+        check_sizes(path)
+        assert (await log.renew("a", "0e")).fenced is (how != "alive")
+
+
+async def look(log: VirtualSQLiteLog) -> None:
+    """Let it be looked what is to be forgotten, as it is each minute."""
+    log._session._worker._database._due = -1.0
+    with pytest.raises(RunNotFound):
+        await log.get("nobody")
+
+
 async def test_hints_for_the_producer(tmp_path: Path) -> None:
     """A producer is told of a cancellation, and that it was buried, without a call of its own.
 

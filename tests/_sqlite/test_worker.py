@@ -14,7 +14,7 @@ from streamkit._sqlite.worker import Call, Worker
 from streamkit._sqlite.writing import follow, keep_longer
 from streamkit.runs import LogUnavailable, Requests, Terms
 from streamkit.sqlite import SQLiteLog
-from support.files import VirtualSQLiteLog
+from support.files import VirtualSQLiteLog, WorkerAtOnce
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -139,3 +139,52 @@ async def test_the_thread_fails(
         with pytest.raises(LogUnavailable, match=r"for 0.3 seconds: its thread has failed"):
             await log.get("a")
     assert "a fault" in caplog.text
+
+
+async def test_one_read_spoils_it(tmp_path: Path) -> None:
+    """A read that cannot be done fails alone: those who read together with it go on."""
+
+    class Together(WorkerAtOnce):
+        """Does what was asked for when it is told to."""
+
+        def read(self, call: Call[Any]) -> None:
+            self._reads.append(call)
+            if len(self._reads) == 3:
+                self.step()
+
+    class Log(VirtualSQLiteLog):
+        _worker = Together
+
+    log = Log(tmp_path / "runs.db")
+    results: dict[str, object] = {}
+    bad: Any = object()
+
+    async def read(name: str, after: Any) -> None:
+        try:
+            results[name] = (await log.read("a", after)).last
+        except TypeError as exc:
+            results[name] = type(exc)
+
+    async with log.open():
+        await log.create("a", "0e", Terms(), ignore)
+        async with anyio.create_task_group() as tasks:
+            for name, after in ("one", 0), ("two", bad), ("three", 0):
+                tasks.start_soon(read, name, after)
+    assert results == {"one": 0, "two": TypeError, "three": 0}
+
+
+async def test_nothing_is_kept_in_mind(tmp_path: Path) -> None:
+    """What the thread knows of runs is of those that go on, or are watched, and of no other."""
+    path = tmp_path / "runs.db"
+    log, other = VirtualSQLiteLog(path), VirtualSQLiteLog(path)
+    async with log.open(), other.open():
+        database = log._session._worker._database
+        async with log.watch("a"):
+            for number in range(50):
+                await log.create(str(number), "0e", Terms(keep=0.0), ignore)
+                await log.end(str(number), "0e", b"end")
+                await other.request_cancel(str(number), b"stop")
+            await log.create("a", "0e", Terms(), ignore)
+            assert set(database._known) <= {"a", "49"}
+            assert set(database._rows) == {"a"}
+            assert set(log._session._own) == {"a"}
