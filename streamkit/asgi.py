@@ -268,6 +268,9 @@ class StreamResponse(Returned):
                 await host.run(exchange.run, exchange.rest.let_go, f"response with {stream!r}")
             await exchange.conclude()
         finally:
+            if host is not None:
+                # Its task may have been cancelled before it began.
+                host.leave(exchange, None)
             # The traceback of an error includes this frame.
             del stream, exchange
 

@@ -103,8 +103,9 @@ async def read(
     :param made_of: takes the position of an entry, those that there are from there on, and the
         epoch. Returns what to yield of them, and of how many it is
     :param until: when to leave at the latest, as if there was nobody to tell of changes any more
-    :param for_a_response: whether to yield a :class:`Head` first, if the run has one and is read
-        from its beginning; and to raise what there is to raise at once, for it is answered
+    :param for_a_response: whether to yield a :class:`Head` first: that of the run, if it has one
+        and is read from its beginning, and else 200 before a wait, for it can be no other any more;
+        and to raise what there is to raise at once, for it is answered
 
     """
     told: Exception | None
@@ -119,7 +120,8 @@ async def read(
                 position = page.first - 1
                 if position:
                     page = await log.read(run_id, position)
-            tells_status = for_a_response and not position
+            tells_status = for_a_response
+            is_resumed = position > 0
             is_over = False
             with seat.scope:
                 while not is_over:
@@ -130,7 +132,7 @@ async def read(
                         continue
                     if page.first > position + 1:
                         raise Gap(page.first, page.last)
-                    if tells_status and page.head is not None:
+                    if tells_status and page.head is not None and not is_resumed:
                         tells_status = False
                         yield Head(page.head)
                     entries = page.entries
@@ -143,6 +145,9 @@ async def read(
                         is_over = page.outcome is not None
                         if page.lapsed:
                             attendance.suspect(run_id, epoch)
+                        if tells_status and is_resumed and not is_over:
+                            tells_status = False
+                            yield Head(200)
                         if not is_over:
                             await seat.wait(watch)
                     if not is_over:
