@@ -208,7 +208,7 @@ class Database:
                 return news, 0.0
             dead = long_dead(connection, self._clock)
         if dead:
-            return self.write([_Remove(dead)], lambda run_id: False), 0.0
+            return self.write([Remove(dead)], lambda run_id: False), 0.0
         wait = min(wait, _MOST_DUE)
         self._due = now + wait
         return news, wait
@@ -267,7 +267,9 @@ class Database:
         return found.st_dev, found.st_ino
 
 
-class _Remove:
+class Remove:
+    """Removes runs that nobody waits for any more."""
+
     def __init__(self, run_ids: Sequence[str]) -> None:
         self._run_ids = run_ids
 

@@ -117,8 +117,10 @@ def _file_system(path: Path, mounts: Path) -> str:
 
 
 def _prepare(connection: sqlite3.Connection, path: str) -> None:
+    # In this order: another process may make the tables in between.
+    has_tables = bool(_pragma(connection, "schema_version"))
     ours = _pragma(connection, "application_id") == APPLICATION_ID
-    if not ours and _pragma(connection, "schema_version"):
+    if has_tables and not ours:
         raise ValueError(
             f"{path} is a database of another program: give SQLiteLog a path of its own"
         )

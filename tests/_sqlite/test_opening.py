@@ -109,6 +109,33 @@ async def test_of_another_program(tmp_path: Path) -> None:
     connection.close()
 
 
+@pytest.mark.parametrize("moment", range(10))
+async def test_made_by_two_at_once(
+    moment: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process makes the tables at any moment while this one opens the file."""
+    pragma = opening._pragma
+    path = str(tmp_path / "runs.db")
+    calls = 0
+
+    def slowly(connection: sqlite3.Connection, name: str) -> object:
+        nonlocal calls
+        value = pragma(connection, name)
+        calls += 1
+        if calls == moment + 1 and not connection.in_transaction:
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(opening, "_pragma", pragma)
+                opening.connect(path).close()
+        return value
+
+    with monkeypatch.context() as patch:
+        patch.setattr(opening, "_pragma", slowly)
+        connection = opening.connect(path)
+    assert connection.execute("SELECT count(*) FROM totals").fetchone() == (1,)
+    assert connection.execute("PRAGMA auto_vacuum").fetchone() == (2,)
+    connection.close()
+
+
 async def test_of_a_later_release(tmp_path: Path) -> None:
     """It has tables that a later release has made."""
     path = tmp_path / "runs.db"

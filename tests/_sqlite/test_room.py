@@ -331,6 +331,29 @@ async def test_hints_for_the_producer(tmp_path: Path) -> None:
             assert not log._session._own
 
 
+async def test_others_write(tmp_path: Path) -> None:
+    """What others have written of a run counts with the next call, and is not written over."""
+    path = tmp_path / "runs.db"
+    log, other = VirtualSQLiteLog(path, lease=1.0), VirtualSQLiteLog(path, lease=1.0)
+    async with log.open(), other.open():
+        for run_id in "abc":
+            await create(log, run_id)
+            await append(log, run_id, b"one")
+        await other.request_cancel("a", b"stop")
+        assert (await append(log, "a", b"two", last=1)).cancel == b"stop"
+        assert (await other.get("a")).cancel_requested
+        await append(other, "b", b"two", last=1)
+        await append(log, "b", b"three", last=2)
+        assert list((await other.read("b", 0)).entries) == [b"one", b"two", b"three"]
+        await anyio.sleep(2)
+        await other.bury("c", "0e", b"lost")
+        await anyio.sleep(5)
+        assert await other.bury("c", "0e", b"lost") == "buried"
+        assert (await append(log, "c", b"two", last=1)).fenced
+        assert (await log.get("c")).outcome == b"lost"
+        check_sizes(path)
+
+
 async def test_any_text(tmp_path: Path) -> None:
     """An id, and the name of an owner, may be text that is no Unicode."""
     log = VirtualSQLiteLog(tmp_path / "runs.db")

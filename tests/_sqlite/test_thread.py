@@ -176,6 +176,8 @@ def test_the_loop_is_dropped(
         await block.__aenter__()
         await log.create("a", "0e", Terms(), ignore)
         blocks.append(block)
+        # It has said all that there is to say.
+        await anyio.sleep(0.3)
 
     loop = asyncio.new_event_loop()
     loop.run_until_complete(main())
@@ -242,6 +244,8 @@ async def test_cancelled_while_it_opens(delay: float | None, tmp_path: Path) -> 
                 scope.deadline = anyio.current_time() + delay
             async with SQLiteLog(path).open():
                 await anyio.sleep(delay or 0)
+        # It was waited for, though this was cancelled.
+        assert not (tmp_path / "runs.db-wal").exists()
         assert not threads_left(path)
 
 
@@ -277,6 +281,42 @@ async def test_locked_for_a_while(tmp_path: Path) -> None:
             assert list((await log.read(run_id, 0)).entries) == [b"one", b"two"]
             # Nobody could say that it is read, for as long as nobody could write.
             assert (await log.renew(run_id, "0e")).unwatched_for < 0.9
+
+
+async def test_waits_before_it_looks(tmp_path: Path) -> None:
+    """What is written is made of what is there when nobody else writes, and not of what was."""
+    path = tmp_path / "runs.db"
+    log = SQLiteLog(path)
+    looked: list[object] = []
+    async with log.open():
+        await log.create("a", "0e", Terms(), ignore)
+        async with anyio.create_task_group() as tasks:
+            with Locked(path):
+                tasks.start_soon(log._session.write, looked.append)
+                await anyio.sleep(0.3)
+                assert not looked
+        assert len(looked) == 1
+
+
+async def test_told_from_elsewhere(tmp_path: Path) -> None:
+    """A producer is told what another process asks, long before it has to renew its lease.
+
+    A reader is woken by what another process writes, long before it looks for itself.
+    """
+    path = tmp_path / "runs.db"
+    log, other = SQLiteLog(path, lease=60, reconcile=60), SQLiteLog(path, lease=60, reconcile=60)
+    told: list[Requests] = []
+    async with log.open(), other.open():
+        await log.create("a", "0e", Terms(), told.append)
+        with anyio.fail_after(20):
+            async with other.watch("a") as watch:
+                await append(log, "a", 0, b"one")
+                while not (await other.read("a", 0)).entries:
+                    await watch.wait()
+            await other.request_cancel("a", b"stop")
+            while not told:
+                await anyio.sleep(0.01)
+        assert told == [Requests(cancel=b"stop")]
 
 
 async def test_locked_for_too_long(tmp_path: Path) -> None:

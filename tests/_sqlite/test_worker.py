@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import pytest
 
-from streamkit._sqlite.database import Away
+from streamkit._sqlite.database import Away, Remove
 from streamkit._sqlite.transaction import News
 from streamkit._sqlite.worker import Call, Worker
 from streamkit._sqlite.writing import follow, keep_longer
@@ -188,3 +188,12 @@ async def test_nothing_is_kept_in_mind(tmp_path: Path) -> None:
             assert set(database._known) <= {"a", "49"}
             assert set(database._rows) == {"a"}
             assert set(log._session._own) == {"a"}
+
+
+async def test_it_has_come_back(tmp_path: Path) -> None:
+    """A run that was found dead, and has given a sign of life since, is not removed."""
+    log = VirtualSQLiteLog(tmp_path / "runs.db")
+    async with log.open():
+        await log.create("a", "0e", Terms(), ignore)
+        await log._session.write(Remove(["a", "gone"]).run)
+        assert not (await log.renew("a", "0e")).fenced
