@@ -231,6 +231,8 @@ async def output_of(command: Sequence[str]) -> AsyncGenerator[ServerSentEvent | 
         try:
             async for line in lines:
                 yield event(line.decode(errors="replace"))
+                if number % 100 == 0:  # a run waits for nobody, and a page reads only so fast
+                    await anyio.sleep(0.02)
             status = await process.wait()
         except StreamCancelled:  # raised in the very await that waits for a line
             send_signal(signal.SIGTERM, process.pid)
