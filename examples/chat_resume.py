@@ -91,7 +91,7 @@ async def chat(question: Annotated[str, Body(embed=True)], owner: User, db: Sess
     db.add(message := Message(owner, question))
     await db.commit()
     run = await runs.start(answer(message.id), owner=owner)
-    return RunEvents(runs, run.id, owner=owner, headers={"location": f"/chat/{run.id}"})
+    return RunEvents(runs, run.id, owner=owner, location="/chat/{run_id}")
 
 
 @app.get("/chat/{run_id}")

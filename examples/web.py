@@ -4,8 +4,9 @@ The demo in a browser: start a run, watch it from any tab, leave and come back, 
 A run is a process. ``Runs`` keeps its lines, so it goes on when its tab is closed, and whoever
 comes to its address gets every line once, those from before as well. A page whose connection was
 cut goes on where it was. Any tab can stop a run, and so can Ctrl-C here; some stop when nobody
-watches. What a run has started ends with it. The page is ``web.html``. Needs ``uvicorn``, and
-listens on 127.0.0.1 only. For POSIX.
+watches. What a run has started ends with it. With ``--workers 2``, two processes share the runs in
+a file, and it is the same whichever of them answers. The page is ``web.html``. Needs ``uvicorn``,
+and listens on 127.0.0.1 only. For POSIX.
 """
 
 from __future__ import annotations
@@ -25,16 +26,28 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Mutabl
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, TypeAlias
 
 import anyio
 import uvicorn
 from anyio.lowlevel import checkpoint_if_cancelled
 from anyio.streams.buffered import BufferedByteReceiveStream
+from uvicorn.supervisors import Multiprocess
 
 from streamkit import Head, Outcome, StreamCancelled
 from streamkit.asgi import StreamHost
-from streamkit.runs import LogFull, RunEnded, RunInfo, RunNotFound, Runs, RunsClosed
+from streamkit.runs import (
+    LogFull,
+    LogUnavailable,
+    MemoryLog,
+    RunEnded,
+    RunInfo,
+    RunNotFound,
+    Runs,
+    RunsClosed,
+)
+from streamkit.sqlite import SQLiteLog
 from streamkit.sse import BROWSER, Frame, RunEvents, ServerSentEvent
 
 Scope: TypeAlias = MutableMapping[str, Any]
@@ -42,67 +55,34 @@ Receive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send: TypeAlias = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 PAGE = Path(__file__).with_suffix(".html")
+PROGRAMS = Path(__file__).with_name("programs")
 GRACE = 3.0  # seconds from SIGTERM to SIGKILL, within the grace of the stream
 LONGEST_LINE = 65536  # bytes: a longer line comes in pieces, so that memory is bounded
-MOST = 8  # runs at a time
+MOST = 8  # runs of a worker at a time
 SHOWN = 20  # runs that have ended, and are in the list
 UNWATCHED = 5.0  # seconds after which nobody watches
+LEASE = 3.0  # seconds after which, and five more, a worker that says nothing counts as dead
 COME_BACK = 500  # milliseconds after which a page does whose connection was cut
 
 # A page sees an event where it would not see a comment.
 PROFILE = replace(BROWSER, name="DEMO", beat=ServerSentEvent("", event="beat").encode())
 
-CHECK = """
-import ast, pathlib, signal, sys, time
-read = 0
-def stop(*_):
-    print(f"SIGTERM: writing down the {read} modules that were read")
-    time.sleep(0.3)
-    print("written")
-    sys.exit(1)
-signal.signal(signal.SIGTERM, stop)
-for package in "json", "urllib", "http", "unittest":
-    for path in sorted((pathlib.Path(ast.__file__).parent / package).glob("*.py")):
-        nodes = [*ast.walk(ast.parse(path.read_bytes()))]
-        functions = [node for node in nodes if isinstance(node, ast.FunctionDef)]
-        documented = sum(ast.get_docstring(node) is not None for node in functions)
-        print(f"{package}.{path.stem}: {documented} of {len(functions)} documented")
-        read += 1
-        time.sleep(0.2)
-    time.sleep(4.5)
-print(f"{read} modules read")
-"""
-FAIL = """
-import sys, time
-for step in 1, 2, 3:
-    print(f"step {step} of 5")
-    time.sleep(0.3)
-sys.exit(3)
-"""
-# As a tool ends that has waited for a lock, and did not get it.
-LOCKED = f"import sys, time; time.sleep(2.5); sys.exit({os.EX_TEMPFAIL})"
-DEAF = """
-import signal, time
-signal.signal(signal.SIGTERM, lambda *_: print("SIGTERM? Not now."))
-print("this will not end on its own, nor when it is told to")
-while True:
-    time.sleep(5)
-    print("still here")
-"""
-PROGRAMS = {"check": CHECK, "fail": FAIL, "locked": LOCKED, "deaf": DEAF}
-
 
 class Demo:
     """The page, the runs, and what stops them: an ASGI application."""
 
-    def __init__(self, command: Sequence[str], interval: float) -> None:
+    def __init__(
+        self, command: Sequence[str], interval: float, directory: Path, workers: int
+    ) -> None:
         self.shown = shlex.join(command)
-        self.commands = {name: [sys.executable, "-uc", code] for name, code in PROGRAMS.items()}
+        programs = sorted(PROGRAMS.glob("*.py"))
+        self.commands = {path.stem: [sys.executable, "-u", str(path)] for path in programs}
         if command:
             self.commands["check"] = [*command]
         self.interval = interval
+        self.directory = directory
+        self.workers = workers
         self.runs: Runs
-        self.ids: list[str] = []
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -130,6 +110,7 @@ class Demo:
                         first_item_within=15.0,  # or the first beat would make it 200
                         final=last_word,
                         grace=GRACE + 2,
+                        headers={"x-worker": str(os.getpid())},
                     )
                     await events(scope, receive, send)
                 case "POST", ["runs", run_id, "cancel"] if run_id:
@@ -144,35 +125,42 @@ class Demo:
             await reply(send, 503, {"message": f"There are {MOST} runs. Wait, or stop one."})
         except RunsClosed:
             await reply(send, 503, {"message": "The server is shutting down."})
+        except LogUnavailable:
+            await reply(send, 503, {"message": "The file of the runs cannot be read."})
 
     async def live(self, receive: Receive, send: Send) -> None:
         """Open the home of all runs when the server starts, and close it when it ends."""
         await receive()
+        is_shared = self.workers > 1
+        log = SQLiteLog(self.directory / "runs", lease=LEASE) if is_shared else MemoryLog()
         async with StreamHost(grace=GRACE + 2) as host:
-            async with Runs(host=host, max_runs=MOST, grace=GRACE + 2) as self.runs:
+            async with Runs(
+                log, host=host, max_runs=MOST, grace=GRACE + 2, on_lost=lost
+            ) as self.runs:
                 await send({"type": "lifespan.startup.complete"})
                 await receive()
         await send({"type": "lifespan.shutdown.complete"})
 
     async def start(self, name: str, unwatched: float | None) -> str:
         """Start a run, which goes on whoever leaves, and return its id."""
+        worker = os.getpid() if self.workers > 1 else None
         run = await self.runs.start(
             output_of(self.commands[name]),
-            data={"name": name},
+            data={"name": name, "worker": worker},
             unwatched=unwatched,
             on_end=ended,
         )
-        self.ids.append(run.id)
+        async with await anyio.open_file(self.directory / "ids", "a") as ids:
+            await ids.write(f"{run.id}\n")
         return run.id
 
     async def listed(self) -> dict[str, object]:
         """Return what there is to see: the runs that go on, and the last that have ended."""
         runs: list[RunInfo] = []
-        for run_id in [*self.ids]:
-            try:
-                runs.append(await self.runs.get(run_id))
-            except RunNotFound:  # it was kept for long enough
-                self.ids.remove(run_id)
+        with suppress(FileNotFoundError):  # no worker has started any
+            for run_id in (await anyio.Path(self.directory / "ids").read_text()).split():
+                with suppress(RunNotFound):  # it was kept for long enough
+                    runs.append(await self.runs.get(run_id))
         old = [run for run in runs if run.outcome is not None][:-SHOWN]
         shown = [report(run) for run in runs if run not in old]
         return {"command": self.shown, "interval": self.interval, "runs": shown}
@@ -206,6 +194,10 @@ async def ended(outcome: Outcome, run: RunInfo) -> None:
     why = outcome.error or worded(outcome.reason)
     name = as_dict(run.data)["name"]
     print(f"{run.id} {name}: {outcome.kind}{why and f' ({why})'}", flush=True)
+
+
+async def lost(run: RunInfo) -> None:
+    print(f"{run.id} {as_dict(run.data)['name']}: lost", flush=True)
 
 
 def worded(reason: object) -> str:
@@ -313,7 +305,7 @@ async def reply(
         sent = {"content-type": "text/html; charset=utf-8", "content-security-policy": policy}
     else:
         content = json.dumps(content).encode()
-        sent = {"content-type": "application/json"}
+        sent = {"content-type": "application/json", "x-worker": str(os.getpid())}
     sent |= {"cache-control": "no-store", "content-length": str(len(content))} | dict(headers or {})
     raw = [(name.encode(), value.encode()) for name, value in sent.items()]
     await send({"type": "http.response.start", "status": status, "headers": raw})
@@ -321,24 +313,33 @@ async def reply(
 
 
 def main() -> int:
-    usage = "%(prog)s [--port N] [--interval S] [-- COMMAND ...]"
+    usage = "%(prog)s [--port N] [--interval S] [--workers N] [-- COMMAND ...]"
     parser = argparse.ArgumentParser(usage=usage, description=__doc__)
     parser.add_argument("--port", type=int, default=8000, metavar="N", help="0 for any")
     parser.add_argument("--interval", type=float, default=1.0, metavar="S")
+    parser.add_argument("--workers", type=int, default=1, metavar="N")
     parser.add_argument("command", nargs="*", help="to be run in place of the first of the page")
     args = parser.parse_args()
     if not 0 < args.interval < math.inf:
         parser.error(f"--interval must be a number of seconds > 0, not {args.interval}")
+    if args.workers < 1:
+        parser.error(f"--workers must be a number of processes, not {args.workers}")
     if args.command and shutil.which(args.command[0]) is None:
         parser.error(f"there is no command {args.command[0]}")
     try:
         listening = socket.create_server(("127.0.0.1", args.port))
     except OSError as error:
         parser.error(f"cannot listen on port {args.port}: {error.strerror}; write --port 0")
-    print(f"Open http://127.0.0.1:{listening.getsockname()[1]} and press Ctrl-C to end", flush=True)
-    config = uvicorn.Config(Demo(args.command, args.interval), lifespan="on", log_level="warning")
-    with suppress(KeyboardInterrupt):  # which uvicorn raises when all has ended
-        uvicorn.Server(config).run(sockets=[listening])
+    # What uvicorn raises when all has ended.
+    with suppress(KeyboardInterrupt), TemporaryDirectory() as directory:
+        port = listening.getsockname()[1]
+        print(f"Open http://127.0.0.1:{port} and press Ctrl-C to end", flush=True)
+        demo = Demo(args.command, args.interval, Path(directory), args.workers)
+        config = uvicorn.Config(demo, lifespan="on", log_level="warning", workers=args.workers)
+        if args.workers > 1:
+            Multiprocess(config, [listening]).run()
+        else:
+            uvicorn.Server(config).run(sockets=[listening])
     return 0
 
 

@@ -33,9 +33,8 @@ from .info import RunInfo
 from .log import Page, Record, RunLog, Watch
 from .records import check_owner, end_of, info_of
 
-# Entries that are handed to the consumer of an attached stream at once, and their bytes.
+# Entries that are handed to the consumer of an attached stream at once.
 _BATCH = 100
-_BATCH_BYTES = 256 * 1024
 
 # It is read on when fewer of them wait for the consumer.
 _READ_AHEAD = 100
@@ -194,19 +193,13 @@ def _entries_of(position: int, data: Sequence[bytes], epoch: str) -> tuple[list[
     new = cast("Any", tuple).__new__
     entries: list[Entry[Any]] = []
     try:
-        for each in _some_of(data):
+        for each in data[:_BATCH]:
             entries.append(new(Entry, (position, decode(each), epoch)))
             position += 1
     except UnknownVersion:
         if not entries:
             raise
     return entries, len(entries)
-
-
-def _some_of(data: Sequence[bytes]) -> Sequence[bytes]:
-    """Return so many entries as a consumer may hold at once: large ones go one by one."""
-    some = data[:_BATCH]
-    return some if sum(map(len, some)) <= _BATCH_BYTES else data[:1]
 
 
 def _position(after: Cursor | Literal["now"] | None, record: Record) -> int | None:

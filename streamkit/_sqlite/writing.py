@@ -25,6 +25,8 @@ def create(tx: Transaction, run_id: str, epoch: str, terms: Terms, lease: float)
     row = tx.find(run_id)
     if row is not None:
         if row.epoch == epoch and row.outcome is None:
+            # Its producer is there.
+            tx.sign_of_life(row)
             return row.requests(tx.now)
         raise RunExists(run_id)
     if not tx.make_room(size_of_run(terms)):

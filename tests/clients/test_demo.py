@@ -41,6 +41,7 @@ print("two", flush=True)
 time.sleep(60)
 """
 AWAY = "The server does not answer."
+BAD_GATEWAY = b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 # Text as no page likes it.
 LONG = "print('<b>no markup</b>'); print('x' * 3000); print('two words ' * 100)"
 
@@ -270,14 +271,18 @@ def test_cut_every_two_seconds(tmp_path: Path, open_tab: Callable[[str], Tab]) -
             assert proxy.cuts > 2
 
 
-def test_server_away(tmp_path: Path, open_tab: Callable[[str], Tab]) -> None:
-    """While there is no way to the server, the page says so, and comes back when there is one."""
+@pytest.mark.parametrize("says", [b"", BAD_GATEWAY], ids=["cut", "502"])
+def test_server_away(says: bytes, tmp_path: Path, open_tab: Callable[[str], Tab]) -> None:
+    """While there is no way to the server, the page says so, and comes back when there is one.
+
+    Where the proxy answers for the server, the browser gives up, and the page does it by itself.
+    """
     with demo_server(tmp_path, "--interval", "0.3") as demo:
         with cutting_proxy(int(demo.url.rpartition(":")[2])) as proxy:
             tab = open_tab(f"http://127.0.0.1:{proxy.port}")
             run_id = tab.start("check")
             tab.wait_for_line("json.tool: ")
-            proxy.is_closed = True
+            proxy.says, proxy.is_closed = says, True
             proxy.cut()
             tab.wait_for_state("reconnecting")
             demo.stop(run_id)
@@ -288,6 +293,8 @@ def test_server_away(tmp_path: Path, open_tab: Callable[[str], Tab]) -> None:
             proxy.is_closed = False
             tab.wait_for_state("stopped")
             assert tab.log()[-1] == "written"
+            numbers = [number for number in tab.numbers() if number != "~"]
+            assert numbers == [str(number + 1) for number in range(len(numbers))]
 
 
 def test_gone(demo: DemoServer, open_tab: Callable[[str], Tab]) -> None:

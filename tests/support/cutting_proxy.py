@@ -6,7 +6,7 @@ import socket
 import threading
 from contextlib import contextmanager, suppress
 from socketserver import BaseRequestHandler, ThreadingTCPServer
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,15 +26,14 @@ class CuttingProxy(ThreadingTCPServer):
         super().__init__(("127.0.0.1", 0), _Passing)
         self.upstream = port
         self.port: int = self.server_address[1]
-        #: Whether there is no way through: who connects is cut at once.
+        #: Whether there is no way through.
         self.is_closed = False
+        #: What is said then, before the connection is cut.
+        self.says = b""
         #: How many connections were cut on which something had come back.
         self.cuts = 0
         self._open: dict[socket.socket, bool] = {}
         self._lock = threading.Lock()
-
-    def verify_request(self, *args: Any) -> bool:
-        return not self.is_closed
 
     def cut(self) -> None:
         """Cut all connections that are open."""
@@ -58,6 +57,12 @@ class _Passing(BaseRequestHandler):
     request: socket.socket
 
     def handle(self) -> None:
+        if self.server.is_closed:
+            with suppress(OSError):
+                # What is not read would turn the end into a reset, before the answer.
+                self.request.recv(65536)
+                self.request.sendall(self.server.says)
+            return
         self.server.keep(self.request, has_answered=False)
         with socket.create_connection(("127.0.0.1", self.server.upstream)) as upstream:
             back = threading.Thread(target=self._answer, args=(upstream,), daemon=True)
