@@ -85,6 +85,8 @@ class Database:
         self._rows_version: int | None = None
         #: When something is to be forgotten, by the clock of the thread.
         self._due = -math.inf
+        #: When to look for what is long dead.
+        self._dead_due = -math.inf
         #: From when to when the file could not be written, and since when it cannot be now.
         self._away: tuple[float, float] = (0.0, 0.0)
         self._failed_since: float | None = None
@@ -206,9 +208,12 @@ class Database:
         with self._used() as connection:
             if shrink(connection):
                 return news, 0.0
-            dead = long_dead(connection, self._clock)
+            # For this, all that go on are looked through: not after each write.
+            dead = long_dead(connection, self._clock) if now >= self._dead_due else []
         if dead:
             return self.write([Remove(dead)], lambda run_id: False), 0.0
+        if now >= self._dead_due:
+            self._dead_due = now + _MOST_DUE
         wait = min(wait, _MOST_DUE)
         self._due = now + wait
         return news, wait

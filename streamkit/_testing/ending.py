@@ -88,6 +88,7 @@ class Ending(Suite):
             run = await WrittenRun.create(log)
             for sign in (partial(log.renew, run.id, run.epoch), partial(run.append, b"one")):
                 await anyio.sleep(finite(log.lease) * 0.7)
+                assert not (await log.get(run.id)).lapsed
                 await sign()
             await anyio.sleep(finite(log.lease) * 0.7)
             assert not (await log.get(run.id)).lapsed

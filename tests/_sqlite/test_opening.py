@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import pytest
 
-from streamkit._sqlite import opening
+from streamkit._sqlite import database, opening
 from streamkit._sqlite.clock import boot_id
 from streamkit.runs import LogUnavailable, Runs, Terms
 from streamkit.sqlite import SQLiteLog
@@ -134,6 +134,14 @@ async def test_made_by_two_at_once(
     assert connection.execute("SELECT count(*) FROM totals").fetchone() == (1,)
     assert connection.execute("PRAGMA auto_vacuum").fetchone() == (2,)
     connection.close()
+
+
+async def test_open_before_a_fork(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Misuse: what was open when the process was forked, as another process has opened it."""
+    path = tmp_path / "runs.db"
+    monkeypatch.setattr(database, "_open", [(str(path), -1), (str(tmp_path / "other"), -1)])
+    said = await refused(path, RuntimeError)
+    assert said.endswith("fork before the log is opened, or spawn the process")
 
 
 async def test_of_a_later_release(tmp_path: Path) -> None:

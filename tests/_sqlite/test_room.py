@@ -299,7 +299,8 @@ async def test_lost_and_never_asked_for(how: str, tmp_path: Path) -> None:
 
 async def look(log: VirtualSQLiteLog) -> None:
     """Let it be looked what is to be forgotten, as it is each minute."""
-    log._session._worker._database._due = -1.0
+    database = log._session._worker._database
+    database._due = database._dead_due = -1.0
     with pytest.raises(RunNotFound):
         await log.get("nobody")
 
