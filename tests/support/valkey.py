@@ -32,7 +32,8 @@ PREFIX = "test"
 # The rights of the user whom the registries of the tests are, as the documentation has them.
 RIGHTS = (
     f"~{PREFIX}:* &{PREFIX}:* "
-    "+mget +set +publish +subscribe +unsubscribe +ping +pubsub|channels +eval +del"
+    "+mget +set +publish +subscribe +unsubscribe +ping +pubsub|channels +eval +del "
+    "+evalsha +hset +hmget +hget +hgetall +hdel +xadd +xrange +xtrim +pexpire +pttl +time"
 )
 USER = "tester:secret"
 
