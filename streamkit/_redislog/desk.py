@@ -21,7 +21,8 @@ from .names import RunNames
 from .page import PageCall
 from .produced import Produced
 from .replies import page_of, requests_of
-from .scripts import READ, RENEW
+from .scripts_others import READ
+from .scripts_producer import RENEW
 
 # What goes in one round trip: bytes that are written, and pages that are read.
 _MOST_WRITTEN, _MOST_PAGES = 1024 * 1024, 32

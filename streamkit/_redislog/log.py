@@ -23,10 +23,9 @@ from .opened import Opened
 from .part import LogPart
 from .produced import Produced
 from .replies import record_of, requests_of
-from .scripts import APPEND, BURY, CANCEL, CREATE, DELETE, END, GET, TOUCH, UNDO
-
-# Bytes of entries that are published with the news of them. What is larger is read.
-_MOST_PUBLISHED = 8 * 1024
+from .scripts_others import BURY, CANCEL, DELETE, GET, TOUCH
+from .scripts_producer import CREATE, UNDO
+from .writing import Writing
 
 
 class RedisLog:
@@ -89,6 +88,7 @@ class RedisLog:
         self._names = Names(check_prefix(prefix))
         self._prefix = prefix
         self._desk = Desk(self.lease, self.outage)
+        self._writing = Writing(self._desk)
         part = LogPart(self._desk, self._names.probe, self.reconcile)
         make = partial(Redis, redis, **options) if isinstance(redis, str) else None
         self._opened = Opened(own, make, part, self._desk)
@@ -162,10 +162,9 @@ class RedisLog:
     ) -> Requests:
         """See :meth:`~streamkit.runs.RunLog.append`."""
         produced = self._produced(run_id, epoch)
-        produced.alive_at = anyio.current_time()
         produced.first = max(produced.first, first)
         produced.head = head if head is not None else produced.head
-        reply = await self._append(produced, position, entries, acknowledged)
+        reply = await self._writing.append(produced, position, entries, acknowledged)
         if reply[0] == b"hole":
             raise ValueError(
                 f"the entry {position} cannot follow {reply[1]}: append what is between"
@@ -175,29 +174,13 @@ class RedisLog:
     async def renew(self, run_id: str, epoch: str) -> Requests:
         """See :meth:`~streamkit.runs.RunLog.renew`."""
         produced = self._produced(run_id, epoch)
-        produced.alive_at = now = anyio.current_time()
-        produced.ring.forget(now)
-        reply = await self._write(self._desk.renewal(produced))
-        if reply[0] == b"behind":
-            reply = await self._append(produced, produced.ring.last + 1, [], produced.ring.last)
-        return self._told(run_id, produced, reply)
+        return self._told(run_id, produced, await self._writing.renew(produced))
 
     async def end(self, run_id: str, epoch: str, outcome: bytes) -> bool:
         """See :meth:`~streamkit.runs.RunLog.end`."""
         produced = self._produced(run_id, epoch)
-        names, ring, token = produced.names, produced.ring, secrets.token_hex(4)
         try:
-            while True:
-                call = Call(
-                    END,
-                    (names.meta, names.entries),
-                    (epoch, ring.last, ring.oldest, outcome, token),
-                    channels=(names.news,),
-                )
-                reply = await self._write(call)
-                if reply[0] != b"behind":
-                    return bool(reply[0] == b"ok")
-                await self._append(produced, ring.last + 1, [], ring.last)
+            return await self._writing.end(produced, outcome)
         finally:
             self._desk.finish(run_id, produced)
 
@@ -294,49 +277,6 @@ class RedisLog:
     async def _write(self, call: Call) -> Any:
         await self._desk.call(call, self._desk.writes)
         return call.reply
-
-    async def _append(
-        self,
-        produced: Produced,
-        position: int,
-        entries: Sequence[bytes],
-        acknowledged: int,
-    ) -> list[Any]:
-        """Append, and write again what the server has lost before that."""
-        names, ring = produced.names, produced.ring
-        # What the server has, as far as is known.
-        known = acknowledged
-        while True:
-            oldest = ring.oldest if ring.last >= acknowledged else acknowledged + 1
-            begin, missing = position, entries
-            if oldest <= known + 1 <= acknowledged:
-                begin = known + 1
-                missing = [*ring.between(begin, position - 1), *entries]
-            else:
-                # What is missing is here no more, which the server is to find out.
-                known = acknowledged
-            call = Call(
-                APPEND,
-                (names.meta, names.entries),
-                (
-                    produced.epoch,
-                    known,
-                    oldest,
-                    begin,
-                    produced.first,
-                    "" if produced.head is None else produced.head,
-                    _MOST_PUBLISHED,
-                    *missing,
-                ),
-                channels=(names.news,),
-                size=sum(map(len, missing)) + len(missing),
-            )
-            reply: list[Any] = await self._write(call)
-            if reply[0] == b"ok" and entries:
-                ring.add(position, entries, anyio.current_time())
-            if reply[0] != b"behind":
-                return reply
-            known = reply[1]
 
     def _told(self, run_id: str, produced: Produced, reply: list[Any]) -> Requests:
         requests = requests_of(reply)

@@ -11,7 +11,7 @@ from .call import Call
 from .followed import Followed
 from .names import RunNames, Wire
 from .replies import page_of
-from .scripts import READ
+from .scripts_others import READ
 
 
 class PageCall(Call):
