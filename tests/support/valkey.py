@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -45,11 +46,15 @@ def free_port() -> int:
     return port
 
 
-def start_server(port: int | None = None, **config: Any) -> ValkeyServer:
+def start_server(
+    port: int | None = None, *, data_dir: Path | None = None, **config: Any
+) -> ValkeyServer:
     """Start a server on a port of its own: the default is the same in each process of the tests."""
     name, password = USER.split(":")
     user = f"{name} on >{password} {RIGHTS}"
-    server = ValkeyServer(port=port or free_port(), config={"user": user, **config})
+    server = ValkeyServer(
+        port=port or free_port(), data_dir=data_dir, config={"user": user, **config}
+    )
     server.start()
     return server
 
