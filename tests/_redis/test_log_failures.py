@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import signal
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import anyio
 import pytest
-from runners import LEASE, Reader, log_of, runner
+from runners import LEASE, Reader, kill, log_of, readers, runner
 
 from streamkit.redis import Redis
 from streamkit.runs import (
@@ -25,27 +24,15 @@ from support import Backend
 from support.proxy import proxy_to
 from support.valkey import MARKS, Outage, admin, new_prefix, start_server, url_of
 
+if TYPE_CHECKING:
+    from pathlib import Path
+
 pytestmark = MARKS
 
 
 @pytest.fixture(autouse=True)
 def _short_doubt(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("streamkit._redislog.log.DOUBT", 1.0)
-
-
-@asynccontextmanager
-async def readers(runs: Runs, number: int = 3) -> AsyncGenerator[list[Reader], None]:
-    """Let some read, and see that each has the same at the end."""
-    all_of_them = [Reader(runs) for _ in range(number)]
-    async with anyio.create_task_group() as tasks:
-        for reader in all_of_them:
-            tasks.start_soon(reader.read)
-        await all_of_them[0].until(20)
-        yield all_of_them
-        for reader in all_of_them:
-            await reader.over()
-    for reader in all_of_them:
-        reader.check()
 
 
 async def cancelled(runs: Runs, of_them: list[Reader]) -> None:
@@ -132,15 +119,8 @@ async def test_server_away(backend: Backend, tmp_path: Path) -> None:
         server.terminate()
 
 
-def kill(server: object) -> None:
-    """Kill a server, which has no time to save anything."""
-    process = server._process  # type: ignore[attr-defined]
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-
-
 async def test_server_empty(outage: Outage, backend: Backend) -> None:
-    """The server comes back empty: the run ends, and is never made anew; nobody gets other items."""
+    """The server comes back empty: the run ends, and is never made anew."""
     prefix = new_prefix()
     with runner(backend, outage.url, prefix) as process:
         async with Runs(log_of(outage.url, prefix)) as runs:

