@@ -248,15 +248,21 @@ async def test_fails(caplog: pytest.LogCaptureFixture) -> None:
 
 
 async def test_never_waits() -> None:
-    """A source that is always ready is written while it goes on, in pieces that have an end."""
+    """A source that is always ready is written while it goes on: a piece at a time."""
 
     async def source() -> AsyncGenerator[int, None]:
         number = 0
         while True:
             number += 1
             yield number
+            if number > 100_000:
+                raise AssertionError("it waits for nobody")
 
-    async with Runs() as runs:
+    log = MemoryLog()
+    log.max_held = 256
+    way = Way(log)
+    way.takes, way.slow = 0.01, {"append"}
+    async with Runs(way) as runs:
         run = await runs.start(source(), max_items=1_000)
         async with runs.attach(run.id) as stream:
             async for entry in stream:
