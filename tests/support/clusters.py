@@ -23,7 +23,9 @@ TIMEOUT = 500
 CLUSTER_RIGHTS = (
     f"~{{{PREFIX}:* &{{{PREFIX}:* "
     "+mget +set +spublish +ssubscribe +sunsubscribe +ping "
-    "+pubsub|shardchannels +cluster|slots +eval +del"
+    "+pubsub|shardchannels +cluster|slots +eval +del "
+    f"~{PREFIX}:*:run:* &{PREFIX}:*:run:* "
+    "+evalsha +hset +hmget +hget +hgetall +hdel +xadd +xrange +xtrim +pexpire +pttl +time"
 )
 
 
