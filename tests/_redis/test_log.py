@@ -6,7 +6,7 @@ import pytest
 
 from streamkit.redis import RedisLog
 from streamkit.testing import LogConformance
-from support.valkey import MARKS, new_prefix
+from support.valkey import MARKS, log_url, new_prefix
 
 pytestmark = MARKS
 
@@ -22,4 +22,6 @@ class TestRedisLog(LogConformance):
 
     @staticmethod
     def factory() -> RedisLog:
-        return RedisLog(TestRedisLog.url, prefix=new_prefix(), lease=1.5, outage=5.0, reconcile=1.0)
+        return RedisLog(
+            log_url(TestRedisLog.url), prefix=new_prefix(), lease=1.5, outage=5.0, reconcile=1.0
+        )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -12,13 +13,15 @@ import pytest
 from coredis.connection import TCPLocation
 from runners import Reader, log_of
 
-from streamkit.redis import Redis, RedisCancelRegistry, RedisLog
+from streamkit.redis import Redis, RedisLog
 from streamkit.runs import RunCancelled, Runs
 from streamkit.testing import LogConformance
-from support.clusters import Cluster, cluster_of, watched
-from support.valkey import MARKS, new_prefix, until
+from support.clusters import CLUSTER_LOG_RIGHTS, Cluster, cluster_of, watched
+from support.valkey import MARKS, PREFIX, new_prefix, until
 
 pytestmark = MARKS
+
+ROOT = Path(__file__).resolve().parent.parent.parent
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +50,7 @@ class InACluster(RedisLog):
     """A log with a connection of its own."""
 
     def __init__(self, cluster: Cluster) -> None:
-        self._own = lambda: Redis(connect=cluster.client)
+        self._own = lambda: Redis(connect=cluster.keeper)
         super().__init__(self._own(), prefix=new_prefix(), lease=3.0, reconcile=1.0)
         self._opened._make = self._own
 
@@ -68,10 +71,9 @@ async def test_spread(cluster: Cluster) -> None:
             seen[run_id] = [entry.item async for entry in stream]
 
     async with (
-        Redis(connect=cluster.client) as one,
-        Redis(connect=cluster.client) as other,
+        Redis(connect=cluster.keeper) as one,
+        Redis(connect=cluster.keeper) as other,
         Runs(log_of(one, prefix)) as here,
-        RedisCancelRegistry(one, prefix=prefix),
         Runs(log_of(other, prefix)) as there,
     ):
         async with anyio.create_task_group() as tasks:
@@ -94,8 +96,8 @@ async def test_fail_over_in_a_cluster() -> None:
     prefix = new_prefix()
     with cluster_of(3, replicas=1) as cluster:
         async with (
-            Redis(connect=cluster.client) as one,
-            Redis(connect=cluster.client) as other,
+            Redis(connect=cluster.keeper) as one,
+            Redis(connect=cluster.keeper) as other,
             Runs(log_of(one, prefix, lease=4.0, outage=30.0)) as here,
             Runs(log_of(other, prefix, outage=30.0)) as there,
         ):
@@ -153,3 +155,10 @@ async def test_fail_over_with_sentinel() -> None:
         ):
             await here.start(numbers(10**6), id="run")
             await watch_fail_over(here, there, "run", servers.primary.kill)
+
+
+def test_documented() -> None:
+    """C20: the rights that these tests have are those that the documentation gives."""
+    page = (ROOT / "docs" / "redis.md").read_text(encoding="utf-8")
+    rights = CLUSTER_LOG_RIGHTS.replace(f"{PREFIX}:", "chat:")
+    assert " ".join(rights.split()) in " ".join(page.split())

@@ -22,7 +22,7 @@ from streamkit.runs import (
 )
 from support import Backend
 from support.proxy import proxy_to
-from support.valkey import MARKS, Outage, admin, new_prefix, start_server, url_of
+from support.valkey import MARKS, Outage, admin, log_url, new_prefix, start_server, url_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -272,8 +272,8 @@ async def test_few_connections(url: str, backend: Backend) -> None:
     prefix = new_prefix()
     with runner(backend, url, prefix):
         async with (
-            Redis(url, max_connections=2) as redis,
-            Runs(log_of(redis, prefix)) as runs,  # type: ignore[arg-type]
+            Redis(log_url(url), max_connections=2) as redis,
+            Runs(log_of(redis, prefix)) as runs,
             readers(runs, 100) as some,
         ):
             async with anyio.create_task_group() as tasks:

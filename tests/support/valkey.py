@@ -35,10 +35,15 @@ PREFIX = "test"
 # The rights of the user whom the registries of the tests are, as the documentation has them.
 RIGHTS = (
     f"~{PREFIX}:* &{PREFIX}:* "
-    "+mget +set +publish +subscribe +unsubscribe +ping +pubsub|channels +eval +del "
-    "+evalsha +hset +hmget +hget +hgetall +hdel +xadd +xrange +xtrim +pexpire +pttl +time"
+    "+mget +set +publish +subscribe +unsubscribe +ping +pubsub|channels +eval +del"
 )
 USER = "tester:secret"
+# Those of the user whom the logs are.
+LOG_RIGHTS = (
+    f"~{PREFIX}:* &{PREFIX}:* +publish +subscribe +unsubscribe +ping +eval +evalsha +time "
+    "+hset +hget +hmget +hgetall +hdel +xadd +xrange +xtrim +pexpire +pttl +del"
+)
+LOG_USER = "keeper:secret"
 
 
 def free_port() -> int:
@@ -52,11 +57,12 @@ def start_server(
     port: int | None = None, *, data_dir: Path | None = None, **config: Any
 ) -> ValkeyServer:
     """Start a server on a port of its own: the default is the same in each process of the tests."""
-    name, password = USER.split(":")
-    user = f"{name} on >{password} {RIGHTS}"
-    server = ValkeyServer(
-        port=port or free_port(), data_dir=data_dir, config={"user": user, **config}
+    # One line of its configuration each.
+    users = "\nuser ".join(
+        f"{user.partition(':')[0]} on >{user.partition(':')[2]} {rights}"
+        for user, rights in ((USER, RIGHTS), (LOG_USER, LOG_RIGHTS))
     )
+    server = ValkeyServer(port=port or free_port(), data_dir=data_dir, config={"user": users, **config})
     server.start()
     return server
 
@@ -64,6 +70,11 @@ def start_server(
 def url_of(server: ValkeyServer) -> str:
     """The address of a server, for a user with the least rights."""
     return f"redis://{USER}@127.0.0.1:{server.port}"
+
+
+def log_url(url: str) -> str:
+    """The address for a user with the least rights that a log needs."""
+    return url.replace(USER, LOG_USER)
 
 
 class Outage:
