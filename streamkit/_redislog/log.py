@@ -144,9 +144,9 @@ class RedisLog:
             raise
         if reply[0] == b"exists":
             raise RunExists(run_id)
-        produced = Produced(names, epoch, notify)
+        produced = Produced(run_id, names, epoch, notify)
         produced.alive_at = anyio.current_time()
-        self._desk.produce(run_id, produced)
+        self._desk.produce(produced)
         return requests_of(reply)
 
     async def append(
@@ -169,12 +169,12 @@ class RedisLog:
             raise ValueError(
                 f"the entry {position} cannot follow {reply[1]}: append what is between"
             )
-        return self._told(run_id, produced, reply)
+        return self._told(produced, reply)
 
     async def renew(self, run_id: str, epoch: str) -> Requests:
         """See :meth:`~streamkit.runs.RunLog.renew`."""
         produced = self._produced(run_id, epoch)
-        return self._told(run_id, produced, await self._writing.renew(produced))
+        return self._told(produced, await self._writing.renew(produced))
 
     async def end(self, run_id: str, epoch: str, outcome: bytes) -> bool:
         """See :meth:`~streamkit.runs.RunLog.end`."""
@@ -182,7 +182,7 @@ class RedisLog:
         try:
             return await self._writing.end(produced, outcome)
         finally:
-            self._desk.finish(run_id, produced)
+            self._desk.finish(produced)
 
     # For readers
 
@@ -278,10 +278,10 @@ class RedisLog:
         await self._desk.call(call, self._desk.writes)
         return call.reply
 
-    def _told(self, run_id: str, produced: Produced, reply: list[Any]) -> Requests:
+    def _told(self, produced: Produced, reply: list[Any]) -> Requests:
         requests = requests_of(reply)
         if requests.fenced:
-            self._desk.finish(run_id, produced)
+            self._desk.finish(produced)
         return requests
 
     def _undo(self, names: RunNames, epoch: str) -> None:
@@ -292,7 +292,7 @@ class RedisLog:
         """Return what is known of a run that is written here, or nothing, of any other."""
         produced = self._desk.produced.get(run_id)
         if produced is None or produced.epoch != epoch:
-            produced = Produced(self._names.of(run_id), epoch)
+            produced = Produced(run_id, self._names.of(run_id), epoch)
         return produced
 
     async def _heard(self, followed: Followed) -> None:
