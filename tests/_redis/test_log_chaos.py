@@ -10,6 +10,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import anyio
+import coredis
 from runners import LEASE, QUIET, RECONCILE, Runner, kill, log_of, runner
 
 from streamkit.runs import Runs
