@@ -8,21 +8,20 @@ that a beat can go between any two of them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import lru_cache, partial
 from typing import Any, Literal, Unpack, cast
 
 from ._combinators.keepalive import with_keepalive
-from ._core.arguments import check_made, seconds
+from ._core.arguments import seconds
 from ._core.outcome import Outcome
 from ._core.public import name_publicly
 from ._core.source import AsyncSource
-from ._core.stage import SKIP
 from ._core.stream import with_stage
 from ._http.headers import RawHeaders, merged, raw
 from ._http.messages import Receive, Scope, Send
-from ._http.outlet import Outlet, encode
+from ._http.outlet import Outlet
 from ._http.refusal import Refusal
 from ._http.returned import UNSERIALIZABLE
 from ._http.terms import FIRST_ITEM_WITHIN as _FIRST_ITEM_WITHIN, check_final as _check_final
@@ -36,11 +35,11 @@ from ._sse.events import (
     Frame as Frame,
     ServerSentEvent as ServerSentEvent,
 )
-from ._sse.headers import Headers, id_in, pairs
-from ._sse.items import data_event
+from ._sse.headers import last_event_id as last_event_id
 from ._sse.misplaced import by_name, check_options, check_reader_options
 from ._sse.openai import OPENAI_CHAT as OPENAI_CHAT, OPENAI_RESPONSES as OPENAI_RESPONSES
-from ._sse.profile import Profile as Profile, check_errors
+from ._sse.outlet import EventOutlet, encoded_final
+from ._sse.profile import Profile as Profile, check_errors, check_profile
 from ._sse.raw import RAW as RAW, whole_events as whole_events
 from .asgi import ResponseOptions, StreamResponse
 from .runs import Runs
@@ -107,7 +106,7 @@ class EventStream(StreamResponse):
         **options: Unpack[ResponseOptions],
     ) -> None:
         check_options(type(self).__qualname__, options)
-        _check_profile(profile)
+        check_profile(profile)
         _check_final(final)
         if errors is not None:
             check_errors(errors, profile.shutdown)
@@ -122,14 +121,14 @@ class EventStream(StreamResponse):
             options["first_item_within"] = min(keepalive, _FIRST_ITEM_WITHIN)
         super().__init__(
             beating,
-            final=profile.final if final is None else _encoded_final(final, profile),
+            final=profile.final if final is None else encoded_final(final, profile),
             headers=headers,
             media_type=profile.media_type,
             **options,
         )
 
     def _make_outlet(self) -> Outlet:
-        return _EventOutlet(self._profile)
+        return EventOutlet(self._profile)
 
     def _own_headers(self, media_type: str | None) -> RawHeaders:
         return merged(super()._own_headers(media_type), _headers_of(self._profile))
@@ -143,64 +142,6 @@ class EventStream(StreamResponse):
 
     def _say_later(self) -> bytes:
         return b"".join(self._profile.refusal() or ())
-
-
-def _check_profile(given: object) -> None:
-    if not isinstance(given, Profile):
-        raise TypeError(
-            f"profile must be a Profile, got {type(given).__qualname__}: write "
-            "EventStream(source, profile=BROWSER), for instance"
-        )
-
-
-class _EventOutlet(Outlet):
-    """Makes bytes of items as a profile does."""
-
-    def __init__(self, profile: Profile) -> None:
-        super().__init__()
-        self._encode = profile.encode
-        self._has_short_way = profile.event_of is data_event
-        # Whether the next item may take it. Not after the middle of a line, to find its end.
-        self._takes_text = self._has_short_way
-        # Whether what was said last ends in the middle of a line, where a beat would be lost, and
-        # would take the rest of the line with it. After a CR, the LF of the same line end may come.
-        self._is_in_line = False
-
-    def on_item(self, item: Any) -> bytes:
-        # Most items are text of one line, for which there is a shorter way to the same bytes.
-        if type(item) is str and self._takes_text and item and not ("\n" in item or "\r" in item):
-            try:
-                return f"data: {item}\n\n".encode()
-            except UnicodeEncodeError:
-                # Half of a surrogate pair: the longer way knows what to do.
-                pass
-        content = encode(self._encode(item))
-        if self._is_in_line or not content.endswith(b"\n"):
-            self._note_end(content)
-        return content
-
-    def _note_end(self, content: bytes) -> None:
-        if content:
-            self._is_in_line = not content.endswith(b"\n")
-            self._takes_text = self._has_short_way and not self._is_in_line
-
-    def on_beat(self, beat: Any) -> Any:
-        return SKIP if self._is_in_line else super().on_beat(self._encode(beat))
-
-
-def _encoded_final(
-    final: Callable[[Outcome], object], profile: Profile
-) -> Callable[[Outcome], list[Frame] | None]:
-    def encoded(outcome: Outcome) -> list[Frame] | None:
-        last: Any = final(outcome)
-        check_made("final", last)
-        if last is None:
-            return None
-        several = isinstance(last, list | tuple | Iterator)
-        items = cast("Iterable[object]", last) if several else (last,)
-        return [profile.encode(item) for item in items]
-
-    return encoded
 
 
 @lru_cache(maxsize=64)
@@ -278,7 +219,7 @@ class RunEvents(EventStream):
         if owner is not None:
             check_text("owner", owner)
         check_reader_options(type(self).__qualname__, options)
-        _check_profile(profile)
+        check_profile(profile)
         _check_final(final)
         if errors is not None:
             check_errors(errors, profile.shutdown)
@@ -292,7 +233,7 @@ class RunEvents(EventStream):
             profile,
             (profile.errors if errors is None else errors) == "event",
             max_age,
-            partial(said_last, profile) if final is None else _encoded_final(final, profile),
+            partial(said_last, profile) if final is None else encoded_final(final, profile),
         )
         options["on_disconnect"] = "close"
         if options.get("host") is None:
@@ -369,27 +310,6 @@ def _with_no_store(
     if any(name.lower() == "cache-control" for name, _ in given):
         return given
     return [("Cache-Control", "no-store, no-transform"), *given]
-
-
-def last_event_id(headers: Headers) -> str | None:
-    """
-    Return the id of the last event that a client has seen, when it connects again.
-
-    It comes from outside: any client may send any text.
-
-    :param headers: of the request: ``request.headers`` of any framework, a mapping, or pairs of
-        names and values, such as ``scope["headers"]`` of ASGI. Names are found in any case. Text is
-        taken for what a server has made of bytes, which is Latin-1, and is decoded anew.
-    :return: the value of the header ``Last-Event-ID``, or ``None`` if there is none, or none that
-        :class:`ServerSentEvent` could have sent: it is empty, no UTF-8, longer than
-        :data:`MAX_ID`, or has a control character in it that ends a line or a string
-    :raises TypeError: if these are no headers: a whole request, for instance
-
-    """
-    for name, value in pairs(headers):
-        if name == "last-event-id" and (found := id_in(value)) is not None:
-            return found
-    return None
 
 
 name_publicly(globals())

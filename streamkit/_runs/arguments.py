@@ -8,7 +8,7 @@ from typing import Any
 
 from .._core.arguments import seconds
 from .log import RunLog
-from .producer import Options
+from .options import Options
 
 #: Bytes of UTF-8 that an id may have, and the name of an owner.
 MAX_ID = 1024

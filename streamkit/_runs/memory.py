@@ -6,23 +6,19 @@ import logging
 import math
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass
 from functools import partial
-from heapq import heappop, heappush
-from itertools import count
 from typing import Literal
 
 import anyio
 
+from .agenda import Agenda
+from .early import EarlyCancels
 from .errors import LogFull, RunExists, RunNotFound, RunRunning
 from .kept import OVERHEAD, KeptRun, KeptWatch
-from .log import AFTER_READ, DOUBT, PAGE, REMEMBER, Page, Record, Requests, Terms, Watch
+from .log import AFTER_READ, DOUBT, PAGE, Page, Record, Requests, Terms, Watch
 from .siblings import has_siblings
 
 _logger = logging.getLogger("streamkit")
-
-# Cancellations that are remembered; the oldest goes.
-_MOST_EARLY = 10_000
 
 _FENCED = Requests(fenced=True)
 
@@ -57,14 +53,10 @@ class MemoryLog:
         self._runs: dict[str, KeptRun] = {}
         #: In the order in which they ended.
         self._ended: dict[str, KeptRun] = {}
-        #: By the id of the run and who has asked.
-        self._early: dict[tuple[str, str | None], _Early] = {}
         self._bytes = 0
         self._ended_bytes = 0
-        # What is to be forgotten, a heap: when, a number to tell two apart, and how.
-        self._due: list[tuple[float, int, Callable[[float], object]]] = []
-        self._numbers = count()
-        self._sweepers: set[anyio.Event] = set()
+        self._agenda = Agenda()
+        self._early = EarlyCancels(self._agenda)
         self._has_looked_around = False
 
     def __repr__(self) -> str:
@@ -82,7 +74,7 @@ class MemoryLog:
         """Forget what is over, in a task, while the block is open. Opened by :class:`Runs`."""
         leaving: BaseException | None = None
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._sweep, name=f"sweeper of {self!r}")
+            tasks.start_soon(self._agenda.run, name=f"sweeper of {self!r}")
             try:
                 yield
             except BaseException as exc:
@@ -116,10 +108,7 @@ class MemoryLog:
         run = self._runs[run_id] = KeptRun(epoch, terms, notify, now)
         run.lease_until = now + self.lease
         self._count(run, OVERHEAD + len(terms.data))
-        for owner in {None, terms.owner}:
-            early = self._early.pop((run_id, owner), None)
-            if early is not None and now < early.until:
-                run.cancel = early.reason
+        run.cancel = self._early.take(run_id, terms.owner)
         return run.requests(now)
 
     async def append(
@@ -235,7 +224,7 @@ class MemoryLog:
         now = anyio.current_time()
         run = self._find(run_id)
         if run is None and epoch is None:
-            self._remember(run_id, reason, owner, now)
+            self._early.remember(run_id, reason, owner)
             return "unknown"
         if run is None:
             return "ended"
@@ -325,7 +314,7 @@ class MemoryLog:
         run.expires_at = anyio.current_time() + keep
         self._ended[run_id] = run
         self._ended_bytes += run.size
-        self._forget_at(run.expires_at, partial(self._expire, run_id, run))
+        self._agenda.add(run.expires_at, partial(self._expire, run_id, run))
         run.change()
 
     def _remove(self, run_id: str, run: KeptRun) -> None:
@@ -334,50 +323,12 @@ class MemoryLog:
         self._ended_bytes -= run.size
         run.change()
 
-    def _remember(self, run_id: str, reason: bytes, owner: str | None, now: float) -> None:
-        key = run_id, owner
-        early = self._early.get(key)
-        if early is not None and now < early.until:
-            # The first reason stays.
-            return
-        early = self._early[key] = _Early(reason, now + REMEMBER)
-        if len(self._early) > _MOST_EARLY:
-            del self._early[next(iter(self._early))]
-        self._forget_at(early.until, partial(self._forget_early, key, early))
-
-    # What is forgotten, and when
-
-    def _forget_at(self, when: float, forget: Callable[[float], object]) -> None:
-        heappush(self._due, (when, next(self._numbers), forget))
-        if self._due[0][0] == when:
-            for sweeper in self._sweepers:
-                sweeper.set()
-
     def _expire(self, run_id: str, run: KeptRun, now: float) -> None:
         if self._ended.get(run_id) is run:
             if run.expires_at <= now:
                 self._remove(run_id, run)
             else:
-                self._forget_at(run.expires_at, partial(self._expire, run_id, run))
-
-    def _forget_early(self, key: tuple[str, str | None], early: _Early, now: float) -> None:
-        if self._early.get(key) is early:
-            del self._early[key]
-
-    async def _sweep(self) -> None:
-        woken = anyio.Event()
-        try:
-            while True:
-                now = anyio.current_time()
-                while self._due and self._due[0][0] <= now:
-                    heappop(self._due)[2](now)
-                self._sweepers.discard(woken)
-                woken = anyio.Event()
-                self._sweepers.add(woken)
-                with anyio.CancelScope(deadline=self._due[0][0] if self._due else math.inf):
-                    await woken.wait()
-        finally:
-            self._sweepers.discard(woken)
+                self._agenda.add(run.expires_at, partial(self._expire, run_id, run))
 
     def _look_around(self) -> None:
         if not self._has_looked_around:
@@ -388,14 +339,6 @@ class MemoryLog:
                     "several workers: clients that come back to another find nothing. Run one "
                     "worker, or give Runs() a log that all of them share"
                 )
-
-
-@dataclass(frozen=True, slots=True)
-class _Early:
-    """A cancellation that came before its run."""
-
-    reason: bytes
-    until: float
 
 
 def _nobody(requests: Requests) -> None:

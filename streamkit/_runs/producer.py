@@ -8,24 +8,17 @@ The life of a producer, in one task, which nothing but the end of the program ca
     refused        given up        of the stream)
        └──────────────┴──▶ the source is closed unstarted
 
-While the log takes a batch, the source goes on, and what it makes waits in the stream. When the
-batch is written, all that waits is the next one: so a store that takes a millisecond for each call
-is called a thousand times a second, however many items there are, and an item that comes alone is
-written at once.
-
-A log that takes nothing more (it is full, or away, or the run was taken from this producer) has the
-source told, as by a token. What it still says is dropped from then on: a hole must not be written.
+Its items are written in batches by a writer, which also heeds what the log replies.
 """
 
 from __future__ import annotations
 
 import logging
-import math
 import time
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
-from dataclasses import dataclass, replace
-from typing import Any, Literal, TypeAlias, cast
+from dataclasses import replace
+from typing import Any, cast
 
 import anyio
 
@@ -37,49 +30,23 @@ from .._core.scopes import leave_streams
 from .._core.source import AsyncSource
 from .._core.stream import with_stage
 from .._signals.token import CancelToken
-from .budget import budget
 from .codec import from_json
-from .errors import LogFull, LogUnavailable, RunsClosed
+from .errors import RunsClosed
 from .info import RunInfo, RunOutcome, RunOutcomeKind
-from .log import Requests, RunLog, Terms
-from .reasons import (
-    Fenced,
-    LogLost,
-    Shutdown,
-    Unwatched,
-    decode_outcome,
-    decode_reason,
-    encode_outcome,
-    encode_reason,
-)
+from .lease import Lease
+from .log import RunLog, Terms
+from .options import OnEnd, Options
+from .reasons import Fenced, Shutdown, decode_outcome, encode_outcome
 from .recorder import Recorder
+from .writer import Writer
 
 _logger = logging.getLogger("streamkit")
-
-#: Called when a run has ended, before that can be seen.
-OnEnd: TypeAlias = Callable[[Outcome, RunInfo], Awaitable[object]]
 
 # What a source may raise without ending the program.
 _HANDLED = (Exception, StreamCancelled)
 
-# Seconds until another look where somebody was there a moment ago.
-_SOON = 0.05
-
 #: The producer whose source, or ``on_end``, is running.
 running: ContextVar[Producer | None] = ContextVar("streamkit_run", default=None)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
-    """What may be said of a run."""
-
-    keep: float
-    grace: float
-    on_end_timeout: float
-    max_items: int
-    max_bytes: int
-    when_full: Literal["trim", "end"]
-    unwatched: float | None
 
 
 class Producer:
@@ -116,7 +83,9 @@ class Producer:
         self._log = log
         self._token = CancelToken()
         self._recorder = Recorder(options.max_bytes, log.max_held)
-        self._budget = budget(options.when_full, options.max_items, options.max_bytes)
+        self._writer = Writer(run_id, epoch, log, self._token, options)
+        #: Its sign of life, for which there is a task of its own where one is needed.
+        self.lease: Lease = Lease(run_id, epoch, log, self._token, self._writer, options.unwatched)
         cancellable = with_cancellation(source, self._token, grace=options.grace)
         self._stream: StatusStream[bytes] = with_status(with_stage(cancellable, self._recorder))
         # Between start() and the task.
@@ -124,18 +93,10 @@ class Producer:
         self._decided = anyio.Event()
         self._is_given_up = False
         self._refusal: BaseException | None = None
-        # What was taken from the stream, what of that is being written, and what was.
-        self._taken: list[bytes] = []
-        self._pending: list[bytes] = []
-        self._position = 0
-        self._head: int | None = None
-        #: Why nothing more can be written, once that is so.
-        self._refused: object = None
         #: How it has ended, once it has.
         self._ended: RunOutcome | None = None
         #: What has left the block of the stream.
         self._raised: BaseException | None = None
-        self._keeping = anyio.CancelScope(shield=True)
 
     def __repr__(self) -> str:
         return f"<run {self.run_id!r} of {self._stream!r}>"
@@ -143,7 +104,7 @@ class Producer:
     @property
     def held(self) -> int:
         """How many items were made that are not in the log."""
-        return self._recorder.made - self._position
+        return self._recorder.made - self._writer.position
 
     @property
     def is_cancelled(self) -> bool:
@@ -157,8 +118,8 @@ class Producer:
             owner=self._terms.owner,
             data=from_json(self._terms.data),
             epoch=self.epoch,
-            first=min(self._budget.first, self._position + 1),
-            last=self._position,
+            first=self._writer.first,
+            last=self._writer.position,
             outcome=self._ended,
             cancel_requested=self._token.cancelled,
             started_at=self._terms.started_at,
@@ -219,7 +180,7 @@ class Producer:
                     await self._record()
                     await self._conclude()
         finally:
-            self._keeping.cancel()
+            self.lease.close()
             self._created.set()
             self.gone.set()
         raised, self._raised = self._raised, None
@@ -231,55 +192,17 @@ class Producer:
                 # Its traceback includes this frame.
                 del raised, self
 
-    async def keep_up(self) -> None:
-        """Renew the lease, and look whether anybody reads, where that is needed."""
-        unwatched, lease = self._options.unwatched, self._log.lease
-        with self._keeping:
-            idle = 0.0
-            while True:
-                wait = lease / 3
-                if unwatched is not None and not self._token.cancelled:
-                    wait = min(wait, max(unwatched - idle, _SOON))
-                # It may be for ever, which sleep() does not take.
-                with anyio.move_on_after(wait):
-                    await anyio.sleep_forever()
-                try:
-                    requests = await self._log.renew(self.run_id, self.epoch)
-                except Exception as exc:
-                    self._refuse_after(exc)
-                    return
-                self._heed(requests)
-                idle = requests.unwatched_for
-                if unwatched is not None and idle >= unwatched and not self._token.cancelled:
-                    await self._cancel_unwatched(unwatched)
-
-    @property
-    def needs_keeping(self) -> bool:
-        """Whether :meth:`keep_up` has anything to do."""
-        return self._options.unwatched is not None or self._log.lease < math.inf
-
-    async def _cancel_unwatched(self, unwatched: float) -> None:
-        reason = Unwatched()
-        try:
-            # The store looks again: somebody may have come meanwhile, in another process.
-            found = await self._log.request_cancel(
-                self.run_id, encode_reason(reason), epoch=self.epoch, unwatched_for=unwatched
-            )
-        except LogUnavailable:
-            # Nobody is unwatched while the store is away. It is asked again.
-            return
-        if found == "running":
-            self.cancel(reason)
-
     async def _create(self, on_created: Callable[[], object]) -> bool:
         """Create the run in the log. Returns whether its source may start."""
         is_there = False
         try:
             if not self._is_given_up:
-                requests = await self._log.create(self.run_id, self.epoch, self._terms, self._heed)
+                requests = await self._log.create(
+                    self.run_id, self.epoch, self._terms, self._writer.heed
+                )
                 is_there = True
                 on_created()
-                self._heed(requests)
+                self._writer.heed(requests)
         except BaseException as exc:
             self._refusal = RunsClosed() if _is_native(exc) else exc
         if is_there:
@@ -304,89 +227,38 @@ class Producer:
 
     async def _record(self) -> None:
         """Consume the stream, and write what it yields."""
-        recorder = self._recorder
+        recorder, writer = self._recorder, self._writer
         count = 0
         try:
             async with self._stream as stream:
                 head = await stream.head()
                 if head.decided_by == "head":
-                    self._head = head.status
-                    await self._write()
+                    writer.head = head.status
+                    await writer.write()
                 async for entry in stream:
-                    self._taken.append(entry)
+                    writer.taken.append(entry)
                     count += 1
-                    # What is ready already: no wait.
-                    while count < recorder.made:
-                        self._taken.append(await anext(stream))
+                    # What is ready already: no wait, and not what is made meanwhile.
+                    made = recorder.made
+                    while count < made:
+                        writer.taken.append(await anext(stream))
                         count += 1
-                    await self._write()
+                    await writer.write()
         except BaseException as exc:
             # The outcome tells what it was.
             self._raised = bare(exc)
-        while self._pending or self._taken:
-            await self._write()
-
-    async def _write(self) -> None:
-        """Write what was taken. If it is cut short, the next call goes on with the same."""
-        if not self._pending and self._taken:
-            self._pending = self._budget.admit(self._taken)
-            self._taken = []
-            if self._budget.is_full:
-                self.cancel(LogFull())
-        pending = self._pending
-        if self._refused is None:
-            try:
-                requests = await self._log.append(
-                    self.run_id,
-                    self.epoch,
-                    self._position + 1,
-                    pending,
-                    acknowledged=self._position,
-                    first=self._budget.first,
-                    head=self._head,
-                )
-            except Exception as exc:
-                self._refuse_after(exc)
-            else:
-                self._heed(requests)
-                if self._refused is None:
-                    self._position += len(pending)
-        if self._budget.has_dropped:
-            self._refuse(LogFull())
-        self._pending = []
-
-    def _heed(self, requests: Requests) -> None:
-        """Do what others have asked for."""
-        if requests.fenced:
-            self._refuse(Fenced())
-        elif requests.cancel is not None and not self._token.cancelled:
-            self.cancel(decode_reason(requests.cancel))
-
-    def _refuse(self, reason: object) -> None:
-        """Write nothing more."""
-        if self._refused is None:
-            self._refused = reason
-            self.cancel(reason)
-
-    def _refuse_after(self, error: Exception) -> None:
-        """Write nothing more, for the log has raised."""
-        if isinstance(error, LogFull):
-            self._refuse(LogFull())
-            return
-        if not isinstance(error, LogUnavailable):
-            _logger.error("the log of the run %r has failed", self.run_id, exc_info=error)
-        self._refuse(LogLost())
+        await writer.write_all()
 
     async def _conclude(self) -> None:
         """Have the end taken note of, and let it be seen."""
-        if self._refused is None:
+        if self._writer.refused is None:
             try:
-                self._heed(await self._log.renew(self.run_id, self.epoch))
+                self._writer.heed(await self._log.renew(self.run_id, self.epoch))
             except Exception as exc:
-                self._refuse_after(exc)
+                self._writer.refuse_after(exc)
         outcome = self._outcome()
         outcome = await self._call_on_end(outcome)
-        if isinstance(self._refused, Fenced):
+        if isinstance(self._writer.refused, Fenced):
             return
         ended = RunOutcome(
             kind=cast("RunOutcomeKind", outcome.kind),
@@ -415,9 +287,9 @@ class Producer:
             outcome = replace(outcome, kind="cancelled", reason=Shutdown(), error=None)
         if outcome.kind == "failed" and self._on_end is None:
             _logger.error("the run %r has failed", self.run_id, exc_info=outcome.error)
-        if self._refused is not None:
+        if self._writer.refused is not None:
             # Whatever became of the source, the log does not have all of it.
-            outcome = replace(outcome, kind="cancelled", reason=self._refused)
+            outcome = replace(outcome, kind="cancelled", reason=self._writer.refused)
         return outcome
 
     async def _call_on_end(self, outcome: Outcome) -> Outcome:

@@ -2,11 +2,13 @@
 Server-sent events: the format, and the protocols that clients speak in it.
 
 Makes text of items, without a stream, and keeps to bytes. May import the outcome and the metadata
-of ``_core``, and of ``_signals`` the reason that a shutdown has.
+of ``_core``, of ``_signals`` the reason that a shutdown has, and of ``_http`` what makes bytes of
+items.
 
 To read: ``events`` (the wire format, safe from injection), ``json`` (what becomes JSON, and how),
 ``foreign`` (the events of other libraries), ``items`` (how an item becomes an event), ``profile``
 (what an item, a beat, an error and an end are in a protocol). Then a protocol each: ``browser``,
-``openai``, ``anthropic`` and ``raw``. Beside them, ``headers`` (which id a client has seen) and
-``misplaced`` (what is said of arguments that belong elsewhere).
+``openai``, ``anthropic`` and ``raw``. Beside them, ``outlet`` (how a response has its items
+encoded), ``headers`` (which id a client has seen) and ``misplaced`` (what is said of arguments that
+belong elsewhere).
 """

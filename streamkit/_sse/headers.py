@@ -59,3 +59,24 @@ def _sent(text: str) -> bytes:
     except UnicodeEncodeError:
         # It has decoded them as what they are.
         return text.encode()
+
+
+def last_event_id(headers: Headers) -> str | None:
+    """
+    Return the id of the last event that a client has seen, when it connects again.
+
+    It comes from outside: any client may send any text.
+
+    :param headers: of the request: ``request.headers`` of any framework, a mapping, or pairs of
+        names and values, such as ``scope["headers"]`` of ASGI. Names are found in any case. Text is
+        taken for what a server has made of bytes, which is Latin-1, and is decoded anew.
+    :return: the value of the header ``Last-Event-ID``, or ``None`` if there is none, or none that
+        :class:`~streamkit.sse.ServerSentEvent` could have sent: it is empty, no UTF-8, longer than
+        :data:`~streamkit.sse.MAX_ID`, or has a control character in it that ends a line or a string
+    :raises TypeError: if these are no headers: a whole request, for instance
+
+    """
+    for name, value in pairs(headers):
+        if name == "last-event-id" and (found := id_in(value)) is not None:
+            return found
+    return None

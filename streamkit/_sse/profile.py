@@ -252,3 +252,17 @@ def check_errors(errors: object, shutdown: object) -> None:
             "shutdown=lambda message: [ServerSentEvent(message, event='...', retry=3000)], or "
             "errors='status'"
         )
+
+
+def check_profile(given: object) -> None:
+    """
+    Check that something is a profile.
+
+    :raises TypeError: if it is none
+
+    """
+    if not isinstance(given, Profile):
+        raise TypeError(
+            f"profile must be a Profile, got {type(given).__qualname__}: write "
+            "EventStream(source, profile=BROWSER), for instance"
+        )

@@ -72,7 +72,7 @@ class FakePart:
         self._refused = refused
         self._refused_later = refused_later
 
-    def use(self, server: object) -> FakePart:
+    def use(self, server: object, channels: object) -> FakePart:
         self.uses += 1
         self._end = anyio.Event()
         return self

@@ -102,9 +102,9 @@ async def test_ended_runs_leave_nothing() -> None:
         assert not log._runs
         assert not log._ended
         assert not log._early
-        assert not log._due
+        assert not log._agenda
         assert (log._bytes, log._ended_bytes) == (0, 0)
-    assert not log._sweepers
+    assert not log._agenda._woken
 
 
 async def test_kept_a_shorter_time() -> None:

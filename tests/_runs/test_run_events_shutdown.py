@@ -251,7 +251,7 @@ class TestClients:
             async def wait(self) -> None:
                 await self.ends.wait()
 
-        monkeypatch.setattr("streamkit.runs.Termination", Noticed)
+        monkeypatch.setattr("streamkit._runs.household.Termination", Noticed)
         async with Runs() as runs:
             run = await runs.start(counting())
             client = Client()

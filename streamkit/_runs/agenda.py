@@ -1,0 +1,53 @@
+"""What is to be done later, and the task that does it when its time has come."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from heapq import heappop, heappush
+from itertools import count
+
+import anyio
+
+
+class Agenda:
+    """What is to be done, and when: by :meth:`run`, which may run in several tasks at once."""
+
+    def __init__(self) -> None:
+        # A heap: when, a number to tell two apart, and what.
+        self._due: list[tuple[float, int, Callable[[float], object]]] = []
+        self._numbers = count()
+        self._woken: set[anyio.Event] = set()
+
+    def __len__(self) -> int:
+        """Return how many things are to be done."""
+        return len(self._due)
+
+    def add(self, when: float, do: Callable[[float], object]) -> None:
+        """
+        Have something done.
+
+        :param when: the time, by the clock of the event loop
+        :param do: called with the time that it is then
+
+        """
+        heappush(self._due, (when, next(self._numbers), do))
+        if self._due[0][0] == when:
+            for woken in self._woken:
+                woken.set()
+
+    async def run(self) -> None:
+        """Do what is due, until cancelled."""
+        woken = anyio.Event()
+        try:
+            while True:
+                now = anyio.current_time()
+                while self._due and self._due[0][0] <= now:
+                    heappop(self._due)[2](now)
+                self._woken.discard(woken)
+                woken = anyio.Event()
+                self._woken.add(woken)
+                with anyio.CancelScope(deadline=self._due[0][0] if self._due else math.inf):
+                    await woken.wait()
+        finally:
+            self._woken.discard(woken)

@@ -1,0 +1,56 @@
+"""How a run ends whose process has died: somebody else says so, and only who has looked twice."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Awaitable, Callable
+
+import anyio
+
+from .errors import LogUnavailable
+from .info import RunInfo, RunOutcome
+from .log import RunLog
+from .reasons import encode_outcome
+from .records import info_of
+
+_logger = logging.getLogger("streamkit")
+
+
+class Burial:
+    """
+    Ends the runs of a log that are lost.
+
+    :param log: where they are kept
+    :param on_lost: called for each that is ended by this process, or ``None``
+    :param timeout: seconds that it may take
+
+    """
+
+    def __init__(
+        self,
+        log: RunLog,
+        on_lost: Callable[[RunInfo], Awaitable[object]] | None,
+        timeout: float,
+    ) -> None:
+        self._log = log
+        self._on_lost = on_lost
+        self._timeout = timeout
+
+    async def look(self, run_id: str, epoch: str) -> bool:
+        """Look whether a run is dead, and bury it. Returns whether to look again."""
+        outcome = encode_outcome(RunOutcome(kind="lost", ended_at=time.time()))
+        try:
+            found = await self._log.bury(run_id, epoch, outcome)
+            if found != "buried":
+                return found == "doubted"
+            _logger.warning("the run %r was lost: its process has died, or was cut off", run_id)
+            if self._on_lost is not None:
+                info = info_of(run_id, await self._log.get(run_id))
+                with anyio.fail_after(self._timeout):
+                    await self._on_lost(info)
+        except LogUnavailable:
+            return True
+        except Exception:
+            _logger.exception("a run that was lost could not be seen to: %r", run_id)
+        return False

@@ -1,0 +1,70 @@
+"""Cancellations that come before their runs: remembered for a while, for the first of an id."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+
+import anyio
+
+from .agenda import Agenda
+from .log import REMEMBER
+
+# Cancellations that are remembered; the oldest goes.
+_MOST = 10_000
+
+
+class EarlyCancels:
+    """
+    What was asked of runs that are not there yet.
+
+    :param agenda: has it forgotten in time
+
+    """
+
+    def __init__(self, agenda: Agenda) -> None:
+        self._agenda = agenda
+        #: By the id of the run and who has asked.
+        self._early: dict[tuple[str, str | None], _Early] = {}
+
+    def __len__(self) -> int:
+        """Return how many are remembered."""
+        return len(self._early)
+
+    def remember(self, run_id: str, reason: bytes, owner: str | None) -> None:
+        """Remember that a run is to be cancelled. The first reason stays."""
+        now = anyio.current_time()
+        key = run_id, owner
+        early = self._early.get(key)
+        if early is not None and now < early.until:
+            return
+        early = self._early[key] = _Early(reason, now + REMEMBER)
+        if len(self._early) > _MOST:
+            del self._early[next(iter(self._early))]
+        self._agenda.add(early.until, partial(self._forget, key, early))
+
+    def take(self, run_id: str, owner: str | None) -> bytes | None:
+        """
+        Return why a run was cancelled before it began, or ``None``, and forget it.
+
+        :param owner: that of the run, for which somebody may have asked, beside those who named
+            none
+
+        """
+        now = anyio.current_time()
+        found = [self._early.pop((run_id, asker), None) for asker in {None, owner}]
+        in_time = [early for early in found if early is not None and now < early.until]
+        # The first reason stays.
+        return min(in_time, key=lambda early: early.until).reason if in_time else None
+
+    def _forget(self, key: tuple[str, str | None], early: _Early, now: float) -> None:
+        if self._early.get(key) is early:
+            del self._early[key]
+
+
+@dataclass(frozen=True, slots=True)
+class _Early:
+    """A cancellation that came before its run."""
+
+    reason: bytes
+    until: float

@@ -1,0 +1,117 @@
+"""Where runs are read: by streams that are attached, and by responses."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from typing import Any
+from weakref import WeakValueDictionary
+
+from .._core.metadata import Head
+from .._core.stream import Stream
+from .._sse.profile import Profile
+from .arguments import check_text
+from .cursor import Cursor, parse
+from .entry import Entry
+from .errors import RunNotFound
+from .frames import Frames
+from .household import Household
+from .log import Record
+from .reader import ReadAhead, attached, read
+from .records import check_owner
+
+
+class Shelf(Household):
+    """Runs, to those who read them."""
+
+    def __init__(self, *given: Any) -> None:
+        super().__init__(*given)
+        self._frames: WeakValueDictionary[tuple[str, str, Profile], Frames] = WeakValueDictionary()
+
+    def attach(
+        self, run_id: str, *, owner: str | None = None, after: int | str | None = None
+    ) -> Stream[Entry[Any]]:
+        """
+        Return a stream of the entries of a run: those that are kept, then those that come.
+
+        A stream like any other: enter it, iterate it, put combinators on it. To leave it never
+        stops the run. It ends as the run did: the iteration ends if the run has completed, and else
+        raises
+        :exc:`RunEnded`, as :exc:`RunCancelled`, :exc:`RunTimedOut`, :exc:`RunFailed` or
+        :exc:`RunLost`. A :exc:`~streamkit.StreamCancelled` that comes out of it is the reader's
+        own.
+
+        However many readers there are, none waits for another, and the run waits for none. Up to 64
+        entries are read ahead, from the log; the source of the run does not notice. When a run has
+        ended, what is read of it is kept for another minute at least.
+
+        :param run_id: the id
+        :param owner: who reads. If it is not the one that the run was started with, there is no
+            such run
+        :param after: where to begin. ``None``: with the first entry that is kept, and its position
+            tells what is missing. A cursor, or a position: exactly after that. ``"now"``: with what
+            comes next
+        :return: a stream, which counts as a reader from its first ask on. It raises there
+            :exc:`RunNotFound` if there is no such run, and :exc:`CursorMismatch` if ``after`` is
+            none of its entries; and at any ask :exc:`Gap` if what comes next is kept no more,
+            :exc:`LogUnavailable` if the log cannot be reached, and :exc:`RunsClosed` if this object
+            is left while the run goes on elsewhere
+        :raises TypeError: if an argument is of the wrong type
+        :raises ValueError: if ``after`` is no cursor
+        :raises RuntimeError: if the block was not entered
+
+        """
+        cursor = parse(after)
+        check_text("run_id", run_id)
+        self.check_open()
+        return attached(self._log, self._attendance, run_id, owner, cursor)
+
+    def entries(
+        self,
+        ahead: ReadAhead,
+        run_id: str,
+        *,
+        owner: str | None,
+        after: Cursor | None,
+        until: float,
+    ) -> AsyncGenerator[Head | Entry[Any], None]:
+        """Return the status of a run and its entries, for a response."""
+        return read(
+            ahead,
+            self._log,
+            self._attendance,
+            run_id,
+            owner,
+            after,
+            until=until,
+            for_a_response=True,
+        )
+
+    def frames(self, run_id: str, epoch: str, profile: Profile) -> Frames:
+        """Return what is made of a run for a kind of client, which all readers share."""
+        key = run_id, epoch, profile
+        found = self._frames.get(key)
+        if found is None:
+            self._frames[key] = found = Frames(profile)
+        return found
+
+    async def _get(self, run_id: str, owner: str | None) -> Record:
+        check_text("run_id", run_id)
+        self.check_open()
+        record = await self._log.get(run_id)
+        check_owner(run_id, record, owner)
+        return record
+
+    async def _until_ended(self, run_id: str, epoch: str | None) -> None:
+        try:
+            async with self._log.watch(run_id) as watch:
+                while True:
+                    record = await self._log.get(run_id)
+                    epoch = record.epoch if epoch is None else epoch
+                    if record.outcome is not None or record.epoch != epoch:
+                        return
+                    if record.lapsed:
+                        self._attendance.suspect(run_id, epoch)
+                    await watch.wait()
+        except RunNotFound:
+            # It has ended, and was removed.
+            return

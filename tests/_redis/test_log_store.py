@@ -1,0 +1,329 @@
+"""What a log in Redis leaves in the server, and what it does when that is full, small or slow."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import AsyncGenerator
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import coredis
+import pytest
+from runners import Reader, kill, log_of, readers, runner
+
+from streamkit.redis import Redis, RedisCancelRegistry, RedisLog
+from streamkit.runs import (
+    Entry,
+    Fenced,
+    LogFull,
+    Requests,
+    RunCancelled,
+    RunExists,
+    RunLost,
+    Runs,
+    Terms,
+)
+from support import Backend
+from support.valkey import MARKS, admin, admin_url, new_prefix, start_server, url_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+pytestmark = MARKS
+
+
+@pytest.fixture(autouse=True)
+def _short_doubt(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("streamkit._redislog.log.DOUBT", 1.0)
+
+
+async def numbers(last: int) -> AsyncGenerator[int, None]:
+    for number in range(1, last + 1):
+        yield number
+
+
+async def items(runs: Runs, run_id: str, after: Any = None) -> list[Any]:
+    async with runs.attach(run_id, after=after) as stream:
+        return [entry.item async for entry in stream]
+
+
+async def ended(runs: Runs, run_id: str) -> None:
+    with anyio.fail_after(20):
+        while (await runs.get(run_id)).outcome is None:
+            await anyio.sleep(0.01)
+
+
+async def test_nothing_is_left(url: str) -> None:
+    """When all that is kept has had its time, nothing is left; and no other name was touched."""
+    prefix = new_prefix()
+    async with admin(url) as client, Runs(log_of(url, prefix), keep=0.3) as runs:
+        await client.set(f"{prefix}x:run:{{a}}:meta", "theirs")
+        for run_id in "a", "b":
+            await runs.start(numbers(100), id=run_id)
+            await ended(runs, run_id)
+        await runs.cancel("c")
+        found = await client.keys(f"{prefix}:*")
+        assert found
+        for name in found:
+            assert 0 < await client.pttl(name) <= 60_000
+        await anyio.sleep(0.5)
+        assert await client.keys(f"{prefix}:*") == {f"{prefix}:run:{{c}}:early".encode()}
+        assert await client.keys(f"{prefix}*") - await client.keys(f"{prefix}:*") == {
+            f"{prefix}x:run:{{a}}:meta".encode()
+        }
+
+
+async def test_keys_outlive_the_lease(url: str) -> None:
+    """A run that goes on has keys that live for its lease and what it is kept."""
+    prefix = new_prefix()
+    log = log_of(url, prefix, lease=9.0)
+    async with admin(url) as client, log.open():
+        await log.create("a", "0e", Terms(keep=50.0), ignore)
+        await log.append("a", "0e", 1, [b"one"], acknowledged=0, first=1)
+        for what in "meta", "entries":
+            assert 55_000 < await client.pttl(f"{prefix}:run:{{a}}:{what}") <= 59_000
+
+
+def ignore(requests: Requests) -> None:
+    pass
+
+
+async def test_large(url: str) -> None:
+    """Items that are not published, since they are large, are read; as are those before them."""
+    prefix = new_prefix()
+    texts = ["x" * size for size in (1, 9_000, 2, 70_000, 300_000, 3, 8_192)]
+
+    async def source() -> AsyncGenerator[str, None]:
+        for text in texts:
+            yield text
+            await anyio.sleep(0.05)
+
+    async with Runs(log_of(url, prefix)) as runs, Runs(log_of(url, prefix)) as there:
+        await runs.start(source(), id="run")
+        assert await items(there, "run") == texts
+        assert await items(there, "run", 3) == texts[3:]
+
+
+async def test_far_behind(url: str) -> None:
+    """Who begins late reads page by page, and then hears."""
+    prefix = new_prefix()
+    async with Runs(log_of(url, prefix), max_items=10**6) as runs:
+        await runs.start(numbers(5_000), id="run")
+        async with Runs(log_of(url, prefix)) as there:
+            assert await items(there, "run") == list(range(1, 5_001))
+            assert await items(there, "run", 4_321) == list(range(4_322, 5_001))
+
+
+async def test_trimmed_and_followed(url: str) -> None:
+    """A run that keeps little is followed by who is fast enough."""
+    prefix = new_prefix()
+
+    async def source() -> AsyncGenerator[int, None]:
+        for number in range(1, 301):
+            yield number
+            await anyio.sleep(0.002)
+
+    async with Runs(log_of(url, prefix), max_items=150) as runs, Runs(log_of(url, prefix)) as there:
+        await runs.start(source(), id="run")
+        assert await items(there, "run") == list(range(1, 301))
+        assert (await there.get("run")).first > 100
+
+
+async def test_races(url: str) -> None:
+    """Two starts of an id race in two processes, 500 times: one wins."""
+    prefix = new_prefix()
+    async with Runs(log_of(url, prefix)) as here, Runs(log_of(url, prefix)) as there:
+        for number in range(500):
+            won: list[Runs] = []
+
+            async def start(runs: Runs, run_id: str = f"run{number}", won: Any = won) -> None:
+                try:
+                    await runs.start(numbers(1), id=run_id)
+                except RunExists:
+                    return
+                won.append(runs)
+
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(start, here)
+                tasks.start_soon(start, there)
+            assert len(won) == 1
+
+
+async def test_memory_is_full(backend: Backend) -> None:
+    """The server has no memory left: sources are told, and no run starts; ends and cancels work."""
+    server = start_server(maxmemory="8mb")
+    url, prefix = url_of(server), new_prefix()
+    reasons: list[object] = []
+
+    async def on_end(outcome: Any, info: Any) -> None:
+        reasons.append(outcome.reason)
+
+    async def quiet() -> AsyncGenerator[str, None]:
+        yield "x"
+        await anyio.sleep_forever()
+
+    async def loud() -> AsyncGenerator[str, None]:
+        while True:
+            yield "x" * 100_000
+
+    try:
+        async with Runs(log_of(url, prefix), max_bytes=10**9) as runs:
+            await runs.start(quiet(), id="quiet")
+            await until_read(runs, "quiet")
+            await runs.start(loud(), id="loud", on_end=on_end)
+            await ended(runs, "loud")
+            assert [type(reason) for reason in reasons] == [LogFull]
+            async with admin(url) as client:
+                # Less than it has.
+                await client.config_set({"maxmemory": "1mb"})
+            with pytest.raises(LogFull):
+                await runs.start(quiet())
+            # Its lease goes on.
+            await anyio.sleep(3)
+            assert (await runs.get("quiet")).outcome is None
+            assert await runs.cancel_and_wait("quiet", "stop", timeout=10)
+            with pytest.raises(RunCancelled):
+                await items(runs, "quiet")
+    finally:
+        server.terminate()
+
+
+async def until_read(runs: Runs, run_id: str) -> Entry[Any]:
+    async with runs.attach(run_id) as stream:
+        async for entry in stream:
+            return entry
+    raise AssertionError("there is none")
+
+
+async def test_eviction(backend: Backend) -> None:
+    """The server drops keys for want of memory: a run ends, or is followed as before."""
+    server = start_server(**{"maxmemory": "6mb", "maxmemory-policy": "allkeys-random"})
+    url, prefix = url_of(server), new_prefix()
+    try:
+        with runner(backend, url, prefix):
+            async with (
+                Runs(log_of(url, prefix)) as runs,
+                admin(url) as client,
+                readers(runs) as some,
+            ):
+                for number in range(300):
+                    await client.set(f"filler{number}", "x" * 50_000)
+                    if some[0].is_over.is_set():
+                        break
+                if not some[0].is_over.is_set():
+                    await runs.cancel_and_wait("run", timeout=20)
+    finally:
+        server.terminate()
+
+
+async def test_small_output_buffer(backend: Backend) -> None:
+    """Who is subscribed is cut off, since too much waits for it: nothing is missed."""
+    server = start_server(**{"client-output-buffer-limit": "pubsub 1kb 1kb 1"})
+    url, prefix = url_of(server), new_prefix()
+
+    async def source() -> AsyncGenerator[str, None]:
+        for number in range(200):
+            yield str(number) * 1_000
+            await anyio.sleep(0.002)
+
+    try:
+        async with Runs(log_of(url, prefix)) as runs, Runs(log_of(url, prefix)) as there:
+            await runs.start(source(), id="run")
+            assert await items(there, "run") == [str(number) * 1_000 for number in range(200)]
+    finally:
+        server.terminate()
+
+
+async def test_rolled_back_too_far(
+    backend: Backend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the server has lost is here no more: the run is lost, and no position is reused."""
+    monkeypatch.setattr("streamkit._redislog.ring._SECONDS", 0.3)
+    server = start_server(data_dir=tmp_path)
+    url, prefix = url_of(server), new_prefix()
+    told: list[object] = []
+
+    async def source() -> AsyncGenerator[int, None]:
+        number = 0
+        while True:
+            number += 1
+            yield number
+            await anyio.sleep(0.01)
+
+    async def on_end(outcome: Any, info: Any) -> None:
+        told.append(outcome.reason)
+
+    try:
+        async with (
+            Runs(log_of(url, prefix)) as runs,
+            Runs(log_of(url, prefix)) as there,
+        ):
+            await runs.start(source(), id="run", on_end=on_end)
+            async with admin(url) as client:
+                await client.save()
+            await anyio.sleep(1)
+            kill(server)
+            server = start_server(server.port, data_dir=tmp_path)
+            reader = Reader(there)
+            await reader.read()
+            assert isinstance(reader.error, RunLost)
+            reader.check()
+            assert told == [Fenced()]
+    finally:
+        server.terminate()
+
+
+async def test_one_connection_for_both(url: str) -> None:
+    """A registry and two logs share a connection that is subscribed, and one for commands."""
+    prefix = new_prefix()
+    async with (
+        admin(url) as client,
+        Redis(admin_url(url), client_name=prefix.replace(":", "-")) as redis,
+        RedisCancelRegistry(redis, prefix=prefix) as registry,
+        Runs(log_of(redis, prefix)) as runs,
+        Runs(log_of(redis, f"{prefix}:other")) as others,
+    ):
+        for some in runs, others:
+            await some.start(numbers(10), id="run")
+            assert await items(some, "run") == list(range(1, 11))
+        async with registry.open("key") as token:
+            registry.cancel("key", "why")
+            assert token.reason == "why"
+        names = [each["name"] for each in await client.client_list()]
+        assert names.count(prefix.replace(":", "-")) == 2
+
+
+async def test_database(url: str) -> None:
+    """Two logs in two databases of a server have nothing to do with each other."""
+    url, prefix = admin_url(url), new_prefix()
+    async with Runs(log_of(url, prefix)) as zero, Runs(log_of(f"{url}/3", prefix)) as three:
+        for runs, last in (zero, 3), (three, 5):
+            await runs.start(numbers(last), id="run")
+            assert await items(runs, "run") == list(range(1, last + 1))
+        async with coredis.Redis.from_url(url) as client:
+            assert await client.publish(f"{prefix}:run:{{run}}:news", b"") == 0
+
+
+def test_misuse() -> None:
+    """Misuse: what cannot be is told at once."""
+    make: Any = RedisLog
+    for wrong in {"lease": 0}, {"outage": -1.0}, {"reconcile": math.inf}, {"max_held": 0}:
+        with pytest.raises(ValueError, match="must be"):
+            make("redis://localhost", prefix="chat", **wrong)
+    with pytest.raises(TypeError, match="max_held must be an int"):
+        make("redis://localhost", prefix="chat", max_held=1.5)
+    with pytest.raises(ValueError, match="prefix must be a name"):
+        make("redis://localhost", prefix="")
+    with pytest.raises(TypeError, match="unknown options"):
+        make("redis://localhost", prefix="chat", colour="red")
+    with pytest.raises(TypeError, match="of its own object"):
+        make(Redis("redis://localhost"), prefix="chat", ssl_context=None)
+
+
+async def test_not_open() -> None:
+    """Misuse: a shared connection is not open: this is said where the log is to be opened."""
+    log = RedisLog(Redis("redis://localhost"), prefix="chat")
+    assert not log.connected
+    with pytest.raises(RuntimeError, match="is not open"):
+        async with log.open():
+            raise AssertionError("must not be entered")
