@@ -56,6 +56,9 @@ local now = clock()
 local run = redis.call("HMGET", KEYS[1], "epoch", "outcome", "cancel", "watched")
 if run[1] then
   if run[1] ~= ARGV[1] or run[2] then return {"exists"} end
+  -- Its producer is there.
+  redis.call("HSET", KEYS[1], "alive", now)
+  redis.call("HDEL", KEYS[1], "doubted")
   return {"ok", run[3], math.max(0, now - tonumber(run[4]))}
 end
 -- The server may have dropped the one and not the other.
