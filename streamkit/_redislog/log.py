@@ -23,6 +23,7 @@ from .opened import Opened
 from .part import LogPart
 from .produced import Produced
 from .replies import record_of, requests_of
+from .scripts import Script
 from .scripts_others import BURY, CANCEL, DELETE, GET, TOUCH
 from .scripts_producer import CREATE, UNDO
 from .writing import Writing
@@ -264,7 +265,7 @@ class RedisLog:
     async def delete(self, run_id: str, epoch: str) -> None:
         """See :meth:`~streamkit.runs.RunLog.delete`."""
         names = self._names.of(run_id)
-        call = Call(DELETE, (names.meta, names.entries), (epoch,), channels=(names.news,))
+        call = _removal(DELETE, names, epoch)
         found = await self._write(call)
         if found == b"running":
             raise RunRunning(run_id)
@@ -285,8 +286,7 @@ class RedisLog:
         return requests
 
     def _undo(self, names: RunNames, epoch: str) -> None:
-        call = Call(UNDO, (names.meta, names.entries), (epoch,), channels=(names.news,))
-        self._desk.submit(call, self._desk.writes)
+        self._desk.submit(_removal(UNDO, names, epoch), self._desk.writes)
 
     def _produced(self, run_id: str, epoch: str) -> Produced:
         """Return what is known of a run that is written here, or nothing, of any other."""
@@ -311,6 +311,11 @@ def _checked(max_held: object) -> int:
     if max_held <= 0:
         raise ValueError(f"max_held must be an int > 0, got {max_held!r}: write max_held=256")
     return max_held
+
+
+def _removal(script: Script, names: RunNames, epoch: str) -> Call:
+    keys = names.meta, names.entries, names.early
+    return Call(script, keys, (epoch, round(1000 * REMEMBER)), channels=(names.news,))
 
 
 def _utf8(text: str) -> bytes:

@@ -7,8 +7,8 @@ from random import Random
 from typing import TYPE_CHECKING
 
 import pytest
-from protocol.walk import LEASE, TICK, Walk
 
+from protocol.walk import LEASE, TICK, Walk
 from streamkit.redis import RedisLog
 from support.valkey import MARKS, admin, log_url, new_prefix
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 pytestmark = MARKS
 
-#: Puts all times that are kept of a run back, for the time that has passed since. KEYS: meta, early.
+#: Puts all times back that are kept of a run, for the time that has passed. KEYS: meta, early.
 PASS_TIME = """
 for _, field in ipairs({"alive", "doubted", "watched", "refreshed"}) do
   if redis.call("HEXISTS", KEYS[1], field) == 1 then
