@@ -257,7 +257,7 @@ class Desk:
                     followed.change()
                 case Produced() as produced:
                     self.submit(self.renewal(produced, is_asked_for=True), self.writes)
-                case None:
+                case _:
                     pass
 
     def receive(self, channel: str, data: object) -> None:
@@ -267,7 +267,7 @@ class Desk:
                 followed.hear(parse(data))
             case Produced() as produced:
                 self._ask(produced, parse(data))
-            case None:
+            case _:
                 pass
 
     def _ask(self, produced: Produced, message: object) -> None:

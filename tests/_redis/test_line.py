@@ -166,6 +166,24 @@ async def test_left_while_it_is_refused() -> None:
     assert set(watcher.events) == {"refused"}
 
 
+async def test_left_before_it_was_subscribed() -> None:
+    """C20: a part is refused its channel, and goes: there is nothing to take off."""
+    server: Any = FakeServer()
+
+    async def refuse(channels: tuple[str, ...]) -> None:
+        raise REFUSED
+
+    server.subscription.subscribe = refuse
+    part = FakePart()
+    async with anyio.create_task_group() as tasks:
+        line = Line(server, tasks, FakeWatcher(), 1)
+        line.add(part)
+        await anyio.sleep(1)
+        await line.remove(part)
+        assert line.parts() == []
+        tasks.cancel_scope.cancel()
+
+
 async def test_one_of_two_goes() -> None:
     """C20: two parts have the same channel, one goes: the other one hears."""
     server: Any = FakeServer()

@@ -102,8 +102,12 @@ async def test_frozen_for_a_moment(url: str, backend: Backend) -> None:
             await cancelled(runs, some)
 
 
-async def test_server_away(backend: Backend, tmp_path: Path) -> None:
+async def test_server_away(
+    backend: Backend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The server is killed, and comes back with what it had: all is written, nobody is buried."""
+    # In which the producer must be back.
+    monkeypatch.setattr("streamkit._redislog.log.DOUBT", 5.0)
     config = {"appendonly": "yes", "appendfsync": "always"}
     server = start_server(data_dir=tmp_path, **config)
     url, prefix = url_of(server), new_prefix()
@@ -208,8 +212,9 @@ async def test_subscriber_is_killed(url: str, backend: Backend) -> None:
             await cancelled(runs, some)
 
 
-async def test_server_pauses(url: str, backend: Backend) -> None:
+async def test_server_pauses(url: str, backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
     """The server answers nobody for some time, which is longer than a lease: nobody is buried."""
+    monkeypatch.setattr("streamkit._redislog.log.DOUBT", 5.0)
     prefix = new_prefix()
     with runner(backend, url, prefix):
         async with Runs(log_of(url, prefix)) as runs, admin(url) as client, readers(runs) as some:
@@ -274,7 +279,7 @@ async def test_few_connections(url: str, backend: Backend) -> None:
         async with (
             Redis(log_url(url), max_connections=2) as redis,
             Runs(log_of(redis, prefix)) as runs,
-            readers(runs, 100) as some,
+            readers(runs) as some,
         ):
             async with anyio.create_task_group() as tasks:
                 for number in range(100):

@@ -134,23 +134,57 @@ async def test_trimmed_and_followed(url: str) -> None:
 
 
 async def test_races(url: str) -> None:
-    """Two starts of an id race in two processes, 500 times: one wins."""
+    """Two processes create a run of the same id at once, 500 times: one of them does."""
     prefix = new_prefix()
-    async with Runs(log_of(url, prefix)) as here, Runs(log_of(url, prefix)) as there:
+    here, there = log_of(url, prefix), log_of(url, prefix)
+
+    async def create(log: RedisLog, run_id: str, epoch: str, won: list[str]) -> None:
+        try:
+            await log.create(run_id, epoch, Terms(), ignore)
+        except RunExists:
+            return
+        won.append(epoch)
+
+    async with here.open(), there.open():
         for number in range(500):
-            won: list[Runs] = []
-
-            async def start(runs: Runs, run_id: str = f"run{number}", won: Any = won) -> None:
-                try:
-                    await runs.start(numbers(1), id=run_id)
-                except RunExists:
-                    return
-                won.append(runs)
-
+            won: list[str] = []
             async with anyio.create_task_group() as tasks:
-                tasks.start_soon(start, here)
-                tasks.start_soon(start, there)
-            assert len(won) == 1
+                for log, epoch in (here, "0a"), (there, "0b"):
+                    tasks.start_soon(create, log, str(number), epoch, won)
+            assert won == [(await there.get(str(number))).epoch]
+
+
+@pytest.mark.parametrize("how", ["append", "renew", "end"])
+async def test_what_was_lost_is_written_again(url: str, how: str) -> None:
+    """The server has lost the last entries, which are found missing by whatever is written next."""
+    prefix = new_prefix()
+    log = log_of(url, prefix)
+    entries = [b"%d" % number for number in range(1, 7)]
+    async with admin(url) as client, log.open():
+        await log.create("a", "0e", Terms(), ignore)
+        await log.append("a", "0e", 1, entries[:5], acknowledged=0, first=1, head=201)
+        await client.hset(f"{prefix}:run:{{a}}:meta", {"last": 2})
+        await client.xdel(f"{prefix}:run:{{a}}:entries", ["3-0", "4-0", "5-0"])
+        if how == "append":
+            await log.append("a", "0e", 6, entries[5:], acknowledged=5, first=1)
+        elif how == "renew":
+            assert not (await log.renew("a", "0e")).fenced
+        else:
+            assert await log.end("a", "0e", b"end")
+        page = await log.read("a", 0)
+        assert list(page.entries) == entries[: page.last]
+        assert (page.last, page.head) == (6 if how == "append" else 5, 201)
+
+
+async def test_entries_are_lost(url: str) -> None:
+    """The server has dropped the entries of a run that has ended: there is no such run."""
+    prefix = new_prefix()
+    async with admin(url) as client, Runs(log_of(url, prefix)) as runs:
+        await runs.start(numbers(5), id="a")
+        await ended(runs, "a")
+        await client.delete([f"{prefix}:run:{{a}}:entries"])
+        with pytest.raises(RunNotFound):
+            await items(runs, "a")
 
 
 async def test_created_late(url: str) -> None:

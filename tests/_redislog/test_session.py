@@ -58,8 +58,12 @@ class FakeChannels:
 
     def __init__(self) -> None:
         self.names: set[str] = set()
+        self.may_answer = anyio.Event()
+        self.may_answer.set()
 
     async def subscribe(self, channels: Any, receive: Any) -> None:
+        channels = set(channels)
+        await self.may_answer.wait()
         self.names |= set(channels)
         self.receive = receive
 
@@ -427,6 +431,44 @@ async def test_followed_again() -> None:
         it.desk.unfollow("1", again)
         await wait_all_blocked()
         assert it.channels.names == set()
+
+
+async def test_not_followed_any_more() -> None:
+    """Who follows has gone when the server has subscribed it: that is taken back."""
+    async with world() as it:
+        it.channels.may_answer = anyio.Event()
+        followed = it.desk.follow("1", NAMES.of("1"))
+        await wait_all_blocked()
+        it.desk.unfollow("1", followed)
+        it.channels.may_answer.set()
+        await wait_all_blocked()
+        assert it.channels.names == set()
+        assert not followed.heard.is_set()
+
+
+async def test_junk_is_published() -> None:
+    """What is none of ours is published about a run: nobody is woken."""
+    async with world() as it:
+        names = NAMES.of("1")
+        followed = it.desk.follow("1", names)
+        await wait_all_blocked()
+        seen = followed.changes
+        it.channels.receive(names.news, b"junk")
+        assert followed.changes == seen
+        it.channels.receive(names.news, b"h 0a 1\n")
+        assert followed.changes == seen + 1
+
+
+async def test_refused_when_nobody_waits() -> None:
+    """A script fails, and who has called has gone: it is not tried again."""
+    async with world() as it:
+        it.server.may_answer = anyio.Event()
+        it.server.answer = lambda _: ResponseError("WRONGTYPE of that key")
+        with anyio.move_on_after(1):
+            await it.desk.call(touch(), it.desk.writes)
+        it.server.may_answer.set()
+        await anyio.sleep(5)
+        assert len(it.server.trips) == 1
 
 
 def test_names() -> None:
