@@ -13,7 +13,7 @@ import anyio
 from .._core.arguments import seconds
 from .._redis.connection import Redis
 from .._redis.wire import check_prefix
-from .._runs.errors import RunExists, RunNotFound, RunRunning
+from .._runs.errors import LogFull, RunExists, RunNotFound, RunRunning
 from .._runs.log import DOUBT, PAGE, REMEMBER, Page, Record, Requests, Terms, Watch
 from .call import Call
 from .desk import Desk
@@ -138,6 +138,8 @@ class RedisLog:
         )
         try:
             reply = await self._write(call)
+        except LogFull:
+            raise
         except BaseException:
             if call.sent:
                 # It may have been done.

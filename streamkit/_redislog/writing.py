@@ -20,6 +20,8 @@ from .scripts_producer import APPEND, END
 
 # Bytes of entries that are published with the news of them. What is larger is read.
 _MOST_PUBLISHED = 8 * 1024
+# Bytes of entries that are written with one script, unless one entry alone has more.
+_MOST_AT_ONCE = 1024 * 1024
 
 
 class Writing:
@@ -59,11 +61,20 @@ class Writing:
             await self.append(produced, ring.last + 1, [], ring.last)
 
     async def append(
-        self,
-        produced: Produced,
-        position: int,
-        entries: Sequence[bytes],
-        acknowledged: int,
+        self, produced: Produced, position: int, entries: Sequence[bytes], acknowledged: int
+    ) -> list[Any]:
+        """Append, in pieces that the server takes in a moment, and return its last answer."""
+        rest = entries
+        while True:
+            number = _how_many(rest)
+            reply = await self._append(produced, position, rest[:number], acknowledged)
+            position, rest = position + number, rest[number:]
+            if not rest or reply[0] != b"ok":
+                return reply
+            acknowledged = position - 1
+
+    async def _append(
+        self, produced: Produced, position: int, entries: Sequence[bytes], acknowledged: int
     ) -> list[Any]:
         """Append, and write again what the server has lost before that."""
         produced.alive_at = anyio.current_time()
@@ -106,3 +117,13 @@ class Writing:
         await self._desk.call(call, self._desk.writes)
         reply: list[Any] = call.reply
         return reply
+
+
+def _how_many(entries: Sequence[bytes]) -> int:
+    """Return how many entries are written at once."""
+    size = 0
+    for number, entry in enumerate(entries):
+        size += len(entry)
+        if size > _MOST_AT_ONCE and number:
+            return number
+    return len(entries)

@@ -117,10 +117,11 @@ def log_of(url: str | Redis, prefix: str, **options: Any) -> RedisLog:
 
 
 class Reader:
-    """Who reads the run "run" from its begin to its end."""
+    """Who reads a run from its begin to its end."""
 
-    def __init__(self, runs: Runs) -> None:
+    def __init__(self, runs: Runs, run_id: str = "run") -> None:
         self._runs = runs
+        self._run_id = run_id
         self.entries: list[Entry[Any]] = []
         #: What has come out at the end, or ``None`` if it has completed.
         self.error: BaseException | None = None
@@ -128,7 +129,7 @@ class Reader:
 
     async def read(self, after: str | None = None) -> None:
         try:
-            async with self._runs.attach("run", after=after) as stream:
+            async with self._runs.attach(self._run_id, after=after) as stream:
                 async for entry in stream:
                     self.entries.append(entry)
         except Exception as exc:

@@ -176,6 +176,57 @@ async def test_what_was_lost_is_written_again(url: str, how: str) -> None:
         assert (page.last, page.head) == (6 if how == "append" else 5, 201)
 
 
+async def test_much_at_once(url: str) -> None:
+    """What is too much for one script is written in pieces, and none of them twice."""
+    log = log_of(url, new_prefix())
+    entries = [
+        bytes([number]) * size for number, size in enumerate([700_000, 500_000, 3, 2_000_000])
+    ]
+    async with log.open():
+        await log.create("a", "0e", Terms(), ignore)
+        for _ in range(2):
+            await log.append("a", "0e", 1, entries, acknowledged=0, first=1)
+        await log.append("a", "0e", 5, [b"five"], acknowledged=4, first=1)
+        seen: list[bytes] = []
+        while page := (await log.read("a", len(seen))).entries:
+            seen += page
+        assert seen == [*entries, b"five"]
+        await log.end("a", "0e", b"end")
+        assert (await log.append("a", "0e", 6, entries, acknowledged=5, first=1)).fenced
+
+
+@pytest.mark.parametrize("alive", [1, 10**13])
+async def test_clock_is_put(url: str, backend: Backend, alive: int) -> None:
+    """The clock of the server is put, by years: who lives is not buried, and who dies is."""
+    prefix = new_prefix()
+    # It renews its lease less often than it is doubted.
+    log = log_of(url, prefix, lease=30.0)
+    with runner(backend, url, prefix) as process:
+        async with (
+            admin(url) as client,
+            Runs(log) as runs,
+            Runs(log_of(url, prefix)) as there,
+            readers(there) as some,
+        ):
+            run = await runs.start(quiet(), id="quiet")
+            reader = Reader(there, "quiet")
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(reader.read)
+                await reader.until(1)
+                process.kill()
+                for run_id in "quiet", "run":
+                    await client.hset(f"{prefix}:run:{{{run_id}}}:meta", {"alive": alive})
+                assert isinstance(await some[0].over(), RunLost)
+                await anyio.sleep(3)
+                assert (await runs.get(run.id)).outcome is None
+                await runs.cancel(run.id)
+
+
+async def quiet() -> AsyncGenerator[str, None]:
+    yield "x"
+    await anyio.sleep_forever()
+
+
 async def test_entries_are_lost(url: str) -> None:
     """The server has dropped the entries of a run that has ended: there is no such run."""
     prefix = new_prefix()
@@ -308,10 +359,6 @@ async def test_memory_is_full(backend: Backend) -> None:
 
     async def on_end(outcome: Any, info: Any) -> None:
         reasons.append(outcome.reason)
-
-    async def quiet() -> AsyncGenerator[str, None]:
-        yield "x"
-        await anyio.sleep_forever()
 
     async def loud() -> AsyncGenerator[str, None]:
         while True:
