@@ -176,6 +176,48 @@ async def test_what_was_lost_is_written_again(url: str, how: str) -> None:
         assert (page.last, page.head) == (6 if how == "append" else 5, 201)
 
 
+@pytest.mark.parametrize("how", ["append", "renew", "end"])
+async def test_what_was_lost_is_here_no_more(
+    url: str, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """What the server has lost cannot be written again: nothing is, and the run is dead at once."""
+    monkeypatch.setattr("streamkit._redislog.ring._SECONDS", -1.0)
+    prefix = new_prefix()
+    log = log_of(url, prefix, lease=30.0)
+    async with admin(url) as client, log.open():
+        await log.create("a", "0e", Terms(), ignore)
+        await log.append("a", "0e", 1, [b"1", b"2"], acknowledged=0, first=1)
+        await client.hset(f"{prefix}:run:{{a}}:meta", {"last": 1})
+        if how == "append":
+            assert (await log.append("a", "0e", 3, [b"3"], acknowledged=2, first=1)).fenced
+        elif how == "renew":
+            assert (await log.renew("a", "0e")).fenced
+        else:
+            assert await log.end("a", "0e", b"end") is False
+        record = await log.get("a")
+        assert (record.last, record.outcome, record.lapsed) == (1, None, True)
+        assert (await log.renew("a", "0e")).fenced
+        assert await log.bury("a", "0e", b"lost") == "doubted"
+
+
+async def test_answer_to_an_end_is_lost(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What has ended a run is sent again, for its answer was lost: it has ended it, still."""
+    log = log_of(url, new_prefix(), lease=0.2)
+    async with log.open():
+        for run_id in "a", "b":
+            await log.create(run_id, "0e", Terms(), ignore)
+        monkeypatch.setattr("secrets.token_hex", lambda size: "00")
+        for _ in range(2):
+            assert await log.end("a", "0e", b"end")
+        with anyio.fail_after(10):
+            while await log.bury("b", "0e", b"lost") != "buried":
+                await anyio.sleep(0.1)
+        assert await log.bury("b", "0e", b"lost") == "buried"
+        monkeypatch.setattr("secrets.token_hex", lambda size: "01")
+        assert not await log.end("a", "0e", b"end")
+        assert await log.bury("b", "0e", b"lost") == "gone"
+
+
 async def test_much_at_once(url: str) -> None:
     """What is too much for one script is written in pieces, and none of them twice."""
     log = log_of(url, new_prefix())

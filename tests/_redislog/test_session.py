@@ -23,7 +23,7 @@ from streamkit._redislog.part import LogPart
 from streamkit._redislog.produced import Produced
 from streamkit._redislog.scripts_others import TOUCH
 from streamkit._redislog.scripts_producer import APPEND, CREATE, RENEW
-from streamkit.runs import LogFull, LogUnavailable, Requests
+from streamkit.runs import LogFull, LogUnavailable, Page, Requests
 from support import wait_all_blocked
 
 NAMES = Names("test")
@@ -424,13 +424,30 @@ async def test_followed_again() -> None:
         it.desk.unfollow("1", first)
         again = it.desk.follow("1", names)
         assert again.heard.is_set()
+        tail = again.tail
+        tail.learn(Page([b"one"], 1, 1, "0a", None, None), 0, tail.version)
+        assert tail.page(0, 200) is not None
+        # Who comes may have seen another run by now.
         assert it.desk.follow("1", names) is again
+        assert tail.page(0, 200) is None
         await wait_all_blocked()
         assert it.channels.names == {names.news}
         it.desk.unfollow("1", again)
         it.desk.unfollow("1", again)
         await wait_all_blocked()
         assert it.channels.names == set()
+
+
+async def test_connection_is_lost() -> None:
+    """Something may be missed from now on: nothing is told of what was heard."""
+    async with world() as it:
+        followed = it.desk.follow("1", NAMES.of("1"))
+        await wait_all_blocked()
+        tail = followed.tail
+        tail.learn(Page([b"one"], 1, 1, "0a", None, None), 0, tail.version)
+        it.desk.is_disconnected()
+        assert not followed.heard.is_set()
+        assert tail.page(0, 200) is None
 
 
 async def test_not_followed_any_more() -> None:
@@ -453,6 +470,8 @@ async def test_junk_is_published() -> None:
         followed = it.desk.follow("1", names)
         await wait_all_blocked()
         seen = followed.changes
+        # Something may have been published before it was heard.
+        assert seen == 1
         it.channels.receive(names.news, b"junk")
         assert followed.changes == seen
         it.channels.receive(names.news, b"h 0a 1\n")
