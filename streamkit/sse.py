@@ -26,7 +26,7 @@ from ._http.refusal import Refusal
 from ._http.returned import UNSERIALIZABLE
 from ._http.terms import FIRST_ITEM_WITHIN as _FIRST_ITEM_WITHIN, check_final as _check_final
 from ._runs.answer import CUTS, Answer, said_last
-from ._runs.arguments import check_text
+from ._runs.arguments import check_text, url_of
 from ._sse.anthropic import ANTHROPIC as ANTHROPIC
 from ._sse.browser import BROWSER as BROWSER
 from ._sse.events import (
@@ -189,6 +189,9 @@ class RunEvents(EventStream):
     :param max_age: seconds after which the body ends, give or take a tenth, without an end: for a
         proxy that would cut it. The client comes back by itself, so it is for profiles whose
         clients do
+    :param location: for the answer to the request that has started the run: the URL at which its
+        client comes back, with ``{run_id}`` in the place of the id. It is sent as ``Location``,
+        whatever the status, for the run goes on also where its first reader is refused
     :param final: called with the :class:`~streamkit.Outcome` of the run, in place of
         :meth:`Profile.final`
     :param headers: as for :class:`EventStream`
@@ -210,6 +213,7 @@ class RunEvents(EventStream):
         keepalive: float | None = 15.0,
         errors: Literal["status", "event"] | None = None,
         max_age: float | None = None,
+        location: str | None = None,
         final: Callable[[Outcome], object] | None = None,
         headers: Mapping[str, str] | Iterable[tuple[str, str]] = (),
         **options: Unpack[ResponseOptions],
@@ -244,7 +248,7 @@ class RunEvents(EventStream):
             keepalive=keepalive,
             errors=errors,
             final=partial(_said_of_reading, profile),
-            headers=_with_no_store(headers),
+            headers=_with_own(headers, None if location is None else url_of(location, run_id)),
             **options,
         )
         answer.outlet = self._outlet
@@ -301,15 +305,18 @@ def _said_of_reading(profile: Profile, outcome: Outcome) -> list[Frame] | None:
     return None if isinstance(outcome.error, CUTS) else profile.final(outcome)
 
 
-def _with_no_store(
-    headers: Mapping[str, str] | Iterable[tuple[str, str]],
+def _with_own(
+    headers: Mapping[str, str] | Iterable[tuple[str, str]], location: str | None
 ) -> list[tuple[str, str]]:
+    """Return headers, and those of an answer that reads a run, where they do not say the same."""
     given = list(
         cast("Mapping[str, str]", headers).items() if isinstance(headers, Mapping) else headers
     )
-    if any(name.lower() == "cache-control" for name, _ in given):
-        return given
-    return [("Cache-Control", "no-store, no-transform"), *given]
+    own = {"cache-control": "no-store, no-transform"}
+    if location is not None:
+        own["location"] = location
+    said = {name.lower() for name, _ in given}
+    return [*((name, value) for name, value in own.items() if name not in said), *given]
 
 
 name_publicly(globals())

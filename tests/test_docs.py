@@ -22,6 +22,7 @@ import streamkit
 import streamkit.asgi
 import streamkit.redis
 import streamkit.runs
+import streamkit.sqlite
 import streamkit.sse
 import streamkit.starlette
 import streamkit.testing
@@ -131,6 +132,7 @@ def test_page(page: Path, backend: Backend, monkeypatch: pytest.MonkeyPatch) -> 
         "docs/blocking.md",
         "docs/merging.md",
         "docs/web.md",
+        "docs/own-log.md",
         "docs/ownership.md",
         "docs/guarantees.md",
     ],
@@ -152,6 +154,7 @@ def test_reference_has_every_public_name() -> None:
             streamkit.asgi,
             streamkit.redis,
             streamkit.runs,
+            streamkit.sqlite,
             streamkit.sse,
             streamkit.starlette,
             streamkit.testing,

@@ -13,6 +13,10 @@ END_OF_STREAM = (
     "passes that on"
 )
 LEFT = "the stream has been closed: its block was left"
+NOT_OPEN = (
+    "the stream is not open: start what goes on beside it between the first item that is asked for "
+    "and the end of its block"
+)
 
 
 def busy() -> anyio.BusyResourceError:

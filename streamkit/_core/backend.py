@@ -138,6 +138,8 @@ class Backend:
     make_wakeup: Callable[[], Wakeup]
     #: Returns a timer, given its function and what is called with an error of that.
     make_timer: Callable[[Callable[[], object], Callable[[BaseException], object]], Timer]
+    #: Has a function called with the next pass of the event loop, as if by a task that waits.
+    soon: Callable[[Any, Callable[[], object]], object]
     #: Lets other tasks run, and a cancellation through.
     checkpoint: Callable[[], Awaitable[None]]
     #: Tells whether this is the event loop that is running in the current thread.
@@ -164,6 +166,7 @@ def get_backend() -> Backend:
             id(loop),
             make_wakeup,
             AsyncioTimer,
+            _soon_on_asyncio,
             _turn,
             partial(is_current_on_asyncio, loop),
         )
@@ -177,10 +180,30 @@ def get_backend() -> Backend:
         id(trio.current_trio_token()),
         _TrioWakeup,
         TrioTimer,
+        _soon_on_trio,
         trio.checkpoint,
         partial(is_current_on_trio, trio.current_trio_token()),
         orphanage(),
     )
+
+
+def _soon_on_asyncio(task: asyncio.Task[Any], function: Callable[[], object]) -> None:
+    loop = task.get_loop()
+
+    def call() -> None:
+        # Outside of a task, anyio need not know which event loop is running.
+        asyncio._enter_task(loop, task)
+        try:
+            function()
+        finally:
+            asyncio._leave_task(loop, task)
+
+    loop.call_soon(call)
+
+
+def _soon_on_trio(task: object, function: Callable[[], object]) -> None:
+    # By the task that does this, trio knows itself.
+    sys.modules["trio"].lowlevel.current_trio_token().run_sync_soon(function)
 
 
 @coroutine

@@ -8,38 +8,74 @@ stream holds the error.
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Awaitable, Callable
 
 import anyio
-from anyio.abc import TaskGroup
 
+from . import advice
 from .pump import Pump
-from .stage import Control, Stage
 
 
-async def run_beside(pump: Pump, stage: Stage[Any, Any], control: Control) -> None:
-    """Run what a stage does beside the source, as long as that goes on."""
-    # It hears of no scope around the stream, as the source does not.
-    with anyio.CancelScope(shield=True) as scope:
-        if pump.is_finished:
-            return
-        pump.on_finished += (scope.cancel,)
-        try:
-            await stage.run(control)
-        except pump.backend.cancelled:
-            # By Task.cancel(), at the end of asyncio.run() for instance. asyncio's group would
-            # cancel the wait for the source.
-            return
-        except BaseException as exc:
-            pump.fail(exc)
+def start_beside(pump: Pump, function: Callable[[], Awaitable[object]], name: str | None) -> None:
+    """
+    Run something beside the source until the block is left.
+
+    :raises RuntimeError: if the stream is not open
+
+    """
+    if pump.tasks is None:
+        raise RuntimeError(advice.NOT_OPEN)
+    scope = anyio.CancelScope(shield=True)
+    # What has started is to be found by who leaves the block.
+    pump.beside = (*pump.beside, scope)
+    pump.tasks.start_soon(run_beside, pump, scope, function, name=name)
 
 
-def look_around(tasks: TaskGroup, pump: Pump, exc: BaseException) -> None:
-    """See whether a scope that has ended a wait of the consumer's is around the block."""
-    tasks.start_soon(_leave_if_cancelled, pump, exc, name="looks for a scope around a stream")
+async def run_beside(
+    pump: Pump, scope: anyio.CancelScope, function: Callable[[], Awaitable[object]]
+) -> None:
+    """
+    Run something beside the source.
+
+    :param scope: what ends it: a shield, for it hears of no scope around the stream, as the source
+        does not
+
+    """
+    with scope:
+        if not scope.cancel_called:
+            try:
+                await function()
+            except pump.backend.cancelled:
+                # By Task.cancel(), at the end of asyncio.run() for instance. asyncio's group would
+                # cancel the wait for the source.
+                pass
+            except BaseException as exc:
+                pump.fail(exc)
+    pump.beside = tuple(other for other in pump.beside if other is not scope)
+
+
+def look_around(pump: Pump, exc: BaseException) -> None:
+    """
+    See whether a scope that has ended a wait of the consumer's is around the block.
+
+    As a rule, the consumer leaves the block then, at once. But it may stay: in a shield, and for a
+    lock that the source holds.
+    """
+    tasks = pump.tasks
+    if tasks is None or pump.backend.relay.is_native(exc):
+        # No scope is cancelled.
+        return
+    # What is seen with a shield around the block is inside of it.
+    tasks.cancel_scope.shield = True
+    is_inside = anyio.current_effective_deadline() == -math.inf
+    tasks.cancel_scope.shield = False
+    if is_inside:
+        # There may be another one around it. A task sees that, and costs as much as a stream.
+        tasks.start_soon(_leave_if_cancelled, pump, exc, name="looks for a scope around a stream")
+    else:
+        pump.leave_soon(exc)
 
 
 async def _leave_if_cancelled(pump: Pump, exc: BaseException) -> None:
-    # The consumer may stay: in a shield, and for a lock that the source holds.
     if anyio.current_effective_deadline() == -math.inf:
         pump.leave(exc)

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Awaitable, Callable, Generator, Iterable
 from typing import Any
 
 import anyio
@@ -327,6 +327,11 @@ class Handoff:
             self._steps_left -= 1
             return len(self._packets) >= self._room
         return self.skip()
+
+    def put_all(self, items: Iterable[Any]) -> None:
+        """Hand over several items, which another one follows at once by :meth:`put`."""
+        if not self.closed:
+            self._packets.extend(items)
 
     def skip(self) -> bool:
         """

@@ -25,6 +25,11 @@ class Pipeline(Protocol):
         """Return the item as the consumer receives it, or :data:`SKIP`."""
         ...
 
+    @property
+    def is_transparent(self) -> bool:
+        """Whether it leaves every item as it is."""
+        ...
+
     async def end(self, outcome: Outcome) -> None:
         """Run what is to run once the source is closed."""
         ...

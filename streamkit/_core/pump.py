@@ -19,9 +19,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, TypeVar
 
 import anyio
+from anyio.abc import TaskGroup
 
 from .backend import Backend
 from .conclusion import Conclusion
@@ -76,6 +78,7 @@ class Pump:
         "_is_closing",
         "_late_failure",
         "_left",
+        "_on_finished",
         "_pipeline",
         "_relay",
         "_scopes",
@@ -84,14 +87,15 @@ class Pump:
         "_task",
         "_timers",
         "backend",
+        "beside",
         "grace",
         "handoff",
         "has_open_scope",
         "head",
         "is_finished",
-        "on_finished",
         "outcome",
         "started_at",
+        "tasks",
     )
 
     def __init__(
@@ -111,9 +115,12 @@ class Pump:
         self.head: Head | None = None
         #: Whether the source task has nothing more to do.
         self.is_finished: bool = False
-        #: Called when it has finished.
-        self.on_finished: tuple[Callable[[], object], ...] = ()
+        self._on_finished: tuple[Callable[[], object], ...] = ()
         self._timers: tuple[Timer, ...] = ()
+        #: The task group of the stream, while its block is open.
+        self.tasks: TaskGroup | None = None
+        #: End what runs beside the source until the block is left.
+        self.beside: tuple[anyio.CancelScope, ...] = ()
         self.started_at: float = backend.now()
         self._finished: anyio.Event | None = None
         self.backend: Backend = backend
@@ -234,6 +241,15 @@ class Pump:
             self.handoff.close()
             self._stop(is_native=is_native)
 
+    def leave_soon(self, exc: BaseException) -> None:
+        """Do so with the next pass of the event loop, unless the block is left by then."""
+        if not self.is_finished:
+            self.backend.soon(self._consumer, partial(self._leave_if_open, exc))
+
+    def _leave_if_open(self, exc: BaseException) -> None:
+        if self.tasks is not None:
+            self.leave(exc)
+
     def abandon(self) -> None:
         """End the stream, for the task that is to leave its block has ended."""
         _logger.error(
@@ -271,6 +287,13 @@ class Pump:
         """Tell whether the caller is the source, or something that it awaits."""
         return self.backend.current_task() is self._task
 
+    def when_finished(self, call: Callable[[], object]) -> None:
+        """Have something called when the source task has nothing more to do."""
+        if self.is_finished:
+            call()
+        else:
+            self._on_finished = (*self._on_finished, call)
+
     def finish(self) -> None:
         """Say that the source task has nothing more to do, or was never started."""
         self.is_finished, self._consumer = True, None
@@ -281,9 +304,9 @@ class Pump:
             self._finished.set()
         for timer in self._timers:
             timer.close()
-        for call in self.on_finished:
+        for call in self._on_finished:
             call()
-        self.on_finished = ()
+        self._on_finished = ()
 
     async def settle(self) -> None:
         """Wait until a finished stream has left no task but the one that is in here."""
@@ -416,11 +439,12 @@ class Pump:
         self.handoff.stop_beats()
         scopes = self._scopes
         if scopes.cut:
+            # What waits for streams inside of it has no place of its own: they tell theirs.
             _logger.warning(
-                "%s was cut when its grace of %s seconds was over, at %s",
+                "%s was cut when its grace of %s seconds was over%s",
                 self._source.name,
                 scopes.grace if scopes.signal is None else scopes.signal.grace,
-                scopes.stuck_at,
+                "" if scopes.stuck_at is None else f", at {scopes.stuck_at}",
             )
         return Outcome(
             kind=ending.kind,

@@ -6,8 +6,8 @@ leaves the block; and that tells the source, as a token does. So there is one wa
 wakes the source, by itself or through two scopes. From the outside in:
 
 ``interrupt``
-    is a shield from everything outside, and is cancelled once, when there is something to tell.
-    What comes of that has its tag, and the relay raises :exc:`StreamCancelled` in its place.
+    is a shield from everything outside, and is cancelled once, when the relay opens the way. What
+    comes of that has its tag, and the relay raises :exc:`StreamCancelled` in its place.
 
 ``grace``
     is a shield from ``interrupt``, which the relay lowers where a scope is to wake the source. Once
@@ -72,6 +72,7 @@ class Scopes:
     __slots__ = (
         "_ended",
         "_grace_scope",
+        "_has_deadline",
         "_inner",
         "_interrupt_scope",
         "_loop",
@@ -123,6 +124,8 @@ class Scopes:
         self._interrupt_scope = anyio.CancelScope(shield=True)
         self._grace_scope = anyio.CancelScope(shield=True)
         self.grace_has_begun: bool = False
+        #: The deadline of the grace is there already, which begins with the source's next step.
+        self._has_deadline = False
         #: A number between those of the streams opened before its grace was ended, and after.
         self._ended = 0
         #: End the grace of the streams inside, of those for whose end it waits.
@@ -168,31 +171,35 @@ class Scopes:
         """Have the next suspension point of the source raise the signal, once the way is open."""
         self.armed = True
         self._told = next(_numbers)
-        self._interrupt_scope.cancel(self.tag)
 
     def reach_source(self) -> bool:
         """
         Tell whether the running source would see a cancellation of its scopes.
 
         It does not where it is in a shield of its own, or in a scope that is cancelled. What tells
-        is whether it sees a deadline: one that is far away, and if a nearer one of its own hides
-        that, one between now and then. None may come while it is set, however long that takes.
+        is whether it sees a deadline: that of the grace, which can stay then, or one that is far
+        away, and if a nearer one of its own hides that, one between now and then. None may come
+        while it is set, however long that takes.
         """
         scope, now = self._grace_scope, self._now()
-        before = scope.deadline
-        try:
-            scope.deadline = now + _FAR
-            nearest = anyio.current_effective_deadline()
-            if nearest == scope.deadline or not now + 2 * _SAFE < nearest < scope.deadline:
-                return nearest == scope.deadline
-            scope.deadline = (now + nearest) / 2
-            return anyio.current_effective_deadline() == scope.deadline
-        finally:
-            scope.deadline = before
+        before, seconds = scope.deadline, self._seconds
+        is_grace = _SAFE <= seconds < _FAR and not (self.grace_has_begun or self._pauses)
+        deadline = scope.deadline = now + (seconds if is_grace else _FAR)
+        nearest = anyio.current_effective_deadline()
+        if nearest == deadline and is_grace:
+            self._has_deadline = True
+            return True
+        is_seen = nearest == deadline
+        if now + 2 * _SAFE < nearest < deadline:
+            deadline = scope.deadline = (now + nearest) / 2
+            is_seen = anyio.current_effective_deadline() == deadline
+        scope.deadline = before
+        return is_seen
 
     def uncover(self) -> None:
         """Open the way for an armed signal: the source is suspended in an await, or about to be."""
         self.is_open = True
+        self._interrupt_scope.cancel(self.tag)
         self._grace_scope.shield = False
 
     def cover(self) -> None:
@@ -200,6 +207,9 @@ class Scopes:
         if self.is_open:
             self.is_open = False
             self._grace_scope.shield = True
+        if self._has_deadline and self.armed:
+            self._has_deadline = False
+            self._grace_scope.deadline = math.inf
 
     def claim(self, tag: str | None) -> bool:
         """
@@ -261,13 +271,18 @@ class Scopes:
         if self.grace_has_begun:
             return
         self.grace_has_begun = self.is_timed = True
-        seconds = self.grace if self.signal is None else self.signal.grace
+        seconds = self._seconds
         if self._ended or not seconds:
             self._grace_scope.cancel()
         elif self._pauses:
             self._remaining = seconds
-        else:
+        elif not self._has_deadline:
             self._grace_scope.deadline = self._now() + seconds
+
+    @property
+    def _seconds(self) -> float:
+        """How long the grace is, once it has begun."""
+        return self.grace if self.signal is None else self.signal.grace
 
     def look_at(self, suspended: object) -> None:
         """

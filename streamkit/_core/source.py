@@ -29,17 +29,36 @@ DEFAULT_GRACE = 5.0
 AsyncSource: TypeAlias = AsyncIterable[T] | AbstractAsyncContextManager[AsyncIterable[T], Any]
 
 
+class Batches(Generic[T]):
+    """
+    A source of streamkit's own that yields lists: what is in them are the items.
+
+    A list that is handed over as a whole costs less than its items one by one. No item of it may be
+    metadata, and it belongs to the stream.
+
+    :param lists: yields them, none of which is empty
+
+    """
+
+    def __init__(self, lists: AsyncGenerator[list[T], None]) -> None:
+        self.lists: AsyncGenerator[list[T], None] = lists
+
+
 class Source(Generic[T]):
     """
     A source in the hands of its source task.
 
     :param source: an async iterable, or an async context manager that yields one, which is entered
-        with the first step and left when the source is closed
+        with the first step and left when the source is closed; or batches
     :raises TypeError: if it is neither, saying what to write instead
 
     """
 
-    def __init__(self, source: AsyncSource[T]) -> None:
+    def __init__(self, source: AsyncSource[T] | Batches[T]) -> None:
+        #: Whether what it yields are lists of items.
+        self.is_batched: bool = isinstance(source, Batches)
+        if isinstance(source, Batches):
+            source = cast("AsyncSource[T]", source.lists)
         self._given: Any = source
         # What is both wants to be entered: aiostream's streamers, for one, insist on it.
         if hasattr(source, "__aenter__") and hasattr(source, "__aexit__"):

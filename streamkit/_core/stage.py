@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Generic, Literal, TypeVar, cast
 
 import anyio
 
 from .arguments import check_made, check_plain
+from .beside import start_beside
 from .exceptions import StreamCancelled, both
 from .handoff import BATCH
 from .metadata import Head, Metadata
@@ -44,6 +45,22 @@ class Control:
         is neither the source's nor the consumer's, in the context of this call.
         """
         return self._pump.make_timer(function)
+
+    def start_soon(
+        self, function: Callable[[], Awaitable[object]], *, name: str | None = None
+    ) -> None:
+        """
+        Call an async function in a task beside the source, which the block of the stream waits for.
+
+        It is cancelled when the block is being left, and by nothing that is around the stream. What
+        it raises ends the stream, like an error of any hook.
+
+        :param function: the function
+        :param name: of the task, or ``None`` for that of the function
+        :raises RuntimeError: if the stream is not open yet, or was left
+
+        """
+        start_beside(self._pump, function, name)
 
     @property
     def started_at(self) -> float:
@@ -308,6 +325,10 @@ class Stages:
             if item is SKIP:
                 break
         return item
+
+    @property
+    def is_transparent(self) -> bool:
+        return not self._on_item
 
     async def end(self, outcome: Outcome) -> None:
         error: BaseException | None = None

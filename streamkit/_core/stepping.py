@@ -98,7 +98,10 @@ class Steps:
         """
         self._relay = relay
         source, scopes, handoff = self._source, self._scopes, self._handoff
-        transform, cancelled = self._pipeline.transform, self._cancelled
+        cancelled = self._cancelled
+        transform: Callable[[Any], Any] = self._pipeline.transform
+        if source.is_batched:
+            transform = self._put_all_but_last
         abandoned = self._generators.abandoned
         throw = await self._next_demand()
         if not self._may_start(throw):
@@ -154,6 +157,43 @@ class Steps:
         finally:
             relay.in_source = False
             del throw
+
+    def _put_all_but_last(self, batch: Any) -> Any:
+        """
+        Hand over what the pipeline makes of several items, all but the last.
+
+        :return: the last as the consumer receives it, or ``SKIP``
+
+        """
+        handoff = self._handoff
+        if self.stopping:
+            return SKIP
+        if self._pipeline.is_transparent:
+            last = batch.pop()
+            self._note(len(batch))
+            handoff.put_all(batch)
+            return last
+        transform = self._pipeline.transform
+        outgoing: list[Any] = []
+        try:
+            for item in batch:
+                made = transform(item)
+                if made is not SKIP:
+                    outgoing.append(made)
+        except BaseException:
+            # What came before it is for the consumer.
+            self._note(len(outgoing))
+            handoff.put_all(outgoing)
+            raise
+        last = outgoing.pop() if outgoing else SKIP
+        self._note(len(outgoing))
+        handoff.put_all(outgoing)
+        return last
+
+    def _note(self, count: int) -> None:
+        if count and not self.items:
+            self.first_item_at = self._handoff.now()
+        self.items += count
 
     async def _look_up(self, must_wait: bool) -> BaseException | None:
         """

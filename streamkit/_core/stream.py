@@ -149,13 +149,16 @@ class Stream(ObjectReceiveStream[T_co]):
         self._entered_by = backend.current_task()
         if backend.orphanage is not None:
             backend.orphanage.add(self._entered_by, pump)
-        pump.handoff.on_interrupted = partial(look_around, self._tasks, pump)
+        pump.handoff.on_interrupted = partial(look_around, pump)
+        pump.tasks = self._tasks
         start_soon = self._tasks.start_soon
         start_soon(pump.run, name=f"source task of {self._source.name}")
         for stage, control in zip(stages, controls, strict=True):
             if overrides(stage, "run"):
+                scope = anyio.CancelScope(shield=True)
+                pump.when_finished(scope.cancel)
                 name = f"{type(stage).__name__} of {self._source.name}"
-                start_soon(run_beside, pump, stage, control, name=name)
+                start_soon(run_beside, pump, scope, partial(stage.run, control), name=name)
         return self
 
     # anyio's own streams let every exception through. Here a signal of the user's may take one.
@@ -178,8 +181,11 @@ class Stream(ObjectReceiveStream[T_co]):
         self._state, self._open_handoff = "left", None
         if self._pump.backend.orphanage is not None:
             self._pump.backend.orphanage.remove(self._entered_by, self._pump)
+        self._pump.tasks = None
         try:
             self._pump.leave(exc)
+            for scope in self._pump.beside:
+                scope.cancel()
             if self._pump.backend.current_task() is not self._entered_by:
                 with anyio.CancelScope(shield=True):
                     await self._pump.pausing(self._pump.wait_finished())

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 import anyio
-from anyio.lowlevel import checkpoint
+from anyio.lowlevel import cancel_shielded_checkpoint, checkpoint
 
 from .messages import Message, Receive, Send, body
 from .shared_receive import SharedReceive
@@ -126,6 +126,15 @@ class Connection:
             await anyio.sleep(SHORT if self.send_timeout is None else self.send_timeout)
             self.scope.cancel()
         self.lose()
+
+    async def look(self) -> None:
+        """See whether the client has gone by now. Does not wait for that."""
+        with anyio.CancelScope(shield=True) as scope, suppress(Exception):
+            scope.cancel()
+            await self.wait_until_gone()
+        # Until the task is suspended again, the event loop holds the cancellation, and that the
+        # frames that lead to send().
+        await cancel_shielded_checkpoint()
 
     async def wait_until_too_slow(self) -> None:
         """

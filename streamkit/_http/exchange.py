@@ -1,11 +1,12 @@
 """
 One request and its answer: the stream on one side, the connection to the client on the other.
 
-The task that answers enters the stream, and sends what comes out of it. A second one waits for the
-client to go, and where a message may only take so long, a third one watches the clock. Whoever
-finds first that the client has gone cancels the scope in which everything is sent; what the stream
-still says after that is consumed and dropped. The answering task may not be able to do so: servers
-may send in a shield, where no cancellation gets in. Then the one that has noticed does it.
+The task that answers enters the stream, and sends what comes out of it. Beside the stream, a second
+one waits for the client to go, and where a message may only take so long, a third one watches the
+clock. Whoever finds first that the client has gone cancels the scope in which everything is sent;
+what the stream still says after that is consumed and dropped. The answering task may not be able to
+do so: servers may send in a shield, where no cancellation gets in. Then the one that has noticed
+does it.
 """
 
 from __future__ import annotations
@@ -13,13 +14,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import anyio
-from anyio.abc import TaskGroup
 
 from .._combinators.status import StatusStream
-from .._core.exceptions import StreamCancelled, bare, both, error_in, shares_leaf
+from .._core.exceptions import StreamCancelled, both, shares_leaf
 from .._core.metadata import Head
 from .._signals.shutdown import Shutdown
 from .connection import GONE, SHORT, Connection
@@ -61,13 +62,13 @@ class Exchange:
         "_has_clock",
         "_host",
         "_is_head",
+        "_is_open",
         "_last_word",
         "_outlet",
         "_refusal",
         "_stream",
-        "_tasks",
         "_terms",
-        "_waits",
+        "_watch_error",
         "rest",
     )
 
@@ -96,10 +97,11 @@ class Exchange:
         self._connection = Connection(
             receive, send, send_timeout=terms.send_timeout, on_lost=self.rest.begin
         )
-        # What waits for the client to go.
-        self._tasks: TaskGroup | None = None
-        self._waits: list[anyio.CancelScope] = []
+        # Whether something is being sent, or will be.
+        self._is_open = False
         self._has_clock = False
+        #: What receive() has raised.
+        self._watch_error: BaseException | None = None
 
     async def run(self) -> None:
         """
@@ -111,24 +113,13 @@ class Exchange:
         """
         error: BaseException | None = None
         try:
-            async with anyio.create_task_group() as self._tasks:
-                self._notice_later(self._connection.wait_until_gone)
-                self._watch_the_clock()
-                try:
-                    await self._answer()
-                except anyio.get_cancelled_exc_class():
-                    raise
-                except BaseException as exc:
-                    # Not the task group's business: it would come back in a group.
-                    error = exc
-                self._tasks = None
-                for scope in self._waits:
-                    scope.cancel()
-        except BaseException as interrupted:
-            # A cancellation, or what receive() raised, which has cancelled the answer.
-            error = both(error_in(error), bare(interrupted))
+            await self._answer()
+        except BaseException as exc:
             # The answering task may not have come to that, as it was kept in send().
-            error = both(self.rest.take_error(), error)
+            error = both(self.rest.take_error(), exc)
+        if error is not None:
+            # It is not watched while the block of the stream is being left.
+            await self._connection.look()
         outcome = self._stream.outcome if self._stream.ended else None
         if self._host is not None:
             self._host.leave(self, outcome)
@@ -226,26 +217,28 @@ class Exchange:
 
     # The client
 
-    def _notice_later(self, wait: Callable[[], Awaitable[None]]) -> None:
-        assert self._tasks is not None
-        scope = anyio.CancelScope()
-        self._waits.append(scope)
-        self._tasks.start_soon(self._notice, wait, scope, name=f"watcher of {self._stream!r}")
+    def _watch(self, wait: Callable[[], Awaitable[None]]) -> None:
+        self._outlet.start_soon(partial(self._notice, wait), f"watcher of {self._stream!r}")
 
     def _watch_the_clock(self) -> None:
         is_needed = self._connection.send_timeout is not None and not self._has_clock
-        if is_needed and self._tasks is not None:
+        if is_needed and self._is_open:
             self._has_clock = True
-            self._notice_later(self._connection.wait_until_too_slow)
+            self._watch(self._connection.wait_until_too_slow)
 
-    async def _notice(self, wait: Callable[[], Awaitable[None]], scope: anyio.CancelScope) -> None:
-        with scope:
+    async def _notice(self, wait: Callable[[], Awaitable[None]]) -> None:
+        try:
             await wait()
-            is_kept = self._connection.is_lost and self._connection.is_sending
-            if is_kept and not self._is_head:
-                # The answering task may be kept in there for as long as the server likes.
-                await self.rest.consume()
-        self._waits.remove(scope)
+        except anyio.get_cancelled_exc_class():
+            raise
+        except BaseException as exc:
+            # For the task that answers.
+            self._watch_error = both(self._watch_error, exc)
+            self._connection.scope.cancel()
+        is_kept = self._connection.is_lost and self._connection.is_sending
+        if is_kept and not self._is_head:
+            # The answering task may be kept in there for as long as the server likes.
+            await self.rest.consume()
 
     # The answer
 
@@ -253,14 +246,20 @@ class Exchange:
         connection = self._connection
         try:
             async with self._stream:
-                with connection.scope:
-                    if self._is_head:
-                        asks = self._terms.asks_for_head
-                        await self._send_start(await self._stream.head() if asks else _PLAIN)
-                        await connection.end()
-                    else:
-                        await self._send_stream()
-                connection.is_sending = False
+                self._watch(connection.wait_until_gone)
+                self._is_open = True
+                self._watch_the_clock()
+                try:
+                    with connection.scope:
+                        if self._is_head:
+                            asks = self._terms.asks_for_head
+                            await self._send_start(await self._stream.head() if asks else _PLAIN)
+                            await connection.end()
+                        else:
+                            await self._send_stream()
+                finally:
+                    self._is_open = connection.is_sending = False
+                self._raise_watch_error()
                 if connection.is_lost and not self._is_head:
                     await self.rest.consume()
                     self.rest.raise_error()
@@ -269,6 +268,15 @@ class Exchange:
                 await self._run_background()
         finally:
             del connection, self
+
+    def _raise_watch_error(self) -> None:
+        error, self._watch_error = self._watch_error, None
+        if error is not None:
+            try:
+                raise error
+            finally:
+                # Its traceback includes this frame.
+                del error, self
 
     async def _send_stream(self) -> None:
         connection = self._connection

@@ -145,11 +145,13 @@ class Home:
 
     def leave(self, guest: Guest, outcome: Outcome | None) -> None:
         """
-        Take note that a stream that was taken in is over.
+        Take note that a stream that was taken in is over. Says nothing new the second time.
 
         :param outcome: how it ended, if it has
 
         """
+        if guest not in self._guests:
+            return
         del self._guests[guest]
         if outcome is not None:
             self._ended[outcome.kind] += 1

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Awaitable, Callable
 
 import anyio
+from anyio.lowlevel import cancel_shielded_checkpoint
 
 from .._core.exceptions import both
 
@@ -27,9 +28,11 @@ class Lodger:
         self._scope = anyio.CancelScope()
         self._done = anyio.Event()
         self._error: BaseException | None = None
+        self._has_begun = False
 
     async def run(self) -> None:
         """Run the function, in the task of the host."""
+        self._has_begun = True
         try:
             with self._scope:
                 await self._function()
@@ -59,8 +62,12 @@ class Lodger:
             leaving = exc
         if leaving is not None and not self._let_go.is_set():
             self._scope.cancel()
-            with anyio.CancelScope(shield=True):
-                await self._done.wait()
+            if not self._has_begun:
+                # A task that asyncio cancels before its first step never begins.
+                await cancel_shielded_checkpoint()
+            if self._has_begun:
+                with anyio.CancelScope(shield=True):
+                    await self._done.wait()
         leaving, self._error = both(leaving, self._error), None
         if leaving is not None:
             try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Any, TypeAlias
 
 from .._core.metadata import Head, Metadata
@@ -62,6 +63,11 @@ class Outlet(Stage[Any, bytes]):
         """Take note of the status that is sent, whatever the source may say later."""
         self.has_begun = True
         self.expect(status)
+
+    def start_soon(self, function: Callable[[], Awaitable[object]], name: str) -> None:
+        """Run something beside the source until the block of the stream is left."""
+        assert self._control is not None
+        self._control.start_soon(function, name=name)
 
     def fail(self, error: BaseException) -> None:
         """End the stream with an error, which its consumer receives."""

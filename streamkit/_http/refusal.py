@@ -34,7 +34,8 @@ class Refusal:
     :param headers: of the answer with the status 200
     :param closes: whether the connection is to be closed then: the next request on it would come to
         the same process
-    :param json: the body of an answer with the status 503, which no cache may store, or nothing
+    :param json: the body of an answer with the status 503, which no cache may store and which has
+        the ``Location`` of the other, or nothing
 
     """
 
@@ -61,6 +62,8 @@ class Refusal:
             headers = [(b"retry-after", again), *closing]
             if self._json:
                 headers += [(b"cache-control", b"no-store"), (b"content-type", b"application/json")]
+                # What the client asks for later is there.
+                headers += [header for header in self._headers if header[0] == b"location"]
             content = b"" if is_head else self._json
             if not (is_head and self._json):
                 headers.append((b"content-length", str(len(content)).encode()))

@@ -143,17 +143,20 @@ class Answer:
             )
             try:
                 async with aclosing(reading):
-                    async for entry in reading:
-                        if isinstance(entry, Head):
+                    async for read in reading:
+                        if isinstance(read, Head):
                             if self._may_say_status:
-                                yield entry
+                                yield read
                             continue
                         if frames is None:
-                            frames = self._runs.frames(self._run_id, entry.epoch, self._profile)
-                        self._has_said = True
-                        yield frames.of(entry)
-                        if until < math.inf and anyio.current_time() >= until:
-                            return
+                            frames = self._runs.frames(self._run_id, read.epoch, self._profile)
+                        start = 0
+                        while start < len(read.entries):
+                            message, start = frames.message(read, start)
+                            self._has_said = True
+                            yield message
+                            if until < math.inf and anyio.current_time() >= until:
+                                return
             except CUTS as exc:
                 error = exc
             try:

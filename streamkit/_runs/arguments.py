@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from typing import Any
+from urllib.parse import quote
 
 from .._core.arguments import seconds
 from .log import RunLog
@@ -12,6 +13,9 @@ from .options import Options
 
 #: Bytes of UTF-8 that an id may have, and the name of an owner.
 MAX_ID = 1024
+
+# What a URL may have, beside letters, digits and what is left alone anyway.
+_OF_A_URL = "%:/?#[]@!$&'()*+,;="
 
 
 class Defaults:
@@ -68,6 +72,24 @@ class Defaults:
                 f"{self._reconcile}, got {value!r}: write unwatched={least}"
             )
         return unwatched
+
+
+def url_of(location: object, run_id: str) -> str:
+    """
+    Return the URL of a run, as a header may have it.
+
+    :param location: with ``{run_id}`` in the place of the id
+    :raises TypeError: if it is no text
+
+    """
+    if not isinstance(location, str):
+        raise TypeError(
+            f"location must be a str, got {type(location).__qualname__}: write "
+            'location="/chat/{run_id}", or str(...) of a URL'
+        )
+    # An id may be any text. What is no character of a URL may be in the rest, too.
+    url = location.replace("{run_id}", quote(run_id, safe="", errors="replace"))
+    return quote(url, safe=_OF_A_URL, errors="replace")
 
 
 def check_text(name: str, value: object) -> str:

@@ -20,6 +20,18 @@ _VERSION = 1
 _TEXT, _BYTES, _JSON, _FRAME, _EVENT = (bytes([_VERSION, kind]) for kind in b"tbjfe")
 
 
+def line_of(data: bytes) -> bytes | None:
+    """
+    Return text in UTF-8, if an item is that and one line of it, and ``None`` for all else.
+
+    Most items are, and need not become objects to be sent.
+    """
+    if data[:2] != _TEXT or b"\n" in data or b"\r" in data:
+        return None
+    # What may be half of a surrogate pair is none.
+    return None if b"\xed" in data else data[2:]
+
+
 def encode(item: object) -> bytes:
     """
     Return an item as bytes.
@@ -70,7 +82,11 @@ def decode(data: bytes) -> Any:
     """
     kind, payload = data[:2], data[2:]
     if kind == _TEXT:
-        return payload.decode("utf-8", "surrogatepass")
+        try:
+            return payload.decode()
+        except UnicodeDecodeError:
+            # With half of a surrogate pair. To ask for that costs every other text.
+            return payload.decode("utf-8", "surrogatepass")
     if kind == _JSON:
         return from_json(payload)
     if kind == _BYTES:

@@ -14,15 +14,35 @@ from __future__ import annotations
 
 import json
 from collections import OrderedDict
-from typing import Any, cast
+from collections.abc import Sequence
+from typing import Any, NamedTuple, cast
 
 from .._sse.events import ServerSentEvent
+from .._sse.items import data_event
 from .._sse.json import to_json
 from .._sse.profile import Profile
+from .codec import decode, line_of
 from .entry import Entry
 
 # Bytes that are kept of what was made, of one run and for one kind of client.
 _KEPT = 256 * 1024
+
+# Bytes from which on a message is not made larger: it is what a client has to take at once.
+_MESSAGE = 32 * 1024
+
+
+class Stretch(NamedTuple):
+    """Entries that follow each other, as they are kept."""
+
+    #: That of the first of them.
+    position: int
+    entries: Sequence[bytes]
+    epoch: str
+
+    @classmethod
+    def of(cls, position: int, entries: Sequence[bytes], epoch: str) -> tuple[Stretch, int]:
+        """Return all that there are, and how many."""
+        return cls(position, entries, epoch), len(entries)
 
 
 class Frames:
@@ -33,25 +53,60 @@ class Frames:
 
     """
 
-    __slots__ = ("__weakref__", "_frames", "_profile", "_size")
+    __slots__ = ("__weakref__", "_frames", "_has_short_way", "_last", "_profile", "_size")
 
     def __init__(self, profile: Profile) -> None:
         self._profile = profile
+        self._has_short_way = profile.event_of is data_event and profile.position_field is None
         self._frames: OrderedDict[int, bytes] = OrderedDict()
         self._size = 0
+        # What was said last: most readers are at the same place.
+        self._last: tuple[tuple[int, int], bytes, int] = (0, 0), b"", 0
 
-    def of(self, entry: Entry[Any]) -> bytes:
+    def message(self, stretch: Stretch, start: int) -> tuple[bytes, int]:
         """
-        Return an item as it goes on the wire.
+        Return several items as they go on the wire, in one piece.
 
-        :raises TypeError: if there is no event for such an item
+        :param start: the number of the first of them in its stretch
+        :return: as many as fit into one message, but at least one; and where the next one starts
+        :raises UnknownVersion: if the first of them was written by a later release
+        :raises TypeError: if there is no event for it
         :raises ValueError: if it has an id of its own, or is no whole event
 
         """
-        frame = self._frames.get(entry.position)
+        position = stretch.position + start
+        place = position, len(stretch.entries) - start
+        found, message, count = self._last
+        if found != place:
+            pieces: list[bytes] = []
+            size = count = 0
+            for data in stretch.entries[start:]:
+                try:
+                    piece = self._frame(position + count, data, stretch.epoch)
+                except Exception:
+                    if not pieces:
+                        raise
+                    # What was said before it is not withheld.
+                    break
+                pieces.append(piece)
+                count += 1
+                size += len(piece)
+                if size >= _MESSAGE:
+                    break
+            message = b"".join(pieces)
+            self._last = place, message, count
+        return message, start + count
+
+    def _frame(self, position: int, data: bytes, epoch: str) -> bytes:
+        frame = self._frames.get(position)
         if frame is None:
-            frame = self._made(entry)
-            self._frames[entry.position] = frame
+            # As in a response of events, there is a shorter way to the same bytes for most items.
+            line = line_of(data) if self._has_short_way else None
+            if line:
+                frame = b"data: %b\nid: %b:%d\n\n" % (line, epoch.encode(), position)
+            else:
+                frame = self._made(Entry(position, decode(data), epoch))
+            self._frames[position] = frame
             self._size += len(frame)
             while self._size > _KEPT:
                 self._size -= len(self._frames.popitem(last=False)[1])

@@ -146,6 +146,8 @@ class MemoryLog:
             size -= run.drop(first)
         self._count(run, size)
         run.change()
+        if run.watches:
+            await run.let_read()
         if self.lease == math.inf and run.terms.unwatched is None:
             # What happens for nearly every item.
             return run.plain_requests

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
-from typing import Any, Protocol
+from typing import Protocol
 
 from .._core.metadata import Head
 from .._sse.profile import Profile
 from .cursor import Cursor
-from .entry import Entry
-from .frames import Frames
+from .frames import Frames, Stretch
 from .info import RunInfo
 from .reader import ReadAhead
 
@@ -34,8 +33,8 @@ class Readable(Protocol):
         owner: str | None,
         after: Cursor | None,
         until: float,
-    ) -> AsyncGenerator[Head | Entry[Any], None]:
-        """Return the status of a run and its entries, as :func:`read` does."""
+    ) -> AsyncGenerator[Head | Stretch, None]:
+        """Return the status of a run and its entries as they are kept, as :func:`read` does."""
         ...
 
     def frames(self, run_id: str, epoch: str, profile: Profile) -> Frames:

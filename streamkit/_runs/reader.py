@@ -14,26 +14,30 @@ raised where their block ends.
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import replace
 from typing import Any, Literal, cast
 
 import anyio
 
 from .._core.metadata import Head
+from .._core.source import Batches
 from .._core.stage import Control, Stage
 from .._core.stream import Stream, with_stage
 from .attendance import Attendance
 from .codec import decode
 from .cursor import Cursor
 from .entry import Entry
-from .errors import CursorMismatch, Gap, RunsClosed
+from .errors import CursorMismatch, Gap, RunsClosed, UnknownVersion
 from .info import RunInfo
 from .log import Page, Record, RunLog, Watch
 from .records import check_owner, end_of, info_of
 
-# Entries that wait for the consumer of an attached stream. With fewer, each costs more.
-_READ_AHEAD = 64
+# Entries that are handed to the consumer of an attached stream at once.
+_BATCH = 100
+
+# It is read on when fewer of them wait for the consumer.
+_READ_AHEAD = 100
 
 # Seconds that are waited for if it is to begin with that the consumer waits.
 _AT_ALL = 1e-9
@@ -42,9 +46,8 @@ _AT_ALL = 1e-9
 class ReadAhead(Stage[Any, Any]):
     """Lets a reader read ahead, and tells it when its consumer waits."""
 
-    read_ahead: float = _READ_AHEAD
-
-    def __init__(self) -> None:
+    def __init__(self, read_ahead: float = 0) -> None:
+        self.read_ahead: float = read_ahead
         #: What is known of the run, once its end was read.
         self.ended: RunInfo | None = None
         self._control: Control | None = None
@@ -77,8 +80,9 @@ def attached(
     is no such run, or it was removed meanwhile; :exc:`Gap` if entries are missing;
     :exc:`CursorMismatch` if the cursor is none of this run.
     """
-    ahead = ReadAhead()
-    return with_stage(read(ahead, log, attendance, run_id, owner, after), ahead)
+    ahead = ReadAhead(_READ_AHEAD)
+    batches = Batches(read(ahead, log, attendance, run_id, owner, after, made_of=_entries_of))
+    return with_stage(cast("Any", batches), ahead)
 
 
 async def read(
@@ -89,19 +93,21 @@ async def read(
     owner: str | None,
     after: Cursor | Literal["now"] | None,
     *,
+    made_of: Callable[[int, Sequence[bytes], str], tuple[Any, int]],
     until: float = math.inf,
     for_a_response: bool = False,
 ) -> AsyncGenerator[Any, None]:
     """
     Yield the entries of a run, those that are there and those that come, until its end.
 
+    :param made_of: takes the position of an entry, those that there are from there on, and the
+        epoch. Returns what to yield of them, and of how many it is
     :param until: when to leave at the latest, as if there was nobody to tell of changes any more
-    :param for_a_response: whether to yield a :class:`Head` first, if the run has one and is read
-        from its beginning; and to raise what there is to raise at once, for it is answered
+    :param for_a_response: whether to yield a :class:`Head` first: that of the run, if it has one
+        and is read from its beginning, and else 200 before a wait, for it can be no other any more;
+        and to raise what there is to raise at once, for it is answered
 
     """
-    # What Entry() does, for less.
-    new = cast("Any", tuple).__new__
     told: Exception | None
     try:
         record = await log.get(run_id)
@@ -114,7 +120,8 @@ async def read(
                 position = page.first - 1
                 if position:
                     page = await log.read(run_id, position)
-            tells_status = for_a_response and not position
+            tells_status = for_a_response
+            is_resumed = position > 0
             is_over = False
             with seat.scope:
                 while not is_over:
@@ -125,16 +132,22 @@ async def read(
                         continue
                     if page.first > position + 1:
                         raise Gap(page.first, page.last)
-                    if tells_status and page.head is not None:
+                    if tells_status and page.head is not None and not is_resumed:
                         tells_status = False
                         yield Head(page.head)
-                    for data in page.entries:
-                        position += 1
-                        yield new(Entry, (position, decode(data), epoch))
+                    entries = page.entries
+                    while entries:
+                        made, count = made_of(position + 1, entries, epoch)
+                        position += count
+                        entries = entries[count:]
+                        yield made
                     if position == page.last:
                         is_over = page.outcome is not None
                         if page.lapsed:
                             attendance.suspect(run_id, epoch)
+                        if tells_status and is_resumed and not is_over:
+                            tells_status = False
+                            yield Head(200)
                         if not is_over:
                             await seat.wait(watch)
                     if not is_over:
@@ -145,9 +158,12 @@ async def read(
                 if page.epoch != epoch or page.first > position + 1:
                     # For who reads on elsewhere to be told.
                     raise RunsClosed
-                for data in page.entries:
-                    position += 1
-                    yield new(Entry, (position, decode(data), epoch))
+                entries = page.entries
+                while entries:
+                    made, count = made_of(position + 1, entries, epoch)
+                    position += count
+                    entries = entries[count:]
+                    yield made
                 if page.outcome is None or position < page.last:
                     raise RunsClosed
             record = replace(record, first=page.first, last=page.last, outcome=page.outcome)
@@ -163,6 +179,27 @@ async def read(
         finally:
             # Its traceback includes this frame.
             del told
+
+
+def _entries_of(position: int, data: Sequence[bytes], epoch: str) -> tuple[list[Entry[Any]], int]:
+    """
+    Return some entries, and how many.
+
+    :raises UnknownVersion: if the first of them cannot be read. One that comes after it is for the
+        next call, for what is before it is there
+
+    """
+    # What Entry() does, for less.
+    new = cast("Any", tuple).__new__
+    entries: list[Entry[Any]] = []
+    try:
+        for each in data[:_BATCH]:
+            entries.append(new(Entry, (position, decode(each), epoch)))
+            position += 1
+    except UnknownVersion:
+        if not entries:
+            raise
+    return entries, len(entries)
 
 
 def _position(after: Cursor | Literal["now"] | None, record: Record) -> int | None:

@@ -8,14 +8,16 @@ from weakref import WeakValueDictionary
 
 from .._core.metadata import Head
 from .._core.stream import Stream
+from .._http.host import StreamHost
 from .._sse.profile import Profile
 from .arguments import check_text
+from .burial import Burial
 from .cursor import Cursor, parse
 from .entry import Entry
 from .errors import RunNotFound
-from .frames import Frames
+from .frames import Frames, Stretch
 from .household import Household
-from .log import Record
+from .log import Record, RunLog
 from .reader import ReadAhead, attached, read
 from .records import check_owner
 
@@ -23,8 +25,16 @@ from .records import check_owner
 class Shelf(Household):
     """Runs, to those who read them."""
 
-    def __init__(self, *given: Any) -> None:
-        super().__init__(*given)
+    def __init__(
+        self,
+        log: RunLog,
+        host: StreamHost | None,
+        finish: float,
+        grace: float,
+        max_runs: int | None,
+        burial: Burial,
+    ) -> None:
+        super().__init__(log, host, finish, grace, max_runs, burial)
         self._frames: WeakValueDictionary[tuple[str, str, Profile], Frames] = WeakValueDictionary()
 
     def attach(
@@ -40,9 +50,9 @@ class Shelf(Household):
         :exc:`RunLost`. A :exc:`~streamkit.StreamCancelled` that comes out of it is the reader's
         own.
 
-        However many readers there are, none waits for another, and the run waits for none. Up to 64
-        entries are read ahead, from the log; the source of the run does not notice. When a run has
-        ended, what is read of it is kept for another minute at least.
+        However many readers there are, none waits for another, and the run waits for none. Up to
+        200 entries are read ahead, from the log; the source of the run does not notice. When a run
+        has ended, what is read of it is kept for another minute at least.
 
         :param run_id: the id
         :param owner: who reads. If it is not the one that the run was started with, there is no
@@ -73,8 +83,8 @@ class Shelf(Household):
         owner: str | None,
         after: Cursor | None,
         until: float,
-    ) -> AsyncGenerator[Head | Entry[Any], None]:
-        """Return the status of a run and its entries, for a response."""
+    ) -> AsyncGenerator[Head | Stretch, None]:
+        """Return the status of a run and its entries as they are kept, for a response."""
         return read(
             ahead,
             self._log,
@@ -82,6 +92,7 @@ class Shelf(Household):
             run_id,
             owner,
             after,
+            made_of=Stretch.of,
             until=until,
             for_a_response=True,
         )

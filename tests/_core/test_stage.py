@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -521,6 +522,108 @@ class TestRun:
             pass
         assert stage.log in ([], [(0, "starts"), (0, "is cancelled")])
         assert anyio.current_time() == START
+
+
+class Starts(Stage[str, str]):
+    """Starts something beside the source with the first item, and writes down how that ends."""
+
+    def __init__(self, seconds: float, error: BaseException | None = None) -> None:
+        self.beside = Runs(seconds, error)
+        self.log = self.beside.log
+
+    def on_open(self, control: Control) -> None:
+        self.control = control
+
+    def on_item(self, item: str) -> str:
+        self.control.start_soon(lambda: self.beside.run(self.control), name="beside")
+        return item
+
+
+class TestStartSoon:
+    async def test_is_cancelled_when_the_block_is_left(self) -> None:
+        """G13: a task that a stage has started goes on after the end of the source, until the block
+        is left, and is gone then."""
+        before = live_tasks()
+        stage = Starts(1000)
+        async with with_stage(Probe("a", every=5).source(), stage) as stream:
+            assert [item async for item in stream] == ["a"]
+            await anyio.sleep(2)
+            assert stage.log == [(0, "starts")]
+        assert stage.log == [(0, "starts"), (2, "is cancelled")]
+        assert live_tasks() == before
+        assert stream.outcome.kind == "completed"
+
+    async def test_is_cancelled_before_the_source_is_closed(self) -> None:
+        """G13: leaving the block ends it at once, however long the source cleans up."""
+        stage = Starts(1000)
+
+        async def source() -> AsyncGenerator[str, None]:
+            try:
+                yield "a"
+                await anyio.sleep_forever()
+            finally:
+                await anyio.sleep(3)
+
+        async with with_stage(source(), stage) as stream:
+            await anext(stream)
+            await wait_all_blocked()
+        assert stage.log == [(0, "starts"), (0, "is cancelled")]
+        assert anyio.current_time() == START + 3
+
+    async def test_returns(self) -> None:
+        """G13: what it has started may return early, as often as it likes."""
+        stage = Starts(1)
+        async with with_stage(Probe("a", "b", every=5).source(), stage) as stream:
+            assert [item async for item in stream] == ["a", "b"]
+            await anyio.sleep(2)
+        assert stage.log == [(0, "starts"), (1, "returns"), (5, "starts"), (6, "returns")]
+
+    async def test_raises(self) -> None:
+        """E1: what it raises ends the stream, as an error of any hook."""
+        error = LookupError("beside")
+        probe = Probe("a", block=True)
+        async with with_stage(probe.source(), Starts(7, error)) as stream:
+            assert await anext(stream) == "a"
+            with pytest.raises(LookupError) as caught:
+                await anext(stream)
+        assert caught.value is error
+        assert stream.outcome.error is error
+        assert probe.closed == 1
+
+    async def test_hears_of_no_scope_around(self) -> None:
+        """G13: a scope around the stream ends it no earlier than the block is left."""
+        stage = Starts(1000)
+        with anyio.CancelScope() as scope:
+            async with with_stage(Probe("a", block=True).source(), stage) as stream:
+                await anext(stream)
+                with anyio.CancelScope(shield=True):
+                    scope.cancel()
+                    await anyio.sleep(3)
+                    assert stage.log == [(0, "starts")]
+        assert stage.log == [(0, "starts"), (3, "is cancelled")]
+
+    @pytest.mark.parametrize("when", ["before", "after"])
+    async def test_not_open(self, when: str) -> None:
+        """S1: there is nothing beside a stream that is not open: a clear error."""
+        stage = Starts(1)
+        opened: list[Control] = []
+
+        class Early(Stage[str, str]):
+            def on_open(self, control: Control) -> None:
+                opened.append(control)
+                if when == "before":
+                    control.start_soon(partial(stage.beside.run, control))
+
+        if when == "before":
+            with pytest.raises(RuntimeError, match="not open"):
+                async with with_stage(Probe("a").source(), Early()):
+                    pass
+        else:
+            async with with_stage(Probe("a").source(), Early()):
+                pass
+            with pytest.raises(RuntimeError, match="not open"):
+                opened[0].start_soon(partial(stage.beside.run, opened[0]))
+        assert stage.log == []
 
 
 class Polite(Stage[Any, Any]):

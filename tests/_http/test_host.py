@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import logging
 import math
@@ -829,6 +830,42 @@ class TestDrain:
         assert log.events[-1] == "closed"
         assert anyio.current_time() == 1003.5
         assert len(run.tasks) == 1
+
+    # anyio's own: the coroutine that its task did not come to.
+    @pytest.mark.filterwarnings("ignore:coroutine 'Lodger.run' was never awaited")
+    @pytest.mark.filterwarnings("ignore:.*Lodger.run:pytest.PytestUnraisableExceptionWarning")
+    @pytest.mark.asyncio_only
+    async def test_all_tasks_are_cancelled_before_it_begins(self) -> None:
+        """Web: asyncio.run() ends in the tick in which a request comes: nothing waits for a task of
+        the host that asyncio never starts."""
+        closed = anyio.Event()
+
+        async def source() -> AsyncGenerator[str, None]:
+            yield "never"
+
+        async def request() -> None:
+            try:
+                await Client().get(StreamResponse(source(), on_disconnect="drain", host=host))
+            finally:
+                closed.set()
+
+        try:
+            async with StreamHost() as host:
+                before = asyncio.all_tasks()
+                asking = asyncio.ensure_future(request())
+                while not (new := asyncio.all_tasks() - before - {asking}):
+                    await asyncio.sleep(0)
+                for task in (asking, *new):
+                    task.cancel()
+                await anyio.sleep_forever()
+        except asyncio.CancelledError:
+            # The group of the host takes it for the end of the program.
+            pass
+        with anyio.fail_after(1):
+            await closed.wait()
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+        assert host.stats().open == 0
 
     async def test_contexts(self) -> None:
         """Web: a source in a host sees the context variables of its request."""

@@ -4,9 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from streamkit._runs.entry import Entry
-from streamkit._runs.frames import Frames, located
+from streamkit._runs.codec import encode
+from streamkit._runs.frames import Frames, Stretch, located
 from streamkit.sse import BROWSER, OPENAI_RESPONSES, RAW, Frame, Profile, ServerSentEvent
+
+
+def said(frames: Frames, position: int, item: object) -> bytes:
+    """Return what is said of one item."""
+    message, end = frames.message(Stretch(position, [encode(item)], "ab"), 0)
+    assert end == 1
+    return message
 
 
 @pytest.mark.parametrize(
@@ -47,7 +54,7 @@ def test_id_of_its_own(frame: bytes) -> None:
     with pytest.raises(ValueError, match="this one has its own"):
         located(frame, "c", None, 1)
     with pytest.raises(ValueError, match="its own, '7'"):
-        Frames(BROWSER).of(Entry(1, ServerSentEvent("a", id="7"), "ab"))
+        said(Frames(BROWSER), 1, ServerSentEvent("a", id="7"))
 
 
 def test_number() -> None:
@@ -71,18 +78,86 @@ def test_what_is_kept() -> None:
 
     frames = Frames(Profile("MINE", event_of=event_of))
     for letter in "a", "b", "c", "c", "b", "a":
-        frames.of(Entry(ord(letter), letter * 100_000, "ab"))
+        said(frames, ord(letter), letter * 100_000)
     assert "".join(encoded) == "abca"
-    large = Entry(1, "d" * 10**6, "ab")
-    assert frames.of(large) == frames.of(large)
-    assert "".join(encoded) == "abcadd"
+    # Those that come to a message at once have what is larger than all that.
+    for _ in range(2):
+        assert len(said(frames, 1, "d" * 10**6)) > 10**6
+    assert "".join(encoded) == "abcad"
+    said(frames, 2, "e")
+    said(frames, 1, "d" * 10**6)
+    assert "".join(encoded) == "abcaded"
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        "a",
+        "",
+        " a ",
+        "\u00e9\u2028\x85",
+        "\0",
+        "a\nb",
+        "a\rb",
+        "\ud800",
+        "\ud7ff",
+        "\ud55c",
+        ":",
+        "id: 7",
+    ],
+)
+def test_short_way(item: str) -> None:
+    """Runs: text of one line takes a shorter way to the same bytes."""
+    profile = Profile("MINE", event_of=lambda item: ServerSentEvent(item))
+    assert said(Frames(BROWSER), 7, item) == said(Frames(profile), 7, item)
+
+
+def test_messages() -> None:
+    """Runs: a message has what is there, up to some size, and never less than one item."""
+    frames = Frames(BROWSER)
+    items = ["a", "b" * 20_000, "c" * 20_000, "d", "e" * 100_000, "f"]
+    stretch = Stretch(1, [encode(item) for item in items], "ab")
+    ends, messages, end = [0], [], 0
+    while end < len(items):
+        message, end = frames.message(stretch, end)
+        ends.append(end)
+        messages.append(message)
+    assert ends == [0, 3, 5, 6]
+    assert b"".join(messages) == b"".join(
+        f"data: {item}\nid: ab:{position}\n\n".encode() for position, item in enumerate(items, 1)
+    )
+
+
+def test_messages_of_other_stretches() -> None:
+    """Runs: two stretches may overlap in any way, and neither is taken for the other."""
+    entries = [encode(number) for number in range(1, 8)]
+    frames = Frames(BROWSER)
+    for _ in range(2):
+        for first in range(7):
+            for last in range(first, 7):
+                for start in range(last - first + 1):
+                    stretch = Stretch(first + 1, entries[first : last + 1], "ab")
+                    message, end = frames.message(stretch, start)
+                    assert end == len(stretch.entries)
+                    assert message.count(b"id:") == end - start
+                    assert message.startswith(b"data: %d\n" % (first + start + 1))
+
+
+def test_what_cannot_be_said() -> None:
+    """Runs: what comes before an item for which there is no event is said, and then it is told."""
+    frames = Frames(BROWSER)
+    stretch = Stretch(1, [encode("a"), encode(ServerSentEvent("b", id="7")), encode("c")], "ab")
+    message, end = frames.message(stretch, 0)
+    assert (message, end) == (b"data: a\nid: ab:1\n\n", 1)
+    with pytest.raises(ValueError, match="its own, '7'"):
+        frames.message(stretch, end)
 
 
 def test_profiles() -> None:
     """Runs: any profile will do, and what it makes is what a stream would say."""
-    entry = Entry(1, {"type": "a"}, "ab")
-    assert Frames(BROWSER).of(entry) == b'data: {"type":"a"}\nid: ab:1\n\n'
-    assert Frames(OPENAI_RESPONSES).of(entry) == (
+    entry = {"type": "a"}
+    assert said(Frames(BROWSER), 1, entry) == b'data: {"type":"a"}\nid: ab:1\n\n'
+    assert said(Frames(OPENAI_RESPONSES), 1, entry) == (
         b'event: a\nid: ab:1\ndata: {"type":"a","sequence_number":1}\n\n'
     )
-    assert Frames(RAW).of(Entry(1, b"data: a\n\n", "ab")) == b"data: a\nid: ab:1\n\n"
+    assert said(Frames(RAW), 1, b"data: a\n\n") == b"data: a\nid: ab:1\n\n"

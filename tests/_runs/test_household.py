@@ -186,7 +186,7 @@ async def test_a_reader_that_does_not_read_is_not_waited_for_long() -> None:
     log.start()
     async with anyio.create_task_group() as tasks:
         async with Runs(grace=3) as runs:
-            info = await runs.start(aiter_of(*range(100)))
+            info = await runs.start(aiter_of(*range(500)))
 
             async def read() -> None:
                 async with runs.attach(info.id) as stream:

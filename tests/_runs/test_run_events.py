@@ -11,6 +11,7 @@ import pytest
 from streamkit import Head, Outcome, with_timeout
 from streamkit._runs.info import RunOutcome
 from streamkit._runs.reasons import encode_outcome
+from streamkit.asgi import StreamHost
 from streamkit.runs import (
     Gap,
     LogUnavailable,
@@ -128,6 +129,20 @@ class TestItems:
             (30.0, ": ping\n"),
             (40.0, f"data: a\nid: {run.epoch}:1\n\n"),
         ]
+
+    @pytest.mark.parametrize("head", [False, True])
+    async def test_comes_back_in_a_silence(self, head: bool) -> None:
+        """Runs: who comes back to a silent run has its status at once, for it can be but 200.
+
+        Who reads from the beginning waits for the run to say one.
+        """
+        source = Probe(*[Head(201)] * head, "a", "b", every=20.0).source()
+        async with Runs() as runs:
+            run = await runs.start(source)
+            await anyio.sleep(30 + 20 * head)
+            client = await ask(runs, run.id, f"{run.epoch}:1", keepalive=15)
+        assert client.log[:2] == [(0.0, 200), (0.0, ": ping\n")]
+        assert [event.data for event in read(client).events] == ["b", '{"kind":"completed"}']
 
     async def test_goes_on(self) -> None:
         """Runs: who comes back gets what follows, by header or query, by cursor or position."""
@@ -328,7 +343,8 @@ class TestEnds:
 
         async def source() -> AsyncGenerator[Frame, None]:
             for _ in range(3):
-                yield Frame(b"data: a\n\n")
+                # Each fills a message.
+                yield Frame(b"data: %b\n\n" % (b"a" * 40_000))
             raise LookupError("secret")
 
         async with Runs() as runs:
@@ -704,10 +720,11 @@ class TestMaxAge:
     async def test_slow_client(self) -> None:
         """Runs: the body also ends where there is always more to read."""
         async with Runs() as runs:
-            run_id = await ended(runs, *range(500))
+            # Each fills a message.
+            run_id = await ended(runs, *["a" * 40_000] * 300)
             client = asking(takes=dict.fromkeys(range(500), 0.1))
             await client.get(RunEvents(runs, run_id, max_age=10))
-            assert 100 <= len(read(client).events) <= 180
+            assert 89 <= len(read(client).events) <= 112
             assert client.complete
 
     async def test_reads_a_whole_run(self) -> None:
@@ -730,6 +747,44 @@ class TestMaxAge:
             RunEvents(Runs(), "id", profile=OPENAI_CHAT, max_age=60)
         with pytest.raises(ValueError, match="max_age"):
             RunEvents(Runs(), "id", max_age=0)
+
+
+class TestLocation:
+    @pytest.mark.parametrize("kind", [RunEvents, StarletteRunEvents])
+    async def test_first_reader(self, kind: Any) -> None:
+        """Runs: who has started a run learns where to come back, whatever the id has in it."""
+        async with Runs() as runs:
+            run = await runs.start(aiter_of("a"), id="a/b ?%\u00fc\r\nx: y")
+            client = asking(method="POST")
+            await client.get(kind(runs, run.id, location="/chat/{run_id}?n=1&name=\u00fc%20"))
+            assert client.headers["location"] == (
+                "/chat/a%2Fb%20%3F%25%C3%BC%0D%0Ax%3A%20y?n=1&name=%C3%BC%20"
+            )
+            assert client.headers["cache-control"].startswith("no-store")
+            plain = await ask(runs, run.id)
+            assert "location" not in plain.headers
+
+    async def test_of_ones_own(self) -> None:
+        """Runs: a header that is given stands."""
+        async with Runs() as runs:
+            run_id = await ended(runs, "a")
+            headers = {"Location": "/mine", "Cache-Control": "no-store"}
+            client = await ask(runs, run_id, location="/{run_id}", headers=headers)
+            assert client.headers["location"] == "/mine"
+            assert client.headers["cache-control"] == "no-store"
+
+    @pytest.mark.parametrize("errors", ["status", "event"])
+    async def test_refused(self, errors: str) -> None:
+        """Runs: it is told, too, where the first reader cannot read: the run is there."""
+        async with StreamHost(max_streams=1) as host, Runs(host=host) as runs:
+            async with anyio.create_task_group() as tasks:
+                run = await runs.start(Probe("a", every=9.0).source())
+                first = asking()
+                tasks.start_soon(first.get, RunEvents(runs, run.id))
+                await anyio.sleep(1)
+                client = await ask(runs, run.id, errors=errors, location="/{run_id}")
+                assert client.log.events[0] == (503 if errors == "status" else 200)
+                assert client.headers["location"] == f"/{run.id}"
 
 
 class TestMisuse:
@@ -756,6 +811,8 @@ class TestMisuse:
             RunEvents(Runs(), 7)  # type: ignore[arg-type]
         with pytest.raises(TypeError, match="owner"):
             RunEvents(Runs(), "id", owner=7)  # type: ignore[arg-type]
+        with pytest.raises(TypeError, match=r'got int: write location="/chat/\{run_id\}", or str'):
+            RunEvents(Runs(), "id", location=7)  # type: ignore[arg-type]
         with pytest.raises(TypeError, match="profile must be a Profile"):
             RunEvents(Runs(), "id", profile="BROWSER")  # type: ignore[arg-type]
         with pytest.raises(TypeError, match="final must be callable"):

@@ -14,7 +14,9 @@ from streamkit.runs import (
     RunNotFound,
     Runs,
 )
-from support import Log, Probe, aiter_of, wait_all_blocked
+from streamkit.sse import RunEvents
+from support import Client, Log, Probe, aiter_of, wait_all_blocked
+from support.event_stream import parse
 from support.runs import items_of
 
 if TYPE_CHECKING:
@@ -123,11 +125,53 @@ async def test_a_slow_reader_slows_nobody() -> None:
 
 
 async def test_read_ahead_is_bounded() -> None:
-    """A reader that never reads holds 64 entries, however many there are."""
+    """A reader that never reads holds 200 entries at most, however many there are."""
     async with Runs() as runs:
         info = await runs.start(aiter_of(*range(1_000)))
         async with runs.attach(info.id) as stream:
             assert (await anext(stream)).item == 0
             await wait_all_blocked()
             handoff: Any = stream._open_handoff
-            assert len(handoff._packets) == 64
+            assert 100 <= len(handoff._packets) < 200
+
+
+async def test_what_comes_fast_comes_together() -> None:
+    """While readers are woken, the source goes on: to wake them again for each item would cost."""
+
+    async def fast() -> AsyncGenerator[int, None]:
+        await anyio.sleep(1)
+        for item in range(200):
+            await anyio.lowlevel.checkpoint()
+            yield item
+
+    async with Runs() as runs, anyio.create_task_group() as tasks:
+        info = await runs.start(fast())
+        clients = [Client() for _ in range(3)]
+        for client in clients:
+            tasks.start_soon(client.get, RunEvents(runs, info.id))
+        assert await items_of(runs, info.id) == list(range(200))
+    for client in clients:
+        first, *messages, end = client.log.events
+        assert (first, end) == (200, "end")
+        events = parse(*(str(message).encode() for message in messages)).events
+        assert [event.data for event in events[:-1]] == list(map(str, range(200)))
+        assert len(messages) < 60
+
+
+async def test_what_comes_slowly_costs_no_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A source that is no faster than its readers is written as it comes, and nobody waits."""
+    turns = 0
+
+    async def checkpoint() -> None:
+        nonlocal turns
+        turns += 1
+        await anyio.lowlevel.checkpoint()
+
+    monkeypatch.setattr("streamkit._runs.kept.checkpoint", checkpoint)
+    async with Runs() as runs:
+        slow = await runs.start(Probe(*range(20), every=0.05).source())
+        assert await items_of(runs, slow.id) == list(range(20))
+        assert turns == 0
+        fast = await runs.start(Probe(*range(20), every=0.0001).source())
+        assert await items_of(runs, fast.id) == list(range(20))
+        assert turns > 0

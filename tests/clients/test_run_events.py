@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import anyio
+import anyio.to_thread
 import pytest
 import uvicorn
 
@@ -15,6 +16,7 @@ from clients.browser import chromium
 from streamkit.asgi import StreamResponse
 from streamkit.runs import Runs
 from streamkit.sse import RunEvents, ServerSentEvent
+from support.cutting_proxy import cutting_proxy
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterator
@@ -25,11 +27,11 @@ WATCH = Path(__file__).with_name("events.js").read_text(encoding="utf-8")
 NUMBERS = [str(number) for number in range(40)]
 
 
-async def numbers() -> AsyncGenerator[Any, None]:
+async def numbers(pause: float) -> AsyncGenerator[Any, None]:
     yield ServerSentEvent(retry=50)
     for number in NUMBERS:
         yield number
-        await anyio.sleep(0.03)
+        await anyio.sleep(pause)
 
 
 class Application:
@@ -49,7 +51,7 @@ class Application:
             return
         _, what, *rest = scope["path"].split("/")
         if what == "start":
-            await self.runs.start(numbers(), id=rest[0])
+            await self.runs.start(numbers(0.15 if rest[0] == "steady" else 0.03), id=rest[0])
         if what in ("read", "cut"):
             seen = dict(scope["headers"]).get(b"last-event-id")
             self.requests.append((rest[0], None if seen is None else seen.decode()))
@@ -109,6 +111,22 @@ def test_cut_again_and_again(served: tuple[Application, str], driver: webdriver.
     asked = [seen for run_id, seen in application.requests if run_id == "cut"]
     assert len(asked) > 2
     assert asked[0] is None
+    assert all(asked[1:])
+
+
+def test_behind_a_proxy_that_cuts(
+    served: tuple[Application, str], driver: webdriver.Chrome
+) -> None:
+    """Runs: an EventSource behind a proxy that cuts every connection every two seconds."""
+    application, url = served
+    with cutting_proxy(int(url.rpartition(":")[2]), every=2.0) as proxy:
+        driver.get(f"{url}/start/steady")
+        driver.get(f"http://127.0.0.1:{proxy.port}")
+        *items, end = watch(driver, f"http://127.0.0.1:{proxy.port}/read/steady")
+    assert [item[1] for item in items] == NUMBERS
+    assert (end[0], json.loads(end[1])) == ("end", {"kind": "completed"})
+    asked = [seen for run_id, seen in application.requests if run_id == "steady"]
+    assert len(asked) > 2
     assert all(asked[1:])
 
 

@@ -73,7 +73,8 @@ def _stuck(record: Record) -> Problems:
         return
     if outcome.stuck_at is not None and "/injection/" not in outcome.stuck_at.replace("\\", "/"):
         yield f"the source was in {outcome.stuck_at}"
-    if outcome.grace_exceeded != (outcome.stuck_at is not None):
+    # What is merged has places of its own, which its outcome does not tell.
+    if outcome.grace_exceeded != (outcome.stuck_at is not None) and not record.is_merged:
         yield f"the grace was exceeded: {outcome.grace_exceeded}, at {outcome.stuck_at}"
 
 

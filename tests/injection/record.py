@@ -137,6 +137,11 @@ class Record:
         """Remember that something is wrong."""
         self.problems.append((check, details))
 
+    @property
+    def is_merged(self) -> bool:
+        """Whether the source is made of several."""
+        return self.source.startswith("merged")
+
     def produce(self, producer: str = "source") -> int:
         """Return the next item, for the outermost generator to yield, or for one of several."""
         self.produced.append(len(self.produced))
