@@ -97,6 +97,8 @@ class Subscription:
                         if not self._unconfirmed[channel]:
                             break
                         self._unconfirmed[channel] -= 1
+                        if not self._unconfirmed[channel]:
+                            del self._unconfirmed[channel]
                     case _:
                         pass
         raise ConnectionResetError("the subscription has ended")

@@ -124,7 +124,8 @@ class Session:
                     del unanswered[call]
                     self._settle(lane, call, answer)
             if lost is not None:
-                raise lost
+                with self._server.explained():
+                    raise lost
         finally:
             lane.put_back(list(unanswered))
 

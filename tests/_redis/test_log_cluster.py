@@ -14,7 +14,7 @@ from coredis.connection import TCPLocation
 from runners import Reader, log_of
 
 from streamkit.redis import Redis, RedisLog
-from streamkit.runs import RunCancelled, Runs
+from streamkit.runs import LogUnavailable, RunCancelled, Runs, Terms
 from streamkit.testing import LogConformance
 from support.clusters import CLUSTER_LOG_RIGHTS, Cluster, cluster_of, watched
 from support.valkey import MARKS, PREFIX, new_prefix, until
@@ -155,6 +155,18 @@ async def test_fail_over_with_sentinel() -> None:
         ):
             await here.start(numbers(10**6), id="run")
             await watch_fail_over(here, there, "run", servers.primary.kill)
+
+
+async def test_client_for_one_server(cluster: Cluster, caplog: pytest.LogCaptureFixture) -> None:
+    """Misuse: a client for one server has come to a cluster: it is said what to write."""
+    log = RedisLog(
+        f"redis://127.0.0.1:{cluster.primaries[0].port}", prefix=new_prefix(), outage=1.0
+    )
+    async with log.open():
+        with pytest.raises(LogUnavailable):
+            for number in range(20):
+                await log.create(str(number), "0e", Terms(), lambda requests: None)
+    assert "this is a node of a cluster: write Redis(connect=" in caplog.text
 
 
 def test_documented() -> None:

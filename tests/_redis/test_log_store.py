@@ -28,7 +28,7 @@ from streamkit.runs import (
 )
 from support import Backend, wait_all_blocked
 from support.proxy import proxy_to
-from support.valkey import MARKS, admin, admin_url, new_prefix, start_server, url_of
+from support.valkey import MARKS, admin, admin_url, new_prefix, start_server, until, url_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -511,6 +511,29 @@ async def test_rolled_back_too_far(
             assert told == [Fenced()]
     finally:
         server.terminate()
+
+
+async def test_nothing_is_left_in_memory(url: str) -> None:
+    """Many runs were produced, read and forgotten: nothing of them is left here."""
+    log = log_of(url, new_prefix())
+    async with Runs(log, keep=0.0) as runs:
+
+        async def start_and_read(number: int) -> None:
+            await runs.start(numbers(3), id=f"run{number}", keep=1.0)
+            assert await items(runs, f"run{number}") == [1, 2, 3]
+
+        for begin in range(0, 200, 50):
+            async with anyio.create_task_group() as tasks:
+                for number in range(begin, begin + 50):
+                    tasks.start_soon(start_and_read, number)
+        desk: Any = log._desk
+        assert desk.produced == desk.followed == desk._listeners == desk._pages == {}
+        link: Any = log._opened._link
+        channels = link._line._channels
+        [subscription] = channels._subscriptions.values()
+        await until(lambda: len(channels._listeners) == 1 and not subscription._unconfirmed)
+        assert len(channels._subscribed) == 1
+        assert len(desk._subscribed) == 0
 
 
 async def test_one_connection_for_both(url: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext, suppress
 from typing import Any
 
 import anyio
@@ -42,6 +42,9 @@ class FakeServer:
         self.answer: Callable[[tuple[Any, ...]], object] = lambda _: b"OK"
         self.may_answer = anyio.Event()
         self.may_answer.set()
+
+    def explained(self) -> AbstractContextManager[None]:
+        return nullcontext()
 
     async def send(self, commands: Sequence[Any]) -> list[object]:
         self.trips.append([(each.name, *each.serialized_arguments) for each in commands])
