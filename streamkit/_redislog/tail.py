@@ -107,8 +107,9 @@ class Tail:
         if message.position > self.last + 1:
             return False
         new = message.entries[self.last + 1 - message.position :]
-        self._first, self._head = message.first, message.head
         if new:
+            # One that tells nothing new may be older than what is known.
+            self._first, self._head = message.first, message.head
             self._add(new, self.last + len(new))
         return True
 

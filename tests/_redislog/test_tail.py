@@ -77,6 +77,16 @@ def test_heard_before() -> None:
     assert (list(found.entries), found.outcome) == (ENTRIES[2:4], b"end")
 
 
+def test_message_that_is_late() -> None:
+    """A message that is older than the answer of the server changes nothing."""
+    tail = Tail()
+    tail.hear(news(1, 2))
+    tail.learn(Page(ENTRIES[2:4], 3, 4, "0a", 409, None), 2, tail.version)
+    found = tail.page(3, 200)
+    assert found is not None
+    assert (found.first, found.head) == (3, 409)
+
+
 def test_answer_that_is_late() -> None:
     """An answer that is older than what was heard, or than what was forgotten, changes nothing."""
     tail = known(3)
