@@ -23,5 +23,5 @@ class TestRedisLog(LogConformance):
     @staticmethod
     def factory() -> RedisLog:
         return RedisLog(
-            log_url(TestRedisLog.url), prefix=new_prefix(), lease=1.5, outage=5.0, reconcile=1.0
+            log_url(TestRedisLog.url), prefix=new_prefix(), lease=3.0, outage=20.0, reconcile=1.0
         )

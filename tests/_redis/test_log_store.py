@@ -60,7 +60,7 @@ async def ended(runs: Runs, run_id: str) -> None:
 async def test_nothing_is_left(url: str) -> None:
     """When all that is kept has had its time, nothing is left; and no other name was touched."""
     prefix = new_prefix()
-    async with admin(url) as client, Runs(log_of(url, prefix), keep=0.3) as runs:
+    async with admin(url) as client, Runs(log_of(url, prefix), keep=5.0) as runs:
         await client.set(f"{prefix}x:run:{{a}}:meta", "theirs")
         for run_id in "a", "b":
             await runs.start(numbers(100), id=run_id)
@@ -70,8 +70,9 @@ async def test_nothing_is_left(url: str) -> None:
         assert found
         for name in found:
             assert 0 < await client.pttl(name) <= 60_000
-        await anyio.sleep(0.5)
-        assert await client.keys(f"{prefix}:*") == {f"{prefix}:run:{{c}}:early".encode()}
+        with anyio.fail_after(30):
+            while await client.keys(f"{prefix}:*") != {f"{prefix}:run:{{c}}:early".encode()}:
+                await anyio.sleep(0.2)
         assert await client.keys(f"{prefix}*") - await client.keys(f"{prefix}:*") == {
             f"{prefix}x:run:{{a}}:meta".encode()
         }
@@ -146,12 +147,15 @@ async def test_races(url: str) -> None:
         won.append(epoch)
 
     async with here.open(), there.open():
-        for number in range(500):
-            won: list[str] = []
+        for begin in range(0, 500, 50):
+            all_won: list[list[str]] = [[] for _ in range(50)]
             async with anyio.create_task_group() as tasks:
-                for log, epoch in (here, "0a"), (there, "0b"):
-                    tasks.start_soon(create, log, str(number), epoch, won)
-            assert won == [(await there.get(str(number))).epoch]
+                for number, won in enumerate(all_won, start=begin):
+                    for log, epoch in (here, "0a"), (there, "0b"):
+                        tasks.start_soon(create, log, str(number), epoch, won)
+            assert [len(won) for won in all_won] == [1] * 50
+            for number in begin, begin + 49:
+                assert all_won[number - begin] == [(await there.get(str(number))).epoch]
 
 
 @pytest.mark.parametrize("how", ["append", "renew", "end"])
@@ -467,7 +471,10 @@ async def test_small_output_buffer(backend: Backend) -> None:
             await anyio.sleep(0.002)
 
     try:
-        async with Runs(log_of(url, prefix)) as runs, Runs(log_of(url, prefix)) as there:
+        async with (
+            Runs(log_of(url, prefix, outage=50.0)) as runs,
+            Runs(log_of(url, prefix, outage=50.0)) as there,
+        ):
             await runs.start(source(), id="run")
             assert await items(there, "run") == [str(number) * 1_000 for number in range(200)]
     finally:
@@ -519,7 +526,7 @@ async def test_nothing_is_left_in_memory(url: str) -> None:
     async with Runs(log, keep=0.0) as runs:
 
         async def start_and_read(number: int) -> None:
-            await runs.start(numbers(3), id=f"run{number}", keep=1.0)
+            await runs.start(numbers(3), id=f"run{number}", keep=30.0)
             assert await items(runs, f"run{number}") == [1, 2, 3]
 
         for begin in range(0, 200, 50):
