@@ -21,8 +21,9 @@ from .names import RunNames
 from .page import PageCall
 from .produced import Produced
 from .replies import page_of, requests_of
+from .scripts import Script
 from .scripts_others import READ
-from .scripts_producer import RENEW
+from .scripts_producer import PEEK, RENEW
 
 # What goes in one round trip: bytes that are written, and pages that are read.
 _MOST_WRITTEN, _MOST_PAGES = 1024 * 1024, 32
@@ -213,17 +214,20 @@ class Desk:
             produced.forget()
             self._want_no_more(produced.names.requests)
 
-    def renewal(self, produced: Produced, *, is_asked_for: bool = False) -> Call:
+    def renewal(
+        self, produced: Produced, script: Script = RENEW, *, is_asked_for: bool = False
+    ) -> Call:
         """
         Return the call that renews a lease.
 
+        :param script: what else asks for requests
         :param is_asked_for: whether nobody waits for it, so that the producer is told
 
         """
         names, ring = produced.names, produced.ring
         arguments = produced.epoch, ring.last, ring.oldest
         on_reply = partial(self._told, produced) if is_asked_for else None
-        return Call(RENEW, (names.meta, names.entries), arguments, on_reply=on_reply)
+        return Call(script, (names.meta, names.entries), arguments, on_reply=on_reply)
 
     def _told(self, produced: Produced, reply: list[object]) -> None:
         if reply[0] == b"behind":
@@ -256,7 +260,11 @@ class Desk:
                     # Something may have been missed before.
                     followed.change()
                 case Produced() as produced:
-                    self.submit(self.renewal(produced, is_asked_for=True), self.writes)
+                    # It may have been asked for something before, or be doubted after an outage.
+                    is_sign = produced.was_heard and self._seems_alive(produced)
+                    script = RENEW if is_sign else PEEK
+                    produced.was_heard = True
+                    self.submit(self.renewal(produced, script, is_asked_for=True), self.writes)
                 case _:
                     pass
 

@@ -41,6 +41,8 @@ class Produced:
         self.head: int | None = None
         #: When the producer has given a sign of life last.
         self.alive_at = -math.inf
+        #: Whether it was ever heard what is published for it.
+        self.was_heard = False
         self._notify = notify
 
     def notify(self, requests: Requests) -> None:

@@ -158,6 +158,16 @@ return live()
     2,
 )
 
+#: As above. Tells what was asked for, and is no sign of life.
+PEEK = Script(
+    _OWN
+    + """
+if is_fenced() then return {"fenced"} end
+return {"ok", run[6], 0}
+""",
+    2,
+)
+
 #: As above, then: outcome, token, channel of news.
 END = Script(
     _OWN

@@ -22,7 +22,7 @@ from streamkit._redislog.names import Names, Wire
 from streamkit._redislog.part import LogPart
 from streamkit._redislog.produced import Produced
 from streamkit._redislog.scripts_others import TOUCH
-from streamkit._redislog.scripts_producer import APPEND, CREATE, RENEW
+from streamkit._redislog.scripts_producer import APPEND, CREATE, PEEK, RENEW
 from streamkit.runs import LogFull, LogUnavailable, Page, Requests
 from support import wait_all_blocked
 
@@ -386,6 +386,21 @@ async def test_asked() -> None:
         it.desk.finish(produced)
         produced.notify(Requests())
         assert len(told) == 4
+
+
+async def test_sign_of_life_after_an_outage() -> None:
+    """Over a new connection, a producer that lives says so at once, and else asks what is asked."""
+    async with world(connected=False) as it:
+        produced = Produced("1", NAMES.of("1"), "0a")
+        it.server.answer = lambda _: [b"ok", None, 0]
+        it.desk.produce(produced)
+        for alive_at, script in (0.0, PEEK), (0.0, RENEW), (-20.0, PEEK):
+            produced.alive_at = anyio.current_time() + alive_at
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(it.connected)
+                await wait_all_blocked()
+                tasks.cancel_scope.cancel()
+            assert [sent[1] for sent in it.server.trips.pop()] == [script.sha]
 
 
 async def test_request_that_cannot_be_read(caplog: pytest.LogCaptureFixture) -> None:
