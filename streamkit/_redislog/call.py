@@ -193,11 +193,10 @@ class Lane:
         self._woken.set()
 
     async def wait(self) -> None:
-        """Wait until there may be something to take, or :meth:`wake` is called."""
-        if not self._small and not self._large:
-            due = min(self._later.values(), default=float("inf"))
-            with anyio.CancelScope(deadline=due):
-                await self._woken.wait()
+        """Wait until there may be something to take, where there was nothing, or for a wake-up."""
+        due = min(self._later.values(), default=float("inf"))
+        with anyio.CancelScope(deadline=due):
+            await self._woken.wait()
         self._woken = anyio.Event()
 
     def expired(self, now: float) -> list[Call]:

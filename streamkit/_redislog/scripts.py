@@ -84,18 +84,21 @@ class Script:
 #: of news and of requests.
 PROBE = Script(
     """
+-- What an earlier one has left that was refused half-way.
+redis.call("DEL", KEYS[1], KEYS[2], KEYS[3])
 redis.call("TIME")
 redis.call("HSET", KEYS[1], "a", 1)
+redis.call("PEXPIRE", KEYS[1], 1000)
 redis.call("HMGET", KEYS[1], "a")
 redis.call("HGETALL", KEYS[1])
 redis.call("HGET", KEYS[3], "a")
 redis.call("HDEL", KEYS[1], "a")
 redis.call("XADD", KEYS[2], "1", "", "")
+redis.call("PEXPIRE", KEYS[2], 1000)
 redis.call("XRANGE", KEYS[2], "1", "1", "COUNT", 1)
 redis.call("XTRIM", KEYS[2], "MINID", "~", "1")
-redis.call("PEXPIRE", KEYS[2], 1)
 redis.call("PTTL", KEYS[2])
-redis.call("DEL", KEYS[1], KEYS[2], KEYS[3])
+redis.call("DEL", KEYS[2])
 redis.call(ARGV[3], ARGV[1], "")
 redis.call(ARGV[3], ARGV[2], "")
 """,

@@ -271,6 +271,19 @@ async def test_channel_that_is_taken_off_by_the_server() -> None:
     assert heard == [("channel", b"hello")]
 
 
+async def test_channel_that_is_taken_off_twice() -> None:
+    """A channel is taken off, subscribed to and taken off: each is confirmed, and no more."""
+    confirmed: list[object] = [b"unsubscribe", b"channel", 0]
+    connection: Any = FakeConnection(confirmed, confirmed, confirmed)
+    connection.send_command = lambda *command: None
+    subscription = subscription_of(connection)
+    for _ in range(2):
+        await subscription.unsubscribe(["channel"])
+    with pytest.raises(ConnectionResetError):
+        await subscription.listen(lambda *message: None)
+    assert subscription._unconfirmed == {}
+
+
 async def test_alive() -> None:
     """G10: the server is asked if it is alive only when nothing was heard of it."""
     connection = FakeConnection([b"message", b"channel", b"hello"])

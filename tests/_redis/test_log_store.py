@@ -28,7 +28,16 @@ from streamkit.runs import (
 )
 from support import Backend, wait_all_blocked
 from support.proxy import proxy_to
-from support.valkey import MARKS, admin, admin_url, new_prefix, start_server, until, url_of
+from support.valkey import (
+    LOG_RIGHTS,
+    MARKS,
+    admin,
+    admin_url,
+    new_prefix,
+    start_server,
+    until,
+    url_of,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -572,6 +581,21 @@ async def test_database(url: str) -> None:
             assert await items(runs, "run") == list(range(1, last + 1))
         async with coredis.Redis.from_url(url) as client:
             assert await client.publish(f"{prefix}:run:{{run}}:news", b"") == 0
+
+
+async def test_right_that_is_missing(url: str, caplog: pytest.LogCaptureFixture) -> None:
+    """C20: the server refuses one command of the scripts: that is told, until it is allowed."""
+    rights = [each for each in LOG_RIGHTS.split() if each != "+xtrim"]
+    async with admin(url) as client:
+        await client.acl_setuser("poor", "reset", "on", "nopass", *rights)
+        poor = f"redis://poor:any@{url.rpartition('@')[2]}"
+        log = log_of(poor, new_prefix())
+        async with log.open():
+            assert not log.connected
+            assert "Redis refuses what it is asked" in caplog.text
+            await client.acl_setuser("poor", "+xtrim")
+            await until(lambda: log.connected)
+            await log.create("a", "0e", Terms(), ignore)
 
 
 def test_misuse() -> None:
