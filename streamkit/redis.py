@@ -1,6 +1,6 @@
 """
 ``RedisCancelRegistry``: cancel a run by its key in whichever process it is, through Redis or
-Valkey. Needs the extra ``redis``.
+Valkey. ``RedisLog``: keep runs where every worker can read them. Needs the extra ``redis``.
 
 :class:`Redis` is the connection, for a cluster, for Sentinel, or for several that share one.
 """
@@ -19,6 +19,7 @@ try:
         RedisRegistryStats as RedisRegistryStats,
     )
     from ._redis.wire import MAX_KEY as MAX_KEY, MAX_REASON as MAX_REASON
+    from ._redislog.log import RedisLog as RedisLog
 except ImportError as _error:
     raise without_extra("streamkit.redis", "redis", "coredis", _error) from _error
 
@@ -29,6 +30,7 @@ __all__ = [
     "KeyLost",
     "Redis",
     "RedisCancelRegistry",
+    "RedisLog",
     "RedisRegistryStats",
     "RegistryUnavailable",
 ]

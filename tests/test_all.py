@@ -150,6 +150,7 @@ def test_an_arrow_never_runs_back() -> None:
         "_http": {"_core", "_signals", "_combinators"},
         "_sse": {"_core", "_signals", "_http.outlet"},
         "_redis": {"_core", "_signals"},
+        "_redislog": {"_core", "_redis", "_runs"},
         "_runs": {"_core", "_signals", "_combinators", "_sse", *HTTP_OF_RUNS},
         "_testing": {"_core", "_runs"},
         "_sqlite": {"_core", "_runs"},

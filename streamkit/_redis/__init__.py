@@ -5,7 +5,8 @@ May import ``_signals`` and the small parts of ``_core``, and coredis where a co
 
 To read, what every user of a connection shares: ``connection`` (the object that users share),
 ``clients`` (made anew for each attempt), ``server`` (one server or a cluster), ``subscription``,
-``line`` (one connection and who uses it), ``link`` (connecting again and again), ``quiet``.
+``channels`` (who is subscribed to what), ``line`` (one connection and who uses it), ``link``
+(connecting again and again), ``quiet``.
 
 Of the registry: ``wire`` (names and messages), ``ledger`` (what this process holds and has to
 send), ``store`` (the commands), ``session`` (the life of one connection), ``waiter`` (who waits for

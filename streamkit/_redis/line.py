@@ -9,7 +9,7 @@ ends by itself, for a command that is cancelled costs coredis a connection.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from functools import partial
 from typing import Protocol
 
@@ -17,8 +17,8 @@ import anyio
 from anyio.abc import TaskGroup
 from coredis.exceptions import ReadOnlyError, RedisClusterError, ResponseError
 
+from .channels import Channels
 from .server import ANSWER_WITHIN, Server
-from .subscription import Subscription
 
 # Seconds before a part asks again.
 _FIRST_DELAY, _LAST_DELAY = 0.05, 2.0
@@ -60,8 +60,13 @@ class Use(Protocol):
 class Part(Protocol):
     """What uses a link."""
 
-    def use(self, server: Server) -> Use:
-        """Return what is to be done over a new connection."""
+    def use(self, server: Server, channels: Channels) -> Use:
+        """
+        Return what is to be done over a new connection.
+
+        :param channels: for channels that are subscribed to while it is used
+
+        """
         ...
 
     def given_up(self) -> None:
@@ -86,11 +91,15 @@ class _Task:
 
     def __init__(self, use: Use) -> None:
         self.use = use
+        #: What it has begun to be subscribed to, and whether it is.
         self.channels: tuple[str, ...] = ()
-        self.subscription: Subscription | None = None
+        self.is_subscribed = False
         #: Set when it is to end, and when it has.
         self.ending = anyio.Event()
         self.ended = anyio.Event()
+
+    def receive(self, channel: str, data: object) -> None:
+        self.use.receive(data)
 
 
 class Line:
@@ -110,16 +119,11 @@ class Line:
         self._watcher = watcher
         self._patience = patience
         self._at_work: dict[Part, _Task] = {}
-        # Who is subscribed to a channel: several may be.
-        self._listeners: dict[str, dict[_Task, None]] = {}
-        # In a cluster one for each node that has a name of ours.
-        self._subscriptions: dict[Hashable, Subscription] = {}
-        self._opening = anyio.Lock()
+        self._channels = Channels(server, tasks, patience)
 
     def close(self) -> None:
         """Give back what is subscribed, when all tasks have ended."""
-        for subscription in self._subscriptions.values():
-            subscription.close()
+        self._channels.close()
 
     def parts(self) -> list[Part]:
         """Return the parts that use it."""
@@ -127,7 +131,7 @@ class Line:
 
     def add(self, part: Part) -> None:
         """Let a part begin."""
-        self._at_work[part] = task = _Task(part.use(self._server))
+        self._at_work[part] = task = _Task(part.use(self._server, self._channels))
         self._tasks.start_soon(self._work, part, task)
 
     async def end(self, part: Part) -> None:
@@ -141,13 +145,7 @@ class Line:
         """Let a part end, and take its channels off."""
         await self.end(part)
         task = self._at_work.pop(part)
-        for channel in task.channels:
-            del self._listeners[channel][task]
-        unused = [channel for channel in task.channels if not self._listeners[channel]]
-        for channel in unused:
-            del self._listeners[channel]
-        if unused and task.subscription is not None:
-            await task.subscription.unsubscribe(unused)
+        await self._channels.unsubscribe(task.channels, task.receive)
 
     async def _work(self, part: Part, task: _Task) -> None:
         delay = _FIRST_DELAY
@@ -161,7 +159,7 @@ class Line:
                     if not is_refusal(exc):
                         raise
                     self._watcher.is_refused(part, exc)
-                    task.use = part.use(self._server)
+                    task.use = part.use(self._server, self._channels)
                 with anyio.move_on_after(delay * random.uniform(0.5, 1)):
                     await task.ending.wait()
                 delay = min(2 * delay, _LAST_DELAY)
@@ -172,32 +170,13 @@ class Line:
         """See if all is allowed, and subscribe, unless that was done."""
         use = task.use
         # A new connection is made, or given up, sooner than one that others use.
-        limit = ANSWER_WITHIN if self._subscriptions else self._patience
+        limit = ANSWER_WITHIN if self._channels else self._patience
         with anyio.fail_after(limit):
             await use.check()
-            if task.subscription is None:
-                # Known before: the first message may come with the subscription.
+            if not task.is_subscribed:
                 task.channels = use.channels
-                for channel in use.channels:
-                    self._listeners.setdefault(channel, {})[task] = None
-                subscription = await self._subscription_for(use.channels[0])
-                await subscription.subscribe(use.channels)
-                task.subscription = subscription
-
-    async def _subscription_for(self, channel: str) -> Subscription:
-        async with self._opening:
-            node = self._server.place_of(channel)
-            place = node and (node.host, node.port)
-            if place not in self._subscriptions:
-                subscription = await self._server.open_subscription(node)
-                self._subscriptions[place] = subscription
-                self._tasks.start_soon(subscription.listen, self._receive)
-                self._tasks.start_soon(subscription.keep_alive, self._patience)
-            return self._subscriptions[place]
-
-    def _receive(self, channel: str, data: object) -> None:
-        for task in self._listeners.get(channel, ()):
-            task.use.receive(data)
+                await self._channels.subscribe(use.channels, task.receive)
+                task.is_subscribed = True
 
 
 def is_refusal(error: BaseException) -> bool:

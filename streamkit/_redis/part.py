@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from uuid import uuid4
 
+from .channels import Channels
 from .lease import Leases
 from .ledger import Ledger
 from .server import Server
@@ -43,7 +44,7 @@ class RegistryPart:
         self._waiters = waiters
         self._work = work
 
-    def use(self, server: Server) -> Session:
+    def use(self, server: Server, channels: Channels) -> Session:
         """Return what is to be done over a new connection."""
         names = Names(self._prefix, self._process, server.database, in_cluster=server.is_cluster)
         store = Store(server, names, self._milliseconds)

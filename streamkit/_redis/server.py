@@ -8,8 +8,9 @@ The rest is the same, if all names are in one slot.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Generator
+from collections.abc import Awaitable, Generator, Sequence
 from contextlib import AbstractAsyncContextManager, contextmanager
+from dataclasses import dataclass
 from typing import Any, TypeAlias, cast
 
 from coredis import Redis, RedisCluster
@@ -24,6 +25,17 @@ from .subscription import Subscription
 ANSWER_WITHIN = 5.0
 
 Client: TypeAlias = Redis[bytes] | RedisCluster[bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A command of which the answer is taken as it comes, with the names that coredis reads."""
+
+    #: One of its keys, which tells where it goes.
+    key: str
+    name: bytes
+    serialized_arguments: tuple[str | bytes | int, ...]
+    decode: bool | None = False
 
 
 class Server:
@@ -48,6 +60,31 @@ class Server:
         """Return what sends several commands at once. Errors come out where each is awaited."""
         # What the pipeline raises itself is told with all arguments, and a reason is not for a log.
         return self._client.pipeline(transaction=False, raise_on_error=False)
+
+    async def send(self, commands: Sequence[Command]) -> list[object]:
+        """
+        Send commands, one after the other, and return their answers: an error is one, too.
+
+        A connection of the pool is taken for the sending alone, and not until the answers have
+        come. So what others send meanwhile goes over the same one.
+        """
+        answers: list[object] = [None] * len(commands)
+        groups: dict[TCPLocation | None, list[int]] = {}
+        if self.is_cluster:
+            for number, command in enumerate(commands):
+                groups.setdefault(self.place_of(command.key), []).append(number)
+        else:
+            groups[None] = list(range(len(commands)))
+        pool: Any = self._client.connection_pool
+        sent: list[tuple[list[int], Awaitable[list[object]]]] = []
+        for place, numbers in groups.items():
+            async with pool.acquire(place) if place else pool.acquire() as connection:
+                batch = connection.create_request_batch([commands[number] for number in numbers])
+            sent.append((numbers, batch))
+        for numbers, batch in sent:
+            for number, answer in zip(numbers, await batch, strict=True):
+                answers[number] = answer
+        return answers
 
     def publish(self, to: Any, channel: str, content: str | bytes) -> Awaitable[object]:
         """Publish something, with a pipeline."""

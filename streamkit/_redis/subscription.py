@@ -22,7 +22,7 @@ from coredis.exceptions import ResponseError
 
 # Seconds in which the server must answer.
 _ANSWER_WITHIN = 5.0
-# It comes with the one before.
+# They come with the one before.
 _STRAY_WITHIN = 0.2
 
 
@@ -41,6 +41,7 @@ class Subscription:
     ) -> None:
         self._connection = connection
         self._release = release
+        self._is_sharded = sharded
         self._subscribe = CommandName.SSUBSCRIBE if sharded else CommandName.SUBSCRIBE
         self._unsubscribe = CommandName.SUNSUBSCRIBE if sharded else CommandName.UNSUBSCRIBE
         # One question at a time, so that each answer is the right one.
@@ -63,11 +64,11 @@ class Subscription:
         """
         names = [channel.encode() for channel in channels]
         async with self._turn:
-            self._connection.send_command(self._subscribe, *names)
+            self._send(self._subscribe, names)
             try:
                 await self._ping()
             except ResponseError:
-                await self._drop_answer()
+                await self._drop_answers()
                 raise
 
     async def unsubscribe(self, channels: Iterable[str]) -> None:
@@ -75,7 +76,7 @@ class Subscription:
         names = [channel.encode() for channel in channels]
         async with self._turn:
             self._unconfirmed.update(names)
-            self._connection.send_command(self._unsubscribe, *names)
+            self._send(self._unsubscribe, names)
             await self._ping()
 
     async def listen(self, receive: Callable[[str, object], None]) -> Never:
@@ -96,6 +97,8 @@ class Subscription:
                         if not self._unconfirmed[channel]:
                             break
                         self._unconfirmed[channel] -= 1
+                        if not self._unconfirmed[channel]:
+                            del self._unconfirmed[channel]
                     case _:
                         pass
         raise ConnectionResetError("the subscription has ended")
@@ -114,12 +117,20 @@ class Subscription:
                 async with self._turn:
                     await self._ping()
 
-    async def _drop_answer(self) -> None:
-        """Take the answer to a ``PING`` that is nobody's any more: the one before came for it."""
+    def _send(self, command: CommandName, names: list[bytes]) -> None:
+        # In a cluster, a command takes channels of one slot alone.
+        for some in [[name] for name in names] if self._is_sharded else [names]:
+            self._connection.send_command(command, *some)
+
+    async def _drop_answers(self) -> None:
+        """Take the answers that are nobody's any more: another one came in the place of theirs."""
         # There is none if it was the PING that was refused.
-        with anyio.move_on_after(_STRAY_WITHIN):
-            async with aclosing(self._connection.streamed_messages) as answers:
-                await anext(answers)
+        async with aclosing(self._connection.streamed_messages) as answers:
+            while True:
+                with anyio.move_on_after(_STRAY_WITHIN) as scope:
+                    await anext(answers)
+                if scope.cancelled_caught:
+                    break
 
     async def _ping(self) -> None:
         with anyio.fail_after(_ANSWER_WITHIN):

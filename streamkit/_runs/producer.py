@@ -238,8 +238,9 @@ class Producer:
                 async for entry in stream:
                     writer.taken.append(entry)
                     count += 1
-                    # What is ready already: no wait.
-                    while count < recorder.made:
+                    # What is ready already: no wait, and not what is made meanwhile.
+                    made = recorder.made
+                    while count < made:
                         writer.taken.append(await anext(stream))
                         count += 1
                     await writer.write()

@@ -72,7 +72,7 @@ class FakePart:
         self._refused = refused
         self._refused_later = refused_later
 
-    def use(self, server: object) -> FakePart:
+    def use(self, server: object, channels: object) -> FakePart:
         self.uses += 1
         self._end = anyio.Event()
         return self
@@ -166,6 +166,24 @@ async def test_left_while_it_is_refused() -> None:
     assert set(watcher.events) == {"refused"}
 
 
+async def test_left_before_it_was_subscribed() -> None:
+    """C20: a part is refused its channel, and goes: there is nothing to take off."""
+    server: Any = FakeServer()
+
+    async def refuse(channels: tuple[str, ...]) -> None:
+        raise REFUSED
+
+    server.subscription.subscribe = refuse
+    part = FakePart()
+    async with anyio.create_task_group() as tasks:
+        line = Line(server, tasks, FakeWatcher(), 1)
+        line.add(part)
+        await anyio.sleep(1)
+        await line.remove(part)
+        assert line.parts() == []
+        tasks.cancel_scope.cancel()
+
+
 async def test_one_of_two_goes() -> None:
     """C20: two parts have the same channel, one goes: the other one hears."""
     server: Any = FakeServer()
@@ -251,6 +269,19 @@ async def test_channel_that_is_taken_off_by_the_server() -> None:
     with pytest.raises(ConnectionResetError):
         await subscription_of(connection).listen(lambda *message: heard.append(message))
     assert heard == [("channel", b"hello")]
+
+
+async def test_channel_that_is_taken_off_twice() -> None:
+    """A channel is taken off, subscribed to and taken off: each is confirmed, and no more."""
+    confirmed: list[object] = [b"unsubscribe", b"channel", 0]
+    connection: Any = FakeConnection(confirmed, confirmed, confirmed)
+    connection.send_command = lambda *command: None
+    subscription = subscription_of(connection)
+    for _ in range(2):
+        await subscription.unsubscribe(["channel"])
+    with pytest.raises(ConnectionResetError):
+        await subscription.listen(lambda *message: None)
+    assert subscription._unconfirmed == {}
 
 
 async def test_alive() -> None:

@@ -12,6 +12,7 @@ import pytest
 from streamkit.redis import Redis, RedisCancelRegistry
 from support.valkey import (
     LIMIT,
+    LOG_RIGHTS,
     MARKS,
     PREFIX,
     RIGHTS,
@@ -80,7 +81,8 @@ async def test_read_only(url: str, caplog: pytest.LogCaptureFixture) -> None:
 def test_documented() -> None:
     """C20: the rights that the tests have are those that the documentation gives."""
     page = (ROOT / "docs" / "redis.md").read_text(encoding="utf-8")
-    assert " ".join(RIGHTS.replace(PREFIX, "chat").split()) in " ".join(page.split())
+    for rights in RIGHTS, LOG_RIGHTS:
+        assert " ".join(rights.replace(PREFIX, "chat").split()) in " ".join(page.split())
 
 
 @pytest.mark.usefixtures("impatient")

@@ -247,6 +247,30 @@ async def test_fails(caplog: pytest.LogCaptureFixture) -> None:
     assert record.exc_info
 
 
+async def test_never_waits() -> None:
+    """A source that is always ready is written while it goes on: a piece at a time."""
+
+    async def source() -> AsyncGenerator[int, None]:
+        number = 0
+        while True:
+            number += 1
+            yield number
+            if number > 100_000:
+                raise AssertionError("it waits for nobody")
+
+    log = MemoryLog()
+    log.max_held = 256
+    way = Way(log)
+    way.takes, way.slow = 0.01, {"append"}
+    async with Runs(way) as runs:
+        run = await runs.start(source(), max_items=1_000)
+        async with runs.attach(run.id) as stream:
+            async for entry in stream:
+                if entry.position > 2_000:
+                    break
+        assert await runs.cancel_and_wait(run.id)
+
+
 async def test_cannot_be_kept(caplog: pytest.LogCaptureFixture) -> None:
     """What cannot be encoded, or is too large, fails the run by its type; the source is closed."""
     async with Runs(max_bytes=100) as runs:

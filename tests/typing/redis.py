@@ -1,4 +1,4 @@
-"""The registry over Redis. Checked by mypy and pyright, never run."""
+"""The registry and the log over Redis. Checked by mypy and pyright, never run."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import assert_type
 import coredis
 
 from streamkit import CancelToken, Stream, with_cancellation
-from streamkit.redis import Holder, Redis, RedisCancelRegistry, RedisRegistryStats
+from streamkit.redis import Holder, Redis, RedisCancelRegistry, RedisLog, RedisRegistryStats
+from streamkit.runs import RunLog, Runs
 
 
 @asynccontextmanager
@@ -39,3 +40,19 @@ def no_registries() -> None:
     Redis(coredis.Redis())  # type: ignore[arg-type]
     Redis(connect=coredis.Redis())  # type: ignore[arg-type]
     RedisCancelRegistry(None)  # type: ignore[arg-type]
+
+
+async def logs() -> None:
+    async with (
+        Redis("redis://localhost") as redis,
+        Runs(RedisLog(redis, prefix="chat", lease=10, outage=20, max_held=100, reconcile=2)),
+        Runs(RedisLog("redis://localhost", prefix="chat", connect_timeout=1)),
+    ):
+        log: RunLog = RedisLog(redis, prefix="chat")
+        assert_type(log.lease, float)
+        assert_type(RedisLog(redis, prefix="chat").connected, bool)
+
+
+def no_logs() -> None:
+    RedisLog("redis://localhost")  # type: ignore[call-arg]
+    RedisLog(None, prefix="chat")  # type: ignore[arg-type]

@@ -1,0 +1,302 @@
+"""
+What a log has to do, whether or not there is a connection: the calls that wait, the runs that are
+followed here, and those that are produced here.
+
+A session does it over one connection, and the next one goes on where that was lost.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+
+import anyio
+
+from .._runs.errors import LogUnavailable
+from .._runs.log import AFTER_READ, Page, Requests
+from .call import Call, Lane
+from .followed import Followed
+from .messages import Asked, parse
+from .names import RunNames
+from .page import PageCall
+from .produced import Produced
+from .replies import page_of, requests_of
+from .scripts import Script
+from .scripts_others import READ
+from .scripts_producer import PEEK, RENEW
+
+# What goes in one round trip: bytes that are written, and pages that are read.
+_MOST_WRITTEN, _MOST_PAGES = 1024 * 1024, 32
+# Seconds between two looks at what has waited for too long.
+_LOOK_EVERY = 0.25
+
+
+class Desk:
+    """
+    The work of one log.
+
+    :param lease: seconds for which a producer counts as alive without a word
+    :param outage: seconds for which a call is tried
+
+    """
+
+    def __init__(self, lease: float, outage: float) -> None:
+        self.lease = lease
+        self.outage = outage
+        self.writes = Lane(_MOST_WRITTEN)
+        self.reads = Lane(_MOST_PAGES)
+        #: Pages that were not asked for yet, for others to want them, too.
+        self._pages: dict[tuple[str, int, int], PageCall] = {}
+        #: By the id of the run.
+        self.followed: dict[str, Followed] = {}
+        self.produced: dict[str, Produced] = {}
+        #: Who hears what is published, by channel.
+        self._listeners: dict[str, Followed | Produced] = {}
+        #: Which of these channels are subscribed to.
+        self._subscribed: set[str] = set()
+        self.wants_changed = anyio.Event()
+        #: Since when there was no connection, or ``inf`` while there is one.
+        self._away_since = -math.inf
+        self._is_known_to_be_away = False
+        self._stirred = anyio.Event()
+
+    def begin(self) -> None:
+        """Begin in an event loop, which may be another one than before."""
+        self.writes.begin()
+        self.reads.begin()
+        self.wants_changed, self._stirred = anyio.Event(), anyio.Event()
+
+    # Calls
+
+    async def call(self, call: Call, lane: Lane) -> None:
+        """
+        Have a script run, and wait for the answer.
+
+        :raises LogUnavailable: if there was none in time
+        :raises Exception: what has gone wrong otherwise
+
+        """
+        self.submit(call, lane)
+        await self.wait(call, lane)
+
+    def submit(self, call: Call, lane: Lane) -> None:
+        """Have a script run."""
+        call.expires_at = anyio.current_time() + self.outage
+        lane.add(call)
+        self._stirred.set()
+
+    async def wait(self, call: Call, lane: Lane) -> None:
+        try:
+            await call.done.wait()
+        except BaseException:
+            if call.leave():
+                lane.discard(call)
+            raise
+        if call.error is not None:
+            raise call.error
+
+    async def page(self, run_id: str, names: RunNames, after: int, limit: int) -> Page | None:
+        """
+        Return what there is after a position, or ``None`` if there is no such run.
+
+        Who asks for the same, before that was sent, gets the same.
+        """
+        followed = self.followed.get(run_id)
+        key = run_id, after, limit
+        call = self._pages.get(key)
+        if call is None:
+            call = self._pages[key] = PageCall(
+                names, after, limit, followed, partial(self._pages.pop, key, None)
+            )
+            self.submit(call, self.reads)
+            if self.is_away:
+                call.expires_at = -math.inf
+        call.waiters += 1
+        await self.wait(call, self.reads)
+        return call.page
+
+    async def expire(self) -> None:
+        """Give up what has waited for too long, until cancelled."""
+        while True:
+            if not self.writes and not self.reads and not self.followed:
+                self._stirred = anyio.Event()
+                await self._stirred.wait()
+            await anyio.sleep(_LOOK_EVERY)
+            now = anyio.current_time()
+            for lane in (self.writes, self.reads):
+                for call in lane.expired(now):
+                    call.fail(self.unavailable(call.problem))
+            if now - self._away_since >= self.outage and not self._is_known_to_be_away:
+                # Who waits for news is to find out.
+                self._is_known_to_be_away = True
+                for followed in self.followed.values():
+                    followed.change()
+
+    def unavailable(self, problem: object = None) -> LogUnavailable:
+        """Return what is raised when the server could not be reached."""
+        why = "it is away" if problem is None else f"it says {problem}"
+        return LogUnavailable(
+            f"Redis has not done what it was asked for {self.outage} seconds, {why}: see if it is "
+            "there, or give the log more time with outage=..."
+        )
+
+    def give_up(self) -> None:
+        """Tell all who wait that there will be no other connection."""
+        for lane in (self.writes, self.reads):
+            for call in lane.expired(math.inf):
+                call.fail(self.unavailable("that it was left"))
+        for followed in self.followed.values():
+            followed.change()
+
+    @property
+    def is_away(self) -> bool:
+        """Whether the server has been away for longer than a call is tried."""
+        return self._is_known_to_be_away
+
+    # The connection
+
+    def is_connected(self) -> None:
+        """Note that there is a connection, over which nothing is subscribed to yet."""
+        self._away_since, self._is_known_to_be_away = math.inf, False
+
+    def is_disconnected(self) -> None:
+        """Note that there is none any more."""
+        self._away_since = anyio.current_time()
+        self._subscribed.clear()
+        for followed in self.followed.values():
+            followed.is_deaf()
+        self._stirred.set()
+
+    # Who is followed
+
+    def follow(self, run_id: str, names: RunNames) -> Followed:
+        """Follow a run."""
+        followed = self.followed.get(run_id)
+        if followed is None:
+            followed = self.followed[run_id] = Followed(names)
+            self._want(names.news, followed)
+            self._stirred.set()
+        else:
+            followed.tail.doubt()
+        followed.watches += 1
+        return followed
+
+    def unfollow(self, run_id: str, followed: Followed) -> None:
+        """Follow a run no more."""
+        followed.watches -= 1
+        if not followed.watches:
+            del self.followed[run_id]
+            self._want_no_more(followed.names.news)
+
+    def look(self, followed: Followed) -> Call:
+        """Return the call that asks how a run is."""
+        names = followed.names
+        return Call(
+            READ,
+            (names.meta, names.entries),
+            (0, 0, 0, round(1000 * AFTER_READ)),
+            on_reply=lambda reply: followed.look(page_of(reply)),
+        )
+
+    # Who produces
+
+    def produce(self, produced: Produced) -> None:
+        """Take note of a run that is written from here."""
+        if (earlier := self.produced.get(produced.run_id)) is not None:
+            self.finish(earlier)
+        self.produced[produced.run_id] = produced
+        self._want(produced.names.requests, produced)
+
+    def finish(self, produced: Produced) -> None:
+        """Take note that a run is written no more."""
+        if self.produced.get(produced.run_id) is produced:
+            del self.produced[produced.run_id]
+            produced.forget()
+            self._want_no_more(produced.names.requests)
+
+    def renewal(
+        self, produced: Produced, script: Script = RENEW, *, is_asked_for: bool = False
+    ) -> Call:
+        """
+        Return the call that renews a lease.
+
+        :param script: what else asks for requests
+        :param is_asked_for: whether nobody waits for it, so that the producer is told
+
+        """
+        names, ring = produced.names, produced.ring
+        arguments = produced.epoch, ring.last, ring.oldest
+        on_reply = partial(self._told, produced) if is_asked_for else None
+        return Call(script, (names.meta, names.entries), arguments, on_reply=on_reply)
+
+    def _told(self, produced: Produced, reply: list[object]) -> None:
+        if reply[0] == b"behind":
+            # What is missing is written with the next call of the producer.
+            return
+        requests = requests_of(reply)
+        produced.notify(requests)
+        if requests.fenced:
+            self.finish(produced)
+
+    # What is published
+
+    def wanted(self) -> set[str]:
+        """Return the channels that are to be subscribed to."""
+        return self._listeners.keys() - self._subscribed
+
+    def unwanted(self) -> set[str]:
+        """Return those that are to be taken off, which count as such from now on."""
+        unwanted = self._subscribed - self._listeners.keys()
+        self._subscribed -= unwanted
+        return unwanted
+
+    def are_subscribed(self, channels: set[str]) -> None:
+        """Note that what is published on some channels is heard from now on."""
+        self._subscribed |= channels
+        for channel in channels:
+            match self._listeners.get(channel):
+                case Followed() as followed:
+                    followed.heard.set()
+                    # Something may have been missed before.
+                    followed.change()
+                case Produced() as produced:
+                    # It may have been asked for something before, or be doubted after an outage.
+                    is_sign = produced.was_heard and self._seems_alive(produced)
+                    script = RENEW if is_sign else PEEK
+                    produced.was_heard = True
+                    self.submit(self.renewal(produced, script, is_asked_for=True), self.writes)
+                case _:
+                    pass
+
+    def receive(self, channel: str, data: object) -> None:
+        """Take what was published."""
+        match self._listeners.get(channel):
+            case Followed() as followed:
+                followed.hear(parse(data))
+            case Produced() as produced:
+                self._ask(produced, parse(data))
+            case _:
+                pass
+
+    def _ask(self, produced: Produced, message: object) -> None:
+        if not isinstance(message, Asked) or message.epoch != produced.epoch:
+            return
+        if message.what == "cancel":
+            produced.notify(Requests(cancel=message.reason))
+        elif message.what == "stop" or self._seems_alive(produced):
+            # It is the server who knows.
+            self.submit(self.renewal(produced, is_asked_for=True), self.writes)
+
+    def _seems_alive(self, produced: Produced) -> bool:
+        return anyio.current_time() - produced.alive_at < self.lease
+
+    def _want(self, channel: str, listener: Followed | Produced) -> None:
+        self._listeners[channel] = listener
+        if channel in self._subscribed and isinstance(listener, Followed):
+            # It was to be taken off.
+            listener.heard.set()
+        self.wants_changed.set()
+
+    def _want_no_more(self, channel: str) -> None:
+        del self._listeners[channel]
+        self.wants_changed.set()

@@ -1,0 +1,334 @@
+"""``RedisLog``: runs that every worker can read, in Redis or Valkey."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
+from typing import Any, Literal
+
+import anyio
+
+from .._core.arguments import seconds
+from .._redis.connection import Redis
+from .._redis.wire import check_prefix
+from .._runs.errors import LogFull, RunExists, RunNotFound, RunRunning
+from .._runs.log import DOUBT, PAGE, REMEMBER, Page, Record, Requests, Terms, Watch
+from .call import Call
+from .desk import Desk
+from .followed import Followed, RedisWatch
+from .names import Names, RunNames
+from .opened import Opened
+from .part import LogPart
+from .produced import Produced
+from .replies import record_of, requests_of
+from .scripts import Script
+from .scripts_others import BURY, CANCEL, DELETE, GET, TOUCH
+from .scripts_producer import CREATE, UNDO
+from .writing import Writing
+
+
+class RedisLog:
+    """
+    Keeps runs in Redis or Valkey: every worker of every machine reads, cancels and follows them.
+
+    A run is written by the process in which it was started, and ends as lost if that dies. Its
+    entries are as durable as the server. While the server is away, sources go on until ``max_held``
+    items wait, and what they yield is written when it is back; that is tried for ``outage``
+    seconds.
+
+    Nothing that comes from the server is run or unpickled. Whoever can write to it can cancel any
+    run, and change it. Logs that have the same prefix, on the same database of the same server, are
+    one. It may be made before a process is forked, and is opened in each of them.
+
+    :param redis: the address of a server, as for ``coredis.Redis.from_url()``, for instance
+        ``"redis://localhost:6379/0"``; or a :class:`Redis`, to share its connection with a
+        :class:`RedisCancelRegistry`, say. That is entered before the log is opened
+    :param prefix: what the names of keys and channels on the server begin with
+    :param lease: seconds for which a process counts as alive that was not heard of
+    :param outage: seconds for which it is tried to reach the server, until
+        :exc:`~streamkit.runs.LogUnavailable` is raised, and a source is told
+        :class:`~streamkit.runs.LogLost`
+    :param max_held: items of one run that may wait to be written
+    :param reconcile: seconds between two looks at each run that is read in this process, in case
+        that a message was lost
+    :param options: further arguments of ``coredis.Redis.from_url()``, such as ``ssl_context``
+    :raises TypeError: if an argument is of the wrong type, or coredis does not know an option
+    :raises ValueError: if the address is of another kind, or cannot be read, or a number is not
+        finite and positive, or ``prefix`` is empty
+
+    """
+
+    def __init__(
+        self,
+        redis: str | Redis,
+        *,
+        prefix: str,
+        lease: float = 15.0,
+        outage: float = 30.0,
+        max_held: int = 256,
+        reconcile: float = 5.0,
+        **options: Any,
+    ) -> None:
+        #: Seconds for which a producer counts as alive without a word.
+        self.lease: float = seconds("lease", lease, positive=True)
+        #: Seconds between two looks at what is read here.
+        self.reconcile: float = seconds("reconcile", reconcile, positive=True)
+        #: Seconds for which a call tries to reach the server.
+        self.outage: float = seconds("outage", outage, positive=True)
+        #: Items of a run that may wait to be written.
+        self.max_held: int = _checked(max_held)
+        if isinstance(redis, Redis) and options:
+            raise TypeError(
+                f"{', '.join(options)}: options of the connection are those of its own object: "
+                "write RedisLog(Redis(url, ...), prefix=...)"
+            )
+        # One that is made here is made anew each time; this one tells what is wrong.
+        own = redis if isinstance(redis, Redis) else Redis(redis, **options)
+        self._names = Names(check_prefix(prefix))
+        self._prefix = prefix
+        self._desk = Desk(self.lease, self.outage)
+        self._writing = Writing(self._desk)
+        part = LogPart(self._desk, self._names.probe, self.reconcile)
+        make = partial(Redis, redis, **options) if isinstance(redis, str) else None
+        self._opened = Opened(own, make, part, self._desk)
+
+    def __repr__(self) -> str:
+        state = "connected" if self._opened.is_connected else "not connected"
+        return f"<{type(self).__name__} {self._prefix!r}, {state}>"
+
+    @property
+    def connected(self) -> bool:
+        """Whether the server is there, and does what is asked of it."""
+        return self._opened.is_connected
+
+    @asynccontextmanager
+    async def open(self) -> AsyncGenerator[None, None]:
+        """
+        Be connected while the block is open. Opened by :class:`~streamkit.runs.Runs`.
+
+        Waits for the first attempt, and goes on without a server if that fails. Leaving it takes no
+        longer than four seconds.
+
+        :raises RuntimeError: if a :class:`Redis` that was given is not open
+
+        """
+        async with self._opened.once():
+            yield
+
+    # For producers
+
+    async def create(
+        self, run_id: str, epoch: str, terms: Terms, notify: Callable[[Requests], object]
+    ) -> Requests:
+        """See :meth:`~streamkit.runs.RunLog.create`."""
+        names = self._names.of(run_id)
+        owner = "" if terms.owner is None else f"={terms.owner}"
+        call = Call(
+            CREATE,
+            (names.meta, names.entries, names.early),
+            (
+                epoch,
+                round(1000 * self.lease),
+                round(1000 * terms.keep),
+                _utf8(owner),
+                *_fields(terms),
+            ),
+        )
+        try:
+            reply = await self._write(call)
+        except LogFull:
+            raise
+        except BaseException:
+            if call.sent:
+                # It may have been done.
+                self._undo(names, epoch)
+            raise
+        if reply[0] == b"exists":
+            raise RunExists(run_id)
+        produced = Produced(run_id, names, epoch, notify)
+        produced.alive_at = anyio.current_time()
+        self._desk.produce(produced)
+        return requests_of(reply)
+
+    async def append(
+        self,
+        run_id: str,
+        epoch: str,
+        position: int,
+        entries: Sequence[bytes],
+        *,
+        acknowledged: int,
+        first: int,
+        head: int | None = None,
+    ) -> Requests:
+        """See :meth:`~streamkit.runs.RunLog.append`."""
+        produced = self._produced(run_id, epoch)
+        produced.first = max(produced.first, first)
+        produced.head = head if head is not None else produced.head
+        reply = await self._writing.append(produced, position, entries, acknowledged)
+        if reply[0] == b"hole":
+            raise ValueError(
+                f"the entry {position} cannot follow {reply[1]}: append what is between"
+            )
+        return self._told(produced, reply)
+
+    async def renew(self, run_id: str, epoch: str) -> Requests:
+        """See :meth:`~streamkit.runs.RunLog.renew`."""
+        produced = self._produced(run_id, epoch)
+        return self._told(produced, await self._writing.renew(produced))
+
+    async def end(self, run_id: str, epoch: str, outcome: bytes) -> bool:
+        """See :meth:`~streamkit.runs.RunLog.end`."""
+        produced = self._produced(run_id, epoch)
+        try:
+            return await self._writing.end(produced, outcome)
+        finally:
+            self._desk.finish(produced)
+
+    # For readers
+
+    async def get(self, run_id: str) -> Record:
+        """See :meth:`~streamkit.runs.RunLog.get`."""
+        call = Call(GET, (self._names.of(run_id).meta,), ())
+        await self._desk.call(call, self._desk.reads)
+        record = record_of(call.reply)
+        if record is None:
+            raise RunNotFound(run_id)
+        return record
+
+    async def read(self, run_id: str, after: int, limit: int = PAGE) -> Page:
+        """See :meth:`~streamkit.runs.RunLog.read`."""
+        followed = self._desk.followed.get(run_id)
+        page = None if followed is None else followed.tail.page(after, limit)
+        if page is None:
+            names = self._names.of(run_id)
+            page = await self._desk.page(run_id, names, after, min(limit, PAGE))
+        if page is None:
+            raise RunNotFound(run_id)
+        return page
+
+    def watch(self, run_id: str) -> AbstractAsyncContextManager[Watch]:
+        """See :meth:`~streamkit.runs.RunLog.watch`."""
+        desk, names = self._desk, self._names.of(run_id)
+        return RedisWatch(
+            partial(desk.follow, run_id, names), self._heard, partial(desk.unfollow, run_id)
+        )
+
+    async def touch(self, run_id: str, epoch: str) -> None:
+        """See :meth:`~streamkit.runs.RunLog.touch`."""
+        await self._write(Call(TOUCH, (self._names.of(run_id).meta,), (epoch,)))
+
+    # For everybody
+
+    async def request_cancel(
+        self,
+        run_id: str,
+        reason: bytes,
+        *,
+        owner: str | None = None,
+        epoch: str | None = None,
+        unwatched_for: float | None = None,
+    ) -> Literal["running", "ended", "unknown"]:
+        """See :meth:`~streamkit.runs.RunLog.request_cancel`."""
+        names = self._names.of(run_id)
+        call = Call(
+            CANCEL,
+            (names.meta, names.early),
+            (
+                reason,
+                b"" if owner is None else _utf8(f"={owner}"),
+                epoch or "",
+                "" if unwatched_for is None else round(1000 * unwatched_for),
+                round(1000 * REMEMBER),
+            ),
+            channels=(names.requests,),
+        )
+        found: Any = (await self._write(call)).decode()
+        if found == "foreign":
+            raise RunNotFound(run_id)
+        return found  # type: ignore[no-any-return]
+
+    async def bury(
+        self, run_id: str, epoch: str, outcome: bytes
+    ) -> Literal["alive", "doubted", "buried", "gone"]:
+        """See :meth:`~streamkit.runs.RunLog.bury`."""
+        names = self._names.of(run_id)
+        call = Call(
+            BURY,
+            (names.meta, names.entries),
+            (epoch, outcome, secrets.token_hex(4), round(1000 * DOUBT)),
+            channels=(names.news, names.requests),
+        )
+        found: Any = (await self._write(call)).decode()
+        return found  # type: ignore[no-any-return]
+
+    async def delete(self, run_id: str, epoch: str) -> None:
+        """See :meth:`~streamkit.runs.RunLog.delete`."""
+        names = self._names.of(run_id)
+        call = _removal(DELETE, names, epoch)
+        found = await self._write(call)
+        if found == b"running":
+            raise RunRunning(run_id)
+        # If it was sent twice, it was there the first time.
+        if found == b"gone" and call.sent == 1:
+            raise RunNotFound(run_id)
+
+    # What is sent
+
+    async def _write(self, call: Call) -> Any:
+        await self._desk.call(call, self._desk.writes)
+        return call.reply
+
+    def _told(self, produced: Produced, reply: list[Any]) -> Requests:
+        requests = requests_of(reply)
+        if requests.fenced:
+            self._desk.finish(produced)
+        return requests
+
+    def _undo(self, names: RunNames, epoch: str) -> None:
+        self._desk.submit(_removal(UNDO, names, epoch), self._desk.writes)
+
+    def _produced(self, run_id: str, epoch: str) -> Produced:
+        """Return what is known of a run that is written here, or nothing, of any other."""
+        produced = self._desk.produced.get(run_id)
+        if produced is None or produced.epoch != epoch:
+            produced = Produced(run_id, self._names.of(run_id), epoch)
+        return produced
+
+    async def _heard(self, followed: Followed) -> None:
+        """Wait until nothing can be missed that is published of a run."""
+        desk = self._desk
+        if not followed.heard.is_set():
+            with anyio.move_on_after(0.0 if desk.is_away else self.outage):
+                await followed.heard.wait()
+        if not followed.heard.is_set():
+            raise desk.unavailable()
+
+
+def _checked(max_held: object) -> int:
+    if isinstance(max_held, bool) or not isinstance(max_held, int):
+        raise TypeError(f"max_held must be an int > 0, got {max_held!r}: write max_held=256")
+    if max_held <= 0:
+        raise ValueError(f"max_held must be an int > 0, got {max_held!r}: write max_held=256")
+    return max_held
+
+
+def _removal(script: Script, names: RunNames, epoch: str) -> Call:
+    keys = names.meta, names.entries, names.early
+    return Call(script, keys, (epoch, round(1000 * REMEMBER)), channels=(names.news,))
+
+
+def _utf8(text: str) -> bytes:
+    return text.encode("utf-8", "surrogatepass")
+
+
+def _fields(terms: Terms) -> list[str | bytes]:
+    """Return what is kept of the terms, beside what the server has to know."""
+    fields: list[str | bytes] = ["data", terms.data, "started_at", repr(terms.started_at)]
+    if terms.owner is not None:
+        fields += ["owner", _utf8(terms.owner)]
+    if terms.unwatched is not None:
+        fields += ["unwatched", repr(terms.unwatched)]
+    return fields

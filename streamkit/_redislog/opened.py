@@ -1,0 +1,129 @@
+"""
+The blocks in which a log is open, and the one among them that keeps the connection.
+
+A log may be opened by several at once, and they may leave in any order. The first of those that are
+there keeps the connection; when it leaves, the next one makes it anew, and nothing is lost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+
+import anyio
+
+from .._redis.connection import Redis
+from .._redis.link import Link
+from .desk import Desk
+from .part import LogPart
+
+
+class _Block:
+    def __init__(self) -> None:
+        #: Set when it is its turn, when it is or was tried to connect, and when it is left.
+        self.turn = anyio.Event()
+        self.ready = anyio.Event()
+        self.leaving = anyio.Event()
+        self.ended = anyio.Event()
+        #: A cancellation around it must not reach the connection before those who use it.
+        self.scope = anyio.CancelScope(shield=True)
+
+
+class Opened:
+    """
+    Who has opened a log.
+
+    :param redis: the connection, or one like it
+    :param make: makes a new one, or ``None`` if it is shared
+    :param part: what is done over it
+    :param desk: what is to be done
+
+    """
+
+    def __init__(
+        self, redis: Redis, make: Callable[[], Redis] | None, part: LogPart, desk: Desk
+    ) -> None:
+        self._redis = redis
+        self._make = make
+        self._part = part
+        self._desk = desk
+        self._blocks: dict[_Block, None] = {}
+        self._link: Link | None = None
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether the server is there, and does what is asked of it."""
+        return self._link is not None and self._link.serves(self._part)
+
+    @asynccontextmanager
+    async def once(self) -> AsyncGenerator[None, None]:
+        """Keep the log open while the block is."""
+        if self._make is None:
+            # Before anything begins.
+            self._redis.link()
+        if not self._blocks:
+            self._desk.begin()
+        leaving: BaseException | None = None
+        block = _Block()
+        self._blocks[block] = None
+        try:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self._keep, block, name=f"connection of {self._part!r}")
+                try:
+                    await block.ready.wait()
+                    yield
+                except BaseException as exc:
+                    # Not the business of the task group: it would come back in a group.
+                    leaving = exc
+                block.leaving.set()
+                block.turn.set()
+                try:
+                    with anyio.move_on_after(2 * self._redis.patience, shield=True):
+                        await block.ended.wait()
+                finally:
+                    tasks.cancel_scope.shield = True
+                    block.scope.cancel()
+        finally:
+            del self._blocks[block]
+            for other in self._blocks:
+                other.turn.set()
+                break
+        if leaving is not None:
+            try:
+                raise leaving
+            finally:
+                # Its traceback includes this frame.
+                del leaving
+
+    async def _keep(self, block: _Block) -> None:
+        try:
+            with block.scope:
+                if next(iter(self._blocks)) is not block:
+                    block.ready.set()
+                    await block.turn.wait()
+                if not block.leaving.is_set():
+                    await self._connect(block)
+        finally:
+            block.ready.set()
+            block.ended.set()
+
+    async def _connect(self, block: _Block) -> None:
+        if self._make is None:
+            await self._join(self._redis.link(), block)
+        else:
+            async with self._make() as redis:
+                await self._join(redis.link(), block)
+
+    async def _join(self, link: Link, block: _Block) -> None:
+        self._link = link
+        try:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self._desk.expire)
+                await link.join(self._part)
+                block.ready.set()
+                await block.leaving.wait()
+                await link.part(self._part)
+                tasks.cancel_scope.cancel()
+        finally:
+            link.drop(self._part)
+            self._link = None

@@ -1,0 +1,71 @@
+"""A page that is read from the server, for all who want the same one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from .._redis.server import Command
+from .._runs.log import AFTER_READ, Page
+from .call import Call
+from .followed import Followed
+from .names import RunNames, Wire
+from .replies import page_of
+from .scripts_others import READ
+
+
+class PageCall(Call):
+    """
+    The call for a page.
+
+    :param followed: what the run is here, if it is followed
+    :param on_sent: called when it is sent: whoever comes then may want to know more
+
+    """
+
+    __slots__ = ("_after", "_followed", "_limit", "_on_sent", "_version", "page", "waiters")
+
+    def __init__(
+        self,
+        names: RunNames,
+        after: int,
+        limit: int,
+        followed: Followed | None,
+        on_sent: Callable[[], object],
+    ) -> None:
+        super().__init__(READ, (names.meta, names.entries), (), size=1, on_reply=self._take)
+        self._after = after
+        self._limit = limit
+        self._followed = followed
+        self._version = 0
+        self._on_sent = on_sent
+        self.page: Page | None = None
+        #: How many wait for it.
+        self.waiters = 0
+
+    def command(self, wire: Wire, share: int) -> Command:
+        self._on_sent()
+        if self._followed is not None:
+            # What has come by now may be known by a reader who comes now.
+            self._version = self._followed.tail.version
+        self.arguments = self._after, self._limit, share, round(1000 * AFTER_READ)
+        return super().command(wire, share)
+
+    def settle(self, reply: Any) -> None:
+        self.page = page_of(reply)
+        super().settle(reply)
+
+    def leave(self) -> bool:
+        self.waiters -= 1
+        if self.waiters:
+            return False
+        self._on_sent()
+        return super().leave()
+
+    def fail(self, error: Exception) -> None:
+        self._on_sent()
+        super().fail(error)
+
+    def _take(self, reply: Any) -> None:
+        if self._followed is not None and self.page is not None:
+            self._followed.tail.learn(self.page, self._after, self._version)
