@@ -15,7 +15,7 @@ from streamkit.runs import RunExists, RunNotFound, RunRunning, Terms
 
 from . import store as calls
 from .store import Item, Rules, Told
-from .world import OVER, Call, Scenario, begin, calls_of, hear, make_call, with_producer
+from .world import OVER, Call, Scenario, begin, calls_of, hear, lose, make_call, with_producer
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -42,6 +42,8 @@ class Walk:
     :param run_id: of a run that is not there
     :param pass_time: lets one tick pass for the log
     :param random: decides
+    :param harm: does something to the store of the log: ``save``, ``rollback``, ``flush`` or
+        ``evict``. Then every reply is heard: what to write again, the log knows better
 
     """
 
@@ -49,21 +51,22 @@ class Walk:
     run_id: str
     pass_time: Callable[[], Awaitable[object]]
     random: Random
+    harm: Callable[[str], Awaitable[object]] | None = None
     #: What was done, for who looks into a failure.
     trace: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         keep = self.random.choice([2, 9])
-        self.scenario = Scenario(rules=RULES, items=6, keep=keep, readers=0)
+        self.scenario = Scenario(rules=RULES, epochs="abcd", items=12, keep=keep, readers=0)
         self.world = begin(self.scenario)
         self.late: list[Call] = []
         self.early_for = 0
 
     async def take(self, steps: int) -> None:
         """Take so many steps."""
-        busy, slow = self.random.choice([(8, 2), (1, 3)])
+        busy, slow = self.random.choice([(8, 2), (1, 3)] if self.harm is None else [(8, 1)])
         kinds = [self.produce] * busy + [self.tick, self.bury] * slow
-        kinds += [self.arrive, self.delete, self.cancel]
+        kinds += [self.arrive, self.delete, self.cancel] if self.harm is None else [self.lose] * 4
         for _ in range(steps):
             await self.random.choice(kinds)()
             await self.compare()
@@ -75,10 +78,15 @@ class Walk:
         producer = self.random.choice(producers) if producers else None
         if producer is None or self.is_gone(producer.epoch):
             return
-        call, then = self.random.choice([*calls_of(self.scenario, producer)])
+        found = [*calls_of(self.scenario, producer)]
+        if len(found) > 1 and self.random.random() < 0.7:
+            # It may be the end, which is not to come too soon.
+            del found[-1]
+        call, then = self.random.choice(found)
         if then.phase == "new":
             then = then._replace(phase="unsure")
-        what = self.random.choice(["heard", "heard", "heard", "lost", "late"])
+        ways = ["heard", "heard", "heard", "lost", "late"] if self.harm is None else ["heard"]
+        what = self.random.choice(ways)
         self.trace.append(f"{call} {what}")
         if what == "late":
             self.late.append(call)
@@ -104,7 +112,7 @@ class Walk:
     async def call(self, call: Call) -> Told:
         """Make a call in both, and return what the model has said, which the log has said, too."""
         before = self.world.store.run
-        self.world, told = make_call(self.scenario, self.world, call)
+        told = self.call_model(call)
         found = await call_log(self.log, self.run_id, call)
         is_own = before is not None and before.epoch == call.epoch
         if is_own and call.name == "end" and before.outcome == call.arguments[-1]:
@@ -113,6 +121,36 @@ class Walk:
         expected = Told(told.refused, told.cancel and call.name != "end")
         assert found == expected, self.explain(f"{call}: {found}, not {expected}")
         return told
+
+    def call_model(self, call: Call) -> Told:
+        """Make a call in the model, and write again what is missing, as a log does by itself."""
+        self.world, told = make_call(self.scenario, self.world, call)
+        if told.refused != "behind":
+            return told
+        made = call.arguments[0]
+        if call.name == "append":
+            made += len(call.arguments[1]) - 1
+        items = tuple((call.epoch, item) for item in range(told.last + 1, made + 1))
+        first = max(made - self.scenario.keep + 1, 1)
+        again = Call("append", call.epoch, (told.last + 1, items, told.last, 1, first))
+        self.world, told = make_call(self.scenario, self.world, again)
+        return self.call_model(call) if call.name == "end" else told
+
+    async def lose(self) -> None:
+        """Let the store lose what it had."""
+        assert self.harm is not None
+        saved = self.world.saved
+        what = self.random.choice(["save", "rollback"] * 5 + ["flush", "evict"])
+        if what == "rollback" and saved is None:
+            return
+        self.trace.append(what)
+        await self.harm(what)
+        store = self.world.store
+        if what == "save":
+            self.world = self.world._replace(saved=store)
+        else:
+            lost = {"rollback": saved, "flush": calls.EMPTY, "evict": store._replace(run=None)}
+            self.world = lose(self.world, lost[what] or calls.EMPTY, what)._replace(saved=saved)
 
     async def bury(self) -> None:
         epoch = self.random.choice(self.scenario.epochs)
@@ -147,11 +185,13 @@ class Walk:
 
     async def tick(self) -> None:
         self.trace.append("a tick passes")
-        store = calls.pass_time(self.world.store)
+        store, saved = calls.pass_time(self.world.store), self.world.saved
         self.early_for += 1
         if self.early_for >= REMEMBERED:
             store = store._replace(early=False)
-        self.world = self.world._replace(store=store)
+        if saved is not None:
+            saved = calls.pass_time(saved)
+        self.world = self.world._replace(store=store, saved=saved)
         await self.pass_time()
 
     # What must be alike
