@@ -134,6 +134,10 @@ class Lane:
         self._later: dict[Call, float] = {}
         self._woken = anyio.Event()
 
+    def begin(self) -> None:
+        """Begin in an event loop, which may be another one than before."""
+        self._woken = anyio.Event()
+
     def __len__(self) -> int:
         return len(self._small) + len(self._large) + len(self._later)
 

@@ -59,6 +59,12 @@ class Desk:
         self._is_known_to_be_away = False
         self._stirred = anyio.Event()
 
+    def begin(self) -> None:
+        """Begin in an event loop, which may be another one than before."""
+        self.writes.begin()
+        self.reads.begin()
+        self.wants_changed, self._stirred = anyio.Event(), anyio.Event()
+
     # Calls
 
     async def call(self, call: Call, lane: Lane) -> None:
@@ -193,16 +199,17 @@ class Desk:
 
     # Who produces
 
-    def produce(self, run_id: str, produced: Produced) -> None:
+    def produce(self, produced: Produced) -> None:
         """Take note of a run that is written from here."""
-        self.finish(run_id, self.produced.get(run_id))
-        self.produced[run_id] = produced
+        if (earlier := self.produced.get(produced.run_id)) is not None:
+            self.finish(earlier)
+        self.produced[produced.run_id] = produced
         self._want(produced.names.requests, produced)
 
-    def finish(self, run_id: str, produced: Produced | None) -> None:
+    def finish(self, produced: Produced) -> None:
         """Take note that a run is written no more."""
-        if produced is not None and self.produced.get(run_id) is produced:
-            del self.produced[run_id]
+        if self.produced.get(produced.run_id) is produced:
+            del self.produced[produced.run_id]
             produced.forget()
             self._want_no_more(produced.names.requests)
 
@@ -219,9 +226,13 @@ class Desk:
         return Call(RENEW, (names.meta, names.entries), arguments, on_reply=on_reply)
 
     def _told(self, produced: Produced, reply: list[object]) -> None:
-        if reply[0] != b"behind":
+        if reply[0] == b"behind":
             # What is missing is written with the next call of the producer.
-            produced.notify(requests_of(reply))
+            return
+        requests = requests_of(reply)
+        produced.notify(requests)
+        if requests.fenced:
+            self.finish(produced)
 
     # What is published
 

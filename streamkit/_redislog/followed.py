@@ -58,14 +58,9 @@ class Followed:
         """Take what was published."""
         if message is None:
             return
-        match message:
-            case Appended():
-                fits = self.tail.hear(message)
-            case Ended():
-                fits = self.tail.end(message)
-            case _:
-                fits = False
-        if not fits:
+        if isinstance(message, Appended | Ended):
+            self.tail.hear(message)
+        else:
             self.tail.forget()
         self.change()
 

@@ -23,6 +23,7 @@ from .opened import Opened
 from .part import LogPart
 from .produced import Produced
 from .replies import record_of, requests_of
+from .scripts import Script
 from .scripts_others import BURY, CANCEL, DELETE, GET, TOUCH
 from .scripts_producer import CREATE, UNDO
 from .writing import Writing
@@ -144,9 +145,9 @@ class RedisLog:
             raise
         if reply[0] == b"exists":
             raise RunExists(run_id)
-        produced = Produced(names, epoch, notify)
+        produced = Produced(run_id, names, epoch, notify)
         produced.alive_at = anyio.current_time()
-        self._desk.produce(run_id, produced)
+        self._desk.produce(produced)
         return requests_of(reply)
 
     async def append(
@@ -169,12 +170,12 @@ class RedisLog:
             raise ValueError(
                 f"the entry {position} cannot follow {reply[1]}: append what is between"
             )
-        return self._told(run_id, produced, reply)
+        return self._told(produced, reply)
 
     async def renew(self, run_id: str, epoch: str) -> Requests:
         """See :meth:`~streamkit.runs.RunLog.renew`."""
         produced = self._produced(run_id, epoch)
-        return self._told(run_id, produced, await self._writing.renew(produced))
+        return self._told(produced, await self._writing.renew(produced))
 
     async def end(self, run_id: str, epoch: str, outcome: bytes) -> bool:
         """See :meth:`~streamkit.runs.RunLog.end`."""
@@ -182,7 +183,7 @@ class RedisLog:
         try:
             return await self._writing.end(produced, outcome)
         finally:
-            self._desk.finish(run_id, produced)
+            self._desk.finish(produced)
 
     # For readers
 
@@ -264,7 +265,7 @@ class RedisLog:
     async def delete(self, run_id: str, epoch: str) -> None:
         """See :meth:`~streamkit.runs.RunLog.delete`."""
         names = self._names.of(run_id)
-        call = Call(DELETE, (names.meta, names.entries), (epoch,), channels=(names.news,))
+        call = _removal(DELETE, names, epoch)
         found = await self._write(call)
         if found == b"running":
             raise RunRunning(run_id)
@@ -278,21 +279,20 @@ class RedisLog:
         await self._desk.call(call, self._desk.writes)
         return call.reply
 
-    def _told(self, run_id: str, produced: Produced, reply: list[Any]) -> Requests:
+    def _told(self, produced: Produced, reply: list[Any]) -> Requests:
         requests = requests_of(reply)
         if requests.fenced:
-            self._desk.finish(run_id, produced)
+            self._desk.finish(produced)
         return requests
 
     def _undo(self, names: RunNames, epoch: str) -> None:
-        call = Call(UNDO, (names.meta, names.entries), (epoch,), channels=(names.news,))
-        self._desk.submit(call, self._desk.writes)
+        self._desk.submit(_removal(UNDO, names, epoch), self._desk.writes)
 
     def _produced(self, run_id: str, epoch: str) -> Produced:
         """Return what is known of a run that is written here, or nothing, of any other."""
         produced = self._desk.produced.get(run_id)
         if produced is None or produced.epoch != epoch:
-            produced = Produced(self._names.of(run_id), epoch)
+            produced = Produced(run_id, self._names.of(run_id), epoch)
         return produced
 
     async def _heard(self, followed: Followed) -> None:
@@ -311,6 +311,11 @@ def _checked(max_held: object) -> int:
     if max_held <= 0:
         raise ValueError(f"max_held must be an int > 0, got {max_held!r}: write max_held=256")
     return max_held
+
+
+def _removal(script: Script, names: RunNames, epoch: str) -> Call:
+    keys = names.meta, names.entries, names.early
+    return Call(script, keys, (epoch, round(1000 * REMEMBER)), channels=(names.news,))
 
 
 def _utf8(text: str) -> bytes:

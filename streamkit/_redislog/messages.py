@@ -63,11 +63,11 @@ def parse(data: object) -> Message | None:
             case ["a", epoch, position, first, head, *sizes]:
                 entries: list[bytes] = []
                 start = 0
-                for size in map(int, sizes):
-                    end = start + size
+                for size in sizes:
+                    end = start + int(size)
                     entries.append(body[start:end])
                     start = end
-                if start != len(body):
+                if start != len(body) or not all(map(str.isdigit, sizes)):
                     return None
                 status = None if head == "-" else int(head)
                 return Appended(epoch, int(position), entries, int(first), status)

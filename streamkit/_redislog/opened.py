@@ -61,24 +61,33 @@ class Opened:
         if self._make is None:
             # Before anything begins.
             self._redis.link()
+        if not self._blocks:
+            self._desk.begin()
         leaving: BaseException | None = None
         block = _Block()
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._keep, block, name=f"connection of {self._part!r}")
-            try:
-                await block.ready.wait()
-                yield
-            except BaseException as exc:
-                # Not the business of the task group: it would come back in a group.
-                leaving = exc
-            block.leaving.set()
-            block.turn.set()
-            try:
-                with anyio.move_on_after(2 * self._redis.patience, shield=True):
-                    await block.ended.wait()
-            finally:
-                tasks.cancel_scope.shield = True
-                block.scope.cancel()
+        self._blocks[block] = None
+        try:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self._keep, block, name=f"connection of {self._part!r}")
+                try:
+                    await block.ready.wait()
+                    yield
+                except BaseException as exc:
+                    # Not the business of the task group: it would come back in a group.
+                    leaving = exc
+                block.leaving.set()
+                block.turn.set()
+                try:
+                    with anyio.move_on_after(2 * self._redis.patience, shield=True):
+                        await block.ended.wait()
+                finally:
+                    tasks.cancel_scope.shield = True
+                    block.scope.cancel()
+        finally:
+            del self._blocks[block]
+            for other in self._blocks:
+                other.turn.set()
+                break
         if leaving is not None:
             try:
                 raise leaving
@@ -87,20 +96,15 @@ class Opened:
                 del leaving
 
     async def _keep(self, block: _Block) -> None:
-        self._blocks[block] = None
         try:
             with block.scope:
-                if len(self._blocks) > 1:
+                if next(iter(self._blocks)) is not block:
                     block.ready.set()
                     await block.turn.wait()
                 if not block.leaving.is_set():
                     await self._connect(block)
         finally:
             block.ready.set()
-            del self._blocks[block]
-            for other in self._blocks:
-                other.turn.set()
-                break
             block.ended.set()
 
     async def _connect(self, block: _Block) -> None:

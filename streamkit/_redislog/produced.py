@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable
 
@@ -9,20 +10,28 @@ from .._runs.log import Requests
 from .names import RunNames
 from .ring import Ring
 
+_logger = logging.getLogger("streamkit")
+
 
 class Produced:
     """
     A run that is written from here.
 
-    :param names: of the run
-    :param epoch: of the run
+    :param run_id: its id
+    :param names: its names
+    :param epoch: its epoch
     :param notify: tells its producer what others ask for
 
     """
 
     def __init__(
-        self, names: RunNames, epoch: str, notify: Callable[[Requests], object] | None = None
+        self,
+        run_id: str,
+        names: RunNames,
+        epoch: str,
+        notify: Callable[[Requests], object] | None = None,
     ) -> None:
+        self.run_id = run_id
         self.names = names
         self.epoch = epoch
         self.ring = Ring()
@@ -35,8 +44,12 @@ class Produced:
         self._notify = notify
 
     def notify(self, requests: Requests) -> None:
+        """Tell the producer. Whatever becomes of that, others are told, too."""
         if self._notify is not None:
-            self._notify(requests)
+            try:
+                self._notify(requests)
+            except Exception:
+                _logger.exception("a request could not be read: run %r", self.run_id)
 
     def forget(self) -> None:
         """Take note that nothing more is to be told."""

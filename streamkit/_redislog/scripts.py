@@ -51,6 +51,16 @@ local function finish(last, keep, outcome, token, news)
 end
 """
 
+#: What removes a run. A call that creates it, and comes late, is to find that.
+REMOVE = """
+local function remove()
+  redis.call("DEL", KEYS[1], KEYS[2])
+  redis.call("HSET", KEYS[3], "-" .. ARGV[1], text(clock() + ARGV[2]) .. ":")
+  redis.call("PEXPIRE", KEYS[3], ARGV[2])
+  redis.call(ARGV[4], ARGV[3], "d " .. ARGV[1] .. "\\n")
+end
+"""
+
 
 class Script:
     """

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .scripts import COMMON, FINISH, Script
+from .scripts import COMMON, FINISH, REMOVE, Script
 
 #: KEYS: meta, entries. ARGV: epoch, outcome, token, doubt, channels of news and of requests.
 BURY = Script(
@@ -126,15 +126,16 @@ return "running"
     2,
 )
 
-#: KEYS: meta, entries. ARGV: epoch, channel of news.
+#: KEYS: meta, entries, early. ARGV: epoch, for how long that is remembered, channel of news.
 DELETE = Script(
-    """
+    COMMON
+    + REMOVE
+    + """
 local run = redis.call("HMGET", KEYS[1], "epoch", "outcome")
 if run[1] ~= ARGV[1] then return "gone" end
 if not run[2] then return "running" end
-redis.call("DEL", KEYS[1], KEYS[2])
-redis.call(ARGV[3], ARGV[2], "d " .. ARGV[1] .. "\\n")
+remove()
 return "deleted"
 """,
-    2,
+    3,
 )

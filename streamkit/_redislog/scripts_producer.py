@@ -7,7 +7,7 @@ has all that it has said to have.
 
 from __future__ import annotations
 
-from .scripts import COMMON, FINISH, Script
+from .scripts import COMMON, FINISH, REMOVE, Script
 
 # KEYS: meta, entries. ARGV: epoch, acknowledged, oldest.
 _OWN = (
@@ -61,6 +61,8 @@ if run[1] then
   redis.call("HDEL", KEYS[1], "doubted")
   return {"ok", run[3], math.max(0, now - tonumber(run[4]))}
 end
+-- It was removed, and this comes late.
+if redis.call("HGET", KEYS[3], "-" .. ARGV[1]) then return {"exists"} end
 -- The server may have dropped the one and not the other.
 redis.call("DEL", KEYS[2])
 redis.call("HSET", KEYS[1], "epoch", ARGV[1], "lease", ARGV[2], "keep", ARGV[3], "first", 1,
@@ -171,14 +173,16 @@ return {"ok"}
 )
 
 #: Removes a run whose producer was never told that it is there. KEYS: meta, entries. ARGV: epoch,
-#: channel of news.
+#: Removes a run whose producer was never told that it is there. KEYS: meta, entries, early. ARGV:
+#: epoch, for how long that is remembered, channel of news.
 UNDO = Script(
-    """
+    COMMON
+    + REMOVE
+    + """
 local run = redis.call("HMGET", KEYS[1], "epoch", "last")
-if run[1] ~= ARGV[1] or run[2] ~= "0" then return "gone" end
-redis.call("DEL", KEYS[1], KEYS[2])
-redis.call(ARGV[3], ARGV[2], "d " .. ARGV[1] .. "\\n")
+if run[1] and (run[1] ~= ARGV[1] or run[2] ~= "0") then return "gone" end
+remove()
 return "deleted"
 """,
-    2,
+    3,
 )

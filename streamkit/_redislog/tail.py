@@ -6,7 +6,8 @@ is for speed alone: what does not fit is forgotten, and readers ask the server. 
 of the log without a hole, of the epoch that the server has named last; so a message is believed
 only if it goes on exactly where the piece ends.
 
-An answer that there is nothing new is never given from here.
+While the server is asked, what is heard meanwhile is kept, and follows what it answers. An answer
+that there is nothing new is never given from here.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ from collections.abc import Sequence
 from .._runs.log import Page
 from .messages import Appended, Ended
 
-# What is kept of each run.
-_MOST_ENTRIES, _MOST_BYTES = 512, 64 * 1024
+# What is kept of each run, and of messages until the server has answered.
+_MOST_ENTRIES, _MOST_BYTES, _MOST_MESSAGES = 512, 64 * 1024, 64
 
 
 class Tail:
@@ -38,6 +39,8 @@ class Tail:
         #: The page that was read last, and where: many readers are at the same place.
         self._page: Page | None = None
         self._place = (-1, 0)
+        #: What was heard since nothing is known.
+        self._heard: list[Appended | Ended] = []
         #: Counts the times that it was forgotten or doubted.
         self.version: int = 0
 
@@ -79,24 +82,34 @@ class Tail:
         self.epoch, self.outcome, self._is_confirmed = page.epoch, page.outcome, True
         self._first, self._head = page.first, page.head
         self._add(new, page.last)
+        heard, self._heard = self._heard, []
+        for message in heard:
+            self._follow(message)
 
-    def hear(self, message: Appended) -> bool:
+    def hear(self, message: Appended | Ended) -> None:
+        """Take what was published. If it does not fit, all is forgotten but that."""
+        if self.epoch is not None:
+            if self._follow(message):
+                return
+            self.forget()
+        self._heard.append(message)
+        del self._heard[:-_MOST_MESSAGES]
+
+    def _follow(self, message: Appended | Ended) -> bool:
         """Take what was published, and return whether it fits."""
-        if message.epoch != self.epoch or message.position > self.last + 1:
+        if message.epoch != self.epoch:
             return False
-        skip = self.last + 1 - message.position
-        new = message.entries[skip:]
+        if isinstance(message, Ended):
+            if message.last != self.last:
+                return False
+            self.outcome, self._page = message.outcome, None
+            return True
+        if message.position > self.last + 1:
+            return False
+        new = message.entries[self.last + 1 - message.position :]
         self._first, self._head = message.first, message.head
         if new:
             self._add(new, self.last + len(new))
-        return True
-
-    def end(self, message: Ended) -> bool:
-        """Take note of the end, and return whether it fits."""
-        if message.epoch != self.epoch or message.last != self.last:
-            return False
-        self.outcome = message.outcome
-        self._page = None
         return True
 
     def page(self, after: int, limit: int) -> Page | None:

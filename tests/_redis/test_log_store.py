@@ -11,19 +11,23 @@ import coredis
 import pytest
 from runners import Reader, kill, log_of, readers, runner
 
+from streamkit import StreamCancelled
 from streamkit.redis import Redis, RedisCancelRegistry, RedisLog
 from streamkit.runs import (
     Entry,
     Fenced,
     LogFull,
+    LogUnavailable,
     Requests,
     RunCancelled,
     RunExists,
     RunLost,
+    RunNotFound,
     Runs,
     Terms,
 )
-from support import Backend
+from support import Backend, wait_all_blocked
+from support.proxy import proxy_to
 from support.valkey import MARKS, admin, admin_url, new_prefix, start_server, url_of
 
 if TYPE_CHECKING:
@@ -147,6 +151,119 @@ async def test_races(url: str) -> None:
                 tasks.start_soon(start, here)
                 tasks.start_soon(start, there)
             assert len(won) == 1
+
+
+async def test_created_late(url: str) -> None:
+    """A call that creates a run comes when that was removed: it is not made anew."""
+    log = log_of(url, new_prefix())
+    async with log.open():
+        await log.create("a", "0e", Terms(), ignore)
+        await log.end("a", "0e", b"end")
+        await log.delete("a", "0e")
+        with pytest.raises(RunExists):
+            await log.create("a", "0e", Terms(), ignore)
+        await log.create("a", "0f", Terms(), ignore)
+        with pytest.raises(ValueError, match="cannot follow 0"):
+            await log.append("a", "0f", 2, [b"two"], acknowledged=0, first=1)
+
+
+async def test_start_that_has_no_answer(url: str) -> None:
+    """Nobody learns whether a run was created: it is removed when the server can be reached."""
+    prefix = new_prefix()
+    port = int(url.rpartition(":")[2])
+    with proxy_to(port) as proxy:
+        way = url.replace(str(port), str(proxy.port))
+        async with (
+            Runs(log_of(way, prefix, outage=2.0)) as runs,
+            Runs(log_of(url, prefix)) as there,
+        ):
+            # The server knows the script by then.
+            await runs.start(numbers(1))
+            proxy.be("mute")
+            with pytest.raises(LogUnavailable):
+                await runs.start(numbers(1), id="a")
+            assert (await there.get("a")).last == 0
+            proxy.be("open")
+            with anyio.fail_after(20):
+                while not await is_gone(there, "a"):
+                    await anyio.sleep(0.1)
+
+
+async def is_gone(runs: Runs, run_id: str) -> bool:
+    try:
+        await runs.get(run_id)
+    except RunNotFound:
+        return True
+    return False
+
+
+@pytest.mark.parametrize("first", [0, 1])
+async def test_left_in_any_order(url: str, first: int) -> None:
+    """Two have opened a log, and leave in any order: who stays notices nothing."""
+    log = log_of(url, new_prefix())
+    leaving = [anyio.Event(), anyio.Event()]
+    gone = [anyio.Event(), anyio.Event()]
+
+    async def use(number: int) -> None:
+        async with log.open():
+            await leaving[number].wait()
+        gone[number].set()
+
+    async with anyio.create_task_group() as tasks:
+        for number in 0, 1:
+            tasks.start_soon(use, number)
+            await wait_all_blocked()
+        await log.create("a", "0e", Terms(), ignore)
+        async with log.watch("a") as watch:
+            leaving[first].set()
+            await gone[first].wait()
+            await log.append("a", "0e", 1, [b"one"], acknowledged=0, first=1)
+            with anyio.fail_after(5):
+                while not (await log.read("a", 0)).entries:
+                    await watch.wait()
+        assert log.connected
+        leaving[1 - first].set()
+    assert not log.connected
+    assert "not connected" in repr(log)
+
+
+async def test_the_block_is_cancelled(url: str) -> None:
+    """The program is cancelled: runs have their grace, and their end is written."""
+    prefix = new_prefix()
+
+    async def source() -> AsyncGenerator[str, None]:
+        try:
+            yield "one"
+            await anyio.sleep_forever()
+        except StreamCancelled:
+            await anyio.sleep(0.1)
+            yield "two"
+
+    with anyio.CancelScope() as scope:
+        async with Runs(log_of(url, prefix)) as runs:
+            await runs.start(source(), id="a")
+            await until_read(runs, "a")
+            scope.cancel()
+            await anyio.sleep_forever()
+    async with Runs(log_of(url, prefix)) as runs:
+        seen: list[Any] = []
+        with pytest.raises(RunCancelled, match="Shutdown"):
+            async with runs.attach("a") as stream:
+                async for entry in stream:
+                    seen.append(entry.item)
+        assert seen == ["one", "two"]
+
+
+async def test_opened_without_a_server() -> None:
+    """There is no server: the log is open after a moment, and who uses it is told."""
+    log = log_of("redis://127.0.0.1:1", new_prefix(), outage=0.5)
+    async with log.open():
+        with pytest.raises(LogUnavailable):
+            await log.get("a")
+        with pytest.raises(LogUnavailable):
+            async with log.watch("a"):
+                raise AssertionError("must not be entered")
+        assert not log.connected
 
 
 async def test_memory_is_full(backend: Backend) -> None:

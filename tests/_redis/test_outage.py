@@ -40,7 +40,7 @@ pytestmark = MARKS
 def session_of(here: RedisCancelRegistry, server: Any) -> Session:
     """What a registry does over a connection to a server."""
     parts = here._ledger, here._leases, here._waiters, here._work
-    return RegistryPart("test", 1000, *parts).use(server)
+    return RegistryPart("test", 1000, *parts).use(server, server)
 
 
 class Fails:

@@ -62,7 +62,9 @@ def start_server(
         f"{user.partition(':')[0]} on >{user.partition(':')[2]} {rights}"
         for user, rights in ((USER, RIGHTS), (LOG_USER, LOG_RIGHTS))
     )
-    server = ValkeyServer(port=port or free_port(), data_dir=data_dir, config={"user": users, **config})
+    server = ValkeyServer(
+        port=port or free_port(), data_dir=data_dir, config={"user": users, **config}
+    )
     server.start()
     return server
 
