@@ -8,9 +8,13 @@ import anyio
 
 from .._signals.token import CancelToken
 from .errors import LogUnavailable
-from .log import RunLog
+from .log import DOUBT, RunLog
 from .reasons import Unwatched, encode_reason
 from .writer import Writer
+
+# Seconds between two signs of life, at most: one must fall between the two looks that bury a run,
+# also if its lease is over in an instant, for the clock of the store was put forward.
+_OFTEN = DOUBT / 2
 
 # Seconds until another look where somebody was there a moment ago.
 _SOON = 0.05
@@ -61,7 +65,7 @@ class Lease:
         with self._scope:
             idle = 0.0
             while True:
-                wait = lease / 3
+                wait = math.inf if lease == math.inf else min(lease / 3, _OFTEN)
                 if unwatched is not None and not self._token.cancelled:
                     wait = min(wait, max(unwatched - idle, _SOON))
                 # It may be for ever, which sleep() does not take.

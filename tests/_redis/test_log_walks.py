@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from protocol.walk import LEASE, TICK, Walk
+from streamkit._runs.log import DOUBT, REMEMBER
 from streamkit.redis import RedisLog
 from support.valkey import MARKS, admin, log_url, new_prefix
 
@@ -17,7 +18,10 @@ if TYPE_CHECKING:
 
 pytestmark = MARKS
 
-#: Puts all times back that are kept of a run, for the time that has passed. KEYS: meta, early.
+#: So much slower, for the time that a call takes on a busy machine to be nothing.
+SLOWER = 100
+
+#: Puts back all times that are kept of a run, as if time had passed. KEYS: meta, early.
 PASS_TIME = """
 for _, field in ipairs({"alive", "doubted", "watched", "refreshed"}) do
   if redis.call("HEXISTS", KEYS[1], field) == 1 then
@@ -40,21 +44,53 @@ def _deaf(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(f"streamkit._redislog.desk.Desk.{name}", lambda *arguments: None)
 
 
+@pytest.fixture(autouse=True)
+def _slow(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("streamkit._redislog.log.DOUBT", SLOWER * DOUBT)
+    monkeypatch.setattr("streamkit._redislog.log.REMEMBER", SLOWER * REMEMBER)
+
+
 @asynccontextmanager
-async def walks(url: str, random: Random) -> AsyncGenerator[Walk, None]:
+async def walks(url: str, random: Random, *, with_harm: bool) -> AsyncGenerator[Walk, None]:
     prefix = new_prefix()
-    log = RedisLog(log_url(url), prefix=prefix, lease=LEASE)
+    log = RedisLog(log_url(url), prefix=prefix, lease=SLOWER * LEASE)
+
+    keys = [f"{prefix}:run:{{a}}:{key}" for key in ("meta", "early", "entries")]
+    saved = [f"{prefix}:run:{{a}}:saved-{key}" for key in ("meta", "early", "entries")]
 
     async def pass_time() -> None:
-        keys = f"{prefix}:run:{{a}}:meta", f"{prefix}:run:{{a}}:early"
-        await client.eval(PASS_TIME, keys, [round(1000 * TICK)])
+        for meta, early, _ in keys, saved:
+            await client.eval(PASS_TIME, [meta, early], [round(1000 * SLOWER * TICK)])
+
+    async def harm(what: str) -> None:
+        match what:
+            case "save":
+                await copy(keys, saved)
+            case "rollback":
+                await copy(saved, keys)
+            case "flush":
+                await client.delete(keys)
+            case _:
+                await client.delete(keys[:1])
+
+    async def copy(sources: list[str], targets: list[str]) -> None:
+        await client.delete(targets)
+        for source, target in zip(sources, targets, strict=True):
+            await client.copy(source, target)
 
     async with admin(url) as client, log.open():
-        yield Walk(log, "a", pass_time, random)
+        yield Walk(log, "a", pass_time, random, harm if with_harm else None)
 
 
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", range(10))
 async def test_walks(url: str, seed: int) -> None:
     """What is called of it is answered as in the model."""
-    async with walks(url, Random(seed)) as walk:
+    async with walks(url, Random(seed), with_harm=False) as walk:
+        await walk.take(100)
+
+
+@pytest.mark.parametrize("seed", range(10))
+async def test_walks_with_harm(url: str, seed: int) -> None:
+    """Also where the server loses what it had: it is written again, or the run takes no more."""
+    async with walks(url, Random(seed), with_harm=True) as walk:
         await walk.take(100)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import Any
 
 import anyio
 import anyio.lowlevel
 
+from streamkit._runs.log import DOUBT
 from streamkit.runs import (
     MemoryLog,
+    Requests,
     RunCancelled,
     RunEnded,
     Runs,
@@ -76,3 +79,25 @@ async def test_read_elsewhere() -> None:
             assert (await here.get(info.id)).state == "running"
         await anyio.sleep(6)
         assert (await here.get(info.id)).state == "ended"
+
+
+class NotedLog(MemoryLog):
+    """Notes when it hears of a producer."""
+
+    def __init__(self, *, lease: float) -> None:
+        super().__init__(lease=lease)
+        self.heard: list[float] = []
+
+    async def renew(self, run_id: str, epoch: str) -> Requests:
+        self.heard.append(anyio.current_time())
+        return await super().renew(run_id, epoch)
+
+
+async def test_signs_of_life() -> None:
+    """However long the lease, a producer is heard of between the two looks that bury a run."""
+    log = NotedLog(lease=600)
+    async with Runs(log) as runs:
+        await runs.start(Probe(block=True).source())
+        await anyio.sleep(60)
+        assert max(after - before for before, after in pairwise(log.heard)) <= DOUBT / 2
+        assert log.heard[-1] >= anyio.current_time() - DOUBT / 2
