@@ -15,7 +15,7 @@ from . import (
     pages,
     responses,
     runs,
-    runs_in_a_file,
+    shared_logs,
 )
 from .report import Result, machine, read_json, text, write_json
 
@@ -28,7 +28,7 @@ MEASUREMENTS: dict[str, ModuleType] = {
     "B5": responses,
     "B6": over_sockets,
     "B7": runs,
-    "B8": runs_in_a_file,
+    "B8": shared_logs,
 }
 
 

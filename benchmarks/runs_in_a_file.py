@@ -1,5 +1,6 @@
 """
-B8: what a log in a file costs: with several runs that write, and from process to process.
+B8, its part with a file: what a log costs there with several runs that write, and from process to
+process.
 
 *Appends* is the time that an entry takes when many runs write one entry after the other, each of
 which it waits for, so that those of all are written together. *Elsewhere* is the time from where an
@@ -24,9 +25,7 @@ from streamkit.runs import MemoryLog, Requests, RunLog, RunNotFound, Runs, Terms
 from streamkit.sqlite import SQLiteLog
 
 from .backends import installed
-from .report import Ratio, Result, Table, number
-
-TITLE = "Runs in a file"
+from .report import Ratio, Table, number
 
 PAUSE = 0.02
 
@@ -117,8 +116,9 @@ def _ignore(requests: Requests) -> None:
     """Take no hint."""
 
 
-def measure(*, quick: bool = False) -> Result:
-    result = Result("B8", TITLE)
+def measure(*, quick: bool) -> tuple[list[Table], list[Ratio]]:
+    tables: list[Table] = []
+    ratios: list[Ratio] = []
     for backend in installed():
         with TemporaryDirectory() as place:
             count, many, rounds = (20, 5, 1) if quick else (100, 100, 7)
@@ -133,15 +133,15 @@ def measure(*, quick: bool = False) -> Result:
             memory = backend.run(measure_here, MemoryLog(), count)
         # At least 20,000 in a second.
         best = min(appends)
-        result.ratios.append(Ratio.once(f"{backend.name}: µs per append of 200 runs", best, 50))
+        ratios.append(Ratio.once(f"{backend.name}: µs per append of 200 runs", best, 50))
         what = f"{backend.name}: ms to a reader in another process, p50"
-        result.ratios.append(Ratio.once(what, median(elsewhere), 60))
+        ratios.append(Ratio.once(what, median(elsewhere), 60))
         what = f"{backend.name}: ms to a reader in this process, p50"
-        result.ratios.append(Ratio.once(what, median(here), 5))
+        ratios.append(Ratio.once(what, median(here), 5))
         rows = [
             ["to a reader in another process", number(median(elsewhere))],
             ["to a reader in this process", number(median(here))],
             ["the same, with a MemoryLog", number(median(memory))],
         ]
-        result.tables.append(Table(backend.name, ["ms", ""], rows))
-    return result
+        tables.append(Table(backend.name, ["ms", ""], rows))
+    return tables, ratios

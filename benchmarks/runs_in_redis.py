@@ -1,8 +1,8 @@
 """
-B8: what runs cost that are kept in Valkey, beside plain coredis.
+B8, its part over Redis or Valkey: what runs cost that are kept there, beside plain coredis.
 
-``python -m benchmarks.runs_elsewhere`` starts a server and other processes, and prints ratios. All
-processes read the same monotonic clock.
+There is a server for each measurement, and a process for those who write. All processes read the
+same monotonic clock.
 
 *Back to back* is the time of an append of 64 entries, per entry, by that of an ``XADD`` which is
 awaited. *A lone item* is the time from the ``yield`` of a run to its reader in another process, by
@@ -27,9 +27,10 @@ from streamkit import Outcome
 from streamkit.redis import RedisLog
 from streamkit.runs import Requests, RunInfo, RunNotFound, Runs, Terms
 
-ROUNDS = 5
+from .backends import installed
+from .report import Ratio
+
 ENTRY = b"x" * 60
-ITEMS = 200
 
 
 def log_at(url: str) -> RedisLog:
@@ -48,12 +49,12 @@ async def timed(count: int, repeat: Callable[[int], Awaitable[object]]) -> float
     return (time.perf_counter() - start) / count
 
 
-async def back_to_back(url: str) -> float:
+async def back_to_back(url: str, rounds: int, items: int) -> float:
     """Return what an entry costs by an ``XADD``."""
     ratios: list[float] = []
     log = log_at(url)
     async with log.open(), coredis.Redis.from_url(url) as client:
-        for turn in range(ROUNDS):
+        for turn in range(rounds):
             run_id = str(turn)
 
             async def add(_: int, key: str = run_id) -> None:
@@ -65,20 +66,20 @@ async def back_to_back(url: str) -> float:
                 await log.append(run_id, "0e", last + 1, entries, acknowledged=last, first=1)
 
             await log.create(run_id, "0e", Terms(), ignore)
-            ratios.append(await timed(100, append) / 64 / await timed(1_000, add))
+            ratios.append(await timed(items // 2, append) / 64 / await timed(5 * items, add))
     return statistics.median(ratios)
 
 
 # In another process
 
 
-async def source() -> AsyncGenerator[str, None]:
-    for _ in range(ITEMS):
+async def source(items: int) -> AsyncGenerator[str, None]:
+    for _ in range(items):
         await anyio.sleep(0.01)
         yield str(time.monotonic())
 
 
-async def say_alone(url: str) -> None:
+async def say_alone(url: str, items: int) -> None:
     """Let a run say an item from time to time, and then a client."""
     async with Runs(log_at(url)) as runs, coredis.Redis.from_url(url) as client:
         ended = anyio.Event()
@@ -86,25 +87,25 @@ async def say_alone(url: str) -> None:
         async def on_end(outcome: Outcome, info: RunInfo) -> None:
             ended.set()
 
-        await runs.start(source(), id="lone", on_end=on_end)
+        await runs.start(source(items), id="lone", on_end=on_end)
         await ended.wait()
         await anyio.sleep(0.5)
-        async for item in source():
+        async for item in source(items):
             await client.xadd("lone", {"": item})
             await client.publish("lone", item)
 
 
-async def write_all(url: str, count: int) -> None:
+async def write_all(url: str, items: int, count: int) -> None:
     """Write to many runs, and then to as many streams, as soon as it is read."""
     log = log_at(url)
 
     async def write(run_id: str) -> None:
-        for last in range(ITEMS):
+        for last in range(items):
             await log.append(run_id, "0e", last + 1, [ENTRY], acknowledged=last, first=1)
             await anyio.sleep(0.02)
 
     async def add(key: str) -> None:
-        for _ in range(ITEMS):
+        for _ in range(items):
             await client.xadd(key, {"": ENTRY})
             await anyio.sleep(0.02)
 
@@ -122,11 +123,11 @@ async def write_all(url: str, count: int) -> None:
 # In this one
 
 
-async def lone_item(url: str, backend: str) -> float:
+async def lone_item(url: str, backend: str, items: int) -> float:
     """Return how long an item takes by a message."""
     seen: list[float] = []
     bare: list[float] = []
-    with other(url, backend, "say_alone"):
+    with other(url, backend, "say_alone", items):
         async with Runs(log_at(url)) as runs, coredis.Redis.from_url(url) as client:
             async with client.pubsub(channels=["lone"]) as messages:
                 while not seen:
@@ -138,32 +139,32 @@ async def lone_item(url: str, backend: str) -> float:
                 async for message in messages:
                     if message["type"] == "message":
                         bare.append(time.monotonic() - float(message["data"]))
-                        if len(bare) == ITEMS:
+                        if len(bare) == items:
                             break
     return statistics.median(seen) / statistics.median(bare)
 
 
-async def readers(url: str, backend: str, runs: int, each: int) -> float:
+async def readers(url: str, backend: str, items: int, runs: int, each: int) -> float:
     """Return the processor time of readers by that of as many that block."""
     log = log_at(url)
 
     async def follow(run_id: str) -> None:
         last = 0
         async with log.watch(run_id) as watch:
-            while last < ITEMS:
+            while last < items:
                 page = await log.read(run_id, last)
                 last += len(page.entries)
-                if last == page.last < ITEMS:
+                if last == page.last < items:
                     await watch.wait()
 
     async def block(key: str) -> None:
         last: Any = "0"
-        for _ in range(ITEMS):
+        for _ in range(items):
             found: Any = await client.xread({key: last}, count=1, block=10_000)
             last = found[key.encode()][0].identifier
 
     costs: list[float] = []
-    with other(url, backend, "write_all", str(runs)) as process:
+    with other(url, backend, "write_all", items, runs) as process:
         connections = runs * each + 10
         async with (
             log.open(),
@@ -182,41 +183,54 @@ async def readers(url: str, backend: str, runs: int, each: int) -> float:
     return costs[0] / costs[1]
 
 
-def other(url: str, backend: str, *what: str) -> Any:
+def other(url: str, backend: str, what: str, *numbers: int) -> Any:
     """Start another process."""
-    command = [sys.executable, "-m", "benchmarks.runs_elsewhere", url, backend, *what]
+    module = "benchmarks.runs_in_redis"
+    command = [sys.executable, "-m", module, url, backend, what, *map(str, numbers)]
     pipe = subprocess.PIPE
     return subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True)
 
 
-def main() -> None:
-    for backend in "asyncio", "trio":
-        measurements: list[tuple[str, float, Callable[[str, str], Awaitable[float]]]] = [
-            ("an entry, back to back, by an XADD", 0.15, lambda url, _: back_to_back(url)),
-            ("a lone item by XADD and PUBLISH, p50", 2.0, lone_item),
+def ratios(*, quick: bool) -> list[Ratio]:
+    """Measure on each backend that coredis knows."""
+    rounds, items, many = (1, 10, 5) if quick else (5, 200, 100)
+    found: list[Ratio] = []
+    for backend in installed():
+        name = backend.anyio_name
+        measurements: list[tuple[str, float, Callable[..., Awaitable[float]], list[Any]]] = [
+            ("an entry, back to back / XADD", 0.15, back_to_back, [rounds, items]),
             (
-                "1 run, 100 readers, by XREAD BLOCK",
-                0.4,
-                lambda url, name: readers(url, name, 1, 100),
+                "a lone item to another process, p50 / XADD and PUBLISH",
+                2.0,
+                lone_item,
+                [name, items],
             ),
             (
-                "200 runs, a reader each, by XREAD BLOCK",
+                f"CPU, 1 run, {many} readers / XREAD BLOCK each",
+                0.4,
+                readers,
+                [name, items, 1, many],
+            ),
+            (
+                f"CPU, {2 * many} runs, a reader each / XREAD BLOCK each",
                 0.5,
-                lambda url, name: readers(url, name, 200, 1),
+                readers,
+                [name, items, 2 * many, 1],
             ),
         ]
-        for what, most, measure in measurements:
+        for what, must, measure, arguments in measurements:
             with ValkeyServer() as server:
                 url = f"redis://127.0.0.1:{server.port}"
-                ratio: float = anyio.run(measure, url, backend, backend=backend)
-            print(f"{backend:8} {what:40} {ratio:5.2f}  must be {most}", flush=True)
+                ratio = backend.run(measure, url, *arguments)
+            found.append(Ratio.once(f"{backend.name}: {what}", ratio, must))
+    return found
 
 
 if __name__ == "__main__":
     match sys.argv[1:]:
-        case [url, backend, "say_alone"]:
-            anyio.run(say_alone, url, backend=backend)
-        case [url, backend, "write_all", count]:
-            anyio.run(write_all, url, int(count), backend=backend)
-        case _:
-            main()
+        case [url, backend, "say_alone", items]:
+            anyio.run(say_alone, url, int(items), backend=backend)
+        case [url, backend, "write_all", items, count]:
+            anyio.run(write_all, url, int(items), int(count), backend=backend)
+        case other_arguments:
+            raise ValueError(f"an unknown command: {other_arguments}")
