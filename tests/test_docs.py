@@ -20,6 +20,7 @@ import pytest
 
 import streamkit
 import streamkit.asgi
+import streamkit.jsonlines
 import streamkit.redis
 import streamkit.runs
 import streamkit.sse
@@ -150,6 +151,7 @@ def test_reference_has_every_public_name() -> None:
         f"{module.__name__.removeprefix('streamkit.')}.{name}"
         for module in (
             streamkit.asgi,
+            streamkit.jsonlines,
             streamkit.redis,
             streamkit.runs,
             streamkit.sse,
