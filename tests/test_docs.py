@@ -20,6 +20,7 @@ import pytest
 
 import streamkit
 import streamkit.asgi
+import streamkit.client
 import streamkit.jsonlines
 import streamkit.redis
 import streamkit.runs
@@ -132,6 +133,7 @@ def test_page(page: Path, backend: Backend, monkeypatch: pytest.MonkeyPatch) -> 
         "docs/blocking.md",
         "docs/merging.md",
         "docs/web.md",
+        "docs/reading.md",
         "docs/ownership.md",
         "docs/guarantees.md",
     ],
@@ -151,6 +153,7 @@ def test_reference_has_every_public_name() -> None:
         f"{module.__name__.removeprefix('streamkit.')}.{name}"
         for module in (
             streamkit.asgi,
+            streamkit.client,
             streamkit.jsonlines,
             streamkit.redis,
             streamkit.runs,

@@ -100,7 +100,12 @@ class TestRecords:
         await client.get(JsonLines(aiter_of(Head(409), "busy")))
         assert client.log.events[:2] == [409, '"busy"\n']
         client = Client()
-        await client.get(JsonLines(aiter_of(Head(204)), beat={}))
+
+        async def nothing() -> AsyncGenerator[Any, None]:
+            yield Head(204)
+            await anyio.sleep(40)
+
+        await client.get(JsonLines(nothing(), beat={}))
         assert client.log.events == [204, "end"]
 
     @pytest.mark.parametrize(
