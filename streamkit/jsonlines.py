@@ -29,7 +29,7 @@ class JsonLines(StreamResponse):
     """
     An answer of JSON lines: a :class:`~streamkit.asgi.StreamResponse` with one record a line.
 
-    Each item becomes JSON, as by a profile of :mod:`streamkit.sse`, but text is a text of JSON,
+    Each item becomes JSON, as by a :class:`~streamkit.sse.Profile`, but text is a text of JSON,
     too. The lines end in LF and have no other end of a line in them, for any reader: U+0085, U+2028
     and U+2029 are escaped. The media type is ``application/x-ndjson``.
 
