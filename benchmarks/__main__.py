@@ -15,6 +15,7 @@ from . import (
     pages,
     responses,
     runs,
+    runs_in_a_file,
 )
 from .report import Result, machine, read_json, text, write_json
 
@@ -27,6 +28,7 @@ MEASUREMENTS: dict[str, ModuleType] = {
     "B5": responses,
     "B6": over_sockets,
     "B7": runs,
+    "B8": runs_in_a_file,
 }
 
 

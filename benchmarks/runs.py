@@ -11,6 +11,9 @@ as many items, from its source to ``send``, as B5 measures it: what each reader 
 it had a source of its own. A reader is attached, or a ``RunEvents`` from the run to ``send``. A run
 that is read is written in larger pieces, which may save more than its only reader costs.
 
+Both sources are as fast as they can be. With an item *every 20 ms*, each reader is woken for each
+item, and beside them are as many ``EventStream`` with a slow source each.
+
 *Replay* reads a run that has ended, and beside it the same items come from a generator, through a
 buffer of the same size. *Memory* is what a run of many short items holds for each.
 
@@ -22,7 +25,7 @@ from __future__ import annotations
 import gc
 import time
 import tracemalloc
-from collections.abc import AsyncGenerator, Callable, Coroutine
+from collections.abc import AsyncGenerator
 from functools import partial
 from statistics import median
 from typing import Any
@@ -32,59 +35,22 @@ from anyio.lowlevel import checkpoint
 
 from streamkit import with_buffer
 from streamkit.runs import MemoryLog, Runs
-from streamkit.sse import RunEvents
 
 from .backends import installed
 from .peers import BARE, FLOOR, NO_COMBINATOR, peers_on
 from .report import Ratio, Result, Table, number
 from .responses import (
-    SOURCES as TEXT_SOURCES,
     SUBJECT as EVENT_STREAM,
-    Run as Response,
-    event_stream,
-    request,
 )
 from .rounds import Costs, in_turns
+from .run_readers import READERS, measure_readers, measure_slow
+from .run_sources import EVERY, SOURCES, Taken, ready, run_to_its_end
 
 TITLE = "Runs in one process"
 
 RUN = "run, source to MemoryLog"
-ATTACHED = "attached reader"
-RESPONSE = "RunEvents"
 REPLAY = "replay, attach"
 BUFFERED = "generator, buffer of 64"
-
-
-async def ready(count: int) -> AsyncGenerator[str, None]:
-    """Yield what is there already: never suspends."""
-    for item in range(count):
-        yield f"token {item}"
-
-
-async def suspending(count: int) -> AsyncGenerator[str, None]:
-    """Let the event loop run before each item, as what reads from a socket does."""
-    for item in range(count):
-        await anyio.sleep(0)  # noqa: ASYNC115  (what users write)
-        yield f"token {item}"
-
-
-SOURCES: dict[str, Callable[[int], AsyncGenerator[str, None]]] = {
-    "ready": ready,
-    "suspending": suspending,
-}
-
-
-class Taken:
-    """What was taken: all of it, in order, or the measurement is refused."""
-
-    def __init__(self, count: int) -> None:
-        self._wanted = [f"token {item}" for item in range(count)]
-        self._items: list[Any] = []
-        self.take: Callable[[Any], None] = self._items.append
-
-    def check(self, what: str) -> None:
-        if self._items != self._wanted:
-            raise RuntimeError(f"{what} lost, repeated or reordered items")
 
 
 # From source to log
@@ -110,135 +76,6 @@ async def measure_log(backend: str, source: str, count: int, rounds: int) -> Cos
             return (time.thread_time() - start) / count * 1e6
 
         return await in_turns([BARE, FLOOR, NO_COMBINATOR, RUN], rounds, measure_one)
-
-
-async def run_to_its_end(runs: Runs, source: AsyncGenerator[str, None], count: int) -> None:
-    """Let a run go, and refuse one that has not kept everything."""
-    ended = anyio.Event()
-    kept = 0
-
-    async def on_end(outcome: Any, info: Any) -> None:
-        nonlocal kept
-        kept = info.last
-        ended.set()
-
-    await runs.start(source, on_end=on_end)
-    await ended.wait()
-    if kept != count:
-        raise RuntimeError(f"a run has kept {kept} of {count} items")
-
-
-# To its readers
-
-
-class Audience:
-    """Those who read one run: who is there, and when the last of them had the last item."""
-
-    def __init__(self, readers: int) -> None:
-        self._coming = self._taking = readers
-        self.ended_at = 0.0
-
-    @property
-    def is_complete(self) -> bool:
-        return not self._coming
-
-    def come(self) -> None:
-        self._coming -= 1
-
-    def has_all(self) -> None:
-        self._taking -= 1
-        if not self._taking:
-            self.ended_at = time.thread_time()
-
-
-#: Reads a run of so many items to its end.
-Reader = Callable[[Runs, str, int, Audience], Coroutine[Any, Any, None]]
-
-
-async def attach(runs: Runs, run_id: str, count: int, audience: Audience) -> None:
-    """Read a run as a stream."""
-    taken = Taken(count)
-    async with runs.attach(run_id) as stream:
-        audience.come()
-        async for entry in stream:
-            taken.take(entry.item)
-            if entry.position == count:
-                audience.has_all()
-    taken.check(ATTACHED)
-
-
-async def answer(runs: Runs, run_id: str, count: int, audience: Audience) -> None:
-    """Read a run as a response does."""
-    info = await runs.get(run_id)
-    events = [
-        f"data: token {item}\nid: {info.epoch}:{item + 1}\n\n".encode() for item in range(count)
-    ]
-    sent: list[bytes] = []
-
-    async def send(message: Any) -> None:
-        if body := message.get("body"):
-            sent.append(body)
-            if body.endswith(events[-1]):
-                audience.has_all()
-
-    response = RunEvents(runs, run_id, final=lambda outcome: None)
-    audience.come()
-    await request(response, send)
-    if b"".join(sent) != b"".join(events):
-        raise RuntimeError("a response did not send what the run has yielded")
-
-
-READERS: dict[str, Reader] = {ATTACHED: attach, RESPONSE: answer}
-
-
-async def measure_readers(source: str, readers: int, count: int, rounds: int) -> Costs:
-    """Measure one run with many readers, and one response."""
-    async with Runs(MemoryLog(), keep=0) as runs:
-
-        async def measure_one(name: str) -> float:
-            if name == EVENT_STREAM:
-                return await measure_response(source, count)
-            return await measure_one_run(runs, source, READERS[name], readers, count)
-
-        return await in_turns([EVENT_STREAM, *READERS], rounds, measure_one)
-
-
-async def measure_one_run(
-    runs: Runs, source: str, reader: Reader, readers: int, count: int
-) -> float:
-    """Return microseconds per reader and item, less those of the run alone."""
-    alone = time.thread_time()
-    await run_to_its_end(runs, SOURCES[source](count), count)
-    alone = time.thread_time() - alone
-
-    go = anyio.Event()
-    audience = Audience(readers)
-
-    async def started() -> AsyncGenerator[str, None]:
-        await go.wait()
-        async for item in SOURCES[source](count):
-            yield item
-
-    info = await runs.start(started())
-    async with anyio.create_task_group() as tasks:
-        for _ in range(readers):
-            tasks.start_soon(reader, runs, info.id, count, audience)
-        while not audience.is_complete or runs.stats().readers < readers:
-            await checkpoint()
-        gc.collect()
-        start = time.thread_time()
-        go.set()
-    return (audience.ended_at - start - alone) / readers / count * 1e6
-
-
-async def measure_response(source: str, count: int) -> float:
-    """Return microseconds per item of one response, as B5 does."""
-    run = Response(count)
-    app = event_stream(partial(TEXT_SOURCES[source], run))
-    gc.collect()
-    await request(app, run.send)
-    run.check(EVENT_STREAM)
-    return run.cost
 
 
 # What has ended
@@ -312,6 +149,13 @@ def measure(*, quick: bool = False) -> Result:
                 for reader in READERS:
                     by = f"{what}: {reader} / {EVENT_STREAM}"
                     result.ratios.append(Ratio.of(by, costs[reader], costs[EVENT_STREAM], 0.5))
+        readers, items = (10, 5) if quick else (100, 40)
+        costs = backend.run(measure_slow, readers, items, 5)
+        what = f"{backend.name}, an item every {EVERY * 1000:.0f} ms, {readers} readers"
+        rows += [[f"{what}: {name}", number(median(costs[name]))] for name in costs]
+        for reader in READERS:
+            by = f"{what}: {reader} / {EVENT_STREAM}"
+            result.ratios.append(Ratio.of(by, costs[reader], costs[EVENT_STREAM]))
         costs = backend.run(measure_replay, 1_000 if quick else 10_000, rounds)
         peers = (REPLAY, BUFFERED)
         rows += [[f"{backend.name}: {name}", number(median(costs[name]))] for name in peers]

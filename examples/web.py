@@ -1,10 +1,12 @@
 """
-The demo in a browser: start a run, watch it, stop it from any tab, and see how it ended.
+The demo in a browser: start a run, watch it from any tab, leave and come back, stop it.
 
-A run is a process, whose lines go to the tab that started it as server-sent events, with a beat
-while it is quiet. Stop is a ``CancelRegistry`` by the id of the run; a tab that is closed stops its
-run, too, and so does Ctrl-C here. What a run has started ends with it. The page is ``web.html``.
-Needs ``uvicorn``, and listens on 127.0.0.1 only. For POSIX.
+A run is a process. ``Runs`` keeps its lines, so it goes on when its tab is closed, and whoever
+comes to its address gets every line once, those from before as well. A page whose connection was
+cut goes on where it was. Any tab can stop a run, and so can Ctrl-C here; some stop when nobody
+watches. What a run has started ends with it. With ``--workers 2``, two processes share the runs in
+a file, and it is the same whichever of them answers. The page is ``web.html``. Needs ``uvicorn``,
+and listens on 127.0.0.1 only. For POSIX.
 """
 
 from __future__ import annotations
@@ -19,188 +21,206 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, MutableMapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, TypeAlias
 
 import anyio
 import uvicorn
 from anyio.lowlevel import checkpoint_if_cancelled
 from anyio.streams.buffered import BufferedByteReceiveStream
+from uvicorn.supervisors import Multiprocess
 
-from streamkit import (
-    CancelRegistry,
-    Idle,
-    Outcome,
-    StreamCancelled,
-    with_cancellation,
-    with_keepalive,
-)
+from streamkit import Head, Outcome, StreamCancelled
 from streamkit.asgi import StreamHost
-from streamkit.sse import BROWSER, EventStream, Frame, ServerSentEvent
+from streamkit.runs import (
+    LogFull,
+    LogUnavailable,
+    MemoryLog,
+    RunEnded,
+    RunInfo,
+    RunNotFound,
+    Runs,
+    RunsClosed,
+)
+from streamkit.sqlite import SQLiteLog
+from streamkit.sse import BROWSER, Frame, RunEvents, ServerSentEvent
 
 Scope: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send: TypeAlias = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 PAGE = Path(__file__).with_suffix(".html")
+PROGRAMS = Path(__file__).with_name("programs")
 GRACE = 3.0  # seconds from SIGTERM to SIGKILL, within the grace of the stream
 LONGEST_LINE = 65536  # bytes: a longer line comes in pieces, so that memory is bounded
-MOST = 8  # runs at a time
-KEPT = 20  # runs that have ended, and are still shown
+MOST = 8  # runs of a worker at a time
+SHOWN = 20  # runs that have ended, and are in the list
+UNWATCHED = 5.0  # seconds after which nobody watches
+LEASE = 3.0  # seconds after which, and five more, a worker that says nothing counts as dead
+COME_BACK = 500  # milliseconds after which a page does whose connection was cut
 
-CHECK = """
-import ast, pathlib, signal, sys, time
-read = 0
-def stop(*_):
-    print(f"SIGTERM: writing down the {read} modules that were read")
-    time.sleep(0.3)
-    print("written")
-    sys.exit(1)
-signal.signal(signal.SIGTERM, stop)
-for package in "json", "urllib", "http", "unittest":
-    for path in sorted((pathlib.Path(ast.__file__).parent / package).glob("*.py")):
-        nodes = [*ast.walk(ast.parse(path.read_bytes()))]
-        functions = [node for node in nodes if isinstance(node, ast.FunctionDef)]
-        documented = sum(ast.get_docstring(node) is not None for node in functions)
-        print(f"{package}.{path.stem}: {documented} of {len(functions)} documented")
-        read += 1
-        time.sleep(0.2)
-    time.sleep(4.5)
-print(f"{read} modules read")
-"""
-FAIL = """
-import sys, time
-for step in 1, 2, 3:
-    print(f"step {step} of 5")
-    time.sleep(0.3)
-sys.exit(3)
-"""
-# As a tool ends that has waited for a lock, and did not get it.
-LOCKED = f"import sys, time; time.sleep(2.5); sys.exit({os.EX_TEMPFAIL})"
-DEAF = """
-import signal, time
-signal.signal(signal.SIGTERM, lambda *_: print("SIGTERM? Not now."))
-print("this will not end on its own, nor when it is told to")
-while True:
-    time.sleep(5)
-    print("still here")
-"""
-PROGRAMS = {"check": CHECK, "fail": FAIL, "locked": LOCKED, "deaf": DEAF}
+# A page sees an event where it would not see a comment.
+PROFILE = replace(BROWSER, name="DEMO", beat=ServerSentEvent("", event="beat").encode())
 
 
 class Demo:
     """The page, the runs, and what stops them: an ASGI application."""
 
-    def __init__(self, command: Sequence[str], interval: float) -> None:
+    def __init__(
+        self, command: Sequence[str], interval: float, directory: Path, workers: int
+    ) -> None:
         self.shown = shlex.join(command)
-        self.commands = {name: [sys.executable, "-uc", code] for name, code in PROGRAMS.items()}
+        programs = sorted(PROGRAMS.glob("*.py"))
+        self.commands = {path.stem: [sys.executable, "-u", str(path)] for path in programs}
         if command:
             self.commands["check"] = [*command]
         self.interval = interval
-        self.registry = CancelRegistry()
-        self.runs: dict[str, Run] = {}
+        self.directory = directory
+        self.workers = workers
+        self.runs: Runs
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
-            await live(scope, receive, send)
+            await self.live(receive, send)
             return
-        match scope.get("method"), scope["path"].split("/")[1:]:
-            case _ if not is_from_here(dict(scope["headers"])):
-                await reply(send, 403, {"message": "This page is for this computer."})
-            case "GET", [""]:
-                await reply(send, 200, PAGE.read_bytes())
-            case "GET", ["runs"]:
-                runs = [run.report() for run in self.runs.values()]
-                await reply(send, 200, {"command": self.shown, "runs": runs})
-            case "POST", ["runs", name, run_id] if name in self.commands and run_id.isalnum():
-                await self.start(name, run_id, scope, receive, send)
-            case "POST", ["cancel", run_id] if run_id in self.runs:
-                reason = (await body(receive)).decode(errors="replace")[:200]
-                await reply(send, 200, {"told": self.registry.cancel(run_id, reason)})
-            case _:
-                await reply(send, 404, {"message": "There is nothing here."})
-
-    async def start(
-        self, name: str, run_id: str, scope: Scope, receive: Receive, send: Send
-    ) -> None:
-        """Answer with the events of a run, which lasts as long as the answer."""
-        ended = [run.id for run in self.runs.values() if run.ended_at is not None]
-        if run_id in self.runs or len(self.runs) - len(ended) >= MOST:
-            await reply(send, 503, {"message": f"Only {MOST} runs at a time, each with its id."})
-            return
-        for old in ended[:-KEPT]:
-            del self.runs[old]
-        run = self.runs[run_id] = Run(run_id, name)
-        lines = output_of(self.commands[name], run)
-        stream = with_cancellation(lines, self.registry.open(run_id), grace=GRACE + 2)
-        stream = with_keepalive(stream, self.interval, run.beat)
-        response = EventStream(
-            stream,
-            keepalive=None,
-            final=run.last_word,
-            on_end=run.end,
-            log_failures=False,  # run.end() does
-            grace=GRACE + 2,
-        )
         try:
-            await response(scope, receive, send)
-        except Refused as refused:  # before the first line, so there is still a status to choose
-            run.state, run.reason = "refused", str(refused)
-            await reply(send, 409, {"message": run.reason}, {"retry-after": "5"})
+            match scope.get("method"), scope["path"].split("/")[1:]:
+                case _ if not is_from_here(dict(scope["headers"])):
+                    await reply(send, 403, {"message": "This page is for this computer."})
+                case "GET", [""]:
+                    await reply(send, 200, PAGE.read_bytes())
+                case "GET", ["runs"]:
+                    await reply(send, 200, await self.listed())
+                case "POST", ["runs", name] if name in self.commands:
+                    unwatched = UNWATCHED if scope["query_string"] == b"unwatched" else None
+                    await reply(send, 201, {"id": await self.start(name, unwatched)})
+                case "GET", ["runs", run_id] if run_id:
+                    await reply(send, 200, report(await self.runs.get(run_id)))
+                case "GET", ["runs", run_id, "events"] if run_id:
+                    events = RunEvents(
+                        self.runs,
+                        run_id,
+                        profile=PROFILE,
+                        keepalive=self.interval,
+                        first_item_within=15.0,  # or the first beat would make it 200
+                        final=last_word,
+                        grace=GRACE + 2,
+                        headers={"x-worker": str(os.getpid())},
+                    )
+                    await events(scope, receive, send)
+                case "POST", ["runs", run_id, "cancel"] if run_id:
+                    reason = (await body(receive)).decode(errors="replace")[:200]
+                    run = await self.runs.get(run_id)
+                    await reply(send, 200, {"told": await self.runs.cancel(run.id, reason)})
+                case _:
+                    await reply(send, 404, {"message": "There is nothing here."})
+        except RunNotFound:
+            await reply(send, 404, {"message": "There is no such run, or none any more."})
+        except LogFull:
+            await reply(send, 503, {"message": f"There are {MOST} runs. Wait, or stop one."})
+        except RunsClosed:
+            await reply(send, 503, {"message": "The server is shutting down."})
+        except LogUnavailable:
+            await reply(send, 503, {"message": "The file of the runs cannot be read."})
+
+    async def live(self, receive: Receive, send: Send) -> None:
+        """Open the home of all runs when the server starts, and close it when it ends."""
+        await receive()
+        is_shared = self.workers > 1
+        log = SQLiteLog(self.directory / "runs", lease=LEASE) if is_shared else MemoryLog()
+        async with StreamHost(grace=GRACE + 2) as host:
+            async with Runs(
+                log, host=host, max_runs=MOST, grace=GRACE + 2, on_lost=lost
+            ) as self.runs:
+                await send({"type": "lifespan.startup.complete"})
+                await receive()
+        await send({"type": "lifespan.shutdown.complete"})
+
+    async def start(self, name: str, unwatched: float | None) -> str:
+        """Start a run, which goes on whoever leaves, and return its id."""
+        worker = os.getpid() if self.workers > 1 else None
+        run = await self.runs.start(
+            output_of(self.commands[name]),
+            data={"name": name, "worker": worker},
+            unwatched=unwatched,
+            on_end=ended,
+        )
+        async with await anyio.open_file(self.directory / "ids", "a") as ids:
+            await ids.write(f"{run.id}\n")
+        return run.id
+
+    async def listed(self) -> dict[str, object]:
+        """Return what there is to see: the runs that go on, and the last that have ended."""
+        runs: list[RunInfo] = []
+        with suppress(FileNotFoundError):  # no worker has started any
+            for run_id in (await anyio.Path(self.directory / "ids").read_text()).split():
+                with suppress(RunNotFound):  # it was kept for long enough
+                    runs.append(await self.runs.get(run_id))
+        old = [run for run in runs if run.outcome is not None][:-SHOWN]
+        shown = [report(run) for run in runs if run not in old]
+        return {"command": self.shown, "interval": self.interval, "runs": shown}
 
 
-class Run:
-    """What is known of a run, while it lasts and afterwards."""
-
-    def __init__(self, run_id: str, name: str) -> None:
-        self.id = run_id
-        self.name = name
-        self.state = "starting"
-        self.reason = ""
-        self.items = self.beats = 0
-        self.started_at = anyio.current_time()
-        self.ended_at: float | None = None
-
-    def report(self) -> dict[str, object]:
-        until = anyio.current_time() if self.ended_at is None else self.ended_at
-        keys = "id", "name", "state", "reason", "items", "beats"
-        seconds = round(until - self.started_at, 1)
-        return {**{key: getattr(self, key) for key in keys}, "seconds": seconds}
-
-    def line(self, line: bytes) -> ServerSentEvent:
-        if self.state != "stopping":
-            self.state = "running"
-        self.items += 1
-        return ServerSentEvent(line.decode(errors="replace"), id=str(self.items))
-
-    def remark(self, text: str) -> ServerSentEvent:
-        self.items += 1
-        return ServerSentEvent(text, event="remark", id=str(self.items))
-
-    def beat(self, idle: Idle[ServerSentEvent]) -> ServerSentEvent:
-        if self.state == "running":
-            self.state = "silent"
-        self.beats += 1
-        silence = {"silent_for": round(idle.silent_for, 1), "count": idle.count}
-        return ServerSentEvent(json.dumps(silence), event="beat")
-
-    async def end(self, outcome: Outcome) -> None:
-        self.state, self.reason = outcome.kind, reason_of(outcome)
-        self.items, self.beats = outcome.items, outcome.beats
-        self.ended_at = outcome.ended_at
-        # What went wrong is for this terminal. The page is told that something did.
-        why = outcome.error or self.reason
-        print(f"{self.id} {self.name}: {self.state}{why and f' ({why})'}", flush=True)
-
-    def last_word(self, outcome: Outcome) -> list[ServerSentEvent | Frame]:
-        report = ServerSentEvent(json.dumps(self.report()), event="outcome")
-        return [report, *(BROWSER.final(outcome) or ())]
+def report(run: RunInfo) -> dict[str, object]:
+    """Return what a page is told of a run."""
+    state = "stopping" if run.cancel_requested else "running" if run.last else "starting"
+    until, reason = time.time(), ""
+    if run.outcome is not None:
+        state = "refused" if run.outcome.error == Refused.__name__ else run.outcome.kind
+        until, reason = run.outcome.ended_at, worded(run.outcome.reason)
+    seconds = round(until - run.started_at, 1)
+    known = {"id": run.id, "state": state, "reason": reason, "items": run.last, "seconds": seconds}
+    return {**as_dict(run.data), **known, "started_at": run.started_at}
 
 
-async def output_of(command: Sequence[str], run: Run) -> AsyncGenerator[ServerSentEvent, None]:
+def last_word(outcome: Outcome) -> list[ServerSentEvent | Frame]:
+    """Say how a run has ended: the same to every reader, whenever it comes."""
+    if isinstance(outcome.error, RunEnded):
+        said = report(outcome.error.info)
+    else:
+        seconds = round(outcome.ended_at - outcome.started_at, 1)
+        reason = worded(outcome.reason)
+        said = {"state": outcome.kind, "reason": reason, "items": outcome.items, "seconds": seconds}
+    return [ServerSentEvent(json.dumps(said), event="outcome"), *(PROFILE.final(outcome) or ())]
+
+
+async def ended(outcome: Outcome, run: RunInfo) -> None:
+    # What went wrong is for this terminal. A page is told that something did.
+    why = outcome.error or worded(outcome.reason)
+    name = as_dict(run.data)["name"]
+    print(f"{run.id} {name}: {outcome.kind}{why and f' ({why})'}", flush=True)
+
+
+async def lost(run: RunInfo) -> None:
+    print(f"{run.id} {as_dict(run.data)['name']}: lost", flush=True)
+
+
+def worded(reason: object) -> str:
+    """Say why a run was stopped: a tab says so itself."""
+    return reason if isinstance(reason, str) else type(reason).__name__ if reason else ""
+
+
+def as_dict(data: object) -> dict[str, object]:
+    return {**data} if isinstance(data, dict) else {}
+
+
+async def output_of(command: Sequence[str]) -> AsyncGenerator[ServerSentEvent | Head, None]:
     """Yield the lines of a command. Told to stop, end the command and say what it says by then."""
+    number = 0
+
+    def event(text: str, name: str | None = None) -> ServerSentEvent:
+        nonlocal number
+        number += 1
+        data = {"number": number, "at": round(time.time(), 3), "text": text}
+        return ServerSentEvent(
+            json.dumps(data), event=name, retry=COME_BACK if number == 1 else None
+        )
+
     # In a session of its own it does not get the terminal's Ctrl-C: stopping it is up to us.
     process = await anyio.open_process(
         command, stdin=subprocess.DEVNULL, stderr=subprocess.STDOUT, start_new_session=True
@@ -210,22 +230,23 @@ async def output_of(command: Sequence[str], run: Run) -> AsyncGenerator[ServerSe
         lines = Lines(process.stdout)
         try:
             async for line in lines:
-                yield run.line(line)
+                yield event(line.decode(errors="replace"))
             status = await process.wait()
         except StreamCancelled:  # raised in the very await that waits for a line
-            run.state = "stopping"
             send_signal(signal.SIGTERM, process.pid)
             with anyio.move_on_after(GRACE):
                 async for line in lines:  # what it says while it ends
-                    yield run.line(line)
+                    yield event(line.decode(errors="replace"))
                 await process.wait()
             if process.returncode is None:
-                yield run.remark(f"killed: it was still there {GRACE:.0f} seconds after SIGTERM")
+                late = f"killed: it was still there {GRACE:.0f} seconds after SIGTERM"
+                yield event(late, "remark")
             return
         finally:
             send_signal(signal.SIGKILL, process.pid)  # nothing survives, however this ends
-    if status == os.EX_TEMPFAIL and not run.items:
-        raise Refused("Somebody else holds the lock. Try again later.")
+    if status == os.EX_TEMPFAIL and not number:
+        yield Head(409)  # nobody was told of a status yet
+        raise Refused("somebody else holds the lock")
     if status != 0:
         raise CommandFailed(f"exit status {status}")
 
@@ -242,32 +263,16 @@ class Lines(BufferedByteReceiveStream):
 
 
 class Refused(Exception):
-    """There is no run, and the client is told why."""
+    """A run had to wait before it may begin, and may not."""
 
 
 class CommandFailed(Exception):
-    """A run has failed, and the client is told no more than that."""
+    """A run has failed, and a page is told no more than that."""
 
 
 def send_signal(number: signal.Signals, group: int) -> None:
     with suppress(ProcessLookupError, PermissionError):  # macOS: EPERM when all have ended
         os.killpg(group, number)
-
-
-def reason_of(outcome: Outcome) -> str:
-    """Say who has stopped a run: a tab says so itself."""
-    reason = outcome.reason
-    return reason if isinstance(reason, str) else type(reason).__name__ if reason else ""
-
-
-async def live(scope: Scope, receive: Receive, send: Send) -> None:
-    """Open the home of all streams when the server starts, and close it when it ends."""
-    await receive()
-    async with StreamHost(grace=GRACE + 2) as host:
-        scope["state"]["streams"] = host
-        await send({"type": "lifespan.startup.complete"})
-        await receive()
-    await send({"type": "lifespan.shutdown.complete"})
 
 
 def is_from_here(headers: Mapping[bytes, bytes]) -> bool:
@@ -300,7 +305,7 @@ async def reply(
         sent = {"content-type": "text/html; charset=utf-8", "content-security-policy": policy}
     else:
         content = json.dumps(content).encode()
-        sent = {"content-type": "application/json"}
+        sent = {"content-type": "application/json", "x-worker": str(os.getpid())}
     sent |= {"cache-control": "no-store", "content-length": str(len(content))} | dict(headers or {})
     raw = [(name.encode(), value.encode()) for name, value in sent.items()]
     await send({"type": "http.response.start", "status": status, "headers": raw})
@@ -308,24 +313,33 @@ async def reply(
 
 
 def main() -> int:
-    usage = "%(prog)s [--port N] [--interval S] [-- COMMAND ...]"
+    usage = "%(prog)s [--port N] [--interval S] [--workers N] [-- COMMAND ...]"
     parser = argparse.ArgumentParser(usage=usage, description=__doc__)
     parser.add_argument("--port", type=int, default=8000, metavar="N", help="0 for any")
     parser.add_argument("--interval", type=float, default=1.0, metavar="S")
+    parser.add_argument("--workers", type=int, default=1, metavar="N")
     parser.add_argument("command", nargs="*", help="to be run in place of the first of the page")
     args = parser.parse_args()
     if not 0 < args.interval < math.inf:
         parser.error(f"--interval must be a number of seconds > 0, not {args.interval}")
+    if args.workers < 1:
+        parser.error(f"--workers must be a number of processes, not {args.workers}")
     if args.command and shutil.which(args.command[0]) is None:
         parser.error(f"there is no command {args.command[0]}")
     try:
         listening = socket.create_server(("127.0.0.1", args.port))
     except OSError as error:
         parser.error(f"cannot listen on port {args.port}: {error.strerror}; write --port 0")
-    print(f"Open http://127.0.0.1:{listening.getsockname()[1]} and press Ctrl-C to end", flush=True)
-    config = uvicorn.Config(Demo(args.command, args.interval), lifespan="on", log_level="warning")
-    with suppress(KeyboardInterrupt):  # which uvicorn raises when all has ended
-        uvicorn.Server(config).run(sockets=[listening])
+    # What uvicorn raises when all has ended.
+    with suppress(KeyboardInterrupt), TemporaryDirectory() as directory:
+        port = listening.getsockname()[1]
+        print(f"Open http://127.0.0.1:{port} and press Ctrl-C to end", flush=True)
+        demo = Demo(args.command, args.interval, Path(directory), args.workers)
+        config = uvicorn.Config(demo, lifespan="on", log_level="warning", workers=args.workers)
+        if args.workers > 1:
+            Multiprocess(config, [listening]).run()
+        else:
+            uvicorn.Server(config).run(sockets=[listening])
     return 0
 
 

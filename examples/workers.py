@@ -1,38 +1,59 @@
 """
-Cancel a run whichever worker has it: the workers share a registry over Valkey or Redis.
+Runs that go on while their clients come and go, in any of two workers behind one port. Whichever
+worker a request reaches, it starts, shows, resumes or stops any run: the workers share a file, or
+Valkey.
 
-Needs ``fastapi``, ``uvicorn``, ``anyio-streamkit[redis,starlette]`` and a Valkey or Redis server,
-of which ``VALKEY_URL`` is the address. Start it with
-``uvicorn --app-dir examples --workers 2 workers:app``, and then, as often as you like::
+Needs ``fastapi``, ``uvicorn`` and ``anyio-streamkit[starlette]``. With ``--redis URL`` it needs the
+extra ``redis`` as well, and a Valkey or Redis server. Start it with ``python examples/workers.py``,
+and then, as often as you like::
 
-    curl --no-buffer --request POST localhost:8000/runs/run-1 &
+    curl --no-buffer --request POST localhost:8000/runs/run-1
+    curl --no-buffer "localhost:8000/runs/run-1?starting_after=3"
     curl --request POST localhost:8000/runs/run-1/cancel
 """
 
 from __future__ import annotations
 
+import argparse
 import os
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from importlib import import_module
 
 import anyio
-from fastapi import FastAPI, Request
+import uvicorn
+from fastapi import FastAPI, HTTPException
 
-from streamkit import with_cancellation
 from streamkit.asgi import StreamHost
-from streamkit.redis import RedisCancelRegistry
-from streamkit.starlette import EventStream
+from streamkit.runs import RunExists, RunLog, Runs
+from streamkit.sqlite import SQLiteLog
+from streamkit.starlette import RunEvents
 
-VALKEY_URL = os.environ.get("VALKEY_URL", "redis://localhost:6379")
+
+def shared_log() -> RunLog:
+    """Return the log that all workers share. It is opened in the lifespan of each."""
+    url = os.environ.get("WORKERS_REDIS")
+    if url:
+        # Needed only here.
+        log: RunLog = import_module("streamkit.redis").RedisLog(url, prefix="workers")
+        return log
+    return SQLiteLog(os.environ.get("WORKERS_FILE", "runs.db"))
+
+
+host = StreamHost()
+runs = Runs(shared_log(), host=host)
 
 
 @asynccontextmanager
-async def lifespan(app: FastAPI) -> AsyncGenerator[dict[str, object], None]:
-    async with RedisCancelRegistry(VALKEY_URL) as runs, StreamHost() as host:
-        yield {"runs": runs, "host": host}
+async def lifespan(app: FastAPI) -> AsyncGenerator[None, None]:
+    async with host, runs:
+        yield
 
 
 app = FastAPI(lifespan=lifespan)
+
+#: Tells which worker has answered.
+WORKER = {"x-worker": str(os.getpid())}
 
 
 async def work() -> AsyncGenerator[dict[str, int], None]:
@@ -43,13 +64,45 @@ async def work() -> AsyncGenerator[dict[str, int], None]:
 
 
 @app.post("/runs/{run_id}")
-async def run(run_id: str, request: Request) -> EventStream:
-    runs: RedisCancelRegistry = request.state.runs
-    return EventStream(with_cancellation(work(), runs.open(run_id)))
+async def start(run_id: str) -> RunEvents:
+    try:
+        await runs.start(work(), id=run_id)
+    except RunExists:
+        raise HTTPException(409, "there is a run of this name: GET it") from None
+    return RunEvents(runs, run_id, headers=WORKER)
+
+
+@app.get("/runs/{run_id}")
+async def watch(run_id: str) -> RunEvents:
+    return RunEvents(runs, run_id, headers=WORKER)
 
 
 @app.post("/runs/{run_id}/cancel")
-async def cancel(run_id: str, request: Request) -> dict[str, int | bool]:
-    runs: RedisCancelRegistry = request.state.runs
+async def cancel(run_id: str) -> dict[str, int | bool]:
     stopped = await runs.cancel_and_wait(run_id, "stopped by the user", timeout=10)
-    return {"stopped": bool(stopped), "worker": os.getpid()}
+    return {"stopped": stopped, "worker": os.getpid()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Share runs between workers.")
+    parser.add_argument("--port", type=int, default=8000)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--file", default="runs.db", help="where runs are kept")
+    parser.add_argument("--redis", metavar="URL", help="keep them in Valkey or Redis instead")
+    options = parser.parse_args()
+    # The workers are processes of their own.
+    os.environ["WORKERS_FILE"] = options.file
+    os.environ["WORKERS_REDIS"] = options.redis or ""
+    uvicorn.run(
+        "workers:app",
+        app_dir=os.path.dirname(os.path.abspath(__file__)),
+        port=options.port,
+        workers=options.workers,
+        access_log=False,
+        # A busy machine may take its time to start one.
+        timeout_worker_healthcheck=60,
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -268,8 +268,8 @@ class StreamResponse(Returned):
                 await host.run(exchange.run, exchange.rest.let_go, f"response with {stream!r}")
             await exchange.conclude()
         finally:
-            if host is not None:
-                # Its task may have been cancelled before it began.
+            if host is not None and not exchange.rest.has_let_go:
+                # Its task may have been cancelled before it began. One that is drained lives on.
                 host.leave(exchange, None)
             # The traceback of an error includes this frame.
             del stream, exchange

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from benchmarks import cost_per_item, responses, runs
+from benchmarks import cost_per_item, responses, run_readers, run_sources, runs
 from benchmarks.backends import BACKENDS
 from benchmarks.peers import (
     BARE,
@@ -89,9 +89,11 @@ def test_every_response_is_right(loop: Any) -> None:
 @each_loop
 def test_every_run_is_right(loop: Any) -> None:
     """A run keeps every item, and each of its readers has every item, once and in order."""
-    for source in runs.SOURCES:
+    for source in run_sources.SOURCES:
         assert runs.RUN in loop.run(runs.measure_log, loop.name, source, 100, 1)
-        assert runs.READERS.keys() <= loop.run(runs.measure_readers, source, 3, 20, 1).keys()
+        costs = loop.run(run_readers.measure_readers, source, 3, 20, 1)
+        assert run_readers.READERS.keys() <= costs.keys()
+    assert run_readers.READERS.keys() <= loop.run(run_readers.measure_slow, 3, 5, 1).keys()
     assert runs.REPLAY in loop.run(runs.measure_replay, 500, 1)
     assert 0 < loop.run(runs.weigh_entry, 500) < 500
 
@@ -100,12 +102,12 @@ def test_a_wrong_run_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """A run that keeps less than there was ends the measurement."""
 
     async def short(count: int) -> AsyncGenerator[str, None]:
-        async for item in runs.ready(count - 1):
+        async for item in run_sources.ready(count - 1):
             yield item
 
-    monkeypatch.setitem(runs.SOURCES, "ready", short)
+    monkeypatch.setitem(run_sources.SOURCES, "ready", short)
     with pytest.raises(RuntimeError, match="has kept 9 of 10 items"):
-        BACKENDS[0].run(runs.measure_readers, "ready", 3, 10, 1)
+        BACKENDS[0].run(run_readers.measure_readers, "ready", 3, 10, 1)
     with pytest.raises(RuntimeError, match="lost, repeated or reordered items"):
         BACKENDS[0].run(runs.measure_log, "asyncio", "ready", 10, 1)
 

@@ -24,6 +24,7 @@ import streamkit.client
 import streamkit.jsonlines
 import streamkit.redis
 import streamkit.runs
+import streamkit.sqlite
 import streamkit.sse
 import streamkit.starlette
 import streamkit.testing
@@ -134,6 +135,7 @@ def test_page(page: Path, backend: Backend, monkeypatch: pytest.MonkeyPatch) -> 
         "docs/merging.md",
         "docs/web.md",
         "docs/reading.md",
+        "docs/own-log.md",
         "docs/ownership.md",
         "docs/guarantees.md",
     ],
@@ -157,6 +159,7 @@ def test_reference_has_every_public_name() -> None:
             streamkit.jsonlines,
             streamkit.redis,
             streamkit.runs,
+            streamkit.sqlite,
             streamkit.sse,
             streamkit.starlette,
             streamkit.testing,

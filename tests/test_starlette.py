@@ -13,6 +13,7 @@ import pytest
 from fastapi import BackgroundTasks, Depends, FastAPI, HTTPException
 from fastapi.exceptions import FastAPIError
 from pydantic import TypeAdapter
+from pydantic_core import PydanticSerializationError
 from starlette.applications import Starlette
 from starlette.background import BackgroundTask
 from starlette.middleware import Middleware
@@ -487,6 +488,30 @@ class TestTheWrongClass:
             endpoint.__annotations__["return"] = annotation
             with pytest.raises(TypeError, match=r"the one of the same name from streamkit\.starl"):
                 FastAPI().get("/")(endpoint)
+
+    @pytest.mark.parametrize("kind", RESPONSES)
+    async def test_annotated_with_any(self, kind: Any) -> None:
+        """Misuse: the endpoint says that it returns anything: the same, when it returns it."""
+
+        async def endpoint(request: Request) -> Any:
+            return kind(aiter_of("a"))
+
+        endpoint.__annotations__["return"] = Any
+        client = Client()
+        with pytest.raises(
+            PydanticSerializationError, match="the one of the same name from stream"
+        ):
+            await client.get(on_fastapi(endpoint))
+        assert client.log.events == [500, "Internal Server Error", "end"]
+        with pytest.raises(PydanticSerializationError, match="FastAPI takes no response"):
+            TypeAdapter(Any).dump_json([kind(aiter_of("a"))])
+
+    @pytest.mark.parametrize("kind", RESPONSES)
+    def test_without_pydantic(self, kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Misuse: where there is no pydantic, and of the class, there is no serializer."""
+        assert not hasattr(kind, "__pydantic_serializer__")
+        monkeypatch.delitem(sys.modules, "pydantic_core")
+        assert not hasattr(kind(aiter_of("a")), "__pydantic_serializer__")
 
     @pytest.mark.parametrize("kind", RESPONSES)
     def test_without_starlette(self, kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:

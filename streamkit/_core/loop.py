@@ -7,7 +7,6 @@ import inspect
 import sys
 import threading
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any
 
 from anyio.lowlevel import current_token
@@ -19,23 +18,27 @@ class Loop:
     def __init__(self) -> None:
         self._native: Any = current_token().native_token
 
-    def call(self, function: Callable[[], object]) -> None:
+    def call(self, function: Callable[[], object]) -> bool:
         """
         Call ``function`` in this loop: at once if the caller is a task in it, soon otherwise.
 
-        If the loop is closed by now, nothing is left to call.
+        :return: ``False`` if the loop is closed by now: nothing is left to call
+
         """
         native = self._native
         on_asyncio = isinstance(native, asyncio.AbstractEventLoop)
         is_current = is_current_on_asyncio if on_asyncio else is_current_on_trio
         if is_current(native) and not _in_signal_handler():
             function()
-            return
+            return True
         # asyncio's and trio's public ways in from a foreign thread. Neither blocks, so they do
         # for a signal handler, too, where anyio.from_thread.run_sync() would wait for itself.
         soon = native.call_soon_threadsafe if on_asyncio else native.run_sync_soon
-        with suppress(RuntimeError):
+        try:
             soon(function)
+        except RuntimeError:
+            return False
+        return True
 
 
 def is_current_on_asyncio(native: object) -> bool:

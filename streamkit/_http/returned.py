@@ -1,9 +1,10 @@
 """
 What FastAPI is told of a response that is none of its own.
 
-It takes what an endpoint returns, and is no response of Starlette, for a value to make JSON of: it
-asks pydantic for a schema where that is annotated, and else tries one attribute after the other,
-down to the generator. Both come by here first, and say what to return.
+It takes what an endpoint returns, and is no response of Starlette, for a value to make JSON of. It
+asks pydantic for a schema where that is annotated, or for a serializer where the annotation is
+``Any``, and else tries one attribute after the other, down to the generator. All come by here
+first, and say what to return.
 """
 
 from __future__ import annotations
@@ -30,8 +31,29 @@ class _Unserializable:
 UNSERIALIZABLE = _Unserializable()
 
 
+class _Serializer:
+    """Of an instance, what pydantic looks for that is to make JSON of it without a schema."""
+
+    __slots__ = ()
+
+    def __get__(self, instance: object, owner: type) -> Any:
+        core: Any = sys.modules.get("pydantic_core")
+        if instance is None or core is None:
+            # Nobody asks, or it is the class that is asked for a schema.
+            raise AttributeError("__pydantic_serializer__")
+        schemas = core.core_schema
+        refusing = schemas.plain_serializer_function_ser_schema(_to_json)
+        return core.SchemaSerializer(schemas.any_schema(serialization=refusing))
+
+
+def _to_json(value: object) -> object:
+    raise TypeError(_ADVICE)
+
+
 class Returned:
     """The base of what an endpoint returns."""
+
+    __pydantic_serializer__: _Serializer = _Serializer()
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: Callable[[Any], Any]) -> Any:

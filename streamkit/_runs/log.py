@@ -150,7 +150,8 @@ class RunLog(Protocol):
         self, run_id: str, epoch: str, terms: Terms, notify: Callable[[Requests], object]
     ) -> Requests:
         """
-        Create a run, which then goes on. Created twice with the same epoch, it is the same one.
+        Create a run, which then goes on. Created twice with the same epoch, it is the same one, and
+        its producer gives a sign of life.
 
         :param notify: called in the event loop when the log hears of a request, without waiting for
             the producer to write: a hint, which may never come

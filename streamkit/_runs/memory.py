@@ -100,7 +100,7 @@ class MemoryLog:
         run = self._find(run_id)
         if run is not None:
             if run.epoch == epoch and run.outcome is None:
-                return run.requests(now)
+                return self._sign_of_life(run)
             raise RunExists(run_id)
         if not self._make_room(OVERHEAD + len(terms.data)):
             raise LogFull("the log has no room for another run: start it later")

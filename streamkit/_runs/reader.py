@@ -33,9 +33,8 @@ from .info import RunInfo
 from .log import Page, Record, RunLog, Watch
 from .records import check_owner, end_of, info_of
 
-# Entries that are handed to the consumer of an attached stream at once, and their bytes.
+# Entries that are handed to the consumer of an attached stream at once.
 _BATCH = 100
-_BATCH_BYTES = 256 * 1024
 
 # It is read on when fewer of them wait for the consumer.
 _READ_AHEAD = 100
@@ -104,8 +103,9 @@ async def read(
     :param made_of: takes the position of an entry, those that there are from there on, and the
         epoch. Returns what to yield of them, and of how many it is
     :param until: when to leave at the latest, as if there was nobody to tell of changes any more
-    :param for_a_response: whether to yield a :class:`Head` first, if the run has one and is read
-        from its beginning; and to raise what there is to raise at once, for it is answered
+    :param for_a_response: whether to yield a :class:`Head` first: that of the run, if it has one
+        and is read from its beginning, and else 200 before a wait, for it can be no other any more;
+        and to raise what there is to raise at once, for it is answered
 
     """
     told: Exception | None
@@ -120,7 +120,8 @@ async def read(
                 position = page.first - 1
                 if position:
                     page = await log.read(run_id, position)
-            tells_status = for_a_response and not position
+            tells_status = for_a_response
+            is_resumed = position > 0
             is_over = False
             with seat.scope:
                 while not is_over:
@@ -131,7 +132,7 @@ async def read(
                         continue
                     if page.first > position + 1:
                         raise Gap(page.first, page.last)
-                    if tells_status and page.head is not None:
+                    if tells_status and page.head is not None and not is_resumed:
                         tells_status = False
                         yield Head(page.head)
                     entries = page.entries
@@ -144,6 +145,9 @@ async def read(
                         is_over = page.outcome is not None
                         if page.lapsed:
                             attendance.suspect(run_id, epoch)
+                        if tells_status and is_resumed and not is_over:
+                            tells_status = False
+                            yield Head(200)
                         if not is_over:
                             await seat.wait(watch)
                     if not is_over:
@@ -189,19 +193,13 @@ def _entries_of(position: int, data: Sequence[bytes], epoch: str) -> tuple[list[
     new = cast("Any", tuple).__new__
     entries: list[Entry[Any]] = []
     try:
-        for each in _some_of(data):
+        for each in data[:_BATCH]:
             entries.append(new(Entry, (position, decode(each), epoch)))
             position += 1
     except UnknownVersion:
         if not entries:
             raise
     return entries, len(entries)
-
-
-def _some_of(data: Sequence[bytes]) -> Sequence[bytes]:
-    """Return so many entries as a consumer may hold at once: large ones go one by one."""
-    some = data[:_BATCH]
-    return some if sum(map(len, some)) <= _BATCH_BYTES else data[:1]
 
 
 def _position(after: Cursor | Literal["now"] | None, record: Record) -> int | None:

@@ -8,14 +8,16 @@ from weakref import WeakValueDictionary
 
 from .._core.metadata import Head
 from .._core.stream import Stream
+from .._http.host import StreamHost
 from .._sse.profile import Profile
 from .arguments import check_text
+from .burial import Burial
 from .cursor import Cursor, parse
 from .entry import Entry
 from .errors import RunNotFound
 from .frames import Frames, Stretch
 from .household import Household
-from .log import Record
+from .log import Record, RunLog
 from .reader import ReadAhead, attached, read
 from .records import check_owner
 
@@ -23,8 +25,16 @@ from .records import check_owner
 class Shelf(Household):
     """Runs, to those who read them."""
 
-    def __init__(self, *given: Any) -> None:
-        super().__init__(*given)
+    def __init__(
+        self,
+        log: RunLog,
+        host: StreamHost | None,
+        finish: float,
+        grace: float,
+        max_runs: int | None,
+        burial: Burial,
+    ) -> None:
+        super().__init__(log, host, finish, grace, max_runs, burial)
         self._frames: WeakValueDictionary[tuple[str, str, Profile], Frames] = WeakValueDictionary()
 
     def attach(

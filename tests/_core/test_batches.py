@@ -18,6 +18,8 @@ from streamkit import (
     with_keepalive,
     with_stage,
 )
+from streamkit._core.backend import get_backend
+from streamkit._core.handoff import Handoff
 from streamkit._core.source import Batches
 from support import wait_all_blocked
 
@@ -143,3 +145,14 @@ async def test_last_words(leaves: bool) -> None:
             assert leaves
     assert seen == ([1] if leaves else [1, 2, 3])
     assert stream.outcome.items == len(seen)
+
+
+async def test_closed_meanwhile() -> None:
+    """G6: what is handed over to a stream that was closed is dropped, a whole list like an item."""
+    handoff = Handoff(get_backend(), 10)
+    handoff.put_all([1, 2])
+    handoff.close()
+    handoff.put_all([3, 4])
+    with pytest.raises(anyio.ClosedResourceError):
+        await handoff.receive()
+    assert handoff.dropped == 2

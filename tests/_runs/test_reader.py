@@ -134,19 +134,6 @@ async def test_an_entry_of_a_later_release(keeps_pace: bool) -> None:
             assert [(await anext(stream)).item for _ in range(2)] == [5, 6]
 
 
-async def test_large_entries() -> None:
-    """Large entries are held one by one, and none is skipped."""
-    items = ["x" * 1_000, "y" * 400_000, "z", "x" * 300_000, *["w" * 10_000] * 100]
-    async with Runs() as runs:
-        info = await runs.start(Probe(*items).source())
-        assert await items_of(runs, info.id) == items
-        async with runs.attach(info.id) as stream:
-            await anext(stream)
-            await wait_all_blocked()
-            handoff: Any = stream._open_handoff
-            assert sum(len(entry.item) for entry in handoff._packets) < 2_000_000
-
-
 @pytest.mark.parametrize("passes", range(14))
 async def test_a_reader_is_cancelled(passes: int) -> None:
     """A reader, or a response, that is cancelled at any await leaves nothing, and hurts nobody."""

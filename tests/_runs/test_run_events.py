@@ -130,6 +130,20 @@ class TestItems:
             (40.0, f"data: a\nid: {run.epoch}:1\n\n"),
         ]
 
+    @pytest.mark.parametrize("head", [False, True])
+    async def test_comes_back_in_a_silence(self, head: bool) -> None:
+        """Runs: who comes back to a silent run has its status at once, for it can be but 200.
+
+        Who reads from the beginning waits for the run to say one.
+        """
+        source = Probe(*[Head(201)] * head, "a", "b", every=20.0).source()
+        async with Runs() as runs:
+            run = await runs.start(source)
+            await anyio.sleep(30 + 20 * head)
+            client = await ask(runs, run.id, f"{run.epoch}:1", keepalive=15)
+        assert client.log[:2] == [(0.0, 200), (0.0, ": ping\n")]
+        assert [event.data for event in read(client).events] == ["b", '{"kind":"completed"}']
+
     async def test_goes_on(self) -> None:
         """Runs: who comes back gets what follows, by header or query, by cursor or position."""
         async with Runs() as runs:

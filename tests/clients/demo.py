@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import shlex
+import signal
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -30,6 +33,9 @@ class DemoServer:
 
     def __init__(self, written: Path, *arguments: str) -> None:
         self._written = written
+        self.command = shlex.join(
+            arguments[arguments.index("--") + 1 :] if "--" in arguments else ()
+        )
         with written.open("wb") as output:
             # Out of the reach of a Ctrl-C for the tests, and with the default for SIGINT.
             self.process = subprocess.Popen(
@@ -50,6 +56,15 @@ class DemoServer:
         """Return what the server tells of its runs, the oldest first."""
         return httpx.get(f"{self.url}/runs", trust_env=False).json()["runs"]
 
+    def run(self, run_id: str) -> dict[str, Any]:
+        """Return what the server tells of one run."""
+        return httpx.get(f"{self.url}/runs/{run_id}", trust_env=False).json()
+
+    def stop(self, run_id: str) -> None:
+        """Stop a run, as a tab does."""
+        answer = httpx.post(f"{self.url}/runs/{run_id}/cancel", content="enough", trust_env=False)
+        assert answer.status_code == 200
+
 
 @contextmanager
 def demo_server(directory: Path, *arguments: str) -> Iterator[DemoServer]:
@@ -62,7 +77,9 @@ def demo_server(directory: Path, *arguments: str) -> Iterator[DemoServer]:
         try:
             server.process.wait(PATIENCE)
         finally:
-            server.process.kill()
+            with suppress(ProcessLookupError):
+                os.killpg(server.process.pid, signal.SIGKILL)  # with its workers
+            server.process.wait()
     assert "Traceback" not in server.output()
 
 
@@ -74,6 +91,16 @@ class Tab:
         driver.switch_to.new_window("tab")
         driver.get(url)
         self._handle = driver.current_window_handle
+
+    def reload(self) -> None:
+        self._driver.switch_to.window(self._handle)
+        self._driver.refresh()
+
+    @property
+    def address(self) -> str:
+        """Return what is to be seen in the address bar: it leads back to the run."""
+        address: str = self.do("return location.href")
+        return address
 
     def do(self, script: str, *arguments: object) -> Any:
         """Run a script in the tab, and return what it returns."""
@@ -114,11 +141,19 @@ class Tab:
         )
         return lines
 
+    def numbers(self) -> list[str]:
+        """Return what is before the lines of the output: the number of each, or a sign."""
+        numbers: list[str] = self.do(
+            "return [...document.querySelectorAll('#log [data-id]')].map((row) => row.dataset.id)"
+        )
+        return numbers
+
     def start(self, name: str) -> str:
         """Start a run and return its id."""
+        before = self.address
         self.click(f"[data-name={name}]")
-        run_id: str = self.text("#name").split()[1]
-        return run_id
+        until(lambda: self.address != before, lambda: self.text("body"))
+        return self.address.partition("#")[2]
 
     def wait_for_state(self, state: str) -> None:
         until(lambda: self.text("#state") == state, lambda: (state, self.text("body")))

@@ -22,19 +22,21 @@ def main(directory: Path) -> None:
     with TemporaryDirectory(ignore_cleanup_errors=True) as temporary:
         profile = Path(temporary) / "profile"
         with demo_server(Path(temporary)) as demo, chromium(profile) as driver:
-            tab, other = Tab(driver, demo.url), Tab(driver, demo.url)
+            tab = Tab(driver, demo.url)
             for name, state in ("fail", "failed"), ("locked", "409 refused"):
                 tab.start(name)
                 tab.wait_for_state(state)
-            other.start("deaf")
+            tab.start("deaf")
             tab.start("check")
             wait_for_silence(tab, 1, seconds=4.0)
-            picture(driver, directory / "demo.png", width=820, height=1000)
+            # As it is for who comes later.
+            tab.reload()
             wait_for_silence(tab, 2, seconds=2.0)
+            picture(driver, directory / "demo.png", width=1366, height=768)
             tab.click("#stop button")
-            tab.wait_for_state("cancelled")
-            until(lambda: "cancelled" in tab.text("#runs"), lambda: tab.text("body"))
-            picture(driver, directory / "demo-phone.png", width=360, height=740, scheme="dark")
+            tab.wait_for_state("stopped")
+            until(lambda: "stopped" in tab.text("#runs"), lambda: tab.text("body"))
+            picture(driver, directory / "demo-phone.png", width=390, height=844, scheme="dark")
 
 
 def wait_for_silence(tab: Tab, number: int, *, seconds: float) -> None:
@@ -48,18 +50,14 @@ def wait_for_silence(tab: Tab, number: int, *, seconds: float) -> None:
 def picture(
     driver: webdriver.Chrome, path: Path, *, width: int, height: int, scheme: str = "light"
 ) -> None:
-    """Take a picture of what a screen shows: on a narrow one, of the run."""
-    is_narrow = width < 500
-    screen = {"width": width, "height": height, "deviceScaleFactor": 1.5, "mobile": is_narrow}
+    """Take a picture of what a screen shows."""
+    is_phone = width < 500
+    screen = {"width": width, "height": height, "deviceScaleFactor": 1.5, "mobile": is_phone}
     driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
     media = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
     driver.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
-    # The log follows its last line at the new width, too.
+    # The log follows its last line at the new size, too.
     driver.execute_script("const log = document.getElementById('log'); log.scrollTop = 1e6")
-    if is_narrow:
-        driver.execute_script(
-            "document.getElementById('mine').previousElementSibling.scrollIntoView()"
-        )
     taken = driver.execute_cdp_cmd("Page.captureScreenshot", {"format": "png"})
     path.write_bytes(b64decode(taken["data"]))
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import threading
-from concurrent.futures import Future
-from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,12 +11,12 @@ import anyio
 import anyio.to_thread
 import pytest
 import uvicorn
-from anyio.abc import SocketAttribute, SocketStream
 
 from clients.browser import chromium
 from streamkit.asgi import StreamResponse
 from streamkit.runs import Runs
 from streamkit.sse import RunEvents, ServerSentEvent
+from support.cutting_proxy import cutting_proxy
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterator
@@ -119,55 +117,17 @@ def test_cut_again_and_again(served: tuple[Application, str], driver: webdriver.
 def test_behind_a_proxy_that_cuts(
     served: tuple[Application, str], driver: webdriver.Chrome
 ) -> None:
-    """Runs: an EventSource behind a proxy that cuts every connection after two seconds."""
+    """Runs: an EventSource behind a proxy that cuts every connection every two seconds."""
     application, url = served
-    with cutting_proxy(int(url.rpartition(":")[2]), after=2.0) as port:
+    with cutting_proxy(int(url.rpartition(":")[2]), every=2.0) as proxy:
         driver.get(f"{url}/start/steady")
-        driver.get(f"http://127.0.0.1:{port}")
-        *items, end = watch(driver, f"http://127.0.0.1:{port}/read/steady")
+        driver.get(f"http://127.0.0.1:{proxy.port}")
+        *items, end = watch(driver, f"http://127.0.0.1:{proxy.port}/read/steady")
     assert [item[1] for item in items] == NUMBERS
     assert (end[0], json.loads(end[1])) == ("end", {"kind": "completed"})
     asked = [seen for run_id, seen in application.requests if run_id == "steady"]
     assert len(asked) > 2
     assert all(asked[1:])
-
-
-@contextmanager
-def cutting_proxy(to: int, *, after: float) -> Iterator[int]:
-    """Pass on what clients and a server say, and cut each connection in the middle of it."""
-
-    async def pass_on(from_one: SocketStream, to_other: SocketStream) -> None:
-        with suppress(anyio.ClosedResourceError, anyio.BrokenResourceError):
-            async for data in from_one:
-                await to_other.send(data)
-
-    async def serve(client: SocketStream) -> None:
-        async with client, await anyio.connect_tcp("127.0.0.1", to) as server:
-            with anyio.move_on_after(after):
-                async with anyio.create_task_group() as tasks:
-                    tasks.start_soon(pass_on, client, server)
-                    await pass_on(server, client)
-                    tasks.cancel_scope.cancel()
-
-    async def main() -> None:
-        async with (
-            await anyio.create_tcp_listener(local_host="127.0.0.1") as listener,
-            anyio.create_task_group() as tasks,
-        ):
-            tasks.start_soon(listener.serve, serve)
-            started.set_result(listener.extra(SocketAttribute.local_port))
-            await anyio.to_thread.run_sync(stopped.wait)
-            tasks.cancel_scope.cancel()
-
-    started: Future[int] = Future()
-    stopped = threading.Event()
-    thread = threading.Thread(target=anyio.run, args=[main])
-    thread.start()
-    try:
-        yield started.result(5)
-    finally:
-        stopped.set()
-        thread.join()
 
 
 def test_reloads(served: tuple[Application, str], driver: webdriver.Chrome) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
+from functools import partial
 from typing import Any
 
 import anyio
@@ -10,6 +11,7 @@ import letta_response
 from starlette.exceptions import HTTPException
 
 from streamkit import StreamCancelled
+from streamkit.runs import Runs
 
 
 async def agent(agent_id: str) -> AsyncGenerator[Any, None]:
@@ -21,21 +23,25 @@ async def agent(agent_id: str) -> AsyncGenerator[Any, None]:
             raise HTTPException(404, "no such agent")
         case "busy":
             await anyio.sleep(0.3)
-            yield chunk(1, "busy"), 409
+            yield chunk("busy"), 409
             raise AssertionError("goes on after a refusal")
         case "accepted":
-            yield chunk(1), 202
-            yield chunk(2)
+            yield chunk(), 202
+            yield chunk()
             return
-    yield chunk(1)
+    yield chunk()
     match kind:
         case "refused":
-            yield chunk(2, "secret"), 500
+            yield chunk("secret"), 500
         case "broken":
             raise LookupError("secret")
         case "short":
             await anyio.sleep(0.5)
-            yield chunk(2)
+            yield chunk()
+        case "long":
+            await anyio.sleep(0.5)
+            for _ in range(399):
+                yield chunk()
         case "silent":
             await blocked(agent_id)
 
@@ -48,11 +54,13 @@ async def blocked(agent_id: str) -> None:
         raise
 
 
-def chunk(number: int, content: str = "") -> dict[str, Any]:
-    return {"message_type": "assistant_message", "seq_id": number, "content": content}
+def chunk(content: str = "") -> dict[str, Any]:
+    return {"message_type": "assistant_message", "content": content}
 
 
 letta_response.agent = agent
+# So that a long run is trimmed.
+letta_response.Runs = partial(Runs, max_items=50)
 # Seconds.
 letta_response.PING_EVERY, letta_response.CHECK_EVERY, letta_response.DEAD_AFTER = 0.1, 0.05, 4.0
 app = letta_response.app

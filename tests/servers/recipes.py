@@ -122,6 +122,10 @@ class Events:
         self._returned = 0
         self._give_up = time.monotonic() + LONGEST
 
+    def patience(self, seconds: float) -> None:
+        """Let it last so much longer."""
+        self._give_up = time.monotonic() + seconds
+
     def next(self) -> Event:
         """Wait for the next event."""
         while len(self._parser.events) == self._returned:

@@ -11,7 +11,6 @@ from fastapi import FastAPI, Request
 from streamkit import StreamCancelled
 from streamkit.asgi import StreamHost
 from streamkit.runs import RunInfo, Runs
-from streamkit.sse import OPENAI_RESPONSES
 from streamkit.starlette import RunEvents
 
 if TYPE_CHECKING:
@@ -48,33 +47,6 @@ async def forever() -> AsyncGenerator[Any, None]:
         yield "told"
 
 
-async def response(run_id: str) -> AsyncGenerator[dict[str, Any], None]:
-    """Yield the events of an answer of OpenAI's, with numbers that are of no use to anybody."""
-    whole = {
-        "id": run_id,
-        "object": "response",
-        "created_at": 0,
-        "model": "m",
-        "output": [],
-        "parallel_tool_calls": True,
-        "tool_choice": "auto",
-        "tools": [],
-    }
-    yield {"type": "response.created", "sequence_number": 70, "response": whole}
-    for text in TEXTS:
-        yield {
-            "type": "response.output_text.delta",
-            "sequence_number": 70,
-            "item_id": "i",
-            "output_index": 0,
-            "content_index": 0,
-            "logprobs": [],
-            "delta": text,
-        }
-        await anyio.sleep(0.02)
-    yield {"type": "response.completed", "sequence_number": 70, "response": whole}
-
-
 async def saved(outcome: Outcome, info: RunInfo) -> None:
     await anyio.sleep(0.2)
     print(f"saved {info.id}: {outcome.kind}, {info.last} items", flush=True)
@@ -90,19 +62,3 @@ async def start(kind: str, request: Request) -> dict[str, str]:
 @app.get("/runs/{run_id}")
 async def read(run_id: str, request: Request, max_age: float | None = None) -> RunEvents:
     return RunEvents(request.state.runs, run_id, max_age=max_age)
-
-
-# As OpenAI's own API.
-
-
-@app.post("/v1/responses")
-async def create(request: Request) -> RunEvents:
-    assert (await request.json())["background"]
-    run_id = "resp_1"
-    await request.state.runs.start(response(run_id), id=run_id)
-    return RunEvents(request.state.runs, run_id, profile=OPENAI_RESPONSES)
-
-
-@app.get("/v1/responses/{run_id}")
-async def retrieve(run_id: str, request: Request) -> RunEvents:
-    return RunEvents(request.state.runs, run_id, profile=OPENAI_RESPONSES)

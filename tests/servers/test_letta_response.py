@@ -15,6 +15,7 @@ from support.event_stream import Event, parse
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from contextlib import AbstractContextManager
 
 DONE = Event("[DONE]")
 CANCELLED = Event('{"message": "The stream was cancelled.", "code": "cancelled"}', "cancelled")
@@ -55,7 +56,9 @@ def numbers(events: list[Event]) -> list[int]:
 
 def begin(events: Events) -> str:
     """Receive the first chunk. Returns the id of the run."""
-    assert numbers([events.next()]) == [1]
+    while not (seen := numbers([events.next()])):
+        pass  # in the background, there is a ping as soon as there is a status
+    assert seen == [1]
     return events.response.headers["x-run-id"]
 
 
@@ -168,15 +171,97 @@ def test_cancellation_after_leaving(letta: Program) -> None:
     assert f"{agent(path)} was told: None\n" in letta.output()
 
 
+def in_background(letta: Program, path: str) -> AbstractContextManager[Events]:
+    return letta.events("POST", path, json={"background": True})
+
+
+def again(letta: Program, run_id: str, after: int) -> AbstractContextManager[Events]:
+    return letta.events("GET", f"/runs/{run_id}/stream?starting_after={after}")
+
+
+def test_background(letta: Program) -> None:
+    """Recipe: a run in the background is read again from any chunk on, also when it has ended.
+
+    Who has seen the last chunk gets the end, at once.
+    """
+    with in_background(letta, messages("short")) as events:
+        run_id = begin(events)
+    assert status(letta, run_id) == "running"
+    with again(letta, run_id, 1) as events:
+        *between, last, done = events.rest()
+    assert {json.loads(event.data)["message_type"] for event in between} == {"ping"}
+    assert (numbers([last]), done.data) == ([2], "[DONE]")
+    assert json.loads(last.data)["run_id"] == run_id
+    asked = time.monotonic()
+    for after, rest in (0, [1, 2]), (1, [2]), (2, []):
+        with again(letta, run_id, after) as events:
+            *chunks, done = events.rest()
+        assert (numbers(chunks), done.data) == (rest, "[DONE]")
+    assert time.monotonic() - asked < 1
+
+
+def test_background_cancellation(letta: Program) -> None:
+    """Recipe: the table stops a run in the background, and all readers get the same last frame."""
+    with in_background(letta, path := messages("silent")) as events:
+        run_id = begin(events)
+        with again(letta, run_id, 1) as others:
+            assert letta.post(f"/runs/{run_id}/cancel").status_code == 202
+            last = [events.rest()[-1], others.rest()[-1]]
+    with again(letta, run_id, 1) as later:
+        last += later.rest()
+    assert [(event.data, event.type) for event in last] == [(CANCELLED.data, CANCELLED.type)] * 3
+    assert f"{agent(path)} was told: None\n" in letta.output()
+    assert status(letta, run_id) == "cancelled"
+
+
+def test_background_status(letta: Program) -> None:
+    """Recipe: the status of the first chunk is the status for all readers of the run."""
+    with in_background(letta, messages("busy")) as events:
+        assert events.response.status_code == 409
+        assert numbers(events.rest()[:-1]) == [1]
+        run_id = events.response.headers["x-run-id"]
+    with letta.events("GET", f"/runs/{run_id}/stream") as events:
+        assert events.response.status_code == 409
+
+
+def test_background_failure(letta: Program) -> None:
+    """Recipe: a run in the background that breaks is an error to its readers, without details."""
+    with in_background(letta, messages("broken")) as events:
+        run_id = begin(events)
+        (failed,) = events.rest()
+    assert (failed.data, failed.type) == (FAILED.data, FAILED.type)
+    assert status(letta, run_id) == "failed"
+    assert "secret" in letta.output()
+    assert letta.trouble()
+
+
+def test_background_is_trimmed(letta: Program) -> None:
+    """Recipe: a reader is told if chunks are gone that it has not seen, and which are there."""
+    with in_background(letta, messages("long")) as events:
+        run_id = begin(events)
+    eventually(lambda: status(letta, run_id) == "completed")
+    with letta.client() as client:
+        answer = client.get(f"/runs/{run_id}/stream?starting_after=1")
+        assert (answer.status_code, answer.json()["code"]) == (410, "gap")
+        kept = answer.json()["first"], answer.json()["last"]
+        assert 1 < kept[0] < kept[1] == 400
+        unknown = client.get("/runs/run-0/stream")
+        assert (unknown.status_code, unknown.json()["code"]) == (404, "run_not_found")
+    with again(letta, run_id, kept[0] - 1) as events:
+        assert numbers(events.rest()[:-1]) == list(range(kept[0], 401))
+
+
 # The last test of the file, since it ends the server that all of them share.
 def test_sigterm(letta: Program) -> None:
     """Recipe: a server that is asked to end stops its runs, those without a client, too."""
     with letta.events("POST", left := messages("silent")) as events:
         begin(events)
+    with in_background(letta, background := messages("silent")) as events:
+        begin(events)
     with letta.events("POST", stayed := messages("silent")) as events:
         begin(events)
         letta.terminate()
         assert events.rest()[-1] == CANCELLED
-    for path in left, stayed:
+    for path in left, background, stayed:
         eventually(lambda path=path: f"{agent(path)} was told: Shutdown()\n" in letta.output())
     letta.end()

@@ -1,4 +1,4 @@
-"""Runs on uvicorn: clients that are cut off and come back, OpenAI's SDK, and a shutdown."""
+"""Runs on uvicorn: clients that are cut off and come back, and a shutdown."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
-from openai import NotFoundError, OpenAI
 
 from recipes import UVICORN, Program, running
 from run_answers import TEXTS
@@ -102,30 +101,6 @@ def test_max_age(program: Program) -> None:
     parser.feed(response.content)
     assert 1 <= len(parser.events) < len(TEXTS)
     assert all(event.type == "message" for event in parser.events)
-
-
-def test_openai(program: Program) -> None:
-    """Runs: OpenAI's own SDK goes on with a response that was cut, by the number it has seen."""
-    with OpenAI(base_url=f"{program.url}/v1", api_key="none", max_retries=0) as client:
-        events = []
-        with client.responses.create(model="m", input="?", background=True, stream=True) as stream:
-            for event in stream:
-                events.append(event)
-                if len(events) == 5:
-                    break
-        run_id = events[0].response.id  # type: ignore[union-attr]
-        while events[-1].type != "response.completed":
-            after = events[-1].sequence_number
-            with client.responses.retrieve(run_id, stream=True, starting_after=after) as stream:
-                for number, event in enumerate(stream):
-                    events.append(event)
-                    if number == 6:
-                        break
-        assert [event.sequence_number for event in events] == list(range(1, len(TEXTS) + 3))
-        texts = [event.delta for event in events if event.type == "response.output_text.delta"]
-        assert texts == TEXTS
-        with pytest.raises(NotFoundError):
-            client.responses.retrieve("unknown", stream=True)
 
 
 def test_sigterm(tmp_path: Path) -> None:

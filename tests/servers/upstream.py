@@ -69,6 +69,12 @@ class Handler(BaseHTTPRequestHandler):
             self.write(event)
         self.finish_body()
 
+    def slow(self) -> None:
+        for event in events("a", "b", " c"):
+            self.write(event)
+            time.sleep(SILENCE / 2)
+        self.finish_body()
+
     def silent(self) -> None:
         for event in events("a", "b", " c")[:2]:
             self.write(event)

@@ -6,7 +6,9 @@ import logging
 import math
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from random import Random
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal
 
 import anyio
@@ -22,11 +24,13 @@ from streamkit.runs import (
     RunEnded,
     RunExists,
     RunFailed,
+    RunLog,
     RunNotFound,
     RunRunning,
     Runs,
 )
 from support import BACKENDS, Backend, wait_all_blocked
+from support.files import VirtualSQLiteLog
 
 from . import examples
 
@@ -162,9 +166,9 @@ class Reader:
 
 
 class World:
-    def __init__(self, plan: list[object]) -> None:
+    def __init__(self, plan: list[object], log: RunLog) -> None:
         self.plan = plan
-        self.runs = Runs(MemoryLog())
+        self.runs = Runs(log)
         self.models: dict[str, Model] = {}
         #: Until when a cancellation that came too early counts.
         self.early: dict[tuple[str, str | None], float] = {}
@@ -371,12 +375,31 @@ def quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
+@contextmanager
+def in_memory() -> Iterator[RunLog]:
+    yield MemoryLog()
+
+
+@contextmanager
+def in_a_file() -> Iterator[RunLog]:
+    with TemporaryDirectory() as place:
+        yield VirtualSQLiteLog(Path(place) / "runs.db")
+
+
 @examples(1 + 450 // len(BACKENDS))
 @given(plan=st.lists(steps, max_size=30))
 def test_runs(backend: Backend, plan: list[object]) -> None:
     """Who starts, reads, cancels and removes runs, and when: all is as the model says."""
-    with quiet():
-        backend.run(World(plan).main)
+    with quiet(), in_memory() as log:
+        backend.run(World(plan, log).main)
+
+
+@examples(1 + 150 // len(BACKENDS))
+@given(plan=st.lists(steps, max_size=30))
+def test_runs_in_a_file(backend: Backend, plan: list[object]) -> None:
+    """The same model, for a log in a file."""
+    with quiet(), in_a_file() as log:
+        backend.run(World(plan, log).main)
 
 
 @pytest.mark.parametrize("seed", range(2))

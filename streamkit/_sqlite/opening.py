@@ -1,0 +1,162 @@
+"""
+Open a file, and say early what is wrong with it.
+
+What cannot get better by itself is an error of its own. What can, a file that somebody has locked
+for instance, is tried again by who opens it.
+"""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+from contextlib import closing, suppress
+from pathlib import Path
+
+from .schema import APPLICATION_ID, TABLES, VERSION
+
+_logger = logging.getLogger("streamkit")
+
+#: Seconds that a call of SQLite waits itself for who has locked the file.
+BUSY = 0.1
+
+# Bytes of the write-ahead log that are left on the disk when it was written back.
+_WAL_BYTES = 4 * 1024 * 1024
+
+_MOUNTS = Path("/proc/self/mounts")
+_NETWORK = ("nfs", "cifs", "smb", "afs", "ceph", "gluster", "lustre", "gpfs", "beegfs", "9p")
+_REMOTE_FUSE = ("fuse.sshfs", "fuse.s3fs", "fuse.rclone", "fuse.glusterfs", "fuse.ceph")
+
+_PERMANENT = {
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_PERM,
+    sqlite3.SQLITE_READONLY,
+}
+_NO_DATABASE = {sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT}
+
+
+def connect(path: str) -> sqlite3.Connection:
+    """
+    Open a file, and make it if there is none.
+
+    :raises FileNotFoundError: if there is no such directory
+    :raises PermissionError: if it cannot be written
+    :raises ValueError: if it is something else, or of a later release
+    :raises sqlite3.OperationalError: if it is locked, or the disk is full: try again
+
+    """
+    check_place(path)
+    try:
+        connection = sqlite3.connect(path, timeout=BUSY, isolation_level=None)
+        try:
+            _prepare(connection, path)
+        except BaseException:
+            connection.close()
+            raise
+    except sqlite3.DatabaseError as exc:
+        code = primary_code(exc)
+        if code in _NO_DATABASE:
+            raise ValueError(
+                f"{path} is no database of SQLite: give SQLiteLog a path of its own"
+            ) from exc
+        if code in _PERMANENT:
+            raise PermissionError(
+                f"{path} cannot be opened for writing ({exc}): let this process write the file and "
+                "its directory"
+            ) from exc
+        raise
+    return connection
+
+
+def primary_code(error: sqlite3.Error) -> int:
+    """Return what SQLite calls an error, without its details, or 0."""
+    code: int = getattr(error, "sqlite_errorcode", 0)
+    return code & 0xFF
+
+
+def check_place(path: str) -> None:
+    """
+    See that a file can be where it is to be.
+
+    :raises FileNotFoundError: if there is no such directory
+    :raises ValueError: if it is a directory
+
+    """
+    place = Path(path)
+    if place.is_dir():
+        raise ValueError(f"{path} is a directory: write SQLiteLog({str(place / 'runs.db')!r})")
+    if not place.parent.is_dir():
+        raise FileNotFoundError(
+            f"the directory {place.parent} of {place.name} does not exist: make it first, or write "
+            "an absolute path"
+        )
+
+
+def warn_of_network(path: str, mounts: Path = _MOUNTS) -> None:
+    """Warn once of a file that is on a disk of another machine, as far as the system tells."""
+    kind = _file_system(Path(path).resolve(), mounts)
+    if kind.startswith(_NETWORK) or kind.startswith(_REMOTE_FUSE):
+        _logger.warning(
+            "%s is on a file system of the network (%s), where processes of other machines do not "
+            "see each other's locks: put it on a local disk, or give Runs() a RedisLog",
+            path,
+            kind,
+        )
+
+
+def _file_system(path: Path, mounts: Path) -> str:
+    """Return the kind of file system that a path is on, or nothing."""
+    found, depth = "", -1
+    with suppress(OSError):
+        for line in mounts.read_text(errors="replace").splitlines():
+            _, where, kind, *_ = line.split(" ")
+            # Blanks are written as octal numbers.
+            mounted = Path(where.replace("\\040", " "))
+            if path.is_relative_to(mounted) and len(mounted.parts) >= depth:
+                found, depth = kind, len(mounted.parts)
+    return found
+
+
+def _prepare(connection: sqlite3.Connection, path: str) -> None:
+    # In this order: another process may make the tables in between.
+    has_tables = bool(_pragma(connection, "schema_version"))
+    ours = _pragma(connection, "application_id") == APPLICATION_ID
+    if has_tables and not ours:
+        raise ValueError(
+            f"{path} is a database of another program: give SQLiteLog a path of its own"
+        )
+    # Before anything is in it, and before there is a write-ahead log.
+    connection.execute("PRAGMA auto_vacuum = incremental")
+    mode = _pragma(connection, "journal_mode = wal")
+    if mode != "wal":
+        raise ValueError(
+            f"there can be no write-ahead log where {path} is (SQLite keeps to {mode!r}): put it "
+            "on a local disk"
+        )
+    # What was committed survives the process. It may not survive the machine, but then no run does.
+    connection.execute("PRAGMA synchronous = normal")
+    connection.execute(f"PRAGMA journal_size_limit = {_WAL_BYTES}")
+    if not ours:
+        _make_tables(connection)
+    version = _pragma(connection, "user_version")
+    if version != VERSION:
+        raise ValueError(
+            f"{path} has tables of the form {version}, and this release of streamkit knows the "
+            f"form {VERSION}: update streamkit in this process, or give it a path of its own"
+        )
+
+
+def _make_tables(connection: sqlite3.Connection) -> None:
+    # If this fails, the connection is closed, and the transaction is over.
+    connection.execute("BEGIN IMMEDIATE")
+    # Unless another process was faster.
+    if not _pragma(connection, "application_id"):
+        for statement in TABLES.split(";"):
+            connection.execute(statement)
+        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        connection.execute(f"PRAGMA user_version = {VERSION}")
+    connection.execute("COMMIT")
+
+
+def _pragma(connection: sqlite3.Connection, name: str) -> object:
+    with closing(connection.execute(f"PRAGMA {name}")) as cursor:
+        return cursor.fetchone()[0]

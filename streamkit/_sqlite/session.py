@@ -1,0 +1,193 @@
+"""
+One event loop that uses a file: what waits there for the thread, and is told by it.
+
+All waits are for events that the thread has set. So a call may be cancelled wherever it is: nothing
+is lost by that, for nothing is held.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection, Mapping
+from functools import partial
+from typing import Any, TypeVar
+
+import anyio
+
+from .._core.loop import Loop
+from .._runs.errors import LogUnavailable
+from .._runs.hints import Hints
+from .._runs.log import Requests
+from .clock import Clock
+from .database import Database
+from .opening import warn_of_network
+from .reading import Reading
+from .transaction import News, Transaction
+from .worker import Call, Worker
+
+_logger = logging.getLogger("streamkit")
+
+# Seconds for which the end of the thread is waited for. It comes in no time, unless the disk hangs.
+_PATIENCE = 5.0
+
+T = TypeVar("T")
+
+
+class Session:
+    """
+    The use of a file in one event loop, by one thread.
+
+    :param path: of the file
+    :param outage: seconds for which a call tries to reach it
+    :param worker: what does the work
+
+    """
+
+    def __init__(
+        self,
+        path: str,
+        clock: Clock,
+        *,
+        max_bytes: int,
+        follow: float,
+        outage: float,
+        worker: type[Worker],
+    ) -> None:
+        #: How many blocks are open.
+        self.users: int = 0
+        #: Called when the last one is left: this is not what new ones use.
+        self.unset: Callable[[], None]
+        self.hints: Hints = Hints()
+        self._path = path
+        self._outage = outage
+        self._loop = Loop()
+        #: The runs that go on here: their epochs, and who is told of requests.
+        self._own: dict[str, tuple[str, Callable[[Requests], object]]] = {}
+        self._opened: Call[None] = Call(_nothing)
+        self._ended: Call[None] = Call(_nothing)
+        database = Database(path, clock, max_bytes, follow)
+        self._worker = worker(database, self)
+        self._has_started = False
+        self._is_closed = False
+
+    async def open(self) -> None:
+        """
+        Wait until the file is open. May be called by several.
+
+        :raises LogUnavailable: if it is locked, or there is no room, for as long as that was tried
+
+        """
+        if not self._has_started:
+            self._has_started = True
+            warn_of_network(self._path)
+            self._worker.start(self._opened, self._ended, self._path)
+        await self._until_over(self._opened)
+        if self._opened.raised is not None:
+            # All who wait for it are told.
+            raise self._opened.raised
+
+    async def close(self) -> None:
+        """Let the thread end, and wait for that for a while, whatever happens."""
+        self._is_closed = True
+        self._worker.end()
+        with anyio.CancelScope(shield=True, deadline=anyio.current_time() + _PATIENCE):
+            await self._ended.is_over.wait()
+        if not self._ended.is_over.is_set():
+            _logger.warning("the disk of %s does not answer: its thread is left", self._path)
+
+    # For calls
+
+    async def write(
+        self, function: Callable[[Transaction], T], then: Callable[[T], object] | None = None
+    ) -> T:
+        """Have something done in a transaction, and wait until it is."""
+        call = Call(function, then)
+        self._check_open()
+        self._worker.write(call)
+        return await self._wait_for(call)
+
+    async def read(self, function: Callable[[Reading], T]) -> T:
+        """Have something found out."""
+        call = Call(function)
+        self._check_open()
+        self._worker.read(call)
+        return await self._wait_for(call)
+
+    def is_own(self, run_id: str) -> bool:
+        """Tell whether a run goes on here."""
+        return run_id in self._own
+
+    def keep_told(self, run_id: str, epoch: str, notify: Callable[[Requests], object]) -> None:
+        """Tell a producer from now on what it is asked."""
+        self._own[run_id] = epoch, notify
+        self._worker.wake()
+
+    def forget(self, run_id: str, epoch: str) -> None:
+        """Tell a producer nothing more."""
+        if self._own.get(run_id, ("",))[0] == epoch:
+            del self._own[run_id]
+
+    def wake(self) -> None:
+        """Have the thread look what matters here now."""
+        self._worker.wake()
+
+    async def _wait_for(self, call: Call[T]) -> T:
+        await self._until_over(call)
+        if call.raised is not None:
+            raised, call.raised = call.raised, None
+            try:
+                raise raised
+            finally:
+                # Its traceback includes this frame.
+                del raised, call
+        return call.returned
+
+    async def _until_over(self, call: Call[Any]) -> None:
+        try:
+            with anyio.CancelScope(deadline=anyio.current_time() + self._outage):
+                await call.is_over.wait()
+        finally:
+            call.is_given_up = not call.is_over.is_set()
+        if call.is_given_up:
+            why = self._worker.trouble or "it does not answer"
+            raise LogUnavailable(
+                f"{self._path} could not be used for {self._outage} seconds: {why}"
+            )
+
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise RuntimeError("the log was left: make its calls in the block of open()")
+
+    # For the thread
+
+    def deliver(self, calls: list[Call[Any]], news: News) -> bool:
+        """Take what was done. Called in the thread. Returns whether there is an event loop."""
+        return self._loop.call(partial(self._take, calls, news))
+
+    def interest(self) -> tuple[Collection[str], Mapping[str, str]]:
+        """Return what matters here. Called in the thread."""
+        # Copied in one step each, while the loop goes on.
+        own = self._own.copy()
+        return tuple(self.hints.watched), {run_id: epoch for run_id, (epoch, _) in own.items()}
+
+    def is_watched(self, run_id: str) -> bool:
+        """Tell whether a run is being watched here. Called in the thread."""
+        return run_id in self.hints.watched
+
+    def _take(self, calls: list[Call[Any]], news: News) -> None:
+        for call in calls:
+            if call.then is not None and call.is_done:
+                call.then(call.returned)
+            call.is_over.set()
+        for run_id in news.changed:
+            self.hints.tell(run_id)
+        for run_id, epoch, requests in news.told:
+            known = self._own.get(run_id)
+            if known is not None and known[0] == epoch:
+                if requests.fenced:
+                    del self._own[run_id]
+                known[1](requests)
+
+
+def _nothing(target: object) -> None:
+    """Have nothing done: only waited for."""

@@ -1,0 +1,295 @@
+"""
+The thread that uses the file: the only one of an event loop that does.
+
+While it is at work, what all runs of the process want to write gathers, and is the next
+transaction. So there is one commit for many appends where there are many, and one that comes alone
+is written at once: nothing is timed. Writes go before reads, and reads are made in small portions,
+so a lease is renewed however many read.
+
+Nobody waits in the thread, and the thread waits for nobody: a call whose caller has gone is left
+out if it was not begun, and its result dropped if it was. If the event loop has ended without a
+word, the thread notices when it has something to say, which is once a minute at least.
+"""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, Generic, Protocol, TypeVar
+
+import anyio
+
+from .._runs.errors import LogFull, LogUnavailable, RunExists, RunNotFound, RunRunning
+from .database import Away, Database
+from .transaction import News
+
+_logger = logging.getLogger("streamkit")
+
+#: Seconds between two looks at what other processes have written, where that matters.
+POLL = 0.05
+
+# Calls in a transaction.
+_MOST_WRITES = 1_000
+_MOST_READS = 100
+
+# Seconds until the next try where the file cannot be used, beside those that SQLite waits itself.
+_AGAIN = 0.02
+
+# What a call is told. It is raised before the call has done anything.
+_SAID = (LogFull, RunExists, RunNotFound, RunRunning, ValueError)
+
+# Seconds after which the event loop is told that there is nothing, to see whether it is there.
+_WORD = 60.0
+
+T = TypeVar("T")
+
+
+class Call(Generic[T]):
+    """
+    Something to be done with the file, and what came of it.
+
+    :param function: called in the thread, with a transaction or a reading, and again if that fails
+    :param then: called in the event loop if it was done, before whoever waits for it goes on
+
+    """
+
+    __slots__ = ("function", "is_done", "is_given_up", "is_over", "raised", "returned", "then")
+
+    def __init__(
+        self, function: Callable[[Any], T], then: Callable[[T], object] | None = None
+    ) -> None:
+        self.function = function
+        self.then = then
+        self.returned: T
+        self.raised: BaseException | None = None
+        self.is_done: bool = False
+        self.is_over: anyio.Event = anyio.Event()
+        #: Set by a caller who has gone.
+        self.is_given_up: bool = False
+
+    def run(self, target: Any, /) -> None:
+        self.is_done, self.raised = False, None
+        if self.is_given_up:
+            return
+        try:
+            self.returned = self.function(target)
+            self.is_done = True
+        except _SAID as exc:
+            self.fail(exc)
+
+    def fail(self, error: Exception) -> None:
+        """Take note that nothing was done."""
+        self.is_done, self.raised = False, error.with_traceback(None)
+
+
+class Client(Protocol):
+    """The event loop's side of a worker, called in the thread."""
+
+    def deliver(self, calls: list[Call[Any]], news: News) -> bool:
+        """Take what was done. Returns whether there is anybody."""
+        ...
+
+    def interest(self) -> tuple[Collection[str], Mapping[str, str]]:
+        """Return the runs that are watched, and the epochs of those that go on here."""
+        ...
+
+    def is_watched(self, run_id: str) -> bool:
+        """Tell whether a run is being watched here."""
+        ...
+
+
+class Worker:
+    """
+    What the thread has to do.
+
+    :param database: the file
+    :param client: who asks for it
+
+    """
+
+    def __init__(self, database: Database, client: Client) -> None:
+        self._database = database
+        self._client = client
+        self._changed = threading.Condition()
+        self._writes: deque[Call[Any]] = deque()
+        self._reads: deque[Call[Any]] = deque()
+        self._is_ending = False
+        self._is_woken = False
+        #: When to look what others have written, and whether that matters to anybody.
+        self._next_look = 0.0
+        self._matters = False
+        #: When to see whether the event loop is still there.
+        self._next_word = 0.0
+        #: What is wrong with the file, if anything is.
+        self.trouble: str | None = None
+
+    def start(self, opened: Call[Any], ended: Call[Any], name: str) -> None:
+        """
+        Start the thread.
+
+        :param opened: is over when the file was opened, or could not be
+        :param ended: is over when the thread is
+
+        """
+        # The program may end without it.
+        threading.Thread(
+            target=self._run, args=[opened, ended], name=f"thread of {name}", daemon=True
+        ).start()
+
+    def end(self) -> None:
+        """Have the thread end, when it has done what there is. Never blocks for long."""
+        with self._changed:
+            self._is_ending = True
+            self._changed.notify()
+
+    def write(self, call: Call[Any]) -> None:
+        """Have something done in a transaction."""
+        with self._changed:
+            self._writes.append(call)
+            self._changed.notify()
+
+    def read(self, call: Call[Any]) -> None:
+        """Have something found out."""
+        with self._changed:
+            self._reads.append(call)
+            self._changed.notify()
+
+    def wake(self) -> None:
+        """Have the thread look what matters now."""
+        with self._changed:
+            self._next_look, self._is_woken = 0.0, True
+            self._changed.notify()
+
+    # In the thread
+
+    def _run(self, opened: Call[Any], ended: Call[Any]) -> None:
+        try:
+            if self._open(opened):
+                wait = 0.0
+                # What is left at the end was asked for before it.
+                while self._has_calls or not self._is_ending:
+                    self._wait(wait)
+                    wait = self.step()
+        except BaseException:
+            _logger.exception("a thread that keeps runs in a file has failed")
+            self.trouble = "its thread has failed"
+        finally:
+            self._database.close()
+            left = [*self._writes, *self._reads]
+            for call in left:
+                call.fail(LogUnavailable(f"the log is left, and {self.trouble}"))
+            self._deliver([*left, ended], News())
+
+    def _wait(self, seconds: float) -> None:
+        with self._changed:
+            if not (self._is_ending or self._has_calls or self._is_woken):
+                self._changed.wait(seconds)
+            self._is_woken = False
+
+    def _open(self, opened: Call[Any]) -> bool:
+        """Open the file. Returns whether it is open."""
+        while not self._is_ending:
+            try:
+                self._database.open()
+            except sqlite3.Error as exc:
+                # Somebody has it to himself, or there is no room for another one.
+                self.trouble = str(exc)
+                self._wait(_AGAIN)
+                continue
+            except Exception as exc:
+                opened.fail(exc)
+                self._deliver([opened], News())
+                return False
+            self.trouble = None
+            self._deliver([opened], News())
+            return True
+        return False
+
+    @property
+    def _has_calls(self) -> bool:
+        return bool(self._writes or self._reads) and self.trouble is None
+
+    def step(self) -> float:
+        """Do what there is to do. Returns for how many seconds there is nothing else."""
+        trouble: list[str] = []
+        for do in self._do_writes, self._do_reads, self._look:
+            try:
+                do()
+            except Away as exc:
+                trouble.append(str(exc))
+        wait: float = 0.0
+        if not trouble and not self._has_calls:
+            try:
+                news, wait = self._database.tidy()
+                self._deliver([], news)
+            except Away as exc:
+                trouble.append(str(exc))
+        self.trouble = trouble[0] if trouble else None
+        if trouble:
+            return _AGAIN
+        return min(wait, self._next_look - time.monotonic()) if self._matters else wait
+
+    def _do_writes(self) -> None:
+        self._do(self._writes, _MOST_WRITES, self._write)
+
+    def _do_reads(self) -> None:
+        self._do(self._reads, _MOST_READS, self._read)
+
+    def _do(
+        self, calls: deque[Call[Any]], most: int, do: Callable[[list[Call[Any]]], News]
+    ) -> None:
+        """Do calls together, or one by one if one of them has spoilt it for the others."""
+        taken = self._take(calls, most)
+        portion = len(taken)
+        while taken:
+            some = taken[:portion]
+            news = News()
+            try:
+                news = do(some)
+            except Away:
+                calls.extendleft(reversed(taken))
+                raise
+            except Exception as exc:
+                if portion > 1:
+                    portion = 1
+                    continue
+                some[0].fail(exc)
+            del taken[:portion]
+            self._deliver(some, news)
+
+    def _write(self, calls: list[Call[Any]]) -> News:
+        return self._database.write(calls, self._client.is_watched)
+
+    def _read(self, calls: list[Call[Any]]) -> News:
+        for function in self._database.read(calls).afterwards():
+            self._writes.append(Call(function))
+        return News()
+
+    def _look(self) -> None:
+        now = time.monotonic()
+        if now < self._next_look:
+            return
+        self._next_look = now + POLL
+        watched, own = self._client.interest()
+        self._matters = bool(watched or own)
+        if self._matters:
+            self._deliver([], self._database.look(watched, own))
+
+    def _take(self, calls: deque[Call[Any]], most: int) -> list[Call[Any]]:
+        taken: list[Call[Any]] = []
+        while calls and len(taken) < most:
+            call = calls.popleft()
+            if not call.is_given_up:
+                taken.append(call)
+        return taken
+
+    def _deliver(self, calls: list[Call[Any]], news: News) -> None:
+        now = time.monotonic()
+        if calls or news.changed or news.told or now >= self._next_word:
+            self._next_word = now + _WORD
+            if not self._client.deliver(calls, news):
+                self._is_ending = True

@@ -1,0 +1,217 @@
+"""What the calls of a log that write do to the runs of a transaction: see ``RunLog``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from .._runs.errors import LogFull, RunExists, RunNotFound, RunRunning
+from .._runs.log import DOUBT, REMEMBER, Requests, Terms
+from .row import Row, to_bytes, to_text
+from .transaction import ENTRY_OVERHEAD, Transaction, size_of_run
+
+# Entries that are removed together, and bytes: to remove each as it goes would cost as much as to
+# add it.
+_TOGETHER = 64
+_TOGETHER_BYTES = 256 * 1024
+
+# Cancellations that are remembered; the oldest goes.
+_MOST_EARLY = 10_000
+
+FENCED = Requests(fenced=True)
+
+
+def create(tx: Transaction, run_id: str, epoch: str, terms: Terms, lease: float) -> Requests:
+    row = tx.find(run_id)
+    if row is not None:
+        if row.epoch == epoch and row.outcome is None:
+            # Its producer is there.
+            tx.sign_of_life(row)
+            return row.requests(tx.now)
+        raise RunExists(run_id)
+    if not tx.make_room(size_of_run(terms)):
+        raise LogFull("the log has no room for another run: give it more max_bytes")
+    row = tx.add(run_id, epoch, terms, lease)
+    _take_early(tx, row)
+    return row.requests(tx.now)
+
+
+def append(
+    tx: Transaction,
+    run_id: str,
+    epoch: str,
+    position: int,
+    entries: Sequence[bytes],
+    acknowledged: int,
+    first: int,
+    head: int | None,
+) -> Requests:
+    row = tx.running(run_id, epoch)
+    # A file that was put back has lost what was written since, and readers may have seen that.
+    if row is None or acknowledged > row.last:
+        return FENCED
+    new = list(entries[max(row.last + 1 - position, 0) :])
+    if new and position > row.last + 1:
+        raise ValueError(f"the entry {position} cannot follow {row.last}: append what is between")
+    start, last = row.last + 1, row.last + len(new)
+    first = max(min(first, last + 1), row.first)
+    if first > start:
+        # More than is kept of the run, at once.
+        del new[: first - start]
+        start = first
+    size = sum(map(len, new)) + ENTRY_OVERHEAD * len(new)
+    if not tx.has_room(size) and not tx.make_room(size - tx.size_before(row, first)):
+        raise LogFull("the log has no room for more items: give it more max_bytes")
+    tx.add_entries(row, start, new, size)
+    row.first, row.last = first, last
+    if head is not None:
+        row.head = head
+    if _is_worthwhile(row) or not tx.has_room(0):
+        tx.trim(row, first)
+    if entries or head is not None:
+        tx.change(row)
+    tx.sign_of_life(row)
+    return row.requests(tx.now)
+
+
+def renew(tx: Transaction, run_id: str, epoch: str) -> Requests:
+    row = tx.running(run_id, epoch)
+    if row is None:
+        return FENCED
+    tx.sign_of_life(row)
+    return row.requests(tx.now)
+
+
+def end(tx: Transaction, run_id: str, epoch: str, outcome: bytes) -> bool:
+    row = tx.find(run_id)
+    if row is None or row.epoch != epoch:
+        return False
+    if row.outcome is None:
+        tx.end(row, outcome)
+        return True
+    # It may have been written by this very call, whose success was not seen.
+    return row.outcome == outcome
+
+
+def touch(tx: Transaction, run_id: str, epoch: str) -> None:
+    row = tx.running(run_id, epoch)
+    if row is not None:
+        row.watched_at = tx.now
+        tx.save(row)
+
+
+def request_cancel(
+    tx: Transaction,
+    run_id: str,
+    reason: bytes,
+    owner: str | None,
+    epoch: str | None,
+    unwatched_for: float | None,
+) -> Literal["running", "ended", "unknown"]:
+    row = tx.find(run_id)
+    if row is None and epoch is None:
+        _remember(tx, run_id, reason, owner)
+        return "unknown"
+    if row is None:
+        return "ended"
+    if owner is not None and (row.owner is None or owner != to_text(row.owner)):
+        raise RunNotFound(run_id)
+    if row.outcome is not None or epoch not in (None, row.epoch):
+        return "ended"
+    if unwatched_for is not None and tx.now - row.watched_at < unwatched_for:
+        return "ended"
+    if row.cancel is None:
+        row.cancel = reason
+        tx.change(row)
+        tx.tell(row, row.requests(tx.now))
+    return "running"
+
+
+def bury(
+    tx: Transaction, run_id: str, epoch: str, outcome: bytes
+) -> Literal["alive", "doubted", "buried", "gone"]:
+    row = tx.running(run_id, epoch)
+    if row is None:
+        return "gone"
+    if not row.has_lapsed(tx.clock, tx.now):
+        return "alive"
+    # A doubt of later than now is of before the machine was started again.
+    if row.doubted_at is None or row.doubted_at > tx.now:
+        row.doubted_at = tx.now
+        tx.save(row)
+    if tx.now - row.doubted_at < DOUBT:
+        return "doubted"
+    tx.end(row, outcome)
+    tx.tell(row, FENCED)
+    return "buried"
+
+
+def delete(tx: Transaction, run_id: str, epoch: str) -> None:
+    row = tx.find(run_id)
+    if row is None or row.epoch != epoch:
+        raise RunNotFound(run_id)
+    if row.outcome is None:
+        raise RunRunning(run_id)
+    tx.remove(row)
+
+
+def keep_longer(tx: Transaction, run_ids: Sequence[str], seconds: float) -> None:
+    """Keep runs that were read."""
+    for run_id in run_ids:
+        row = tx.find(run_id)
+        if row is not None and row.expires_at is not None:
+            row.expires_at = max(row.expires_at, tx.wall + seconds)
+            tx.save(row)
+
+
+def follow(tx: Transaction, run_ids: Sequence[str], seconds: float) -> None:
+    """Take note that runs of other processes are followed here."""
+    for run_id in run_ids:
+        row = tx.find(run_id)
+        if row is not None and row.outcome is None:
+            row.followed_until = tx.now + seconds
+            tx.save(row)
+
+
+def _is_worthwhile(row: Row) -> bool:
+    dropped = row.first - row.stored
+    if dropped <= 0:
+        return False
+    # About as many bytes as they are likely to have.
+    share = row.size * dropped // (row.last + 1 - row.stored)
+    return dropped >= _TOGETHER or share >= _TOGETHER_BYTES
+
+
+def _remember(tx: Transaction, run_id: str, reason: bytes, owner: str | None) -> None:
+    if _early(tx, to_bytes(run_id), _owner(owner)) is not None:
+        # The first reason stays.
+        return
+    number = tx.connection.execute(
+        "INSERT INTO early (id, owner, reason, boot, until) VALUES (?, ?, ?, ?, ?)",
+        [to_bytes(run_id), _owner(owner), reason, tx.clock.boot, tx.now + REMEMBER],
+    ).lastrowid
+    assert number is not None
+    tx.connection.execute("DELETE FROM early WHERE number <= ?", [number - _MOST_EARLY])
+
+
+def _take_early(tx: Transaction, row: Row) -> None:
+    """Cancel a run for which that was asked before it was there."""
+    for owner in {None, row.owner}:
+        reason = _early(tx, row.id, owner)
+        if reason is not None:
+            row.cancel = reason
+            tx.save(row)
+        tx.connection.execute("DELETE FROM early WHERE id = ? AND owner IS ?", [row.id, owner])
+
+
+def _early(tx: Transaction, run_id: bytes, owner: bytes | None) -> bytes | None:
+    found = tx.connection.execute(
+        "SELECT reason FROM early "
+        "WHERE id = ? AND owner IS ? AND boot = ? AND until > ? AND until <= ?",
+        [run_id, owner, tx.clock.boot, tx.now, tx.now + REMEMBER],
+    ).fetchone()
+    return None if found is None else bytes(found[0])
+
+
+def _owner(owner: str | None) -> bytes | None:
+    return None if owner is None else to_bytes(owner)
