@@ -13,6 +13,9 @@ import pytest
 from observing import call_later
 from streamkit import CancelToken, StreamCancelled, with_cancellation
 from streamkit.client import Event, Refused, StreamCut, TooLong, connect, json_lines_end
+from streamkit.sse import RAW, EventStream
+from support import Client
+from support.event_stream import parse
 from support.scripted import EVENTS, LINES, SILENCE, Script, events, script
 
 A, B, C = (b"id: %d\ndata: %b\n\n" % pair for pair in ((1, b"a"), (2, b"b"), (3, b"c")))
@@ -34,7 +37,7 @@ async def read_events(server: Script, url: str = URL, **options: Any) -> list[Ev
             async with connect(client, url, **options) as stream:
                 return [event async for event in stream]
     finally:
-        assert all(body.is_closed for body in server.bodies)
+        assert all(body.is_closed and len(body.tasks) == 1 for body in server.bodies)
 
 
 class TestReads:
@@ -121,6 +124,21 @@ class TestReads:
                 async for _ in stream:
                     break
             assert server.bodies[0].is_closed
+            assert len(server.bodies[0].tasks) == 1
+
+    async def test_passed_on(self) -> None:
+        """Web: in a response of one's own an event is what it was: its name, its id, its lines."""
+        body = b"id: 1\ndata: a\ndata: b\n\nid:\nevent: x\ndata: c\n\nevent: end\ndata: {}\n\n"
+        for answer, expected in (
+            (events(body), body.replace(b"id:\n", b"")),
+            ((200, LINES, b'"a"\n{"end":1}\n'), b'data: "a"\n\ndata: {"end":1}\n\n'),
+        ):
+            ours = Client()
+            async with script(answer).client() as client:
+                await ours.get(EventStream(connect(client, URL), profile=RAW))
+            sent = "".join(map(str, ours.log.events[1:-1])).encode()
+            assert parse(sent).events == parse(expected).events
+            assert ours.complete
 
 
 class TestComesBack:
@@ -258,6 +276,7 @@ class TestRefused:
         with pytest.raises(Refused) as caught:
             await read(server)
         assert len(caught.value.body) == 64 * 1024
+        assert server.bodies[0].sent < 70
         server = script((404, {}, *[b"x", 5.0] * 1000))
         with pytest.raises(Refused) as caught:
             await read(server, idle=10)
@@ -286,7 +305,8 @@ class TestPost:
         started = (200, {**EVENTS, "location": "/runs/7?x=1"}, A)
         server = script(started, httpx2.ConnectError("down"), events(B), events(C, END))
         found = await read(
-            server, method="post", json={"q": 1}, params={"p": 1}, headers={"x-a": "1"},
+            server, method="post", json={"q": 1}, params={"p": 1},
+            headers={"x-a": "1", "content-type": "application/json"},
             auth=("me", "secret"),
         )  # fmt: skip
         assert found == WHOLE

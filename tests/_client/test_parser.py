@@ -68,6 +68,7 @@ def test_cr_is_no_chunk_late() -> None:
     """Web: an event that ends in CR is there at once, and the LF that comes later is no line."""
     assert read(b"data: a\r\r")[0] == [Event("a")]
     assert read(b"data: a\r", b"\ndata: b\r", b"", b"\n\r", b"\n")[0] == [Event("a\nb")]
+    assert read(b"data: a\r", b"", b"\ndata: b\r\r")[0] == [Event("a\nb")]
 
 
 def test_what_others_trip_over() -> None:
@@ -85,6 +86,7 @@ def test_id_goes_on() -> None:
     assert read(b"data: a\n\n", last="7") == ([Event("a", id="7")], Position("7"))
     assert read(b"id\ndata: a\n\n", last="7") == ([Event("a")], Position(""))
     assert read(b"id: 8\ndata: a\n", last="7") == ([], Position("7"))
+    assert read(b"id: 8\0\ndata: a\n\n", last="7") == ([Event("a", id="7")], Position("7"))
 
 
 @pytest.mark.parametrize("kind", [b"data: ", b": ", b"", b"x"])

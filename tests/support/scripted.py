@@ -30,10 +30,16 @@ class Body(httpx2.AsyncByteStream):
         self._pieces = pieces
         self._read = read
         self.is_closed = False
+        #: how many pieces were asked for
+        self.sent = 0
+        #: the tasks that have read and closed it: one, if all is well
+        self.tasks = set[int]()
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
+        self.tasks.add(anyio.get_current_task().id)
         for piece in self._pieces:
             await anyio.lowlevel.checkpoint()
+            self.sent += 1
             if isinstance(piece, bytes):
                 yield piece
             elif isinstance(piece, Exception):
@@ -45,6 +51,7 @@ class Body(httpx2.AsyncByteStream):
                 await anyio.sleep(piece)
 
     async def aclose(self) -> None:
+        self.tasks.add(anyio.get_current_task().id)
         self.is_closed = True
 
 
