@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from itertools import count, repeat
 from typing import TYPE_CHECKING, Any
 
@@ -107,6 +108,23 @@ async def test_cut_again_and_again(server: Program) -> None:
         for at in range(150, 400, 3):
             limits = repeat(at)
             assert await read(port, path) == whole
+
+
+@pytest.mark.usefixtures("at_once")
+async def test_many_that_come_and_go(server: Program) -> None:
+    """Runs: while a run goes on, clients that are cut off at random read the same."""
+    path, drawn = begin(server, 30, 0.02), random.Random(1)
+    seen: list[list[Event]] = []
+
+    async def one(port: int) -> None:
+        seen.append(await read(port, path))
+
+    async with cutting(server.port, lambda: drawn.randrange(150, 700)) as port:
+        async with anyio.create_task_group() as tasks:
+            for _ in range(20):
+                tasks.start_soon(one, port)
+    check(seen[0], 30)
+    assert all(events == seen[0] for events in seen)
 
 
 async def test_killed_and_restarted(tmp_path: Path) -> None:
