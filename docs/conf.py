@@ -48,7 +48,7 @@ intersphinx_disabled_reftypes: list[str] = []
 nitpick_ignore_regex = [
     ("py:(class|obj)", r"(streamkit\.(_?\w+\.)+)?_?[A-Z][a-zA-Z]?(_co|_contra)?"),
     # Its documentation is no reference that could be linked to.
-    ("py:class", r"starlette\..*"),
+    ("py:class", r"(starlette|httpx2)\..*"),
 ]
 
 

@@ -1,8 +1,8 @@
 """
 Answer a request of Starlette or FastAPI with a stream: return one of these from the endpoint.
 
-They are the responses of :mod:`streamkit.asgi` and :mod:`streamkit.sse`, and responses of Starlette
-at the same time.
+They are those of :mod:`streamkit.asgi`, :mod:`streamkit.sse` and :mod:`streamkit.jsonlines`, and
+responses of Starlette at the same time.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any, Literal, Unpack
 
-from . import asgi, sse
+from . import asgi, jsonlines, sse
 from ._core.arguments import check_status
 from ._core.extras import without_extra
 from ._core.metadata import Head
@@ -31,7 +31,7 @@ try:
 except ImportError as _error:
     raise without_extra("streamkit.starlette", "starlette", "starlette", _error) from _error
 
-__all__ = ["EventStream", "RunEvents", "StreamResponse"]
+__all__ = ["EventStream", "JsonLines", "RunEvents", "StreamResponse"]
 
 
 class StreamResponse(asgi.StreamResponse, Response):
@@ -142,6 +142,45 @@ class EventStream(sse.EventStream, StreamResponse):
             profile=profile,
             keepalive=keepalive,
             errors=errors,
+            headers=headers,
+            final=final,
+            **options,
+        )
+        check_status("status_code", status_code)
+        self.status_code = status_code
+        self.background = background
+
+
+class JsonLines(jsonlines.JsonLines, StreamResponse):
+    """
+    A :class:`streamkit.jsonlines.JsonLines` that is a response of Starlette, too.
+
+    It is to :class:`streamkit.jsonlines.JsonLines` what :class:`StreamResponse` is to
+    :class:`streamkit.asgi.StreamResponse`, and takes ``status_code`` and ``background`` like that.
+    """
+
+    media_type: str | None = "application/x-ndjson"
+
+    def __init__(
+        self,
+        source: AsyncSource[Any],
+        *,
+        beat: object = None,
+        keepalive: float = 15.0,
+        end_key: str = "end",
+        encoder: Callable[[Any], object] | None = None,
+        status_code: int = 200,
+        headers: Mapping[str, str] | Iterable[tuple[str, str]] = (),
+        background: BackgroundTask | None = None,
+        final: Callable[[Outcome], object] | None = None,
+        **options: Unpack[ResponseOptions],
+    ) -> None:
+        super().__init__(
+            source,
+            beat=beat,
+            keepalive=keepalive,
+            end_key=end_key,
+            encoder=encoder,
             headers=headers,
             final=final,
             **options,

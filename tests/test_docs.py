@@ -20,6 +20,8 @@ import pytest
 
 import streamkit
 import streamkit.asgi
+import streamkit.client
+import streamkit.jsonlines
 import streamkit.redis
 import streamkit.runs
 import streamkit.sqlite
@@ -132,6 +134,7 @@ def test_page(page: Path, backend: Backend, monkeypatch: pytest.MonkeyPatch) -> 
         "docs/blocking.md",
         "docs/merging.md",
         "docs/web.md",
+        "docs/reading.md",
         "docs/own-log.md",
         "docs/ownership.md",
         "docs/guarantees.md",
@@ -152,6 +155,8 @@ def test_reference_has_every_public_name() -> None:
         f"{module.__name__.removeprefix('streamkit.')}.{name}"
         for module in (
             streamkit.asgi,
+            streamkit.client,
+            streamkit.jsonlines,
             streamkit.redis,
             streamkit.runs,
             streamkit.sqlite,

@@ -25,6 +25,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 import streamkit.asgi
+import streamkit.jsonlines
 import streamkit.sse
 from observing import blocked, call_later
 from streamkit import Head, Outcome
@@ -458,7 +459,11 @@ class TestFastAPI:
         assert closed == [1]
 
 
-RESPONSES = [streamkit.asgi.StreamResponse, streamkit.sse.EventStream]
+RESPONSES = [
+    streamkit.asgi.StreamResponse,
+    streamkit.sse.EventStream,
+    streamkit.jsonlines.JsonLines,
+]
 
 
 class TestTheWrongClass:

@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 _ADVICE = (
-    "FastAPI takes no response of streamkit.asgi or streamkit.sse from an endpoint: return the one "
-    "of the same name from streamkit.starlette"
+    "FastAPI takes no response of streamkit.asgi, streamkit.sse or streamkit.jsonlines from an "
+    "endpoint: return the one of the same name from streamkit.starlette"
 )
 
 

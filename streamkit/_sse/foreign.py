@@ -1,8 +1,9 @@
 """
-The events of FastAPI and of sse-starlette, which an editor offers first: taken for what they are.
+The events of FastAPI and of sse-starlette, which an editor offers first, and those that a client of
+ours has read: taken for what they are.
 
 As items like any other they would go out as JSON of their fields, and their names and ids would be
-lost. Neither library is imported: an event of theirs can only be there if it is.
+lost. Nothing of these is imported: an event of theirs can only be there if it is.
 """
 
 from __future__ import annotations
@@ -32,6 +33,9 @@ def event_from(item: object, to_json: ToJSON) -> ServerSentEvent | None:
         data = given.raw_data
         if data is None and given.data is not None:
             data = to_json(given.data)
+    elif _is_event_of("streamkit._client.event", item, "Event"):
+        name = None if given.event == "message" else given.event
+        return ServerSentEvent(given.data, event=name, id=given.id or None)
     elif _is_event_of("sse_starlette", item):
         data = given.data
         if data is not None and not isinstance(data, str | bytes):
@@ -43,9 +47,9 @@ def event_from(item: object, to_json: ToJSON) -> ServerSentEvent | None:
     )
 
 
-def _is_event_of(module: str, item: object) -> bool:
+def _is_event_of(module: str, item: object, name: str = "ServerSentEvent") -> bool:
     loaded: Any = sys.modules.get(module)
-    event: Any = getattr(loaded, "ServerSentEvent", None)
+    event: Any = getattr(loaded, name, None)
     return isinstance(event, type) and isinstance(item, event)
 
 

@@ -5,6 +5,9 @@ Beside what ``json`` takes, a fixed list of types is known, each with one form t
 read back. Nothing is guessed: what is not on the list is refused by its name, and is for the
 ``encoder`` of a profile. Of libraries, none is imported: what they have made can only be there if
 they are.
+
+What many take for the end of a line, and JSON has raw in a text, is escaped: ``str.splitlines()``
+cuts there, and so do the readers of lines that are made of it, such as ``aiter_lines()`` of httpx.
 """
 
 from __future__ import annotations
@@ -28,6 +31,10 @@ from uuid import UUID
 
 #: Makes JSON of a value.
 ToJSON: TypeAlias = Callable[[object], str]
+
+# What ends a line for ``str.splitlines()``, beside the control characters, which JSON escapes.
+# It can only be within a text.
+_ENDS = (("\x85", "\\u0085"), ("\u2028", "\\u2028"), ("\u2029", "\\u2029"))
 
 # An interface is an address, too. Not a number for a Decimal, which would be a float to the client,
 # and another number.
@@ -60,9 +67,19 @@ def encoding_with(encoder: Callable[[Any], object] | None) -> ToJSON:
                 return known
         return refuse(value) if encoder is None else encoder(value)
 
-    return json.JSONEncoder(
+    encode = json.JSONEncoder(
         ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=plain
     ).encode
+
+    def encode_in_one_line(value: object) -> str:
+        text = encode(value)
+        # Which is known of any text without a look at it.
+        if not text.isascii():
+            for end, escaped in _ENDS:
+                text = text.replace(end, escaped)
+        return text
+
+    return encode_in_one_line
 
 
 def refuse(value: object) -> object:

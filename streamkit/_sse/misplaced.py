@@ -34,6 +34,17 @@ _OF_A_RUN = {
 }
 
 
+# The same for JSON lines.
+_IN_LINES = {
+    "background": "streamkit.starlette.JsonLines(..., background=...), or on_end=...",
+    "interval": "keepalive=15, in seconds",
+    "media_type": "headers={'content-type': '...'}",
+    "ping": "beat={'type': 'ping'}",
+    "profile": "nothing, or EventStream(source, profile=...)",
+    "status_code": "streamkit.starlette.JsonLines(..., status_code=...), or yield a Head first",
+}
+
+
 def check_options(name: str, options: Mapping[str, object]) -> None:
     """
     Refuse an option that there is elsewhere.
@@ -45,6 +56,19 @@ def check_options(name: str, options: Mapping[str, object]) -> None:
     for option in options:
         if option in _INSTEAD:
             raise TypeError(f"{name} takes no {option}: write {_INSTEAD[option]}")
+
+
+def check_line_options(name: str, options: Mapping[str, object]) -> None:
+    """
+    Refuse an option of JSON lines that there is elsewhere.
+
+    :param name: of the response
+    :raises TypeError: if there is one
+
+    """
+    for option in options:
+        if option in _IN_LINES:
+            raise TypeError(f"{name} takes no {option}: write {_IN_LINES[option]}")
 
 
 def check_reader_options(name: str, options: Mapping[str, object]) -> None:

@@ -28,7 +28,11 @@ except ModuleNotFoundError as error:
 
 @pytest.mark.parametrize(
     ("module", "package", "extra"),
-    [("starlette", "starlette", "starlette"), ("redis", "coredis", "redis")],
+    [
+        ("client", "httpx2", "client"),
+        ("redis", "coredis", "redis"),
+        ("starlette", "starlette", "starlette"),
+    ],
 )
 def test_says_what_to_install(module: str, package: str, extra: str) -> None:
     """Misuse: a module that needs an extra is imported without it: it says what to install."""

@@ -18,7 +18,10 @@ import attrs
 import msgspec
 import pydantic
 import pytest
+from hypothesis import given
 
+from odd_text import texts
+from streamkit._sse.json import to_json
 from streamkit.sse import ANTHROPIC, BROWSER, OPENAI_CHAT, OPENAI_RESPONSES, RAW, Profile
 from support.event_stream import parse
 
@@ -161,3 +164,10 @@ def test_encoder_of_nothing(mine: Profile) -> None:
     """Misuse: an encoder where the profile makes no JSON would never be asked."""
     with pytest.raises(ValueError, match="and event_of makes its own: write ServerSentEvent"):
         replace(mine, encoder=str)
+
+
+@given(texts)
+def test_one_line_for_every_reader(text: str) -> None:
+    """Web: JSON has no end of a line in it, not even one that ``str.splitlines()`` knows."""
+    [line] = to_json({"text": text, "\u2028": ["\x85"]}).splitlines()
+    assert json.loads(line) == {"text": text, "\u2028": ["\x85"]}

@@ -78,7 +78,7 @@ class Point:
     [
         ("plain text", "plain text"),
         (b"bytes", "bytes"),
-        ({"a": [1, "é\u2028"]}, '{"a":[1,"é\u2028"]}'),
+        ({"a": [1, "é\u2028"]}, '{"a":[1,"é\\u2028"]}'),
         (None, "null"),
         (True, "true"),
         (1.5, "1.5"),

@@ -15,7 +15,7 @@ import sys
 import time
 from collections import Counter
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import anyio
 import anyio.lowlevel
@@ -27,7 +27,7 @@ from starlette.routing import Mount, Route
 
 from streamkit import Head, Outcome, StreamCancelled, with_buffer
 from streamkit.asgi import SharedReceive, StreamHost
-from streamkit.starlette import StreamResponse
+from streamkit.starlette import JsonLines, StreamResponse
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator
@@ -166,6 +166,18 @@ async def stream(
     )
 
 
+async def records(request: Request, fails: bool = False, final: bool = True) -> JsonLines:
+    async def items() -> AsyncGenerator[object, None]:
+        for text in "a\nb", "\x85\u2028\u2029\r", "é":
+            yield {"text": text}
+            await anyio.sleep(0.05)
+        if fails:
+            raise RuntimeError("secret of a source")
+
+    options: Any = {} if final else {"final": lambda outcome: None}
+    return JsonLines(items(), beat={"type": "ping"}, keepalive=0.02, host=host, **options)
+
+
 async def conflict(request: Request, exc: Exception) -> Response:
     return JSONResponse({"error": "conflict"}, 409)
 
@@ -173,6 +185,7 @@ async def conflict(request: Request, exc: Exception) -> Response:
 def streams() -> FastAPI:
     app = FastAPI(exception_handlers={ConflictError: conflict})
     app.add_api_route("/stream", stream, methods=["GET", "HEAD", "POST"])
+    app.add_api_route("/lines", records)
     return app
 
 

@@ -38,12 +38,15 @@ class Program:
 
     :param command: of Python: its options, a module and so on; ``{port}`` is filled in
     :param directory: where it runs, and writes to
+    :param port: where it listens, if not anywhere
 
     """
 
-    def __init__(self, command: list[str], directory: Path, **variables: str) -> None:
+    def __init__(
+        self, command: list[str], directory: Path, *, port: int | None = None, **variables: str
+    ) -> None:
         self.directory = directory
-        self.port = free_port()
+        self.port = free_port() if port is None else port
         self.url = f"http://127.0.0.1:{self.port}"
         self._seen = 0
         self._written = directory / "output.txt"

@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 from streamkit import Head, Outcome, with_keepalive
 from streamkit.sse import OPENAI_CHAT
-from streamkit.starlette import EventStream, StreamResponse
+from streamkit.starlette import EventStream, JsonLines, StreamResponse
 
 
 async def text() -> AsyncIterator[str | Head]:
@@ -39,3 +39,4 @@ assert_type(response.status_code, int)
 EventStream(with_keepalive(numbers(), 15, "beat"), status_code=201, final=word)
 StreamResponse(numbers())  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 StreamResponse(text(), content=1)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+JsonLines(numbers(), beat={"type": "ping"}, status_code=201, grace=2)

@@ -1,0 +1,104 @@
+"""
+What is asked, at first and later.
+
+A GET is asked again as it was, with the id of the last event. Anything else may have done
+something, so it is never sent again, neither after a cut nor along a redirect: what it has started
+is read by a GET, at the ``Location`` of its answer, or where its user says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import httpx2
+
+# Of what it is that comes, and of nothing else.
+_ACCEPT = "text/event-stream, application/x-ndjson"
+
+# What says something of the body, which a GET has none of.
+_OF_BODY = ("content-type", "content-length", "content-encoding", "transfer-encoding")
+
+
+class Asking:
+    """
+    Knows the next request.
+
+    :param url: of the first one
+    :param headers: of each one
+    :param options: further arguments of the first one, and of each that is the same
+    :param resume: where to go on if it is no GET, or ``None``
+
+    """
+
+    __slots__ = ("_headers", "_is_first", "_method", "_options", "_resume", "_url", "foreign")
+
+    def __init__(
+        self,
+        method: str,
+        url: httpx2.URL | str,
+        headers: httpx2.Headers,
+        options: Mapping[str, Any],
+        resume: httpx2.URL | str | None,
+    ) -> None:
+        #: A ``Location`` that is not believed, because it is elsewhere.
+        self.foreign: str = ""
+        self._method = method
+        self._url = url
+        self._headers = headers
+        self._options = options
+        self._resume = resume
+        self._is_first = True
+
+    @property
+    def is_repeatable(self) -> bool:
+        """Whether each request is the first one again."""
+        return self._method == "GET"
+
+    @property
+    def may_go_on(self) -> bool:
+        """Whether there is a next request."""
+        return self.is_repeatable or self._resume is not None
+
+    def next(self, last_event_id: str) -> dict[str, Any]:
+        """Return the arguments of the next request."""
+        headers = httpx2.Headers(self._headers)
+        headers.setdefault("accept", _ACCEPT)
+        if last_event_id:
+            # It is text in UTF-8, which no string of a header is.
+            raw = [*headers.raw, (b"last-event-id", last_event_id.encode())]
+            headers = httpx2.Headers(raw)
+        is_first, self._is_first = self._is_first, False
+        if self.is_repeatable or is_first:
+            return {
+                "method": self._method,
+                "url": self._url,
+                "headers": headers,
+                "follow_redirects": self.is_repeatable,
+                **self._options,
+            }
+        for name in _OF_BODY:
+            headers.pop(name, None)
+        assert self._resume is not None
+        again = {"method": "GET", "url": self._resume, "headers": headers, "follow_redirects": True}
+        if "auth" in self._options:
+            again["auth"] = self._options["auth"]
+        return again
+
+    def note(self, response: httpx2.Response) -> None:
+        """Take note of where an answer says to go on, if nobody has said so yet."""
+        if self.is_repeatable or self._resume is not None:
+            return
+        location = response.headers.get("location")
+        if location is None:
+            return
+        url = response.url.join(location)
+        # What authorizes the first request goes along with the next ones.
+        if _origin(url) == _origin(response.url):
+            self._resume = url
+        else:
+            self.foreign = location
+
+
+def _origin(url: httpx2.URL) -> tuple[str, str, int | None]:
+    return url.scheme, url.host, url.port

@@ -1,0 +1,204 @@
+"""
+One answer after the other, until there is a last word.
+
+What is read of an answer is passed on at once; what becomes of it, when it has ended, decides if
+there is a next one. Only errors of the connection are tried again, and answers that say it is the
+server's fault. ``stream()`` of the user's client is all that is used of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+
+import anyio
+import httpx2
+
+from .asking import Asking
+from .errors import Refused, StreamCut
+from .event import Event
+from .parser import EventParser, Position
+from .pauses import pause, seconds_in
+from .records import RecordParser
+from .words import LastWord
+
+_EVENTS = ("text/event-stream",)
+_RECORDS = tuple(f"application/{name}" for name in ("x-ndjson", "ndjson", "jsonl", "x-jsonl"))
+
+# Bytes of an answer that is no stream.
+_BODY = 64 * 1024
+
+# They are told by the client itself, and would be so again.
+_OWN = (httpx2.UnsupportedProtocol, httpx2.LocalProtocolError)
+
+
+class Connection:
+    """
+    Reads one stream, over as many answers as it takes.
+
+    :param client: the user's
+    :param asking: what is asked
+    :param idle: seconds of silence after which an answer counts as cut
+    :param attempts: how many may bring nothing, not even a beat, one after the other
+    :param last_word: which event is the last; ``None`` for a body whose end is the end
+    :param max_size: bytes that a line may have, and an event
+    :param last_event_id: where to begin
+
+    """
+
+    __slots__ = (
+        "_asking",
+        "_attempts",
+        "_client",
+        "_count",
+        "_error",
+        "_has_bytes",
+        "_idle",
+        "_is_in_records",
+        "_is_over",
+        "_last_word",
+        "_max_size",
+        "_position",
+        "_retry_after",
+        "_timeout",
+    )
+
+    def __init__(
+        self,
+        client: httpx2.AsyncClient,
+        asking: Asking,
+        *,
+        idle: float,
+        attempts: int,
+        last_word: LastWord | None,
+        max_size: int,
+        last_event_id: str,
+    ) -> None:
+        self._client = client
+        self._asking = asking
+        times = client.timeout
+        self._timeout = httpx2.Timeout(
+            connect=times.connect, read=idle, write=times.write, pool=times.pool
+        )
+        self._idle = idle
+        self._attempts = attempts
+        self._last_word = last_word
+        self._max_size = max_size
+        self._position = Position(last_event_id)
+        self._is_over = False
+        # How many events there were, of all answers.
+        self._count = 0
+        # Of the present one.
+        self._has_bytes = False
+        self._is_in_records = False
+        self._error: Exception | None = None
+        self._retry_after = 0.0
+
+    async def events(self) -> AsyncGenerator[Event, None]:
+        """
+        Yield the events, the last word included.
+
+        :raises Refused: if an answer is no stream
+        :raises StreamCut: if there is no way to go on
+        :raises TooLong: if a line is, or an event
+
+        """
+        silent = fruitless = 0
+        while True:
+            before = self._count, self._position.last_event_id
+            async with aclosing(self._answer()) as answer:
+                async for event in answer:
+                    self._count += 1
+                    yield event
+            if self._is_over:
+                return
+            self._check_that_it_goes_on()
+            has_progress = before != (self._count, self._position.last_event_id)
+            fruitless = 0 if has_progress else fruitless + 1
+            silent = 0 if self._has_bytes else silent + 1
+            if silent >= self._attempts:
+                raise StreamCut(
+                    f"{silent} attempts have brought nothing: the last one ended with "
+                    f"{self._error or 'an empty body'!r}",
+                    self._position.last_event_id,
+                ) from self._error
+            await anyio.sleep(pause(fruitless, self._position.retry, self._retry_after))
+
+    async def _answer(self) -> AsyncGenerator[Event, None]:
+        """Ask once, and yield the events of the answer."""
+        self._has_bytes, self._error, self._retry_after = False, None, 0.0
+        asked = self._asking.next(self._position.last_event_id)
+        try:
+            async with self._client.stream(**asked, timeout=self._timeout) as response:
+                self._asking.note(response)
+                if response.status_code == 204:
+                    self._is_over = True
+                    return
+                parser = self._parser_of(response)
+                if parser is None:
+                    await self._no_stream(response)
+                    return
+                async for piece in response.aiter_bytes():
+                    self._has_bytes = True
+                    for event in parser.feed(piece):
+                        is_last = self._is_last(event)
+                        if is_last is None:
+                            return
+                        yield event
+                        if is_last:
+                            self._is_over = True
+                            return
+                for event in parser.close():
+                    self._is_over = bool(self._is_last(event))
+                    yield event
+                self._is_over = self._is_over or self._last_word is None
+        except _OWN:
+            raise
+        except httpx2.TransportError as exc:
+            self._error = exc
+
+    def _is_last(self, event: Event) -> bool | None:
+        return False if self._last_word is None else self._last_word(event)
+
+    def _parser_of(self, response: httpx2.Response) -> EventParser | RecordParser | None:
+        kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if not response.is_success or kind not in (*_EVENTS, *_RECORDS):
+            return None
+        self._is_in_records = kind in _RECORDS
+        if self._is_in_records:
+            return RecordParser(self._max_size)
+        return EventParser(self._position, self._max_size)
+
+    async def _no_stream(self, response: httpx2.Response) -> None:
+        """Take note of an answer that is no stream, and raise what asking again would not mend."""
+        status = response.status_code
+        self._retry_after = seconds_in(response.headers.get("retry-after"))
+        if self._asking.may_go_on and (status >= 500 or status in (301, 302, 303)):
+            self._error = Refused(status, response.headers, b"")
+            return
+        body = bytearray()
+        with anyio.move_on_after(self._idle):
+            async for piece in response.aiter_bytes():
+                body += piece
+                if len(body) >= _BODY:
+                    break
+        raise Refused(status, response.headers, bytes(body[:_BODY]))
+
+    def _check_that_it_goes_on(self) -> None:
+        instead = ""
+        if not self._asking.may_go_on:
+            instead = "it is not sent again, and its answer has no Location: write resume='...'"
+            if self._asking.foreign:
+                instead = (
+                    f"it is not sent again, and the Location {self._asking.foreign!r} is at "
+                    "another origin: write resume='...' if it is the right one"
+                )
+        elif self._is_in_records and self._count:
+            instead = "JSON lines have no ids to go on from"
+        elif not self._asking.is_repeatable and self._count and not self._position.last_event_id:
+            instead = "its events have no ids to go on from"
+        if instead:
+            raise StreamCut(
+                f"the answer has ended before its last word, and {instead}",
+                self._position.last_event_id,
+            ) from self._error

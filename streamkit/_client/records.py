@@ -1,0 +1,47 @@
+"""Lines of JSON as events: one record each, and no place to go on from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from .event import Event
+from .lines import Lines
+
+
+class RecordParser:
+    """
+    Takes the bytes of JSON lines and gives its records.
+
+    :param max_size: bytes that a line may have
+
+    """
+
+    __slots__ = ("_lines",)
+
+    def __init__(self, max_size: int) -> None:
+        self._lines = Lines(max_size, cr=False)
+
+    def feed(self, piece: bytes) -> Iterator[Event]:
+        """
+        Take a piece, and yield the records that end in it.
+
+        :raises TooLong: if a line is
+
+        """
+        for line in self._lines.feed(piece):
+            yield from _record(line)
+
+    def close(self) -> Iterator[Event]:
+        """Yield the record that the end of the body ends, unless it was cut there."""
+        for event in _record(self._lines.rest()):
+            try:
+                event.json()
+            except ValueError:
+                return
+            yield event
+
+
+def _record(line: bytes) -> Iterator[Event]:
+    text = line.strip()
+    if text:
+        yield Event(text.decode(errors="replace"), event=None)

@@ -1,0 +1,166 @@
+"""
+Read a stream over HTTP, and come back when it is cut. Needs the extra ``client``.
+
+:func:`connect` makes a stream of the events of a server; which of them is the last, one of the
+functions here tells.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ._core.arguments import positive, seconds
+from ._core.extras import without_extra
+from ._core.public import name_publicly
+from ._core.stage import Stage
+from ._core.stream import Stream, with_stage
+
+try:
+    import httpx2
+
+    from ._client.asking import Asking
+    from ._client.connection import Connection
+except ImportError as _error:
+    raise without_extra("streamkit.client", "client", "httpx2", _error) from _error
+
+from ._client.errors import Refused as Refused, StreamCut as StreamCut, TooLong as TooLong
+from ._client.event import Event as Event
+from ._client.words import (
+    LastWord as _LastWord,
+    ag_ui_end as ag_ui_end,
+    anthropic_end as anthropic_end,
+    browser_end as browser_end,
+    json_lines_end as json_lines_end,
+    openai_chat_end as openai_chat_end,
+    openai_responses_end as openai_responses_end,
+    vercel_ui_end as vercel_ui_end,
+)
+
+__all__ = [
+    "Event",
+    "Refused",
+    "StreamCut",
+    "TooLong",
+    "ag_ui_end",
+    "anthropic_end",
+    "browser_end",
+    "connect",
+    "json_lines_end",
+    "openai_chat_end",
+    "openai_responses_end",
+    "vercel_ui_end",
+]
+
+
+def connect(
+    client: httpx2.AsyncClient,
+    url: httpx2.URL | str,
+    *,
+    method: str = "GET",
+    headers: Mapping[str, str] | None = None,
+    params: Any = None,
+    json: Any = None,
+    content: str | bytes | None = None,
+    data: Mapping[str, Any] | None = None,
+    auth: Any = None,
+    last_word: _LastWord | None = browser_end,
+    last_event_id: str = "",
+    resume: httpx2.URL | str | None = None,
+    idle: float = 45.0,
+    attempts: int = 10,
+    max_size: int = 16 * 1024 * 1024,
+) -> Stream[Event]:
+    """
+    Read an endpoint of server-sent events, or of JSON lines, as a stream of :class:`Event`.
+
+    The last event is the one that ``last_word`` knows; it is passed on, and the stream ends. A body
+    that ends before it was cut, and so was one that is silent for ``idle`` seconds. Then a ``GET``
+    is asked again, as it was, with the id of the last event as ``Last-Event-ID``: an endpoint that
+    takes it goes on after that event, and nothing is lost or doubled. One that gives no ids begins
+    anew, as with an ``EventSource``.
+
+    Any other method is sent once. It goes on by ``GET``: at the ``Location`` that its answer has,
+    if that is of the same origin, or at ``resume``. Without either, or without ids, a cut is
+    :exc:`StreamCut`, and so it is in the middle of JSON lines, which have no ids.
+
+    The client waits as long as ``retry:`` in the stream says, and ``Retry-After``, and up to half a
+    second more; twice as much after each attempt that brings no event, up to half a minute. It
+    stops at the status 204. An answer that is no stream is :exc:`Refused`, but for a status of 500
+    or more, which counts as an attempt that brings nothing.
+
+    Of the client only ``stream()`` is used, with its own settings, but for the time to read, which
+    is ``idle``, and redirects, which a ``GET`` follows. It must be open as long as the stream is.
+
+    :param client: of httpx2
+    :param url: of the endpoint
+    :param method: of the first request
+    :param headers: of each request; an ``Accept`` is added
+    :param params: for the query of ``url``
+    :param json: the body, as JSON; for any method but ``GET``, as the next two
+    :param content: the body, as it is
+    :param data: the body, as a form
+    :param auth: of each request, as in httpx2
+    :param last_word: called with each event. Returns whether it is the last; ``None`` if the server
+        asks to come back, and the event is not to be passed on. In place of the function, ``None``
+        is for a server that has no last word: what looks like the end of a body is the end
+    :param last_event_id: where to go on
+    :param resume: where to go on after a method that is not ``GET``, in place of a ``Location``
+    :param idle: seconds of silence after which a body was cut: more than the server leaves between
+        its beats
+    :param attempts: how many may bring nothing at all, one after the other, before it is
+        :exc:`StreamCut`
+    :param max_size: bytes that a line may have, and an event; more is :exc:`TooLong`
+    :return: a stream, for all combinators and for a response
+    :raises TypeError: if an argument is of the wrong type
+    :raises ValueError: if a number is out of range, or a ``GET`` has a body
+
+    """
+    if not isinstance(client, httpx2.AsyncClient):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise TypeError(
+            f"client must be an httpx2.AsyncClient, got {_name_of(client)}: write 'async with "
+            "httpx2.AsyncClient() as client:'"
+        )
+    if last_word is not None and not callable(last_word):
+        raise TypeError(
+            f"last_word must be callable, got {type(last_word).__qualname__}: write "
+            "last_word=browser_end, for instance"
+        )
+    seconds("idle", idle, positive=True)
+    positive("attempts", attempts)
+    positive("max_size", max_size)
+    method = method.upper()
+    given = {"params": params, "json": json, "content": content, "data": data, "auth": auth}
+    options = {name: value for name, value in given.items() if value is not None}
+    if method == "GET":
+        _check_get(options, resume)
+    own = httpx2.Headers(headers)
+    if "last-event-id" in own:
+        raise ValueError("the id changes: write last_event_id='...' in place of a header")
+    asking = Asking(method, url, own, options, resume)
+    connection = Connection(
+        client,
+        asking,
+        idle=idle,
+        attempts=attempts,
+        last_word=last_word,
+        max_size=max_size,
+        last_event_id=last_event_id,
+    )
+    return with_stage(connection.events(), Stage[Event, Event]())
+
+
+def _check_get(options: Mapping[str, Any], resume: object) -> None:
+    for name in ("json", "content", "data"):
+        if name in options:
+            raise ValueError(f"a GET has no body: write connect(..., method='POST', {name}=...)")
+    if resume is not None:
+        raise ValueError("a GET goes on where it was: write resume=... for a POST alone")
+
+
+def _name_of(value: object) -> str:
+    cls = type(value)
+    return f"{cls.__module__}.{cls.__qualname__}"
+
+
+name_publicly(globals())
