@@ -11,7 +11,7 @@ from streamkit.sse import BROWSER, OPENAI_RESPONSES, RAW, Frame, Profile, Server
 
 def said(frames: Frames, position: int, item: object) -> bytes:
     """Return what is said of one item."""
-    message, end = frames.message(Stretch(position, [encode(item)], "ab"), 0)
+    message, end, _ = frames.message(Stretch(position, [encode(item)], "ab"), 0)
     assert end == 1
     return message
 
@@ -119,7 +119,7 @@ def test_messages() -> None:
     stretch = Stretch(1, [encode(item) for item in items], "ab")
     ends, messages, end = [0], [], 0
     while end < len(items):
-        message, end = frames.message(stretch, end)
+        message, end, _ = frames.message(stretch, end)
         ends.append(end)
         messages.append(message)
     assert ends == [0, 3, 5, 6]
@@ -137,7 +137,7 @@ def test_messages_of_other_stretches() -> None:
             for last in range(first, 7):
                 for start in range(last - first + 1):
                     stretch = Stretch(first + 1, entries[first : last + 1], "ab")
-                    message, end = frames.message(stretch, start)
+                    message, end, _ = frames.message(stretch, start)
                     assert end == len(stretch.entries)
                     assert message.count(b"id:") == end - start
                     assert message.startswith(b"data: %d\n" % (first + start + 1))
@@ -147,7 +147,7 @@ def test_what_cannot_be_said() -> None:
     """Runs: what comes before an item for which there is no event is said, and then it is told."""
     frames = Frames(BROWSER)
     stretch = Stretch(1, [encode("a"), encode(ServerSentEvent("b", id="7")), encode("c")], "ab")
-    message, end = frames.message(stretch, 0)
+    message, end, _ = frames.message(stretch, 0)
     assert (message, end) == (b"data: a\nid: ab:1\n\n", 1)
     with pytest.raises(ValueError, match="its own, '7'"):
         frames.message(stretch, end)
