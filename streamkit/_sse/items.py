@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar, cast
@@ -23,6 +24,13 @@ _MakesEvents = TypeVar("_MakesEvents", bound=Callable[..., Any])
 
 #: What makes JSON of an item with the ``to_json`` that it is given, that of a profile.
 WITH_JSON: set[Callable[..., Any]] = set()
+
+
+#: What text begins with on the wire in a state, before it as JSON and the end of the object, by the
+#: ``event_of`` and the ``fold`` of a profile. ``None`` where it is more, or is another state then.
+SHORT_WAYS: dict[tuple[object, object], Callable[[Any], str | None]] = {}
+
+quoted: Callable[[str], str] = json.JSONEncoder(ensure_ascii=False).encode
 
 
 def makes_json(event_of: _MakesEvents) -> _MakesEvents:

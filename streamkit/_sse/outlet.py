@@ -16,7 +16,7 @@ from .._core.outcome import Outcome
 from .._core.stage import SKIP
 from .._http.outlet import Outlet, encode
 from .events import Frame
-from .items import data_event
+from .items import SHORT_WAYS, data_event, quoted
 from .json import to_json
 from .profile import Profile, in_state
 
@@ -76,6 +76,9 @@ class RememberingOutlet(EventOutlet):
         self._fold = profile.fold
         self._encode_in = profile.encode_in
         self._opening, self._state = profile.begun(about)
+        self._begins_with = SHORT_WAYS.get((profile.event_of, profile.fold))
+        # As text does that may take the shorter way.
+        self._prefix: str | None = None
         self._is_refused = False
 
     def expect(self, status: int) -> None:
@@ -88,6 +91,11 @@ class RememberingOutlet(EventOutlet):
         return False
 
     def on_item(self, item: Any) -> bytes:
+        if self._prefix is not None and type(item) is str:
+            try:
+                return f"{self._prefix}{quoted(item)}}}\n\n".encode()
+            except UnicodeEncodeError:
+                pass
         if self._is_refused:
             return encode(item if isinstance(item, str | bytes) else to_json(item))
         if self._fold is None:
@@ -97,6 +105,8 @@ class RememberingOutlet(EventOutlet):
             self._state = self._fold(self._state, item)
             if self._is_in_line or not content.endswith(b"\n"):
                 self._note_end(content)
+            if self._begins_with is not None:
+                self._prefix = None if self._is_in_line else self._begins_with(self._state)
         if self._opening:
             content, self._opening = self._opening + content, Frame()
         return content

@@ -13,22 +13,19 @@ What the clients (npm ``ai``, 5 to 7) make of a stream is why it is so:
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
 from uuid import uuid4
 
 from .events import Frame, ServerSentEvent, utf8
-from .items import makes_json
+from .items import SHORT_WAYS, makes_json, quoted
 from .json import ToJSON, fields_of, to_json as _to_json
 from .profile import HEADERS, Profile
 
 # The part that text is put into.
 _ID = "text"
 _DELTA = f'data: {{"type":"text-delta","id":"{_ID}","delta":'
-
-_quoted = json.JSONEncoder(ensure_ascii=False).encode
 
 # What ends a message, or a step of one.
 _ENDS = frozenset(("finish", "abort", "error"))
@@ -73,7 +70,7 @@ def _begin(about: Mapping[str, Any]) -> list[dict[str, Any]]:
 def _event_of(item: object, state: _State | None, to_json: ToJSON = _to_json) -> Frame:
     if isinstance(item, str | bytes):
         text = item if isinstance(item, str) else item.decode("utf-8", "replace")
-        delta = utf8(f"{_DELTA}{_quoted(text)}}}\n\n")
+        delta = utf8(f"{_DELTA}{quoted(text)}}}\n\n")
         if state is not None and state.has_text:
             return Frame(delta)
         return Frame(_chunk({"type": "text-start", "id": _ID}) + delta)
@@ -134,6 +131,13 @@ def _fold(state: _State | None, item: object) -> _State:
     if type_ in _ENDS:
         return state._replace(has_text=False, open=()).after(type_)
     return state.after(type_) if type_ == "start" else state
+
+
+def _begins_with(state: _State | None) -> str | None:
+    return _DELTA if state is not None and state.has_text else None
+
+
+SHORT_WAYS[_event_of, _fold] = _begins_with
 
 
 def _after_text(state: _State, kind: str, what: str, id_: str) -> _State:

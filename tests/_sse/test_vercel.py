@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from streamkit import Outcome
 from streamkit.asgi import Shutdown
-from streamkit.sse import VERCEL_UI, Frame, Profile, ServerSentEvent
+from streamkit.sse import VERCEL_UI, EventStream, Frame, Profile, ServerSentEvent
+from support import Client
 from support.event_stream import parse
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
 
 TEXT = {"type": "text-start", "id": "a"}, {"type": "text-delta", "id": "a", "delta": "x"}
 FINISH_STEP = {"type": "finish-step"}
@@ -146,6 +150,43 @@ def test_message_id() -> None:
     # Without a beginning, the source's is the one.
     alone = replace(VERCEL_UI, begin=None)
     assert b"other" in alone.encode(start)
+
+
+async def test_shorter_way() -> None:
+    """In a response, text takes a shorter way to the same bytes, wherever it comes."""
+    tool = {"type": "tool-input-start", "toolCallId": "c", "toolName": "t"}
+    line = Frame(b"data: {}"), Frame(b"\n\n")
+    items = [
+        "a",
+        "",
+        'b"\n\u2028\u00e9',
+        "\ud800",
+        "x",
+        tool,
+        "y",
+        FINISH_STEP,
+        "z",
+        *line,
+        "z",
+        "z",
+    ]
+
+    async def source() -> AsyncGenerator[Any, None]:
+        for item in items:
+            yield item
+
+    client = Client("GET")
+    about = {"messageId": "m"}
+    await client.get(EventStream(source(), profile=VERCEL_UI, about=about, keepalive=None))
+    frame, state = VERCEL_UI.begun(about)
+    expected = bytes(frame)
+    for item in items:
+        expected += VERCEL_UI.encode_in(state, item)
+        assert VERCEL_UI.fold is not None
+        state = VERCEL_UI.fold(state, item)
+    outcome = Outcome(kind="completed", started_at=0.0, ended_at=1.0)
+    expected += b"".join(VERCEL_UI.final(outcome, state=state) or [])
+    assert "".join(map(str, client.log.events[1:-1])) == expected.decode()
 
 
 @dataclass
