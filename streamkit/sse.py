@@ -27,6 +27,7 @@ from ._http.returned import UNSERIALIZABLE
 from ._http.terms import FIRST_ITEM_WITHIN as _FIRST_ITEM_WITHIN, check_final as _check_final
 from ._runs.answer import CUTS, Answer, said_last
 from ._runs.arguments import check_text, url_of
+from ._sse.ag_ui import AG_UI as AG_UI, AG_UI_0 as AG_UI_0
 from ._sse.anthropic import ANTHROPIC as ANTHROPIC
 from ._sse.browser import BROWSER as BROWSER
 from ._sse.events import (
@@ -46,6 +47,8 @@ from .asgi import ResponseOptions, StreamResponse
 from .runs import Runs
 
 __all__ = [
+    "AG_UI",
+    "AG_UI_0",
     "ANTHROPIC",
     "BROWSER",
     "MAX_ID",
@@ -250,6 +253,9 @@ class RunEvents(EventStream):
         if max_age is not None:
             seconds("max_age", max_age, positive=True)
             _check_reconnects(profile)
+        if profile.begin is not None:
+            # What is missing is told now, and not to the client.
+            profile.begun({"run_id": run_id, "epoch": "", **(about or {})})
         answer = Answer(
             runs,
             run_id,

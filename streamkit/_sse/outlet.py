@@ -91,7 +91,7 @@ class RememberingOutlet(EventOutlet):
         return False
 
     def on_item(self, item: Any) -> bytes:
-        if self._prefix is not None and type(item) is str:
+        if self._prefix is not None and item and type(item) is str:
             try:
                 return f"{self._prefix}{quoted(item)}}}\n\n".encode()
             except UnicodeEncodeError:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def begin(about: Mapping[str, Any]) -> list[ServerSentEvent]:
-    assert about["epoch"]
+    assert "epoch" in about
     return [ServerSentEvent(f"begin {about['run_id']} {about.get('name')}")]
 
 
