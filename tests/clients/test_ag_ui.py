@@ -44,6 +44,8 @@ async def answer(how: str) -> AsyncGenerator[Any, None]:
         yield "Ask me later."
         return
     for word in WORDS:
+        # For beats between them.
+        await anyio.sleep(0.12)
         yield word
     if how not in ("completed", "cancelled"):
         yield {"type": "STEP_STARTED", "stepName": "s"}
@@ -90,14 +92,17 @@ class Application:
         about = {"threadId": body["threadId"], "runId": body["runId"]}
         source: Any = answer(how)
         if how == "timed_out":
-            source = with_timeout(source, idle=0.1)
+            source = with_timeout(source, idle=0.5)
         response: Any
         if what == "runs":
             run = await self.runs.start(source)
             response = RunEvents(self.runs, run.id, profile=profile, about=about)
         else:
-            final = (lambda outcome: profile.lost()) if how == "lost" else None
-            response = EventStream(source, profile=profile, about=about, final=final)
+            final: Any = (lambda outcome: profile.lost()) if how == "lost" else None
+            if how == "cut":
+                final = lambda outcome: []  # noqa: E731
+            options = {"about": about, "final": final, "keepalive": 0.05}
+            response = EventStream(source, profile=profile, **options)
         await response(scope, receive, send)
 
 
@@ -170,3 +175,11 @@ def test_refused(url: str, client: str) -> None:
     shown = run(url, client, "stream/busy")
     assert [what for what, *_ in shown["told"]] == ["failed", "finalized"]
     assert "Ask me later." in shown["thrown"]
+
+
+@pytest.mark.parametrize("client", PROFILES)
+def test_cut(url: str, client: str) -> None:
+    """A cut is no error to an agent: so there is always a last word."""
+    shown = run(url, client, "stream/cut")
+    assert [what for what, *_ in shown["told"]] == ["started", "finalized"]
+    assert shown["thrown"] is None
