@@ -6,6 +6,7 @@ import pytest
 
 from streamkit._runs.codec import encode
 from streamkit._runs.frames import Frames, Stretch, located
+from streamkit.runs import CursorMismatch, Page
 from streamkit.sse import BROWSER, OPENAI_RESPONSES, RAW, Frame, Profile, ServerSentEvent
 
 
@@ -161,3 +162,26 @@ def test_profiles() -> None:
         b'event: a\nid: ab:1\ndata: {"type":"a","sequence_number":1}\n\n'
     )
     assert said(Frames(RAW), 1, b"data: a\n\n") == b"data: a\nid: ab:1\n\n"
+
+
+@pytest.mark.parametrize("epochs", ["ab", "a"])
+async def test_what_came_before_is_gone(epochs: str) -> None:
+    """Runs: the state is made of one run alone, and of nothing less than the reader has seen."""
+    pages = [[encode("a"), encode("b")], [encode("c")] if len(epochs) > 1 else []]
+
+    async def read(after: int) -> Page:
+        number = after // 2
+        epoch = epochs[number % len(epochs)]
+        entries = pages[number]
+        return Page(entries=entries, first=1, last=3, epoch=epoch, head=None, outcome=None)
+
+    frames = Frames(
+        Profile("MINE", event_of=lambda item, state: item, fold=lambda state, item: item)
+    )
+    assert await frames.state_after(2, read) == "b"
+    assert await Frames(BROWSER).state_after(3, read) is None
+    other = Frames(
+        Profile("MINE", event_of=lambda item, state: item, fold=lambda state, item: item)
+    )
+    with pytest.raises(CursorMismatch):
+        await other.state_after(3, read)

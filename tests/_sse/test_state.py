@@ -191,3 +191,14 @@ def test_misuse() -> None:
     runs: Any = None
     with pytest.raises(TypeError, match="RunEvents takes runs"):
         RunEvents(runs, "x")
+
+
+async def test_a_late_status() -> None:
+    """A status that comes too late changes nothing of what is said."""
+
+    async def source() -> AsyncGenerator[Any, None]:
+        async for _ in Probe("x", every=40).source():
+            yield Head(200)
+        yield "a"
+
+    assert (await answered(source(), keepalive=10))[:2] == ["None+begin none", "one+a"]
