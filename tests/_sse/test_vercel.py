@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+import anyio
 import pytest
 
 from streamkit import Outcome
@@ -187,6 +188,21 @@ async def test_shorter_way() -> None:
     outcome = Outcome(kind="completed", started_at=0.0, ended_at=1.0)
     expected += b"".join(VERCEL_UI.final(outcome, state=state) or [])
     assert "".join(map(str, client.log.events[1:-1])) == expected.decode()
+
+
+async def test_beats_after_the_middle_of_a_line() -> None:
+    """Text ends the line that a frame has left open, and beats go on after it."""
+
+    async def source() -> AsyncGenerator[Any, None]:
+        yield "a"
+        yield Frame(b": c")
+        yield "b"
+        await anyio.sleep(25)
+
+    client = Client("GET")
+    await client.get(EventStream(source(), profile=VERCEL_UI, keepalive=10))
+    said = "".join(map(str, client.log.events[1:-1]))
+    assert said.count(": ping\n") == 2
 
 
 @dataclass
