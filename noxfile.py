@@ -135,7 +135,8 @@ def clients(session: nox.Session) -> None:
     # fmt: off
     session.run(
         "npm", "install", "--no-audit", "--no-fund", "--prefix", str(node_modules),
-        "eventsource@^5", "ai@^7",
+        "eventsource@^5", "ai5@npm:ai@5.0.277", "ai6@npm:ai@6.0.326", "ai7@npm:ai@7.0.173",
+        "agui1@npm:@ag-ui/client@1.0.0", "agui0@npm:@ag-ui/client@0.0.59",
     )
     # fmt: on
     install_chromium(session)

@@ -27,6 +27,7 @@ from ._http.returned import UNSERIALIZABLE
 from ._http.terms import FIRST_ITEM_WITHIN as _FIRST_ITEM_WITHIN, check_final as _check_final
 from ._runs.answer import CUTS, Answer, said_last
 from ._runs.arguments import check_text, url_of
+from ._sse.ag_ui import AG_UI as AG_UI, AG_UI_0 as AG_UI_0
 from ._sse.anthropic import ANTHROPIC as ANTHROPIC
 from ._sse.browser import BROWSER as BROWSER
 from ._sse.events import (
@@ -38,13 +39,16 @@ from ._sse.events import (
 from ._sse.headers import last_event_id as last_event_id
 from ._sse.misplaced import by_name, check_options, check_reader_options
 from ._sse.openai import OPENAI_CHAT as OPENAI_CHAT, OPENAI_RESPONSES as OPENAI_RESPONSES
-from ._sse.outlet import EventOutlet, encoded_final
-from ._sse.profile import Profile as Profile, check_errors, check_profile
+from ._sse.outlet import EventOutlet, RememberingOutlet, encoded_final
+from ._sse.profile import Profile as Profile, check_about, check_errors, check_profile
 from ._sse.raw import RAW as RAW, whole_events as whole_events
+from ._sse.vercel import VERCEL_UI as VERCEL_UI
 from .asgi import ResponseOptions, StreamResponse
 from .runs import Runs
 
 __all__ = [
+    "AG_UI",
+    "AG_UI_0",
     "ANTHROPIC",
     "BROWSER",
     "MAX_ID",
@@ -52,6 +56,7 @@ __all__ = [
     "OPENAI_CHAT",
     "OPENAI_RESPONSES",
     "RAW",
+    "VERCEL_UI",
     "EventStream",
     "Frame",
     "Profile",
@@ -75,6 +80,7 @@ class EventStream(StreamResponse):
         and :class:`Frame`, which every profile takes; an async context manager that yields one; or
         a stream, whose own beats are encoded, too. Owned and closed by the response.
     :param profile: for which kind of client: one of this module's, or one of your own
+    :param about: what the beginning is made of, if the profile has one: :attr:`Profile.begin`
     :param keepalive: seconds of silence before each beat, or ``None`` for no beats
     :param errors: how a client is told that its stream does not start, because the program ends or
         too many are open: by the ``"status"`` 503 with a ``Retry-After``, or by an ``"event"``, the
@@ -99,6 +105,7 @@ class EventStream(StreamResponse):
         source: AsyncSource[Any],
         *,
         profile: Profile = BROWSER,
+        about: Mapping[str, Any] | None = None,
         keepalive: float | None = 15.0,
         errors: Literal["status", "event"] | None = None,
         final: Callable[[Outcome], object] | None = None,
@@ -107,28 +114,40 @@ class EventStream(StreamResponse):
     ) -> None:
         check_options(type(self).__qualname__, options)
         check_profile(profile)
+        check_about(profile, about)
         _check_final(final)
         if errors is not None:
             check_errors(errors, profile.shutdown)
         # Before all other attributes.
         self._unserializable = UNSERIALIZABLE
         self._profile = profile
+        self._about: Mapping[str, Any] = {} if about is None else about
         self._has_beats = keepalive is not None
         self._errors = profile.errors if errors is None else errors
         beating = source if keepalive is None else with_keepalive(source, keepalive, profile.beat)
         if keepalive is not None and options.get("first_item_within") is None:
             # Beats come after a status, and a proxy that waits for them cuts what is silent.
             options["first_item_within"] = min(keepalive, _FIRST_ITEM_WITHIN)
+        said_last = profile.final if final is None else encoded_final(final, profile)
+        #: Made here already, for what is said last depends on what was said before.
+        self._encoder = self._make_encoder()
+        if isinstance(self._encoder, RememberingOutlet):
+            said_last = partial(self._encoder.last, said_last)
         super().__init__(
             beating,
-            final=profile.final if final is None else encoded_final(final, profile),
+            final=said_last,
             headers=headers,
             media_type=profile.media_type,
             **options,
         )
 
     def _make_outlet(self) -> Outlet:
-        return EventOutlet(self._profile)
+        return self._encoder
+
+    def _make_encoder(self) -> Outlet:
+        if self._profile.begin is None and self._profile.fold is None:
+            return EventOutlet(self._profile)
+        return RememberingOutlet(self._profile, self._about)
 
     def _own_headers(self, media_type: str | None) -> RawHeaders:
         return merged(super()._own_headers(media_type), _headers_of(self._profile))
@@ -183,6 +202,8 @@ class RunEvents(EventStream):
     :param owner: who reads. If it is not the one that the run was started with, there is no such
         run
     :param profile: as for :class:`EventStream`
+    :param about: as for :class:`EventStream`, beside the ``"run_id"`` and the ``"epoch"``, which
+        are there. It must be the same for all requests that are to be told the same
     :param keepalive: as for :class:`EventStream`
     :param errors: how a client is told that it cannot read, or not on: by the ``"status"``, or by
         an ``"event"``. ``None``: as the profile says
@@ -210,6 +231,7 @@ class RunEvents(EventStream):
         *,
         owner: str | None = None,
         profile: Profile = BROWSER,
+        about: Mapping[str, Any] | None = None,
         keepalive: float | None = 15.0,
         errors: Literal["status", "event"] | None = None,
         max_age: float | None = None,
@@ -224,17 +246,22 @@ class RunEvents(EventStream):
             check_text("owner", owner)
         check_reader_options(type(self).__qualname__, options)
         check_profile(profile)
+        check_about(profile, about)
         _check_final(final)
         if errors is not None:
             check_errors(errors, profile.shutdown)
         if max_age is not None:
             seconds("max_age", max_age, positive=True)
             _check_reconnects(profile)
+        if profile.begin is not None:
+            # What is missing is told now, and not to the client.
+            profile.begun({"run_id": run_id, "epoch": "", **(about or {})})
         answer = Answer(
             runs,
             run_id,
             owner,
             profile,
+            {} if about is None else about,
             (profile.errors if errors is None else errors) == "event",
             max_age,
             partial(said_last, profile) if final is None else encoded_final(final, profile),
@@ -245,9 +272,10 @@ class RunEvents(EventStream):
         super().__init__(
             with_stage(answer.content(), answer.ahead),
             profile=profile,
+            about=about,
             keepalive=keepalive,
             errors=errors,
-            final=partial(_said_of_reading, profile),
+            final=partial(_said_of_reading, profile, answer),
             headers=_with_own(headers, None if location is None else url_of(location, run_id)),
             **options,
         )
@@ -255,7 +283,7 @@ class RunEvents(EventStream):
         self._answer, self._runs = answer, runs
         self._terms = replace(self._terms, asks_for_head=True, tell=runs.shut_down)
 
-    def _make_outlet(self) -> Outlet:
+    def _make_encoder(self) -> Outlet:
         # What it is given is encoded.
         return Outlet()
 
@@ -298,11 +326,11 @@ def _check_reconnects(profile: Profile) -> None:
         )
 
 
-def _said_of_reading(profile: Profile, outcome: Outcome) -> list[Frame] | None:
+def _said_of_reading(profile: Profile, answer: Answer, outcome: Outcome) -> list[Frame] | None:
     """Return what is said last of the reading, which the end of the run is a part of."""
     if outcome.kind == "completed":
         return []
-    return None if isinstance(outcome.error, CUTS) else profile.final(outcome)
+    return None if isinstance(outcome.error, CUTS) else profile.final(outcome, state=answer.state)
 
 
 def _with_own(

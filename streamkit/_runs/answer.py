@@ -15,6 +15,7 @@ import random
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
+from functools import partial
 from typing import Any, TypeAlias
 from urllib.parse import parse_qs
 
@@ -26,7 +27,7 @@ from .._http.outlet import Outlet
 from .._sse.events import Frame, ServerSentEvent
 from .._sse.headers import pairs
 from .._sse.json import to_json
-from .._sse.profile import Profile
+from .._sse.profile import Profile, in_state
 from .cursor import Cursor, parse
 from .errors import (
     CursorMismatch,
@@ -53,11 +54,14 @@ CUTS = (CursorMismatch, Gap, LogUnavailable, RunEnded, RunNotFound, RunsClosed, 
 _SOON = (1000, 5000)
 _SOON_IN_SECONDS = (1, 5)
 
+# What a client has seen that says nothing of it.
+_BEGINNING = Cursor(None, 0)
+
 # How much earlier or later than max_age a body may end: not all at once.
 _JITTER = 0.1
 
-_LOST = "The stream was lost."
-
+# From this status on, the answer is no stream of the protocol.
+_REFUSED = 400
 
 #: What is said: the status, if it comes first, and bytes.
 Parts: TypeAlias = list[Head | bytes]
@@ -71,6 +75,7 @@ class Answer:
     :param run_id: which one
     :param owner: who asks, or ``None``
     :param profile: that of the client
+    :param about: what the beginning is made of, beside the run
     :param in_band: whether what goes wrong is told by events, and not by a status
     :param max_age: seconds after which the body ends, or ``None``
     :param final: what says the end, called with the outcome of the run
@@ -78,6 +83,8 @@ class Answer:
     """
 
     __slots__ = (
+        "_about",
+        "_begins",
         "_final",
         "_has_resynced",
         "_has_said",
@@ -90,6 +97,7 @@ class Answer:
         "ahead",
         "outlet",
         "scope",
+        "state",
     )
 
     def __init__(
@@ -98,6 +106,7 @@ class Answer:
         run_id: str,
         owner: str | None,
         profile: Profile,
+        about: Mapping[str, Any],
         in_band: bool,
         max_age: float | None,
         final: Callable[[Outcome], Any],
@@ -111,11 +120,16 @@ class Answer:
         self._run_id = run_id
         self._owner = owner
         self._profile = profile
+        self._about = about
         self._in_band = in_band
         self._max_age = max_age
         self._final = final
+        #: What has been said leaves the stream in this state, if the profile has a fold.
+        self.state: Any = None
         self._has_resynced = False
         self._has_said = False
+        # Whether the beginning is yet to be said.
+        self._begins = False
 
     async def content(self) -> AsyncGenerator[Head | bytes, None]:
         """Yield what is said to the client, in bytes, and the status first where it is not 200."""
@@ -123,7 +137,7 @@ class Answer:
         cursor: Cursor | None = None
         refused: Parts = []
         try:
-            cursor = cursor_in(self.scope) if self._profile.resumes else None
+            cursor = cursor_in(self.scope) if self._profile.resumes else _BEGINNING
         except ValueError:
             found = self._refused(400, "malformed_cursor")
             if found is None:
@@ -131,10 +145,11 @@ class Answer:
             refused = found
         if not refused and self._runs.is_shut_down:
             refused = self._in_events(self._profile.refusal())
-            refused = refused or self._refused(503, "shutdown") or [_come_back()]
+            refused = refused or self._refused(503, "shutdown") or self._lost("shutdown")
         for part in refused:
             yield part
         goes_on = not refused
+        self._begins = cursor is None or cursor.position == 0
         while goes_on:
             error: Exception | None = None
             frames: Frames | None = None
@@ -146,28 +161,37 @@ class Answer:
                     async for read in reading:
                         if isinstance(read, Head):
                             if self._may_say_status:
+                                self._begins = self._begins and read.status < _REFUSED
                                 yield read
                             continue
+                        opening = b""
                         if frames is None:
-                            frames = self._runs.frames(self._run_id, read.epoch, self._profile)
+                            frames, opening = await self._begun(read.epoch, read.position - 1)
                         start = 0
                         while start < len(read.entries):
-                            message, start = frames.message(read, start)
+                            message, start, self.state = frames.message(read, start, self.state)
                             self._has_said = True
-                            yield message
+                            yield opening + message if opening else message
+                            opening = b""
                             if until < math.inf and anyio.current_time() >= until:
                                 return
             except CUTS as exc:
                 error = exc
             try:
                 if error is None or isinstance(error, RunEnded):
-                    parts = self._end(error, cursor is not None and cursor.is_end)
                     goes_on = False
+                    try:
+                        parts = await self._end(error, cursor, frames)
+                    except CUTS as exc:
+                        error = exc
+                        parts, _ = await self._broken(exc, cursor, False)
                 elif isinstance(error, RunsClosed) and anyio.current_time() >= until:
                     return
                 else:
                     parts, goes_on = await self._broken(error, cursor, frames is not None)
                     cursor = None
+                if parts is None and not self._profile.notices_cuts:
+                    parts = self._lost("lost")
                 if parts is None:
                     assert error is not None
                     if self._has_said:
@@ -181,6 +205,21 @@ class Answer:
                 self._has_said = True
                 yield part
 
+    async def _begun(self, epoch: str, position: int) -> tuple[Frames, bytes]:
+        """Return what is made of the items after a position, and what is said before them."""
+        frames = self._runs.frames(self._run_id, epoch, self._profile, self._about)
+        self.state = await frames.state_after(position, partial(self._runs.page, self._run_id))
+        opening = frames.opening if self._begins else b""
+        self._begins = False
+        return frames, opening
+
+    def _lost(self, kind: str) -> Parts:
+        """Return what is said at the end of a body that is not the end of the run."""
+        if self._profile.notices_cuts:
+            return [_come_back()]
+        last = self._profile.ended(kind, None, self.state)
+        return [located(frame, None, None, 0) for frame in last or ()]
+
     def _until(self) -> float:
         if self.scope.get("method") == "HEAD":
             # There is nothing to wait for.
@@ -193,28 +232,39 @@ class Answer:
     def _may_say_status(self) -> bool:
         return not (self._has_said or self.outlet.has_begun)
 
-    def _end(self, error: RunEnded | None, is_past: bool) -> Parts | None:
+    async def _end(
+        self, error: RunEnded | None, cursor: Cursor | None, frames: Frames | None
+    ) -> Parts | None:
         """
         Return what says how the run has ended.
 
         :param error: how, or ``None`` if it has completed
-        :param is_past: whether the client has seen it
+        :param cursor: what the client had seen to begin with
+        :param frames: what was made of the items that it has read
         :return: ``None`` if nobody says that it did not complete, so that it is not to look as if
             it had
+        :raises Exception: one of :data:`CUTS`, if what came before the end is not there
 
         """
         info = self.ahead.ended
         assert info is not None
-        if is_past:
+        if cursor is not None and cursor.is_end:
             return self._refused(204, "") or []
-        last: list[bytes] | None = self._final(_outcome_of(info, error))
+        opening = b""
+        if frames is None:
+            _, opening = await self._begun(info.epoch, info.last)
+        with in_state(self.state):
+            last: list[bytes] | None = self._final(_outcome_of(info, error))
         if last is None and error is not None:
             return None
-        if not last or not self.outlet.has_body:
+        if not self.outlet.has_body:
             return []
-        position, field = info.last + 1, self._profile.position_field
-        parts: Parts = [located(part, None, field, position) for part in last[:-1]]
-        return [*parts, located(last[-1], info.end_cursor, field, position)]
+        parts: Parts = [opening] if opening else []
+        if last:
+            position, field = info.last + 1, self._profile.position_field
+            parts += [located(part, None, field, position) for part in last[:-1]]
+            parts.append(located(last[-1], info.end_cursor, field, position))
+        return parts
 
     async def _broken(
         self, error: Exception, cursor: Cursor | None, has_begun: bool
@@ -226,13 +276,13 @@ class Answer:
         """
         if isinstance(error, RunNotFound):
             gone = self._in_events(self._profile.told("gone"))
-            return gone or self._refused(self._profile.nothing, "run_not_found"), False
+            return gone or self._refused(self._nothing, "run_not_found"), False
         if isinstance(error, Gap | CursorMismatch):
             return await self._missing(error, cursor, has_begun)
         if isinstance(error, UnknownVersion):
             _logger.error("the run %r cannot be read here: %s", self._run_id, error)
         if self._in_band or (isinstance(error, RunsClosed) and not self._may_say_status):
-            return [_come_back()], False
+            return self._lost("shutdown" if isinstance(error, RunsClosed) else "lost"), False
         return self._refused(503, "unavailable"), False
 
     async def _missing(
@@ -241,10 +291,10 @@ class Answer:
         """Return what is said when what comes next for a client is not there."""
         if self._in_band and self._has_resynced and not has_begun:
             # Missing again at once. One that is so far behind is to wait.
-            return [_come_back()], False
+            return self._lost("lost"), False
         if has_begun and not isinstance(error, Gap):
             # Another run of the same id. The next request is told.
-            return ([_come_back()] if self._in_band else None), False
+            return (self._lost("lost") if self._in_band else None), False
         try:
             info = await self._runs.get(self._run_id, owner=self._owner)
         except (RunNotFound, LogUnavailable) as exc:
@@ -256,6 +306,14 @@ class Answer:
         code = "gap" if isinstance(error, Gap) else "cursor_mismatch"
         self._has_resynced = bool(told)
         return told or self._refused(410, code, **kept), bool(told)
+
+    @property
+    def _nothing(self) -> int:
+        """The status where there is no such run."""
+        status = self._profile.nothing
+        # Who has sent something expects more than that.
+        is_read = self.scope.get("method", "GET") in ("GET", "HEAD")
+        return status if is_read or status >= _REFUSED else 404
 
     def _in_events(self, frames: Sequence[bytes] | None) -> Parts:
         if not self._in_band:
@@ -328,7 +386,9 @@ def _outcome_of(info: RunInfo, error: RunEnded | None) -> Outcome:
 
 def said_last(profile: Profile, outcome: Outcome) -> list[Frame] | None:
     """Return what a profile says of the end of a run."""
-    return profile.final(outcome, message=_LOST if isinstance(outcome.error, RunLost) else None)
+    if isinstance(outcome.error, RunLost):
+        return profile.lost()
+    return profile.final(outcome)
 
 
 def _come_back() -> bytes:

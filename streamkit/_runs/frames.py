@@ -7,14 +7,16 @@ seen all of the frame. What is no event, such as a comment, has none: a client t
 without it gets it once more, and drops it.
 
 All readers of a run that speak to the same kind of client share what is made of an item: it is
-encoded for the first of them, and kept for those that are not far behind.
+encoded for the first of them, and kept for those that are not far behind. So is the state that it
+leaves behind, where the profile has a fold. A reader that begins where no state is known has it
+made of what is kept before.
 """
 
 from __future__ import annotations
 
 import json
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
 from .._sse.events import ServerSentEvent
@@ -23,6 +25,8 @@ from .._sse.json import to_json
 from .._sse.profile import Profile
 from .codec import decode, line_of
 from .entry import Entry
+from .errors import CursorMismatch
+from .log import Page
 
 # Bytes that are kept of what was made, of one run and for one kind of client.
 _KEPT = 256 * 1024
@@ -50,25 +54,87 @@ class Frames:
     What is made of the items of one run for one kind of client.
 
     :param profile: that of the client
+    :param about: what the beginning is made of
 
     """
 
-    __slots__ = ("__weakref__", "_frames", "_has_short_way", "_last", "_profile", "_size")
+    __slots__ = (
+        "__weakref__",
+        "_first",
+        "_fold",
+        "_frames",
+        "_furthest",
+        "_has_short_way",
+        "_last",
+        "_profile",
+        "_size",
+        "_states",
+        "opening",
+    )
 
-    def __init__(self, profile: Profile) -> None:
+    def __init__(self, profile: Profile, about: Mapping[str, Any] | None = None) -> None:
         self._profile = profile
-        self._has_short_way = profile.event_of is data_event and profile.position_field is None
+        self._fold = profile.fold
+        self._has_short_way = (
+            profile.event_of is data_event
+            and profile.position_field is None
+            and profile.fold is None
+        )
+        #: What is said before the first item, and the state after that.
+        self.opening: bytes
+        self._first: Any
+        self.opening, self._first = profile.begun(about or {})
         self._frames: OrderedDict[int, bytes] = OrderedDict()
         self._size = 0
+        # The states after the items whose frames are kept, and after the furthest one.
+        self._states: dict[int, Any] = {}
+        self._furthest: tuple[int, Any] = 0, self._first
         # What was said last: most readers are at the same place.
-        self._last: tuple[tuple[int, int], bytes, int] = (0, 0), b"", 0
+        self._last: tuple[tuple[int, int], bytes, int, Any] = (0, 0), b"", 0, None
 
-    def message(self, stretch: Stretch, start: int) -> tuple[bytes, int]:
+    async def state_after(self, position: int, read: Callable[[int], Awaitable[Page]]) -> Any:
+        """
+        Return the state after an item, which is made of the items before where it is not known.
+
+        Of a run whose first items are kept no more, it is made of those that are.
+
+        :param read: returns a page of the entries after a position
+        :raises CursorMismatch: if there is another run of this id
+        :raises Exception: what ``read`` raises
+
+        """
+        if self._fold is None:
+            return None
+        if position in self._states:
+            return self._states[position]
+        at, state = self._furthest if self._furthest[0] <= position else (0, self._first)
+        epoch: str | None = None
+        while at < position:
+            page = await read(at)
+            if epoch not in (None, page.epoch):
+                raise CursorMismatch
+            epoch = page.epoch
+            if page.first > at + 1:
+                at = page.first - 1
+                continue
+            if not page.entries:
+                # The log has lost what the reader has seen.
+                raise CursorMismatch
+            for data in page.entries[: position - at]:
+                state = self._fold(state, decode(data))
+                at += 1
+        if at > self._furthest[0] and at == position:
+            self._furthest = at, state
+        return state
+
+    def message(self, stretch: Stretch, start: int, state: Any = None) -> tuple[bytes, int, Any]:
         """
         Return several items as they go on the wire, in one piece.
 
         :param start: the number of the first of them in its stretch
-        :return: as many as fit into one message, but at least one; and where the next one starts
+        :param state: that before it
+        :return: as many as fit into one message, but at least one; where the next one starts; and
+            the state before that
         :raises UnknownVersion: if the first of them was written by a later release
         :raises TypeError: if there is no event for it
         :raises ValueError: if it has an id of its own, or is no whole event
@@ -76,28 +142,30 @@ class Frames:
         """
         position = stretch.position + start
         place = position, len(stretch.entries) - start
-        found, message, count = self._last
+        found, message, count, after = self._last
         if found != place:
             pieces: list[bytes] = []
             size = count = 0
             for data in stretch.entries[start:]:
                 try:
-                    piece = self._frame(position + count, data, stretch.epoch)
+                    piece = self._frame(position + count, data, stretch.epoch, state)
                 except Exception:
                     if not pieces:
                         raise
                     # What was said before it is not withheld.
                     break
+                if self._fold is not None:
+                    state = self._states[position + count]
                 pieces.append(piece)
                 count += 1
                 size += len(piece)
                 if size >= _MESSAGE:
                     break
-            message = b"".join(pieces)
-            self._last = place, message, count
-        return message, start + count
+            message, after = b"".join(pieces), state
+            self._last = place, message, count, after
+        return message, start + count, after
 
-    def _frame(self, position: int, data: bytes, epoch: str) -> bytes:
+    def _frame(self, position: int, data: bytes, epoch: str, state: Any) -> bytes:
         frame = self._frames.get(position)
         if frame is None:
             # As in a response of events, there is a shorter way to the same bytes for most items.
@@ -105,20 +173,30 @@ class Frames:
             if line:
                 frame = b"data: %b\nid: %b:%d\n\n" % (line, epoch.encode(), position)
             else:
-                frame = self._made(Entry(position, decode(data), epoch))
+                frame = self._made(Entry(position, decode(data), epoch), state)
             self._frames[position] = frame
             self._size += len(frame)
-            while self._size > _KEPT:
-                self._size -= len(self._frames.popitem(last=False)[1])
+            while self._size > _KEPT and len(self._frames) > 1:
+                dropped, content = self._frames.popitem(last=False)
+                self._size -= len(content)
+                self._states.pop(dropped, None)
         return frame
 
-    def _made(self, entry: Entry[Any]) -> bytes:
-        item = entry.item
+    def _made(self, entry: Entry[Any], state: Any) -> bytes:
+        item, position = entry.item, entry.position
         if isinstance(item, ServerSentEvent) and item.id is not None:
             raise ValueError(_own_id(item.id))
-        return located(
-            self._profile.encode(item), entry.cursor, self._profile.position_field, entry.position
+        frame = located(
+            self._profile.encode_in(state, item),
+            entry.cursor,
+            self._profile.position_field,
+            position,
         )
+        if self._fold is not None:
+            after = self._states[position] = self._fold(state, item)
+            if position > self._furthest[0]:
+                self._furthest = position, after
+        return frame
 
 
 def located(frame: bytes, cursor: str | None, field: str | None, position: int) -> bytes:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
-from typing import Protocol
+from collections.abc import AsyncGenerator, Mapping
+from typing import Any, Protocol
 
 from .._core.metadata import Head
 from .._sse.profile import Profile
 from .cursor import Cursor
 from .frames import Frames, Stretch
 from .info import RunInfo
+from .log import Page
 from .reader import ReadAhead
 
 
@@ -37,6 +38,10 @@ class Readable(Protocol):
         """Return the status of a run and its entries as they are kept, as :func:`read` does."""
         ...
 
-    def frames(self, run_id: str, epoch: str, profile: Profile) -> Frames:
+    async def page(self, run_id: str, after: int) -> Page:
+        """Return some entries after a position, those that there are."""
+        ...
+
+    def frames(self, run_id: str, epoch: str, profile: Profile, about: Mapping[str, Any]) -> Frames:
         """Return what is made of a run for a kind of client, which all readers share."""
         ...

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 from weakref import WeakValueDictionary
 
 from .._core.metadata import Head
 from .._core.stream import Stream
 from .._http.host import StreamHost
+from .._sse.json import to_json
 from .._sse.profile import Profile
 from .arguments import check_text
 from .burial import Burial
@@ -17,7 +18,7 @@ from .entry import Entry
 from .errors import RunNotFound
 from .frames import Frames, Stretch
 from .household import Household
-from .log import Record, RunLog
+from .log import Page, Record, RunLog
 from .reader import ReadAhead, attached, read
 from .records import check_owner
 
@@ -35,7 +36,9 @@ class Shelf(Household):
         burial: Burial,
     ) -> None:
         super().__init__(log, host, finish, grace, max_runs, burial)
-        self._frames: WeakValueDictionary[tuple[str, str, Profile], Frames] = WeakValueDictionary()
+        self._frames: WeakValueDictionary[tuple[str, str, Profile, str], Frames] = (
+            WeakValueDictionary()
+        )
 
     def attach(
         self, run_id: str, *, owner: str | None = None, after: int | str | None = None
@@ -97,12 +100,19 @@ class Shelf(Household):
             for_a_response=True,
         )
 
-    def frames(self, run_id: str, epoch: str, profile: Profile) -> Frames:
+    async def page(self, run_id: str, after: int) -> Page:
+        """Return some entries after a position, those that there are."""
+        return await self._log.read(run_id, after)
+
+    def frames(self, run_id: str, epoch: str, profile: Profile, about: Mapping[str, Any]) -> Frames:
         """Return what is made of a run for a kind of client, which all readers share."""
-        key = run_id, epoch, profile
+        # What is said may depend on what is known of it, and then on nothing but that.
+        known = "" if profile.begin is None else to_json(about)
+        key = run_id, epoch, profile, known
         found = self._frames.get(key)
         if found is None:
-            self._frames[key] = found = Frames(profile)
+            about = {"run_id": run_id, "epoch": epoch, **about}
+            self._frames[key] = found = Frames(profile, about)
         return found
 
     async def _get(self, run_id: str, owner: str | None) -> Record:

@@ -8,7 +8,7 @@ items.
 To read: ``events`` (the wire format, safe from injection), ``json`` (what becomes JSON, and how),
 ``foreign`` (the events of other libraries), ``items`` (how an item becomes an event), ``profile``
 (what an item, a beat, an error and an end are in a protocol). Then a protocol each: ``browser``,
-``openai``, ``anthropic`` and ``raw``. Beside them, ``outlet`` (how a response has its items
-encoded), ``headers`` (which id a client has seen), ``records`` (the same in JSON lines) and
-``misplaced`` (what is said of arguments that belong elsewhere).
+``openai``, ``anthropic``, ``vercel``, ``ag_ui`` and ``raw``. Beside them, ``outlet`` (how a
+response has its items encoded), ``headers`` (which id a client has seen), ``records`` (the same in
+JSON lines) and ``misplaced`` (what is said of arguments that belong elsewhere).
 """

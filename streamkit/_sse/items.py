@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import logging
-from collections.abc import Mapping
-from typing import Any, cast
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar, cast
 
 from .events import Frame, ServerSentEvent, lines, utf8
 from .foreign import refuse_fields
@@ -19,6 +20,26 @@ _FIELDS_AS_BYTES = tuple(field.encode() for field in _FIELDS)
 _was_warned = False
 
 
+_MakesEvents = TypeVar("_MakesEvents", bound=Callable[..., Any])
+
+#: What makes JSON of an item with the ``to_json`` that it is given, that of a profile.
+WITH_JSON: set[Callable[..., Any]] = set()
+
+
+#: What text begins with on the wire in a state, before it as JSON and the end of the object, by the
+#: ``event_of`` and the ``fold`` of a profile. ``None`` where it is more, or is another state then.
+SHORT_WAYS: dict[tuple[object, object], Callable[[Any], str | None]] = {}
+
+quoted: Callable[[str], str] = json.JSONEncoder(ensure_ascii=False).encode
+
+
+def makes_json(event_of: _MakesEvents) -> _MakesEvents:
+    """Take note that a function makes JSON as a profile does."""
+    WITH_JSON.add(event_of)
+    return event_of
+
+
+@makes_json
 def data_event(item: object, to_json: ToJSON = _to_json) -> ServerSentEvent | Frame:
     """Return the event whose data an item is: text as it is, and anything else as JSON."""
     if isinstance(item, (str, bytes)):
@@ -34,6 +55,7 @@ def data_event(item: object, to_json: ToJSON = _to_json) -> ServerSentEvent | Fr
     return Frame(lines(b"data: ", utf8(text)) + b"\n") if text else ServerSentEvent(text)
 
 
+@makes_json
 def named_event(item: object, to_json: ToJSON = _to_json) -> ServerSentEvent:
     """Return the event that is named after the type of an item, with the item as JSON."""
     name = _type_of(item)

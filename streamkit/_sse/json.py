@@ -126,4 +126,12 @@ def _known(value: object, plain: Callable[[object], object]) -> object:
     return _UNKNOWN
 
 
+def fields_of(value: object) -> Mapping[str, object]:
+    """Return the fields of a mapping, a model, a dataclass or the like, or none."""
+    if isinstance(value, Mapping):
+        return cast("Mapping[str, object]", value)
+    known = _known(value, refuse)
+    return cast("Mapping[str, object]", known) if isinstance(known, dict) else {}
+
+
 to_json: ToJSON = encoding_with(None)

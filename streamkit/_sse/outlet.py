@@ -1,17 +1,27 @@
-"""How a response gets its bytes: an item, a beat and the last ones are encoded by a profile."""
+"""
+How a response gets its bytes: an item, a beat and the last ones are encoded by a profile.
+
+A profile with a beginning or a memory has an outlet of its own, so that the others do nothing for
+it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, cast
 
 from .._core.arguments import check_made
+from .._core.metadata import Head, Metadata
 from .._core.outcome import Outcome
 from .._core.stage import SKIP
 from .._http.outlet import Outlet, encode
 from .events import Frame
-from .items import data_event
-from .profile import Profile
+from .items import SHORT_WAYS, data_event, quoted
+from .json import to_json
+from .profile import Profile, in_state
+
+# From this status on, the answer is no stream of the protocol.
+_REFUSED = 400
 
 
 class EventOutlet(Outlet):
@@ -49,6 +59,72 @@ class EventOutlet(Outlet):
         return SKIP if self._is_in_line else super().on_beat(self._encode(beat))
 
 
+class RememberingOutlet(EventOutlet):
+    """
+    Says the beginning before the first item, and keeps the state of the stream.
+
+    If the status says that the client is refused, nothing of the protocol is said: text is the
+    text of the answer, and anything else its JSON.
+
+    :param profile: with a beginning or a fold
+    :param about: what its beginning is made of
+
+    """
+
+    def __init__(self, profile: Profile, about: Mapping[str, Any]) -> None:
+        super().__init__(profile)
+        self._fold = profile.fold
+        self._encode_in = profile.encode_in
+        self._opening, self._state = profile.begun(about)
+        self._begins_with = SHORT_WAYS.get((profile.event_of, profile.fold))
+        # As text does that may take the shorter way.
+        self._prefix: str | None = None
+        self._is_refused = False
+
+    def expect(self, status: int) -> None:
+        super().expect(status)
+        self._is_refused = status >= _REFUSED
+
+    def on_metadata(self, item: Metadata) -> bool:
+        if isinstance(item, Head) and not self.has_begun:
+            self.expect(item.status)
+        return False
+
+    def on_item(self, item: Any) -> bytes:
+        if self._prefix is not None and item and type(item) is str:
+            try:
+                return f"{self._prefix}{quoted(item)}}}\n\n".encode()
+            except UnicodeEncodeError:
+                pass
+        if self._is_refused:
+            return encode(item if isinstance(item, str | bytes) else to_json(item))
+        if self._fold is None:
+            content = super().on_item(item)
+        else:
+            content = encode(self._encode_in(self._state, item))
+            self._state = self._fold(self._state, item)
+            if self._is_in_line or not content.endswith(b"\n"):
+                self._note_end(content)
+            if self._begins_with is not None:
+                self._prefix = None if self._is_in_line else self._begins_with(self._state)
+        if self._opening:
+            content, self._opening = self._opening + content, Frame()
+        return content
+
+    def on_beat(self, beat: Any) -> Any:
+        return SKIP if self._is_refused else super().on_beat(beat)
+
+    def last(
+        self, final: Callable[[Outcome], list[Frame] | None], outcome: Outcome
+    ) -> list[Frame] | None:
+        """Return what is said last, and the beginning before it if nothing else was said."""
+        if self._is_refused:
+            return [] if outcome.kind == "completed" else None
+        with in_state(self._state):
+            frames = final(outcome)
+        return [self._opening, *frames] if frames and self._opening else frames
+
+
 def encoded_final(
     final: Callable[[Outcome], object], profile: Profile
 ) -> Callable[[Outcome], list[Frame] | None]:
@@ -61,6 +137,6 @@ def encoded_final(
             return None
         several = isinstance(last, list | tuple | Iterator)
         items = cast("Iterable[object]", last) if several else (last,)
-        return [profile.encode(item) for item in items]
+        return profile.said(items)
 
     return encoded

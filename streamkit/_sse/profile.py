@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import KW_ONLY, dataclass, field
 from functools import partial
 from types import MappingProxyType
@@ -13,37 +15,36 @@ from .._core.outcome import Outcome, OutcomeKind
 from .._signals.shutdown import Shutdown
 from .events import Frame, ServerSentEvent
 from .foreign import event_from
-from .items import data_event, named_event
+from .items import WITH_JSON, data_event
 from .json import ToJSON, encoding_with, to_json
 
 # Said to a client that is told no more. What an exception says is not for the public.
-_MESSAGES: dict[OutcomeKind, str] = {
+_MESSAGES: dict[str, str] = {
     "completed": "The stream is complete.",
     "cancelled": "The stream was cancelled.",
     "timed_out": "The stream took too long.",
     "failed": "The stream failed.",
+    "lost": "The stream was lost.",
+    "shutdown": "The server is shutting down.",
 }
-_SHUTDOWN = "The server is shutting down."
 _GONE = "There is no such stream, or none any more."
 
 # One line end only. After an `id:` was sent, an empty line is one more event to some clients, and
 # the SDKs of OpenAI crash on it.
 _BEAT = Frame(b": ping\n")
 
-# Proxies must neither keep the stream back nor compress it.
-_HEADERS = MappingProxyType({"Cache-Control": "no-cache, no-transform", "X-Accel-Buffering": "no"})
+#: Proxies must neither keep the stream back nor compress it.
+HEADERS = MappingProxyType({"Cache-Control": "no-cache, no-transform", "X-Accel-Buffering": "no"})
 
 # What is no event of any library.
 _PLAIN: tuple[type[Any], ...] = (str, bytes, dict)
-
-# They make JSON of an item, as the profile does.
-_WITH_JSON: tuple[Callable[..., Any], ...] = (data_event, named_event)
-
 
 # What is called, and with what.
 _ARGUMENTS = {
     "event_of": "item",
     "encoder": "value",
+    "begin": "about",
+    "fold": "state, item",
     "tail": "kind, message",
     "shutdown": "message",
     "resync": "first, last",
@@ -51,7 +52,11 @@ _ARGUMENTS = {
 }
 
 
-def _no_tail(kind: OutcomeKind, message: str) -> None:
+# What the stream has said whose end is being told, for who has no state at hand.
+_state: ContextVar[Any] = ContextVar("state", default=None)
+
+
+def _no_tail(kind: str, message: str, state: object = None) -> None:
     return None
 
 
@@ -73,17 +78,34 @@ class Profile:
     #: classes of attrs, structs of msgspec, mappings, sets, enums by their value, dates and times
     #: in ISO format, and UUIDs, paths, IP addresses and ``Decimal`` as text, in any nesting.
     #: ``NaN`` and infinities are refused, because clients refuse them.
-    event_of: Callable[[Any], ServerSentEvent | Frame] = data_event
+    event_of: (
+        Callable[[Any], ServerSentEvent | Frame] | Callable[[Any, Any], ServerSentEvent | Frame]
+    ) = data_event
     #: Called with a value for which there would be no JSON, wherever in an item it is. Returns one
     #: for which there is, or raises :exc:`TypeError`. For the ``event_of`` of the ready-made
     #: profiles: one of your own makes its own JSON.
     encoder: Callable[[Any], object] | None = None
+    #: Called with what is known of a stream: ``about`` of :class:`EventStream`, or the ``"run_id"``
+    #: and the ``"epoch"`` of a run. Returns what the client receives first, before any item: items
+    #: and events. Not where the status is 400 or more.
+    begin: Callable[[Mapping[str, Any]], Iterable[Any]] | None = None
+    #: Called with the state that a stream is in, which is ``None`` at first, and with what it says
+    #: next: what ``begin`` returns, each item, what ``tail`` returns. Returns the state after that,
+    #: without changing the one before. ``event_of`` and ``tail`` are then given the state as one
+    #: more argument. It must depend on nothing else: of a run, it is made of what is kept, in
+    #: whatever process that is read.
+    fold: Callable[[Any, Any], Any] | None = None
     #: Called with the kind of an :class:`~streamkit.Outcome` and a message for the public. Returns
     #: what the client receives last, or ``None`` to add nothing, and to let an exception be raised
-    #: where there is one.
-    tail: Callable[[OutcomeKind, str], Iterable[ServerSentEvent | Frame] | None] = _no_tail
+    #: where there is one. With ``fold``, it is called with the state, too, for every end: the kind
+    #: may also be ``"shutdown"``, or, of a run, ``"lost"``.
+    tail: (
+        Callable[[OutcomeKind, str], Iterable[ServerSentEvent | Frame] | None]
+        | Callable[[str, str, Any], Iterable[Any] | None]
+    ) = _no_tail
     #: The same for a stream that is cancelled because the program ends: called with the message
-    #: alone. If it is ``None``, that is told as any cancellation is.
+    #: alone. If it is ``None``, that is told as any cancellation is. With ``fold``, it is only for
+    #: who is refused by an event.
     shutdown: Callable[[str], Iterable[ServerSentEvent | Frame] | None] | None = None
     #: How a client is told that it is refused, and its source never started: by the ``"status"``,
     #: or, where clients take none but 200, by an ``"event"``, which is the one of ``shutdown``.
@@ -97,7 +119,11 @@ class Profile:
     nothing: int = 404
     #: Whether clients come back by themselves after an end of the body that no event has told.
     reconnects: bool = False
-    #: Whether they say then what they have seen. Those that do not read a run from its beginning.
+    #: Whether clients notice that a body was cut. To those that do not, it would look complete: in
+    #: place of a cut, they are told that the stream failed.
+    notices_cuts: bool = True
+    #: Whether they say then what they have seen. Those that do not read a run from its beginning,
+    #: whatever cursor they send, and are refused if that is kept no more.
     resumes: bool = True
     #: The name of a field in the JSON of each event that is to have its position in a run, as the
     #: number that clients give back in ``?starting_after=``. That of the end is one more than that
@@ -110,10 +136,10 @@ class Profile:
     #: The content type.
     media_type: str = "text/event-stream; charset=utf-8"
     #: Further headers of the response.
-    headers: Mapping[str, str] = field(default_factory=lambda: _HEADERS)
+    headers: Mapping[str, str] = field(default_factory=lambda: HEADERS)
     # What is made of the fields above.
     _to_json: ToJSON = field(init=False, repr=False, default=to_json)
-    _event_of: Callable[[Any], object] = field(init=False, repr=False)
+    _event_of: Callable[..., object] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         _check_beat(self.beat)
@@ -128,7 +154,7 @@ class Profile:
             )
         event_of: Any = self.event_of
         if self.encoder is not None:
-            if event_of not in _WITH_JSON:
+            if event_of not in WITH_JSON:
                 raise ValueError(
                     "encoder is for the JSON that a profile makes, and event_of makes its own: "
                     "write ServerSentEvent(json.dumps(item, default=...)) there"
@@ -142,20 +168,42 @@ class Profile:
         """
         Return an item as it goes on the wire. A :class:`Frame` is returned as it is.
 
+        With a ``fold``, it is the first item of a stream: of any other, it is :meth:`encode_in`.
+
         :raises TypeError: if there is no event for such an item
         :raises ValueError: if the event lacks what the clients need, or it is no valid JSON
 
         """
         if isinstance(item, Frame):
             return item
+        if self.fold is not None:
+            return self.encode_in(None, item)
         if isinstance(item, _PLAIN):
             event = self._event_of(item)
         elif isinstance(item, ServerSentEvent):
             event = item
         else:
             event = event_from(item, self._to_json) or self._event_of(item)
-        if isinstance(event, Frame):
-            return event
+        return event if isinstance(event, Frame) else self._encoded(event)
+
+    def encode_in(self, state: object, item: object) -> Frame:
+        """
+        Return an item as it goes on the wire in a state, which :attr:`fold` has made.
+
+        :raises TypeError: as :meth:`encode`
+        :raises ValueError: as :meth:`encode`
+
+        """
+        if self.fold is None:
+            return self.encode(item)
+        if isinstance(item, Frame | ServerSentEvent):
+            event: object = item
+        else:
+            known = None if isinstance(item, _PLAIN) else event_from(item, self._to_json)
+            event = known or self._event_of(item, state)
+        return event if isinstance(event, Frame) else self._encoded(event)
+
+    def _encoded(self, event: object) -> Frame:
         if not isinstance(event, ServerSentEvent):
             event = self._checked(event)
         # A mere comment, or retry, is no event to the clients.
@@ -168,6 +216,26 @@ class Profile:
                     )
         return event.encode()
 
+    def _said(self, items: Iterable[Any], state: Any) -> tuple[list[Frame], Any]:
+        """Return what several items are on the wire, and the state after them."""
+        frames: list[Frame] = []
+        for item in items:
+            frames.append(self.encode_in(state, item))
+            if self.fold is not None:
+                state = self.fold(state, item)
+        return frames, state
+
+    def said(self, items: Iterable[Any]) -> list[Frame]:
+        """Return what several items are on the wire, in the state of the stream that ends."""
+        return self._said(items, _state.get())[0]
+
+    def begun(self, about: Mapping[str, Any]) -> tuple[Frame, Any]:
+        """Return what is said first, and the state after that."""
+        if self.begin is None:
+            return Frame(), None
+        frames, state = self._said(self.begin(about), None)
+        return Frame(b"".join(frames)), state
+
     def _checked(self, made: object) -> ServerSentEvent:
         """Return the event that a user's ``event_of`` has made, with the class of a library."""
         event = event_from(made, self._to_json)
@@ -178,7 +246,9 @@ class Profile:
             )
         return event
 
-    def final(self, outcome: Outcome, *, message: str | None = None) -> list[Frame] | None:
+    def final(
+        self, outcome: Outcome, *, message: str | None = None, state: object = None
+    ) -> list[Frame] | None:
         """
         Return what tells the client how its stream ended: a ``final`` for
         :func:`~streamkit.with_status`.
@@ -187,18 +257,38 @@ class Profile:
             cancelled because the program ends: a reason and an exception may hold what is not for
             the public.
         :param message: what the client is told instead of a general sentence
+        :param state: that after the last item, if there is a ``fold``. A response knows it, and so
+            does this, where it is called in the ``final`` of one
         :return: the last frames, or ``None`` if there are none, so that what the stream raises is
             raised: always so if the consumer has left early
 
         """
-        kind = outcome.kind
+        kind: str = outcome.kind
         if kind == "closed":
             return None
-        is_shutdown = kind == "cancelled" and isinstance(outcome.reason, Shutdown)
-        if is_shutdown and self.shutdown is not None:
-            return self.refusal(message=message)
-        tail = self.tail(kind, _MESSAGES[kind] if message is None else message)
-        return None if tail is None else [self.encode(event) for event in tail]
+        if kind == "cancelled" and isinstance(outcome.reason, Shutdown):
+            if self.fold is not None:
+                kind = "shutdown"
+            elif self.shutdown is not None:
+                return self.refusal(message=message)
+        return self.ended(kind, message, state)
+
+    def ended(self, kind: str, message: str | None, state: object = None) -> list[Frame] | None:
+        """Return what tells of the end of a stream that is in a state."""
+        if message is None:
+            message = _MESSAGES[kind]
+        make: Callable[..., Iterable[Any] | None] = self.tail
+        if self.fold is None:
+            tail = make(kind, message)
+        else:
+            state = _state.get() if state is None else state
+            tail = make(kind, message, state)
+        return None if tail is None else self._said(tail, state)[0]
+
+    def lost(self) -> list[Frame] | None:
+        """Return what tells of a run whose process has died."""
+        # Without a fold there is no such kind of an end.
+        return self.ended("failed" if self.fold is None else "lost", _MESSAGES["lost"])
 
     def refusal(self, *, message: str | None = None) -> list[Frame] | None:
         """
@@ -210,7 +300,7 @@ class Profile:
         """
         tail = None
         if self.shutdown is not None:
-            tail = self.shutdown(_SHUTDOWN if message is None else message)
+            tail = self.shutdown(_MESSAGES["shutdown"] if message is None else message)
         return None if tail is None else [self.encode(event) for event in tail]
 
     def told(self, what: Literal["resync", "gone"], *values: Any) -> list[Frame] | None:
@@ -218,6 +308,16 @@ class Profile:
         function: Any = getattr(self, what)
         tail = None if function is None else function(*(values or (_GONE,)))
         return None if tail is None else [self.encode(event) for event in tail]
+
+
+@contextmanager
+def in_state(state: object) -> Generator[None]:
+    """Let :meth:`Profile.final` know the state of the stream whose end is told."""
+    token = _state.set(state)
+    try:
+        yield
+    finally:
+        _state.reset(token)
 
 
 def _check_beat(value: object) -> None:
@@ -265,4 +365,26 @@ def check_profile(given: object) -> None:
         raise TypeError(
             f"profile must be a Profile, got {type(given).__qualname__}: write "
             "EventStream(source, profile=BROWSER), for instance"
+        )
+
+
+def check_about(profile: Profile, given: object) -> None:
+    """
+    Check what the beginning of a stream is made of.
+
+    :raises TypeError: if it is no mapping
+    :raises ValueError: if the profile makes nothing of it
+
+    """
+    if given is None:
+        return
+    if not isinstance(given, Mapping):
+        raise TypeError(
+            f"about must be a mapping, got {type(given).__qualname__}: write "
+            "about={'threadId': ...}, for instance"
+        )
+    if profile.begin is None:
+        raise ValueError(
+            f"about is what the beginning of a stream is made of, and {profile.name} has none: "
+            "leave it out, or write profile=dataclasses.replace(..., begin=lambda about: ...)"
         )

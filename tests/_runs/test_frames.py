@@ -6,12 +6,13 @@ import pytest
 
 from streamkit._runs.codec import encode
 from streamkit._runs.frames import Frames, Stretch, located
+from streamkit.runs import CursorMismatch, Page
 from streamkit.sse import BROWSER, OPENAI_RESPONSES, RAW, Frame, Profile, ServerSentEvent
 
 
 def said(frames: Frames, position: int, item: object) -> bytes:
     """Return what is said of one item."""
-    message, end = frames.message(Stretch(position, [encode(item)], "ab"), 0)
+    message, end, _ = frames.message(Stretch(position, [encode(item)], "ab"), 0)
     assert end == 1
     return message
 
@@ -119,7 +120,7 @@ def test_messages() -> None:
     stretch = Stretch(1, [encode(item) for item in items], "ab")
     ends, messages, end = [0], [], 0
     while end < len(items):
-        message, end = frames.message(stretch, end)
+        message, end, _ = frames.message(stretch, end)
         ends.append(end)
         messages.append(message)
     assert ends == [0, 3, 5, 6]
@@ -137,7 +138,7 @@ def test_messages_of_other_stretches() -> None:
             for last in range(first, 7):
                 for start in range(last - first + 1):
                     stretch = Stretch(first + 1, entries[first : last + 1], "ab")
-                    message, end = frames.message(stretch, start)
+                    message, end, _ = frames.message(stretch, start)
                     assert end == len(stretch.entries)
                     assert message.count(b"id:") == end - start
                     assert message.startswith(b"data: %d\n" % (first + start + 1))
@@ -147,7 +148,7 @@ def test_what_cannot_be_said() -> None:
     """Runs: what comes before an item for which there is no event is said, and then it is told."""
     frames = Frames(BROWSER)
     stretch = Stretch(1, [encode("a"), encode(ServerSentEvent("b", id="7")), encode("c")], "ab")
-    message, end = frames.message(stretch, 0)
+    message, end, _ = frames.message(stretch, 0)
     assert (message, end) == (b"data: a\nid: ab:1\n\n", 1)
     with pytest.raises(ValueError, match="its own, '7'"):
         frames.message(stretch, end)
@@ -161,3 +162,26 @@ def test_profiles() -> None:
         b'event: a\nid: ab:1\ndata: {"type":"a","sequence_number":1}\n\n'
     )
     assert said(Frames(RAW), 1, b"data: a\n\n") == b"data: a\nid: ab:1\n\n"
+
+
+@pytest.mark.parametrize("epochs", ["ab", "a"])
+async def test_what_came_before_is_gone(epochs: str) -> None:
+    """Runs: the state is made of one run alone, and of nothing less than the reader has seen."""
+    pages = [[encode("a"), encode("b")], [encode("c")] if len(epochs) > 1 else []]
+
+    async def read(after: int) -> Page:
+        number = after // 2
+        epoch = epochs[number % len(epochs)]
+        entries = pages[number]
+        return Page(entries=entries, first=1, last=3, epoch=epoch, head=None, outcome=None)
+
+    frames = Frames(
+        Profile("MINE", event_of=lambda item, state: item, fold=lambda state, item: item)
+    )
+    assert await frames.state_after(2, read) == "b"
+    assert await Frames(BROWSER).state_after(3, read) is None
+    other = Frames(
+        Profile("MINE", event_of=lambda item, state: item, fold=lambda state, item: item)
+    )
+    with pytest.raises(CursorMismatch):
+        await other.state_after(3, read)

@@ -1,7 +1,7 @@
-"""The chat of the AI SDK (npm ``ai``) comes back to a run, by its ``resumeStream()``.
+"""``VERCEL_UI``, read by the chat of the AI SDK (npm ``ai``), in each release that reads it.
 
-Its protocol asks for ``API/ID/stream``, takes 204 for nothing to come back to, and does not say
-what it has seen: it reads the answer from its beginning.
+What a user of the chat sees is asserted: its status and error, the parts of the message and their
+states, and what ``onFinish``, ``onData`` and ``onError`` are told.
 """
 
 from __future__ import annotations
@@ -17,60 +17,80 @@ import anyio
 import pytest
 import uvicorn
 
-from streamkit import StreamCancelled
+from streamkit import Head, StreamCancelled, with_timeout
+from streamkit.asgi import Shutdown
 from streamkit.runs import Runs
-from streamkit.sse import Profile, RunEvents, ServerSentEvent
+from streamkit.sse import VERCEL_UI, EventStream, Frame, RunEvents
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterator
 
-    from streamkit import OutcomeKind
+CHAT = Path(__file__).with_name("ai_sdk.js").read_text(encoding="utf-8")
+WORDS = [f"word {number} \u00e9\u2028 " for number in range(40)]
+TEXT = "".join(WORDS)
+SOME = "".join(WORDS[:3])
 
-RESUME = Path(__file__).with_name("resume.js").read_text(encoding="utf-8")
-WORDS = [f"word {number} \u00e9 " for number in range(40)]
-
-
-def chunk(item: dict[str, Any]) -> ServerSentEvent:
-    return ServerSentEvent(json.dumps(item))
-
-
-def tail(kind: OutcomeKind, message: str) -> list[ServerSentEvent]:
-    chunks: dict[str, dict[str, Any]] = {
-        "completed": {"type": "finish"},
-        "cancelled": {"type": "abort"},
-    }
-    last = chunks.get(kind, {"type": "error", "errorText": message})
-    return [chunk(last), ServerSentEvent("[DONE]")]
-
-
-UI_MESSAGES = Profile(
-    "UI_MESSAGES",
-    event_of=chunk,
-    tail=tail,
-    resumes=False,
-    nothing=204,
-    headers={"x-vercel-ai-ui-message-stream": "v1"},
-)
+#: What the kinds of an end look like to all releases: the status, and the error.
+ENDS = {
+    "completed": ("ready", None),
+    "own": ("ready", None),
+    "cancelled": ("ready", None),
+    "timed_out": ("error", "The stream took too long."),
+    "failed": ("error", "The stream failed."),
+    "shutdown": ("error", "The server is shutting down."),
+    "lost": ("error", "The stream was lost."),
+    "tools": ("error", "The stream failed."),
+}
 
 
-async def answer(chat: str) -> AsyncGenerator[dict[str, Any], None]:
-    yield {"type": "start", "messageId": f"answer-{chat}"}
-    yield {"type": "text-start", "id": "t"}
-    for number, word in enumerate(WORDS):
-        if chat == "fails" and number == 30:
-            raise LookupError("secret")
-        if chat == "stopped" and number == 30:
-            raise StreamCancelled("enough")
-        yield {"type": "text-delta", "id": "t", "delta": word}
-        await anyio.sleep(0.02)
-    yield {"type": "text-end", "id": "t"}
+async def answer(how: str) -> AsyncGenerator[Any, None]:
+    """Yield three words, and end in a way; or forty."""
+    if how == "whole":
+        for word in WORDS:
+            yield word
+            await anyio.sleep(0.02)
+        return
+    for word in WORDS * 20 if how == "long" else WORDS[:3]:
+        yield word
+    if how == "own":
+        yield {"type": "finish-step"}
+        yield {"type": "reasoning-start", "id": "r"}
+        yield {"type": "reasoning-delta", "id": "r", "delta": "hm"}
+        yield {"type": "finish"}
+    if how == "cancelled":
+        raise StreamCancelled("enough")
+    if how == "timed_out":
+        await anyio.sleep_forever()
+    if how == "shutdown":
+        raise StreamCancelled(Shutdown())
+    if how == "tools":
+        yield {"type": "reasoning-start", "id": "r"}
+        yield {"type": "tool-input-start", "toolCallId": "c", "toolName": "look"}
+        yield {"type": "tool-input-delta", "toolCallId": "c", "inputTextDelta": '{"a'}
+        yield {"type": "tool-input-start", "toolCallId": "d", "toolName": "see", "dynamic": True}
+    if how in ("failed", "tools"):
+        raise LookupError("secret")
+
+
+async def refusing(how: str) -> AsyncGenerator[Any, None]:
+    if how == "busy":
+        yield Head(409, {"content-type": "text/plain"})
+        yield "Ask me later."
+    else:
+        raise LookupError("secret")
+
+
+async def cut() -> AsyncGenerator[Any, None]:
+    """Nobody says anything of the end."""
+    yield Frame(VERCEL_UI.encode("word"))
 
 
 class Application:
-    """What the AI SDK asks a server for: ``POST /chat`` and ``GET /chat/ID/stream``."""
+    """Chats: ``/stream/HOW``, ``/runs/HOW``, whose answers are runs, and ``/refuse/HOW``."""
 
     def __init__(self) -> None:
-        self.runs = Runs()
+        self.runs = Runs(max_items=200)
+        self.chats: dict[str, str] = {}
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "lifespan":
@@ -80,21 +100,39 @@ class Application:
                 await receive()
             await send({"type": "lifespan.shutdown.complete"})
             return
-        if scope["method"] == "POST":
-            body, more = b"", True
-            while more:
-                message = await receive()
-                body, more = body + message["body"], message["more_body"]
-            chat = json.loads(body)["id"]
-            await self.runs.start(answer(chat), id=chat)
+        _, what, how, *rest = scope["path"].split("/")
+        body, more = b"", scope["method"] == "POST"
+        while more:
+            message = await receive()
+            body, more = body + message["body"], message["more_body"]
+        source: Any = answer(how)
+        if how == "timed_out":
+            source = with_timeout(source, idle=0.1)
+        response: Any
+        if what == "stream":
+            final = (lambda outcome: VERCEL_UI.lost()) if how == "lost" else None
+            response = EventStream(source, profile=VERCEL_UI, final=final)
+        elif what == "refuse":
+            response = EventStream(refusing(how), profile=VERCEL_UI)
+        elif what == "cut":
+            response = EventStream(cut(), profile=VERCEL_UI, final=lambda outcome: [])
+        elif rest[1:] == ["cancel"]:
+            await self.runs.cancel_and_wait(self.chats[rest[0]])
+            response = EventStream(cut())
         else:
-            _, _, chat, _ = scope["path"].split("/")
-        await RunEvents(self.runs, chat, profile=UI_MESSAGES)(scope, receive, send)
+            if scope["method"] == "POST":
+                chat = json.loads(body)["id"]
+                self.chats[chat] = (await self.runs.start(source)).id
+            else:
+                chat = rest[0]
+            response = RunEvents(self.runs, self.chats.get(chat, "none"), profile=VERCEL_UI)
+        await response(scope, receive, send)
 
 
 @pytest.fixture(scope="module")
-def url() -> Iterator[str]:
-    server = uvicorn.Server(uvicorn.Config(Application(), port=0, log_level="warning"))
+def served() -> Iterator[tuple[Application, str]]:
+    application = Application()
+    server = uvicorn.Server(uvicorn.Config(application, port=0, log_level="critical"))
     thread = threading.Thread(target=server.run)
     thread.start()
     while not server.started:
@@ -102,24 +140,28 @@ def url() -> Iterator[str]:
         threading.Event().wait(0.05)
     port = server.servers[0].sockets[0].getsockname()[1]
     try:
-        yield f"http://127.0.0.1:{port}"
+        yield application, f"http://127.0.0.1:{port}"
     finally:
         server.should_exit = True
         thread.join()
 
 
-def chats(url: str, chat: str, *, asks: bool = True) -> list[Any]:
-    """Ask and leave, and come back in two more pages. Returns what each of them shows."""
+@pytest.fixture
+def url(served: tuple[Application, str]) -> str:
+    return served[1]
+
+
+@pytest.fixture(params=["ai5", "ai6", "ai7"])
+def sdk(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+def chats(sdk: str, api: str, *does: str, chat: str = "chat") -> list[Any]:
+    """Let chats do something one after another. Returns what each of them shows."""
     where = os.environ.get("EVENTSOURCE")
     assert where, "EVENTSOURCE must be where npm has installed ai: run 'nox -s clients'"
     result = subprocess.run(
-        [
-            "node",
-            "--input-type=module",
-            "--eval",
-            RESUME,
-            json.dumps([f"{url}/chat", chat, asks]),
-        ],
+        ["node", "--input-type=module", "--eval", CHAT, json.dumps([sdk, api, chat, does])],
         cwd=where,
         capture_output=True,
         text=True,
@@ -132,33 +174,108 @@ def chats(url: str, chat: str, *, asks: bool = True) -> list[Any]:
     return shown
 
 
-def test_comes_back(url: str) -> None:
+def parts_of(how: str) -> list[list[Any]]:
+    parts: list[list[Any]] = [["text", "done", SOME]]
+    if how == "own":
+        parts.append(["reasoning", "done", "hm"])
+    if how == "tools":
+        failed = "The stream failed."
+        parts.append(["reasoning", "done", ""])
+        parts.append(["tool-look", "output-error", failed])
+        parts.append(["dynamic-tool", "output-error", failed])
+    return parts
+
+
+def check_end(how: str, shown: Any) -> None:
+    status, error = ENDS[how]
+    assert (shown["status"], shown["error"]) == (status, error)
+    assert [message["parts"] for message in shown["messages"]] == [parts_of(how)]
+    is_error = status == "error"
+    flags = {"isAbort": False, "isDisconnect": False, "isError": is_error}
+    assert shown["finish"] == [flags]
+    assert shown["errors"] == ([error] if is_error else [])
+    told = [["data-end", {"kind": "cancelled"}]] if how == "cancelled" else []
+    assert shown["data"] == told
+
+
+@pytest.mark.parametrize("how", ENDS)
+def test_ends(url: str, sdk: str, how: str) -> None:
+    """Each kind of an end is what it is in the chat, and nothing is shown as streaming after it."""
+    [shown] = chats(sdk, f"{url}/stream/{how}", "ask")
+    check_end(how, shown)
+
+
+@pytest.mark.parametrize("how", [how for how in ENDS if how != "lost"])
+def test_ends_of_a_run(url: str, sdk: str, how: str) -> None:
+    """Runs: who comes later, twice in one page, sees the same, in one message with one id."""
+    first, second = chats(sdk, f"{url}/runs/{how}", "ask", "resume", chat=f"{sdk}-{how}")
+    check_end(how, first)
+    check_end(how, second)
+    assert first["messages"] == second["messages"]
+    [again] = chats(sdk, f"{url}/runs/{how}", "resume", "again", chat=f"{sdk}-{how}")
+    assert again["messages"] == first["messages"]
+
+
+def test_comes_back(url: str, sdk: str) -> None:
     """Runs: a chat that was left comes back to its answer, all of it, in every page."""
-    (status, error, left), *others = chats(url, "whole")
-    assert (status, error) == ("ready", None)
-    text = left[1][2]
-    assert "".join(WORDS).startswith(text)
-    assert 0 < len(text) < len("".join(WORDS))
-    whole = ["answer-whole", "assistant", "".join(WORDS)]
-    assert others == [["ready", None, [whole]]] * 2
-    # When it has ended, too.
-    assert chats(url, "whole", asks=False) == others
+    chat = f"{sdk}-whole"
+    left, page, other = chats(sdk, f"{url}/runs/whole", "leave", "resume", "resume", chat=chat)
+    assert (left["status"], left["finish"][0]["isAbort"]) == ("ready", True)
+    [message] = left["messages"]
+    [[kind, _, text]] = message["parts"]
+    assert kind == "text"
+    assert TEXT.startswith(text)
+    assert 0 < len(text) < len(TEXT)
+    whole = {"id": message["id"], "parts": [["text", "done", TEXT]]}
+    for shown in page, other:
+        assert (shown["status"], shown["messages"]) == ("ready", [whole])
 
 
-def test_fails(url: str) -> None:
-    """Runs: each page is told that the answer has failed, after what there was of it."""
-    _, *others = chats(url, "fails")
-    answer = ["answer-fails", "assistant", "".join(WORDS[:30])]
-    assert others == [["error", "The stream failed.", [answer]]] * 2
+def test_comes_back_in_the_same_page(url: str, sdk: str) -> None:
+    """Runs: a chat that was left and comes back without a reload has its message once."""
+    chat = f"{sdk}-same"
+    [shown] = chats(sdk, f"{url}/runs/whole", "leave", "again", chat=chat)
+    assert shown["status"] == "ready"
+    assert len(shown["messages"]) == 1
 
 
-def test_stopped(url: str) -> None:
-    """Runs: an answer that was stopped is no failure, and what there was of it is there."""
-    _, *others = chats(url, "stopped")
-    answer = ["answer-stopped", "assistant", "".join(WORDS[:30])]
-    assert others == [["ready", None, [answer]]] * 2
+def test_cancel(url: str, sdk: str) -> None:
+    """Runs: an answer that is cancelled is told so to the page that reads it, and to the others."""
+    chat = f"{sdk}-cancel"
+    for shown in chats(sdk, f"{url}/runs/whole", "cancel", "resume", chat=chat):
+        assert (shown["status"], shown["error"]) == ("ready", None)
+        assert shown["data"] == [["data-end", {"kind": "cancelled"}]]
+        [[_, state, text]] = shown["messages"][0]["parts"]
+        assert state == "done"
+        assert TEXT.startswith(text)
+        assert len(text) < len(TEXT)
 
 
-def test_nothing_to_come_back_to(url: str) -> None:
+def test_nothing_to_come_back_to(url: str, sdk: str) -> None:
     """Runs: a chat without a run has nothing to come back to, and knows that it is none."""
-    assert chats(url, "unknown", asks=False) == [["ready", None, []]] * 2
+    [shown] = chats(sdk, f"{url}/runs/completed", "resume", chat="unknown")
+    assert (shown["status"], shown["error"], shown["messages"]) == ("ready", None, [])
+
+
+def test_trimmed(url: str, sdk: str) -> None:
+    """Runs: an answer whose beginning is gone is an error, and no message without a beginning."""
+    _, shown = chats(sdk, f"{url}/runs/long", "ask", "resume", chat=f"{sdk}-long")
+    assert shown["status"] == "error"
+    assert json.loads(shown["error"])["code"] == "gap"
+    assert shown["messages"] == []
+
+
+@pytest.mark.parametrize(
+    ("how", "error"), [("busy", "Ask me later."), ("fails", "Internal Server Error")]
+)
+def test_refused(url: str, sdk: str, how: str, error: str) -> None:
+    """Who is refused has an error, whose text is that of the answer."""
+    [shown] = chats(sdk, f"{url}/refuse/{how}", "ask")
+    assert (shown["status"], shown["error"], shown["messages"]) == ("error", error, [])
+
+
+def test_cut(url: str, sdk: str) -> None:
+    """A cut looks like the end of a complete answer: so there is always a last word."""
+    [shown] = chats(sdk, f"{url}/cut/now", "ask")
+    assert (shown["status"], shown["error"]) == ("ready", None)
+    assert shown["messages"][0]["parts"] == [["text", "streaming", "word"]]

@@ -1,0 +1,166 @@
+"""
+``AG_UI``: the protocol of agents and their user interfaces, which ``HttpAgent`` reads.
+
+The client checks the order of the events, and throws where it is wrong: a run begins with the ids
+of its request, and may not finish while anything in it is open. So what is open is closed first.
+Nothing comes after the end, and no event of another protocol.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from functools import partial
+from typing import Any, NamedTuple
+
+from .events import Frame, ServerSentEvent, utf8
+from .items import SHORT_WAYS, makes_json, quoted
+from .json import ToJSON, fields_of, to_json as _to_json
+from .profile import Profile
+
+# What opens something: what closes it, and the field that says which one it is.
+_OPENS: dict[str, tuple[str, str | None]] = {
+    "TEXT_MESSAGE_START": ("TEXT_MESSAGE_END", "messageId"),
+    "TOOL_CALL_START": ("TOOL_CALL_END", "toolCallId"),
+    "STEP_STARTED": ("STEP_FINISHED", "stepName"),
+    "REASONING_START": ("REASONING_END", "messageId"),
+    "REASONING_MESSAGE_START": ("REASONING_MESSAGE_END", "messageId"),
+    "THINKING_START": ("THINKING_END", None),
+    "THINKING_TEXT_MESSAGE_START": ("THINKING_TEXT_MESSAGE_END", None),
+}
+_CLOSES = dict(_OPENS.values())
+_ENDS = ("RUN_FINISHED", "RUN_ERROR")
+
+
+class _State(NamedTuple):
+    """What the client knows of a run."""
+
+    thread_id: str = ""
+    run_id: str = ""
+    #: The events that close what is open.
+    open: tuple[Mapping[str, Any], ...] = ()
+    has_ended: bool = False
+    #: The number of the message that text goes to, and whether it has begun.
+    message: int = 0
+    has_text: bool = False
+
+    @property
+    def ids(self) -> dict[str, str]:
+        return {"threadId": self.thread_id, "runId": self.run_id}
+
+
+def _begin(about: Mapping[str, Any]) -> list[dict[str, Any]]:
+    try:
+        return [{"type": "RUN_STARTED", "threadId": about["threadId"], "runId": about["runId"]}]
+    except KeyError:
+        raise ValueError(
+            "a run of AG_UI has the ids of its request: write about={'threadId': "
+            "body['threadId'], 'runId': body['runId']}"
+        ) from None
+
+
+def _prefix(state: _State) -> str:
+    start = {
+        "type": "TEXT_MESSAGE_CHUNK",
+        "messageId": f"{state.run_id}.{state.message}",
+        "role": "assistant",
+    }
+    return f'data: {_to_json(start)[:-1]},"delta":'
+
+
+@makes_json
+def _event_of(item: object, state: _State | None, to_json: ToJSON = _to_json) -> Frame:
+    state = _State() if state is None else state
+    if isinstance(item, str | bytes):
+        text = item if isinstance(item, str) else item.decode("utf-8", "replace")
+        # The client refuses a piece without text.
+        return Frame(utf8(f"{_prefix(state)}{quoted(text)}}}\n\n") if text else b"")
+    event = fields_of(item)
+    type_ = event.get("type")
+    if not isinstance(type_, str):
+        raise TypeError(
+            f"the events of AG_UI have a type, and there is none in {type(item).__qualname__}: "
+            "yield {'type': 'CUSTOM', 'name': ..., 'value': ...}, or text"
+        )
+    if type_ == "RUN_STARTED" and state.run_id:
+        # It has begun.
+        return Frame()
+    before = reversed(state.open) if type_ in _ENDS else ()
+    return Frame(b"".join(b"data: %b\n\n" % utf8(to_json(each)) for each in (*before, item)))
+
+
+def _fold(state: _State | None, item: object) -> _State:
+    state = _State() if state is None else state
+    if isinstance(item, ServerSentEvent | Frame):
+        # It passes as it is.
+        return state
+    if isinstance(item, str | bytes):
+        return state if state.has_text or not item else state._replace(has_text=True)
+    event = fields_of(item)
+    type_ = str(event.get("type"))
+    if state.has_text:
+        # The client takes a message for complete when something else comes.
+        state = state._replace(has_text=False, message=state.message + 1)
+    if type_ == "RUN_STARTED" and not state.run_id:
+        return state._replace(thread_id=str(event["threadId"]), run_id=str(event["runId"]))
+    if type_ in _ENDS:
+        return state._replace(open=(), has_ended=True)
+    if type_ in _OPENS:
+        end, name = _OPENS[type_]
+        which = {} if name is None else {name: event.get(name)}
+        return state._replace(open=(*state.open, {"type": end, **which}))
+    if type_ in _CLOSES:
+        name = _CLOSES[type_]
+        which = {} if name is None else {name: event.get(name)}
+        closed = {"type": type_, **which}
+        return state._replace(open=tuple(end for end in state.open if end != closed))
+    return state
+
+
+def _begins_with(state: _State | None) -> str | None:
+    return _prefix(state) if state is not None and state.has_text else None
+
+
+SHORT_WAYS[_event_of, _fold] = _begins_with
+
+
+def _tail(kind: str, message: str, state: _State | None, *, by_error: bool) -> Iterator[Any]:
+    state = _State() if state is None else state
+    if state.has_ended:
+        return
+    # The end itself closes what is open.
+    if kind == "completed":
+        yield {"type": "RUN_FINISHED", **state.ids}
+    elif kind == "cancelled" and not by_error:
+        yield {"type": "RUN_FINISHED", **state.ids, "outcome": {"type": "cancelled"}}
+    else:
+        yield {"type": "RUN_ERROR", "message": message, "code": kind}
+
+
+#: For clients of AG-UI, 1.0 (``HttpAgent`` of npm ``@ag-ui/client``).
+#:
+#: A run begins with the ids of the request: ``about={"threadId": ..., "runId": ...}``. Text becomes
+#: a message of the assistant, and another one after anything else. Mappings and models are events.
+#: What is open at the end is closed. A cancelled run is finished with the ``outcome``
+#: ``{"type": "cancelled"}``; any other end is a ``RUN_ERROR`` with the kind as its ``code``.
+#: Nothing is added if the source has said the end. The client cannot come back to a run.
+AG_UI = Profile(
+    "AG_UI",
+    event_of=_event_of,
+    begin=_begin,
+    fold=_fold,
+    tail=partial(_tail, by_error=False),
+    resumes=False,
+    notices_cuts=False,
+)
+
+#: As :data:`AG_UI`, for clients before 1.0: they throw for an ``outcome``, so a cancelled run is a
+#: ``RUN_ERROR`` with the code ``cancelled``.
+AG_UI_0 = Profile(
+    "AG_UI_0",
+    event_of=_event_of,
+    begin=_begin,
+    fold=_fold,
+    tail=partial(_tail, by_error=True),
+    resumes=False,
+    notices_cuts=False,
+)

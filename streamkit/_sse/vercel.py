@@ -1,0 +1,200 @@
+"""
+``VERCEL_UI``: the UI message stream of the AI SDK, which its chats read.
+
+What the clients (npm ``ai``, 5 to 7) make of a stream is why it is so:
+
+* A part that is not closed is shown as streaming for ever. So what is open is closed before any
+  end, and what a step has opened at the end of the step, where the clients forget it.
+* ``abort`` changes nothing of what they show, and a cut looks like the end of a complete answer.
+  So there is a transient part of data that tells of a cancellation, and always a last word.
+* They cannot go on in the middle. They ask again, read everything from its beginning, and know by
+  the id of the message that it is the one they have: so it is made of the run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from types import MappingProxyType
+from typing import Any, NamedTuple
+from uuid import uuid4
+
+from .events import Frame, ServerSentEvent, utf8
+from .items import SHORT_WAYS, makes_json, quoted
+from .json import ToJSON, fields_of, to_json as _to_json
+from .profile import HEADERS, Profile
+
+# The part that text is put into.
+_ID = "text"
+_DELTA = f'data: {{"type":"text-delta","id":"{_ID}","delta":'
+
+# What ends a message, or a step of one.
+_ENDS = frozenset(("finish", "abort", "error"))
+
+_UNFINISHED = "The input is not complete."
+
+
+class _State(NamedTuple):
+    """What the clients know of a message."""
+
+    #: Whether text goes on in the part that is there for it.
+    has_text: bool = False
+    #: What closes the parts that are open, by the kind of part and its id.
+    open: tuple[tuple[str, str, Mapping[str, Any]], ...] = ()
+    #: Which chunks there were that are sent once.
+    said: frozenset[str] = frozenset()
+
+    def opened(self, kind: str, id_: str, end: Mapping[str, Any]) -> _State:
+        return self.closed(kind, id_)._replace(open=(*self.open, (kind, id_, end)))
+
+    def closed(self, kind: str, id_: str) -> _State:
+        left = tuple(part for part in self.open if part[:2] != (kind, id_))
+        return self if len(left) == len(self.open) else self._replace(open=left)
+
+    def after(self, type_: str) -> _State:
+        return self._replace(said=self.said | {type_})
+
+
+_NOTHING = _State()
+_TEXT_END = {"type": "text-end", "id": _ID}
+
+
+def _begin(about: Mapping[str, Any]) -> list[dict[str, Any]]:
+    message_id = about.get("messageId")
+    if message_id is None:
+        run = [about[name] for name in ("run_id", "epoch") if name in about]
+        message_id = ".".join(run) or uuid4().hex
+    return [{"type": "start", "messageId": message_id}]
+
+
+@makes_json
+def _event_of(item: object, state: _State | None, to_json: ToJSON = _to_json) -> Frame:
+    if isinstance(item, str | bytes):
+        text = item if isinstance(item, str) else item.decode("utf-8", "replace")
+        delta = utf8(f"{_DELTA}{quoted(text)}}}\n\n")
+        if state is not None and state.has_text:
+            return Frame(delta)
+        return Frame(_chunk({"type": "text-start", "id": _ID}) + delta)
+    chunk = fields_of(item)
+    type_ = chunk.get("type")
+    if not isinstance(type_, str):
+        raise TypeError(
+            "the chunks of VERCEL_UI have a type, and there is none in "
+            f"{type(item).__qualname__}: yield {{'type': 'data-...', 'data': ...}}, or text"
+        )
+    before: Iterable[Mapping[str, Any]] = ()
+    if state is not None:
+        if type_ == "start" and "start" in state.said:
+            # Another id would be another message.
+            item = {name: value for name, value in chunk.items() if name != "messageId"}
+        elif type_ == "finish-step":
+            before = _ends(state, _UNFINISHED, step=True)
+        elif type_ in _ENDS:
+            before = _ends(state, _UNFINISHED)
+    return Frame(b"".join([*map(_chunk, before), b"data: %b\n\n" % utf8(to_json(item))]))
+
+
+def _chunk(chunk: Mapping[str, Any]) -> bytes:
+    return b"data: %b\n\n" % utf8(_to_json(chunk))
+
+
+def _ends(state: _State, message: str, *, step: bool = False) -> Iterator[dict[str, Any]]:
+    """Yield what closes the parts that are open: of a step, all but the inputs of tools."""
+    for kind, _, end in state.open:
+        if kind != "tool":
+            yield dict(end)
+        elif not step:
+            yield {**end, "errorText": message}
+
+
+def _fold(state: _State | None, item: object) -> _State:
+    if state is None:
+        state = _NOTHING
+    if isinstance(item, ServerSentEvent | Frame):
+        # It passes as it is.
+        return state
+    if isinstance(item, str | bytes):
+        if state.has_text:
+            return state
+        return state.opened("text", _ID, _TEXT_END)._replace(has_text=True)
+    chunk = fields_of(item)
+    type_ = chunk.get("type")
+    if not isinstance(type_, str):
+        return state
+    kind, _, what = type_.partition("-")
+    if kind in ("text", "reasoning"):
+        return _after_text(state, kind, what, str(chunk.get("id")))
+    if kind == "tool":
+        return _after_tool(state, what, chunk)
+    if type_ == "finish-step":
+        tools = tuple(part for part in state.open if part[0] == "tool")
+        return state._replace(has_text=False, open=tools)
+    if type_ in _ENDS:
+        return state._replace(has_text=False, open=()).after(type_)
+    return state.after(type_) if type_ == "start" else state
+
+
+def _begins_with(state: _State | None) -> str | None:
+    return _DELTA if state is not None and state.has_text else None
+
+
+SHORT_WAYS[_event_of, _fold] = _begins_with
+
+
+def _after_text(state: _State, kind: str, what: str, id_: str) -> _State:
+    if what == "start":
+        return state.opened(kind, id_, {"type": f"{kind}-end", "id": id_})
+    if what == "end":
+        state = state.closed(kind, id_)
+        if kind == "text" and id_ == _ID:
+            return state._replace(has_text=False)
+    return state
+
+
+def _after_tool(state: _State, what: str, chunk: Mapping[str, Any]) -> _State:
+    id_ = str(chunk.get("toolCallId"))
+    if what == "input-start":
+        end = {"type": "tool-input-error", "toolCallId": id_, "toolName": chunk.get("toolName")}
+        for name in "dynamic", "providerExecuted":
+            if name in chunk:
+                end[name] = chunk[name]
+        return state.opened("tool", id_, {**end, "input": None})
+    return state if what == "input-delta" else state.closed("tool", id_)
+
+
+def _tail(kind: str, message: str, state: _State | None) -> Iterator[Any]:
+    state = _NOTHING if state is None else state
+    yield from _ends(state, message)
+    if kind == "completed":
+        if state.said.isdisjoint(_ENDS):
+            yield {"type": "finish"}
+    elif kind == "cancelled":
+        yield {"type": "data-end", "data": {"kind": kind}, "transient": True}
+        if "abort" not in state.said:
+            yield {"type": "abort"}
+    elif "error" not in state.said:
+        yield {"type": "error", "errorText": message}
+    yield ServerSentEvent("[DONE]")
+
+
+#: For the chats of the AI SDK (``useChat`` and ``Chat`` of npm ``ai``, 5 to 7).
+#:
+#: Text becomes one part of the message, and another one in the next step. Mappings and models are
+#: chunks of the protocol. The message begins with its id: that of the run, or
+#: ``about={"messageId": ...}``, or a random one. What is open at the end is closed. The chat is
+#: then ``ready``; after a failure, a time-out, a shutdown and a loss it has an ``error``. After a
+#: cancellation it is ``ready``, too: that is told to ``onData`` alone, by a part ``data-end`` with
+#: ``{"kind": "cancelled"}``.
+#:
+#: A chat that comes back to a run reads it from its beginning, into the same message. It is told by
+#: 204 that there is no such run, and by 410 that its beginning is kept no more.
+VERCEL_UI = Profile(
+    "VERCEL_UI",
+    event_of=_event_of,
+    begin=_begin,
+    fold=_fold,
+    tail=_tail,
+    resumes=False,
+    nothing=204,
+    notices_cuts=False,
+    headers=MappingProxyType({**HEADERS, "x-vercel-ai-ui-message-stream": "v1"}),
+)

@@ -1,0 +1,185 @@
+"""``AG_UI``, read by ``HttpAgent`` (npm ``@ag-ui/client``), of 1.0 and of the release before it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import pytest
+import uvicorn
+
+from streamkit import Head, StreamCancelled, with_timeout
+from streamkit.asgi import Shutdown
+from streamkit.runs import Runs
+from streamkit.sse import AG_UI, AG_UI_0, EventStream, RunEvents
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Iterator
+
+AGENT = Path(__file__).with_name("ag_ui.js").read_text(encoding="utf-8")
+PROFILES = {"agui1": AG_UI, "agui0": AG_UI_0}
+WORDS = ["word \u00e9\u2028", "", "x\n"]
+
+#: How each kind of an end is told: by an event, or by the code of an error with its message.
+ENDS: dict[str, tuple[str, str] | None] = {
+    "completed": None,
+    "own": None,
+    "open": None,
+    "cancelled": ("cancelled", "The stream was cancelled."),
+    "timed_out": ("timed_out", "The stream took too long."),
+    "failed": ("failed", "The stream failed."),
+    "shutdown": ("shutdown", "The server is shutting down."),
+    "lost": ("lost", "The stream was lost."),
+}
+
+
+async def answer(how: str) -> AsyncGenerator[Any, None]:
+    if how == "busy":
+        yield Head(409, {"content-type": "text/plain"})
+        yield "Ask me later."
+        return
+    for word in WORDS:
+        # For beats between them.
+        await anyio.sleep(0.12)
+        yield word
+    if how not in ("completed", "cancelled"):
+        yield {"type": "STEP_STARTED", "stepName": "s"}
+        yield {"type": "TOOL_CALL_START", "toolCallId": "c", "toolCallName": "look"}
+        yield {"type": "TOOL_CALL_ARGS", "toolCallId": "c", "delta": "{}"}
+    if how == "open":
+        yield {"type": "TOOL_CALL_END", "toolCallId": "c"}
+        yield "y"
+        yield {"type": "TEXT_MESSAGE_START", "messageId": "m", "role": "assistant"}
+    if how == "own":
+        yield {"type": "RUN_STARTED", "threadId": "thread", "runId": "run"}
+        yield {"type": "RUN_FINISHED", "threadId": "thread", "runId": "run"}
+    if how == "cancelled":
+        raise StreamCancelled("enough")
+    if how == "shutdown":
+        raise StreamCancelled(Shutdown())
+    if how == "timed_out":
+        await anyio.sleep_forever()
+    if how == "failed":
+        raise LookupError("secret")
+
+
+class Application:
+    """``/CLIENT/stream/HOW``, and ``/CLIENT/runs/HOW``, which reads a run."""
+
+    def __init__(self) -> None:
+        self.runs = Runs()
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "lifespan":
+            await receive()
+            async with self.runs:
+                await send({"type": "lifespan.startup.complete"})
+                await receive()
+            await send({"type": "lifespan.shutdown.complete"})
+            return
+        _, client, what, how = scope["path"].split("/")
+        content, more = b"", True
+        while more:
+            message = await receive()
+            content, more = content + message["body"], message["more_body"]
+        body = json.loads(content)
+        profile = PROFILES[client]
+        about = {"threadId": body["threadId"], "runId": body["runId"]}
+        source: Any = answer(how)
+        if how == "timed_out":
+            source = with_timeout(source, idle=0.5)
+        response: Any
+        if what == "runs":
+            run = await self.runs.start(source)
+            response = RunEvents(self.runs, run.id, profile=profile, about=about)
+        else:
+            final: Any = (lambda outcome: profile.lost()) if how == "lost" else None
+            if how == "cut":
+                final = lambda outcome: []  # noqa: E731
+            options = {"about": about, "final": final, "keepalive": 0.05}
+            response = EventStream(source, profile=profile, **options)
+        await response(scope, receive, send)
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    server = uvicorn.Server(uvicorn.Config(Application(), port=0, log_level="critical"))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    while not server.started:
+        assert thread.is_alive()
+        threading.Event().wait(0.05)
+    port = server.servers[0].sockets[0].getsockname()[1]
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.should_exit = True
+        thread.join()
+
+
+def run(url: str, client: str, what: str) -> Any:
+    """Let an agent run once. Returns what it was told."""
+    where = os.environ.get("EVENTSOURCE")
+    assert where, "EVENTSOURCE must be where npm has installed it: run 'nox -s clients'"
+    given = json.dumps([client, f"{url}/{client}/{what}"])
+    result = subprocess.run(
+        ["node", "--input-type=module", "--eval", AGENT, given],
+        cwd=where,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert result.stderr == ""
+    return json.loads(result.stdout)
+
+
+@pytest.mark.parametrize("client", PROFILES)
+@pytest.mark.parametrize(
+    ("what", "how"), [(what, how) for how in ENDS for what in ("stream", "runs") if how != "lost"]
+)
+def test_ends(url: str, client: str, what: str, how: str) -> None:
+    """Each kind of an end is what it is to the agent, whatever is open."""
+    check_end(run(url, client, f"{what}/{how}"), client, how)
+
+
+@pytest.mark.parametrize("client", PROFILES)
+def test_lost(url: str, client: str) -> None:
+    """A loss is told by its code."""
+    check_end(run(url, client, "stream/lost"), client, "lost")
+
+
+def check_end(shown: Any, client: str, how: str) -> None:
+    started, end, *_ = shown["told"]
+    assert started == ["started", "thread", "run"]
+    error = ENDS[how]
+    if how == "cancelled" and client == "agui1":
+        assert end == ["finished", "cancelled"]
+    elif error is None:
+        assert end == ["finished", None]
+    else:
+        assert end == ["error", *error]
+    assert shown["messages"][0] == ["assistant", "".join(WORDS), 0]
+    if how == "open":
+        assert [text for _, text, _ in shown["messages"]][-2:] == ["y", ""]
+
+
+@pytest.mark.parametrize("client", PROFILES)
+def test_refused(url: str, client: str) -> None:
+    """An agent that is refused has failed, and has the text of the answer."""
+    shown = run(url, client, "stream/busy")
+    assert [what for what, *_ in shown["told"]] == ["failed", "finalized"]
+    assert "Ask me later." in shown["thrown"]
+
+
+@pytest.mark.parametrize("client", PROFILES)
+def test_cut(url: str, client: str) -> None:
+    """A cut is no error to an agent: so there is always a last word."""
+    shown = run(url, client, "stream/cut")
+    assert [what for what, *_ in shown["told"]] == ["started", "finalized"]
+    assert shown["thrown"] is None
