@@ -109,7 +109,9 @@ class TestRecords:
         assert client.log.events == [204, "end"]
 
     @pytest.mark.parametrize(
-        "item", [object(), b"bytes", float("nan"), {"end": 1}, Ending(1)], ids=repr
+        "item",
+        [object(), b"bytes", float("nan"), {"end": 1}, Ending(1)],
+        ids=["object", "bytes", "nan", "end", "model of the end"],
     )
     async def test_item_that_is_no_record(self, item: object) -> None:
         """Web: no JSON, or the key of the end: a failure, of which the client is told."""
