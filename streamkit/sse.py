@@ -25,8 +25,9 @@ from ._http.outlet import Outlet
 from ._http.refusal import Refusal
 from ._http.returned import UNSERIALIZABLE
 from ._http.terms import FIRST_ITEM_WITHIN as _FIRST_ITEM_WITHIN, check_final as _check_final
-from ._runs.answer import CUTS, Answer, said_last
+from ._runs.answer import CUTS, Answer
 from ._runs.arguments import check_text, url_of
+from ._runs.said_last import said_last
 from ._sse.ag_ui import AG_UI as AG_UI, AG_UI_0 as AG_UI_0
 from ._sse.anthropic import ANTHROPIC as ANTHROPIC
 from ._sse.browser import BROWSER as BROWSER

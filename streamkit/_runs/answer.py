@@ -12,37 +12,34 @@ from __future__ import annotations
 import logging
 import math
 import random
-import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from functools import partial
 from typing import Any, TypeAlias
-from urllib.parse import parse_qs
 
 import anyio
 
 from .._core.metadata import Head
 from .._core.outcome import Outcome
 from .._http.outlet import Outlet
-from .._sse.events import Frame, ServerSentEvent
-from .._sse.headers import pairs
+from .._sse.events import ServerSentEvent
 from .._sse.json import to_json
 from .._sse.profile import Profile, in_state
-from .cursor import Cursor, parse
+from .asked import cursor_in, is_past
+from .cursor import Cursor
 from .errors import (
     CursorMismatch,
     Gap,
     LogUnavailable,
     RunEnded,
-    RunLost,
     RunNotFound,
     RunsClosed,
     UnknownVersion,
 )
 from .frames import Frames, located
-from .info import RunInfo
 from .readable import Readable
 from .reader import ReadAhead
+from .said_last import outcome_of
 
 _logger = logging.getLogger("streamkit")
 
@@ -254,7 +251,7 @@ class Answer:
         if frames is None:
             _, opening = await self._begun(info.epoch, info.last)
         with in_state(self.state):
-            last: list[bytes] | None = self._final(_outcome_of(info, error))
+            last: list[bytes] | None = self._final(outcome_of(info, error))
         if last is None and error is not None:
             return None
         if not self.outlet.has_body:
@@ -299,7 +296,7 @@ class Answer:
             info = await self._runs.get(self._run_id, owner=self._owner)
         except (RunNotFound, LogUnavailable) as exc:
             return await self._broken(exc, cursor, has_begun)
-        if _is_past(cursor, info, self._profile):
+        if is_past(cursor, info, self._profile):
             return self._refused(204, "") or [], False
         told = self._in_events(self._profile.told("resync", info.first, info.last))
         kept = {"first": info.first, "last": info.last}
@@ -333,62 +330,6 @@ class Answer:
                 # The next request on it would come to the same process.
                 headers["connection"] = "close"
         return [Head(status, headers), to_json({"code": code, **fields}).encode()]
-
-
-def cursor_in(scope: Mapping[str, Any]) -> Cursor | None:
-    """
-    Return what the client of a request has seen, which comes from outside: any client may send any
-    text.
-
-    :raises ValueError: if it is there, and no cursor
-
-    """
-    given = [value for name, value in pairs(scope["headers"]) if name == "last-event-id" and value]
-    if not given:
-        query = parse_qs(scope.get("query_string", b"").decode("latin-1"), keep_blank_values=True)
-        given = list(query.get("starting_after", ()))
-    if not given:
-        return None
-    value = given[0] if isinstance(given[0], str) else given[0].decode("latin-1")
-    found = parse(value)
-    if not isinstance(found, Cursor):
-        raise ValueError(value)
-    return found
-
-
-def _is_past(cursor: Cursor | None, info: RunInfo, profile: Profile) -> bool:
-    """Tell whether a client that counts has seen the end, which counts as one more."""
-    return (
-        cursor is not None
-        and cursor.epoch is None
-        and profile.position_field is not None
-        and info.outcome is not None
-        and cursor.position == info.last + 1
-    )
-
-
-def _outcome_of(info: RunInfo, error: RunEnded | None) -> Outcome:
-    """Return how a run has ended as the outcome of a stream."""
-    ended = info.outcome
-    assert ended is not None
-    offset = anyio.current_time() - time.time()
-    is_failed = ended.kind in ("failed", "lost")
-    return Outcome(
-        kind="failed" if ended.kind == "lost" else ended.kind,
-        reason=ended.reason,
-        error=error if is_failed else None,
-        grace_exceeded=ended.grace_exceeded,
-        items=info.last,
-        started_at=info.started_at + offset,
-        ended_at=ended.ended_at + offset,
-    )
-
-
-def said_last(profile: Profile, outcome: Outcome) -> list[Frame] | None:
-    """Return what a profile says of the end of a run."""
-    if isinstance(outcome.error, RunLost):
-        return profile.lost()
-    return profile.final(outcome)
 
 
 def _come_back() -> bytes:
