@@ -11,6 +11,6 @@ To read: ``runs`` (what users call), ``household`` (the block that runs live in)
 ``early`` and ``agenda``), ``codec`` and ``reasons`` (what travels through it). ``producer`` (one
 run, with ``recorder``, ``writer``, ``budget`` and ``lease``) and ``burial`` (of one that is lost).
 ``reader``, ``attendance``, ``answer`` with ``asked`` and ``said_last`` (those who come and go),
-``hints`` (who waits for news, for logs that are kept elsewhere). ``entry``, ``cursor``, ``info``, ``records`` and ``errors`` are
-words, ``arguments`` and ``options`` are what is said of a run.
+``hints`` (who waits for news, for logs that are kept elsewhere). ``entry``, ``cursor``, ``info``,
+``records`` and ``errors`` are words, ``arguments`` and ``options`` are what is said of a run.
 """
