@@ -6,6 +6,7 @@ nox -s tests                      the suite on every Python of this machine, on 
 nox -s tests-3.12 -- -x -k grace  some tests on one Python
 nox -s servers                    responses on real servers, and the recipes; -- -k granian for one
 nox -s inject                     inject faults before each step; -- --help says more
+nox -s soak                       ten minutes of readers, while servers and processes fail
 nox -s libraries                  sources over databases, SDKs, agents, processes: what they leave
 nox -s bench                      measure what it costs, as ratios; -- --help says more
 nox -s clients                    browsers and SDKs read event streams
@@ -101,6 +102,23 @@ def inject(session: nox.Session) -> None:
     """
     install(session, "test")
     session.run("python", "-m", "injection", *session.posargs, env={"PYTHONPATH": "tests"})
+
+
+@nox.session
+def soak(session: nox.Session) -> None:
+    """
+    Let readers of three processes come and go for ten minutes, on asyncio and on trio, while the
+    server of their runs, the way to it and the producer fail again and again.
+
+    Each reader gets the log and its end, no process grows, and no key is left.
+    """
+    install(session, "test")
+    chosen = session.posargs or ["-k", "not uvloop"]
+    session.run(
+        *("pytest", "tests/_redis/test_log_chaos.py", "-o", "faulthandler_timeout=1200"),
+        *chosen,
+        env={"STREAMKIT_SOAK": "600"},
+    )
 
 
 @nox.session

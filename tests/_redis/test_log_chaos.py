@@ -1,27 +1,37 @@
-"""Readers come and go in several processes, while whatever can go wrong does."""
+"""
+Readers come and go in several processes, while whatever can go wrong does.
+
+Some seconds of it are a test. ``nox -s soak`` does it for ten minutes, and waits until no key is
+left.
+"""
 
 from __future__ import annotations
 
+import os
 import random
 import signal
 import subprocess
 import sys
 from contextlib import ExitStack
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import anyio
 import coredis
 from runners import LEASE, QUIET, RECONCILE, Runner, kill, log_of, runner
 
+from streamkit._runs.log import AFTER_READ
 from streamkit.runs import Runs
 from support import Backend, environment
 from support.proxy import Proxy, proxy_to
 from support.valkey import MARKS, admin_url, log_url, new_prefix, start_server, url_of
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
 pytestmark = MARKS
+
+SOAK = os.environ.get("STREAMKIT_SOAK")
+SECONDS = float(SOAK or 8)
+# Megabytes that a process may grow in three quarters of that.
+GROWTH = 24.0
+PAGE = 4096
 
 READERS = f"""
 import random, sys
@@ -29,14 +39,22 @@ import anyio
 from streamkit.redis import RedisLog
 from streamkit.runs import RunCancelled, RunEnded, Runs
 
-async def read(runs, seen):
+# How many each has seen in order, and who has seen the last word.
+seen, ended = [], set()
+
+async def read(runs, reader):
     cursor = None
     while True:
         try:
             with anyio.move_on_after(random.choice([0.01, 0.1, 1, 10])):
                 async with runs.attach("run", after=cursor) as stream:
                     async for entry in stream:
-                        seen.append(entry.item)
+                        assert reader not in ended
+                        if entry.item == "last":
+                            ended.add(reader)
+                        else:
+                            assert entry.item == seen[reader] + 1, (entry, seen[reader])
+                            seen[reader] += 1
                         cursor = entry.cursor
         except RunCancelled:
             return
@@ -45,14 +63,12 @@ async def read(runs, seen):
 async def main():
     url, prefix, _, number = sys.argv[1:5]
     log = RedisLog(url, prefix=prefix, lease={LEASE}, outage=30.0, reconcile={RECONCILE})
-    all_seen = [[] for _ in range(int(number))]
+    seen.extend([0] * int(number))
     async with Runs(log) as runs, anyio.create_task_group() as tasks:
-        for seen in all_seen:
-            tasks.start_soon(read, runs, seen)
-    last = len(all_seen[0]) - 1
-    for seen in all_seen:
-        assert seen == [*range(1, last + 1), "last"], seen
-    print("all have seen", last, flush=True)
+        for reader in range(int(number)):
+            tasks.start_soon(read, runs, reader)
+    assert len(ended) == len(seen) and len(set(seen)) == 1, (ended, seen)
+    print("all have seen", seen[0], flush=True)
 
 anyio.run(main, backend=sys.argv[3])
 """
@@ -60,7 +76,7 @@ anyio.run(main, backend=sys.argv[3])
 
 async def test_chaos(backend: Backend, tmp_path: Path) -> None:
     """For some seconds, something fails every half of one: each reader has the log, and its end."""
-    await chaos(backend, tmp_path, seconds=8, readers=33)
+    await chaos(backend, tmp_path, seconds=SECONDS, readers=33)
 
 
 async def chaos(backend: Backend, tmp_path: Path, *, seconds: float, readers: int) -> None:
@@ -89,15 +105,35 @@ async def chaos(backend: Backend, tmp_path: Path, *, seconds: float, readers: in
             await anyio.sleep(LEASE / 2)
             producer.send_signal(signal.SIGCONT)
 
-        end = anyio.current_time() + seconds
-        while anyio.current_time() < end:
+        start = anyio.current_time()
+        early: list[float] = []
+        while anyio.current_time() < start + seconds:
             await random.choice([restart, freeze, lambda: tell(url), lambda: disturb(ways)])()
             await anyio.sleep(0.5)
+            if not early and anyio.current_time() > start + seconds / 4:
+                early = [megabytes(process) for process in (producer, *processes)]
+        for before, process in zip(early, (producer, *processes), strict=True):
+            assert megabytes(process) < before + GROWTH
         async with Runs(log_of(url, prefix)) as runs:
             assert await runs.cancel_and_wait("run", "enough", timeout=30)
             last = (await runs.get("run")).last - 1
         for process in processes:
             assert await process.says() == f"all have seen {last}"
+        if SOAK is not None:
+            await until_forgotten(url, prefix)
+
+
+async def until_forgotten(url: str, prefix: str) -> None:
+    async with coredis.Redis.from_url(admin_url(url)) as client:
+        with anyio.fail_after(AFTER_READ + 30):
+            while await client.keys(f"*{prefix}*"):
+                await anyio.sleep(1)
+
+
+def megabytes(process: Runner) -> float:
+    """Return what a process has in memory, where the system tells that in a file."""
+    status = Path(f"/proc/{process.pid}/statm")
+    return int(status.read_text().split()[1]) * PAGE / 2**20 if status.exists() else 0.0
 
 
 def start_readers(stack: ExitStack, url: str, prefix: str, backend: str, number: int) -> Runner:
