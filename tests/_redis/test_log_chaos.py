@@ -17,11 +17,12 @@ from pathlib import Path
 
 import anyio
 import coredis
+import pytest
 from runners import LEASE, QUIET, RECONCILE, Runner, kill, log_of, runner
 
 from streamkit._runs.log import AFTER_READ
 from streamkit.runs import Runs
-from support import Backend, environment
+from support import Backend, backends, environment
 from support.proxy import Proxy, proxy_to
 from support.valkey import MARKS, admin_url, log_url, new_prefix, start_server, url_of
 
@@ -72,6 +73,13 @@ async def main():
 
 anyio.run(main, backend=sys.argv[3])
 """
+
+
+@pytest.fixture(autouse=True)
+def may_take_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the watchdog of the tests wait for a soak."""
+    if SOAK is not None:
+        monkeypatch.setattr(backends, "HUNG_AFTER", SECONDS + 300)
 
 
 async def test_chaos(backend: Backend, tmp_path: Path) -> None:
