@@ -64,6 +64,31 @@ anyio.run(main, backend=sys.argv[3])
 """
 
 
+RACER = f"""
+import sys
+import anyio
+import anyio.to_thread
+from streamkit.redis import RedisLog
+from streamkit.runs import RunExists, Runs
+
+async def source():
+    yield "item"
+
+async def main():
+    url, prefix, _ = sys.argv[1:4]
+    async with Runs(RedisLog(url, prefix=prefix, lease={LEASE})) as runs:
+        print("ready", flush=True)
+        while line := await anyio.to_thread.run_sync(sys.stdin.readline, abandon_on_cancel=True):
+            try:
+                info = await runs.start(source(), id=line.strip())
+                print(info.epoch, flush=True)
+            except RunExists:
+                print("lost", flush=True)
+
+anyio.run(main, backend=sys.argv[3])
+"""
+
+
 class Runner(subprocess.Popen[str]):
     """A process that produces the run "run": 1, 2, 3 ..., and "last" when it is told to stop."""
 
@@ -77,6 +102,29 @@ class Runner(subprocess.Popen[str]):
     async def says(self) -> str:
         with anyio.fail_after(2 * LIMIT):
             return await anyio.to_thread.run_sync(self.said, abandon_on_cancel=True)
+
+
+@contextmanager
+def racer(backend: Backend, url: str, prefix: str) -> Iterator[Runner]:
+    """Start a process that starts the runs whose ids it is told, and says their epochs."""
+    name = backend.name.partition("+")[0]
+    process = Runner(
+        [
+            *(sys.executable, "-W", "error", "-W", QUIET, "-c", RACER),
+            *(log_url(url), prefix, name),
+        ],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=environment(),
+    )
+    with process:
+        try:
+            assert process.said() == "ready"
+            yield process
+        finally:
+            process.kill()
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import anyio
 import pytest
-from runners import LEASE, Reader, kill, log_of, readers, runner
+from runners import LEASE, Reader, kill, log_of, racer, readers, runner
 
 from streamkit.redis import Redis
 from streamkit.runs import (
@@ -55,6 +55,22 @@ async def test_read_and_stopped_elsewhere(url: str, backend: Backend) -> None:
         assert await process.says() == "told enough"
         assert await process.says() == "on_end cancelled enough"
         assert await process.says() == "gone"
+
+
+async def test_races(url: str, backend: Backend) -> None:
+    """Two processes start a run of the same id, 500 times: one of them does, each time."""
+    prefix = new_prefix()
+    with racer(backend, url, prefix) as one, racer(backend, url, prefix) as two:
+        async with Runs(log_of(url, prefix)) as runs:
+            for number in range(500):
+                for process in (one, two) if number % 2 else (two, one):
+                    assert process.stdin is not None
+                    process.stdin.write(f"{number}\n")
+                    process.stdin.flush()
+                said = [await one.says(), await two.says()]
+                assert said.count("lost") == 1
+                if not number % 50:
+                    assert (await runs.get(str(number))).epoch in said
 
 
 async def test_killed(url: str, backend: Backend) -> None:

@@ -144,7 +144,7 @@ async def test_trimmed_and_followed(url: str) -> None:
 
 
 async def test_races(url: str) -> None:
-    """Two processes create a run of the same id at once, 500 times: one of them does."""
+    """Two logs create a run of the same id at once, 500 times: one of them does."""
     prefix = new_prefix()
     here, there = log_of(url, prefix), log_of(url, prefix)
 
