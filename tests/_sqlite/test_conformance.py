@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
+import shutil
 import tempfile
 from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
@@ -13,19 +13,9 @@ from streamkit.sqlite import SQLiteLog
 from streamkit.testing import log_conformance
 from support.files import VirtualSQLiteLog
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
+# The tests of a module may come in several portions, so it is there until the process ends.
 PLACE = tempfile.mkdtemp(prefix="streamkit-")
-
-
-@pytest.fixture(autouse=True, scope="module")
-def place() -> Iterator[None]:
-    yield
-    for path in Path(PLACE).iterdir():
-        path.unlink()
-    Path(PLACE).rmdir()
-
+atexit.register(shutil.rmtree, PLACE, ignore_errors=True)
 
 in_virtual_time = partial(VirtualSQLiteLog, f"{PLACE}/virtual.db")
 in_real_time = partial(SQLiteLog, f"{PLACE}/real.db", lease=2.0)
