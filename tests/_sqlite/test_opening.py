@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sqlite3
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -100,11 +101,11 @@ async def test_no_database(tmp_path: Path) -> None:
 async def test_of_another_program(tmp_path: Path) -> None:
     """It is a database with tables of somebody else, which are left alone."""
     path = tmp_path / "app.db"
-    with sqlite3.connect(path) as connection:
+    with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute("CREATE TABLE runs (id)")
     connection.close()
     assert "is a database of another program" in await refused(path, ValueError)
-    with sqlite3.connect(path) as connection:
+    with closing(sqlite3.connect(path)) as connection, connection:
         assert connection.execute("PRAGMA journal_mode").fetchone() == ("delete",)
     connection.close()
 
@@ -149,7 +150,7 @@ async def test_of_a_later_release(tmp_path: Path) -> None:
     path = tmp_path / "runs.db"
     async with VirtualSQLiteLog(path).open():
         pass
-    with sqlite3.connect(path) as connection:
+    with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute("PRAGMA user_version = 2")
     connection.close()
     said = await refused(path, ValueError)
