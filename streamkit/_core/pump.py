@@ -289,10 +289,7 @@ class Pump:
 
     def when_finished(self, call: Callable[[], object]) -> None:
         """Have something called when the source task has nothing more to do."""
-        if self.is_finished:
-            call()
-        else:
-            self._on_finished = (*self._on_finished, call)
+        self._on_finished = (*self._on_finished, call)
 
     def finish(self) -> None:
         """Say that the source task has nothing more to do, or was never started."""

@@ -143,6 +143,19 @@ async def test_trimmed_and_followed(url: str) -> None:
         assert (await there.get("run")).first > 100
 
 
+async def test_left_with_an_error(url: str) -> None:
+    """E1: what leaves the block of a log is that, and in no group; the log may be opened again."""
+    log = log_of(url, new_prefix())
+    error = LookupError("body")
+    with pytest.raises(LookupError) as caught:
+        async with log.open():
+            raise error
+    assert caught.value is error
+    async with log.open():
+        await log.create("a", "0e", Terms(), ignore)
+        assert (await log.get("a")).last == 0
+
+
 async def test_races(url: str) -> None:
     """Two logs create a run of the same id at once, 500 times: one of them does."""
     prefix = new_prefix()
