@@ -18,7 +18,7 @@ from .call import Call, Lane
 from .followed import Followed
 from .messages import Asked, parse
 from .names import RunNames
-from .page import PageCall
+from .page import Hole, PageCall
 from .produced import Produced
 from .replies import page_of, requests_of
 from .scripts import Script
@@ -100,6 +100,9 @@ class Desk:
         Return what there is after a position, or ``None`` if there is no such run.
 
         Who asks for the same, before that was sent, gets the same.
+
+        :raises Hole: if something of that is not there, and may be again
+
         """
         followed = self.followed.get(run_id)
         key = run_id, after, limit
@@ -113,6 +116,8 @@ class Desk:
                 call.expires_at = -math.inf
         call.waiters += 1
         await self.wait(call, self.reads)
+        if call.has_hole:
+            raise Hole
         return call.page
 
     async def expire(self) -> None:

@@ -20,6 +20,7 @@ from .desk import Desk
 from .followed import Followed, RedisWatch
 from .names import Names, RunNames
 from .opened import Opened
+from .page import Hole
 from .part import LogPart
 from .produced import Produced
 from .replies import record_of, requests_of
@@ -27,6 +28,9 @@ from .scripts import Script
 from .scripts_others import BURY, CANCEL, DELETE, GET, TOUCH
 from .scripts_producer import CREATE, UNDO
 from .writing import Writing
+
+# Seconds between two looks for entries that the server has dropped.
+_AGAIN = 0.1
 
 
 class RedisLog:
@@ -203,11 +207,20 @@ class RedisLog:
         followed = self._desk.followed.get(run_id)
         page = None if followed is None else followed.tail.page(after, limit)
         if page is None:
-            names = self._names.of(run_id)
-            page = await self._desk.page(run_id, names, after, min(limit, PAGE))
+            page = await self._ask(run_id, after, min(limit, PAGE))
         if page is None:
             raise RunNotFound(run_id)
         return page
+
+    async def _ask(self, run_id: str, after: int, limit: int) -> Page | None:
+        """Ask the server, and again while it may get back what it has dropped."""
+        names, until = self._names.of(run_id), anyio.current_time() + self.outage
+        while anyio.current_time() < until:
+            try:
+                return await self._desk.page(run_id, names, after, limit)
+            except Hole:
+                await anyio.sleep(_AGAIN)
+        return None
 
     def watch(self, run_id: str) -> AbstractAsyncContextManager[Watch]:
         """See :meth:`~streamkit.runs.RunLog.watch`."""

@@ -14,6 +14,10 @@ from .replies import page_of
 from .scripts_others import READ
 
 
+class Hole(Exception):
+    """The server has dropped entries of a run that goes on: they may be written again."""
+
+
 class PageCall(Call):
     """
     The call for a page.
@@ -23,7 +27,16 @@ class PageCall(Call):
 
     """
 
-    __slots__ = ("_after", "_followed", "_limit", "_on_sent", "_version", "page", "waiters")
+    __slots__ = (
+        "_after",
+        "_followed",
+        "_limit",
+        "_on_sent",
+        "_version",
+        "has_hole",
+        "page",
+        "waiters",
+    )
 
     def __init__(
         self,
@@ -40,6 +53,8 @@ class PageCall(Call):
         self._version = 0
         self._on_sent = on_sent
         self.page: Page | None = None
+        #: Whether the server has told of a :exc:`Hole`.
+        self.has_hole: bool = False
         #: How many wait for it.
         self.waiters = 0
 
@@ -52,7 +67,8 @@ class PageCall(Call):
         return super().command(wire, share)
 
     def settle(self, reply: Any) -> None:
-        self.page = page_of(reply)
+        self.has_hole = len(reply) == 1
+        self.page = None if self.has_hole else page_of(reply)
         super().settle(reply)
 
     def leave(self) -> bool:

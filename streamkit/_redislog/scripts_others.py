@@ -43,6 +43,8 @@ local over = not run[5] and lapsed(clock(), tonumber(run[6]), tonumber(run[7]))
 local first, last = tonumber(run[2]), tonumber(run[3])
 local after, limit, bytes = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 local answer = {run[1], first, last, run[4], run[5], over and 1 or 0}
+-- The server has dropped entries: whose run goes on may write them again.
+local hole = run[5] and {} or {"hole"}
 if after + 1 < first then return answer end
 local stop = math.min(last, after + limit)
 local read, size, count = after, 0, 4
@@ -51,12 +53,12 @@ while read < stop and size < bytes do
   local found = redis.call("XRANGE", KEYS[2], text(read + 1), text(stop), "COUNT", count)
   for _, entry in ipairs(found) do
     read = read + 1
-    if entry[1] ~= text(read) .. "-0" then return {} end
+    if entry[1] ~= text(read) .. "-0" then return hole end
     answer[#answer + 1] = entry[2][2]
     size = size + #entry[2][2]
     if size >= bytes then break end
   end
-  if #found == 0 then return {} end
+  if #found == 0 then return hole end
   local mean = math.max(1, size / (read - after))
   count = math.max(1, math.min(2 * count, math.ceil((bytes - size) / mean)))
 end

@@ -18,6 +18,7 @@ from streamkit.runs import (
     Fenced,
     LogFull,
     LogUnavailable,
+    Page,
     Requests,
     RunCancelled,
     RunExists,
@@ -178,6 +179,35 @@ async def test_races(url: str) -> None:
             assert [len(won) for won in all_won] == [1] * 50
             for number in begin, begin + 49:
                 assert all_won[number - begin] == [(await there.get(str(number))).epoch]
+
+
+async def test_dropped_entries(url: str) -> None:
+    """The server has dropped the entries of a run: who reads waits until they are written again,
+    but no longer than for an outage, and not for a run that has ended."""
+    prefix = new_prefix()
+    patient, log = log_of(url, prefix), log_of(url, prefix, outage=0.3)
+    entries = [b"%d" % number for number in range(1, 6)]
+    pages: list[Page] = []
+
+    async def read() -> None:
+        pages.append(await patient.read("a", 0))
+
+    async with admin(url) as client, log.open(), patient.open():
+        await log.create("a", "0e", Terms(), ignore)
+        await log.append("a", "0e", 1, entries, acknowledged=0, first=1)
+        await client.delete([f"{prefix}:run:{{a}}:entries"])
+        with pytest.raises(RunNotFound):
+            await log.read("a", 0)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(read)
+            await anyio.sleep(0.3)
+            assert not pages
+            await log.append("a", "0e", 6, [b"6"], acknowledged=5, first=1)
+        assert list(pages[0].entries)[:5] == entries
+        await client.delete([f"{prefix}:run:{{a}}:entries"])
+        await log.end("a", "0e", b"end")
+        with pytest.raises(RunNotFound):
+            await patient.read("a", 0)
 
 
 @pytest.mark.parametrize("how", ["append", "renew", "end"])
