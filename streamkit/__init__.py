@@ -12,6 +12,7 @@ from ._combinators.timeout import (
     TimedOut as TimedOut,
     with_timeout as with_timeout,
 )
+from ._core.control import Control as Control
 from ._core.exceptions import StreamCancelled as StreamCancelled
 from ._core.metadata import Head as Head, Metadata as Metadata
 from ._core.outcome import Outcome as Outcome, OutcomeKind as OutcomeKind
@@ -19,12 +20,7 @@ from ._core.public import name_publicly as _name_publicly
 from ._core.scopes import current_cancellation as current_cancellation
 from ._core.signal import Left as Left
 from ._core.source import AsyncSource as AsyncSource
-from ._core.stage import (
-    SKIP as SKIP,
-    Control as Control,
-    Skip as Skip,
-    Stage as Stage,
-)
+from ._core.stage import SKIP as SKIP, Skip as Skip, Stage as Stage
 from ._core.stream import Stream as Stream, with_stage as with_stage
 from ._core.timer import Timer as Timer
 from ._signals.holder import Holder as Holder, KeyHeld as KeyHeld

@@ -30,6 +30,7 @@ from ._runs.arguments import check_text, url_of
 from ._runs.said_last import said_last
 from ._sse.ag_ui import AG_UI as AG_UI, AG_UI_0 as AG_UI_0
 from ._sse.anthropic import ANTHROPIC as ANTHROPIC
+from ._sse.arguments import check_said
 from ._sse.browser import BROWSER as BROWSER
 from ._sse.events import (
     MAX_ID as MAX_ID,
@@ -41,7 +42,7 @@ from ._sse.headers import last_event_id as last_event_id
 from ._sse.misplaced import by_name, check_options, check_reader_options
 from ._sse.openai import OPENAI_CHAT as OPENAI_CHAT, OPENAI_RESPONSES as OPENAI_RESPONSES
 from ._sse.outlet import EventOutlet, RememberingOutlet, encoded_final
-from ._sse.profile import Profile as Profile, check_about, check_errors, check_profile
+from ._sse.profile import Profile as Profile
 from ._sse.raw import RAW as RAW, whole_events as whole_events
 from ._sse.vercel import VERCEL_UI as VERCEL_UI
 from .asgi import ResponseOptions, StreamResponse
@@ -114,11 +115,8 @@ class EventStream(StreamResponse):
         **options: Unpack[ResponseOptions],
     ) -> None:
         check_options(type(self).__qualname__, options)
-        check_profile(profile)
-        check_about(profile, about)
+        check_said(profile, about, errors)
         _check_final(final)
-        if errors is not None:
-            check_errors(errors, profile.shutdown)
         # Before all other attributes.
         self._unserializable = UNSERIALIZABLE
         self._profile = profile
@@ -246,11 +244,8 @@ class RunEvents(EventStream):
         if owner is not None:
             check_text("owner", owner)
         check_reader_options(type(self).__qualname__, options)
-        check_profile(profile)
-        check_about(profile, about)
+        check_said(profile, about, errors)
         _check_final(final)
-        if errors is not None:
-            check_errors(errors, profile.shutdown)
         if max_age is not None:
             seconds("max_age", max_age, positive=True)
             _check_reconnects(profile)

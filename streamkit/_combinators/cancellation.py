@@ -13,8 +13,9 @@ from functools import partial
 from typing import Any, TypeAlias, TypeVar
 
 from .._core.arguments import seconds
+from .._core.control import Control
 from .._core.source import DEFAULT_GRACE, AsyncSource
-from .._core.stage import Control, Stage
+from .._core.stage import Stage
 from .._core.stream import Stream, with_stage
 from .._signals.token import CancelHandle, CancelToken
 

@@ -9,8 +9,9 @@ from typing import Any, Generic, TypeVar, overload
 import anyio
 
 from .._core.arguments import check_made, check_plain, seconds
+from .._core.control import Control
 from .._core.source import AsyncSource
-from .._core.stage import Control, Stage
+from .._core.stage import Stage
 from .._core.stream import Stream, with_stage
 from .._core.timer import Timer
 

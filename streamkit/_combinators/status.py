@@ -17,10 +17,11 @@ from typing import Any, TypeAlias, TypeVar, cast, overload
 import anyio
 
 from .._core.arguments import check_made, check_plain, seconds
+from .._core.control import Control
 from .._core.metadata import Head, Metadata
 from .._core.outcome import Outcome
 from .._core.source import AsyncSource
-from .._core.stage import Control, Stage
+from .._core.stage import Stage
 from .._core.stream import Stream
 
 _logger = logging.getLogger("streamkit")

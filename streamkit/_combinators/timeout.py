@@ -12,8 +12,9 @@ import anyio
 from anyio.lowlevel import checkpoint
 
 from .._core.arguments import seconds
+from .._core.control import Control
 from .._core.source import DEFAULT_GRACE, AsyncSource
-from .._core.stage import Control, Stage
+from .._core.stage import Stage
 from .._core.stream import Stream, with_stage
 
 T = TypeVar("T")

@@ -14,8 +14,8 @@ END_OF_STREAM = (
 )
 LEFT = "the stream has been closed: its block was left"
 NOT_OPEN = (
-    "the stream is not open: start what goes on beside it between the first item that is asked for "
-    "and the end of its block"
+    "the stream is not open: start what goes on beside it in a hook that is called while it is, "
+    "such as on_item, and not in on_open, lifespan or on_close"
 )
 
 

@@ -72,7 +72,7 @@ def look_around(pump: Pump, exc: BaseException) -> None:
     if is_inside:
         # There may be another one around it. A task sees that, and costs as much as a stream.
         tasks.start_soon(_leave_if_cancelled, pump, exc, name="looks for a scope around a stream")
-    else:
+    elif anyio.current_effective_deadline() == -math.inf:
         pump.leave_soon(exc)
 
 

@@ -14,12 +14,13 @@ from anyio.abc import ObjectReceiveStream, TaskGroup
 from . import advice
 from .backend import get_backend
 from .beside import look_around, run_beside
+from .control import Control
 from .exceptions import bare, both, first_leaf, not_an_end, only_backend_cancellation
 from .handoff import BATCH, Handoff
 from .outcome import Outcome
 from .pump import Pump
 from .source import AsyncSource, Source
-from .stage import Control, Stage, Stages, overrides
+from .stage import Stage, Stages, overrides
 
 T = TypeVar("T")
 U = TypeVar("U")

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeAlias
 
+from .._core.control import Control
 from .._core.metadata import Head, Metadata
 from .._core.pipeline import SKIP
-from .._core.stage import Control, Stage
+from .._core.stage import Stage
 
 #: What an item of a response may be. Text is encoded in UTF-8.
 Content: TypeAlias = str | bytes | memoryview

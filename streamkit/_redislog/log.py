@@ -6,7 +6,7 @@ import secrets
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import anyio
 
@@ -258,10 +258,10 @@ class RedisLog:
             ),
             channels=(names.requests,),
         )
-        found: Any = (await self._write(call)).decode()
+        found = (await self._write(call)).decode()
         if found == "foreign":
             raise RunNotFound(run_id)
-        return found  # type: ignore[no-any-return]
+        return cast('Literal["running", "ended", "unknown"]', found)
 
     async def bury(
         self, run_id: str, epoch: str, outcome: bytes
@@ -274,8 +274,8 @@ class RedisLog:
             (epoch, outcome, secrets.token_hex(4), round(1000 * DOUBT)),
             channels=(names.news, names.requests),
         )
-        found: Any = (await self._write(call)).decode()
-        return found  # type: ignore[no-any-return]
+        found = (await self._write(call)).decode()
+        return cast('Literal["alive", "doubted", "buried", "gone"]', found)
 
     async def delete(self, run_id: str, epoch: str) -> None:
         """See :meth:`~streamkit.runs.RunLog.delete`."""

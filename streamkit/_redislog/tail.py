@@ -25,6 +25,11 @@ class Tail:
     """The last entries of a run that is followed over one connection."""
 
     def __init__(self) -> None:
+        #: Counts the times that it was forgotten or doubted.
+        self.version: int = 0
+        self._know_nothing()
+
+    def _know_nothing(self) -> None:
         #: Which incarnation, once the server was asked.
         self.epoch: str | None = None
         self._is_confirmed = False
@@ -41,14 +46,11 @@ class Tail:
         self._place = (-1, 0)
         #: What was heard since nothing is known.
         self._heard: list[Appended | Ended] = []
-        #: Counts the times that it was forgotten or doubted.
-        self.version: int = 0
 
     def forget(self) -> None:
         """Know nothing any more."""
-        version = self.version
-        self.__init__()  # type: ignore[misc]
-        self.version = version + 1
+        self.version += 1
+        self._know_nothing()
 
     def doubt(self) -> None:
         """

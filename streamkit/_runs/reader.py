@@ -20,9 +20,10 @@ from typing import Any, Literal, cast
 
 import anyio
 
+from .._core.control import Control
 from .._core.metadata import Head
 from .._core.source import Batches
-from .._core.stage import Control, Stage
+from .._core.stage import Stage
 from .._core.stream import Stream, with_stage
 from .attendance import Attendance
 from .codec import decode

@@ -26,12 +26,13 @@ import anyio
 from anyio.abc import TaskGroup
 
 from .._core.closing import add_context
+from .._core.control import Control
 from .._core.exceptions import StreamCancelled, is_cancellation, only_backend_cancellation
 from .._core.metadata import Head, Metadata
 from .._core.scopes import pausing
 from .._core.signal import Left
 from .._core.source import AsyncSource
-from .._core.stage import Control, Stage
+from .._core.stage import Stage
 from .._core.stream import Stream, with_stage
 
 T = TypeVar("T")

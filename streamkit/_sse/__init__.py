@@ -10,5 +10,6 @@ To read: ``events`` (the wire format, safe from injection), ``json`` (what becom
 (what an item, a beat, an error and an end are in a protocol). Then a protocol each: ``browser``,
 ``openai``, ``anthropic``, ``vercel``, ``ag_ui`` and ``raw``. Beside them, ``outlet`` (how a
 response has its items encoded), ``headers`` (which id a client has seen), ``records`` (the same in
-JSON lines) and ``misplaced`` (what is said of arguments that belong elsewhere).
+JSON lines), ``arguments`` and ``misplaced`` (what is checked, and what is said of arguments that
+belong elsewhere).
 """

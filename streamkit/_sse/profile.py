@@ -352,39 +352,3 @@ def check_errors(errors: object, shutdown: object) -> None:
             "shutdown=lambda message: [ServerSentEvent(message, event='...', retry=3000)], or "
             "errors='status'"
         )
-
-
-def check_profile(given: object) -> None:
-    """
-    Check that something is a profile.
-
-    :raises TypeError: if it is none
-
-    """
-    if not isinstance(given, Profile):
-        raise TypeError(
-            f"profile must be a Profile, got {type(given).__qualname__}: write "
-            "EventStream(source, profile=BROWSER), for instance"
-        )
-
-
-def check_about(profile: Profile, given: object) -> None:
-    """
-    Check what the beginning of a stream is made of.
-
-    :raises TypeError: if it is no mapping
-    :raises ValueError: if the profile makes nothing of it
-
-    """
-    if given is None:
-        return
-    if not isinstance(given, Mapping):
-        raise TypeError(
-            f"about must be a mapping, got {type(given).__qualname__}: write "
-            "about={'threadId': ...}, for instance"
-        )
-    if profile.begin is None:
-        raise ValueError(
-            f"about is what the beginning of a stream is made of, and {profile.name} has none: "
-            "leave it out, or write profile=dataclasses.replace(..., begin=lambda about: ...)"
-        )

@@ -168,7 +168,17 @@ whats = pytest.mark.parametrize(
 )
 
 
+@pytest.fixture
+def may_be_interrupted() -> Iterator[None]:
+    """Let trio take Ctrl-C, also where the tests run in the background of a shell, which ignores
+    it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 class TestInterrupt:
+    @pytest.mark.usefixtures("may_be_interrupted")
     async def test_in_the_wait(self) -> None:
         """L1: trio raises ``KeyboardInterrupt`` in the consumer: the source has its grace."""
         log = Log()

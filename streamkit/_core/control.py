@@ -1,0 +1,200 @@
+"""What a stage may do with its stream."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+from .arguments import check_made
+from .beside import start_beside
+from .exceptions import StreamCancelled
+from .metadata import Head
+from .outcome import Outcome
+from .pipeline import SKIP
+from .pump import Pump
+from .signal import Signal
+from .timer import Timer
+
+if TYPE_CHECKING:
+    from .stage import Stage
+
+
+class Control:
+    """
+    What a stage may do with its stream. None of it blocks but :meth:`until_waited`, and all of it
+    belongs to the event loop that the stream was opened in.
+    """
+
+    __slots__ = ("_handoff", "_outer", "_pump")
+
+    def __init__(self, pump: Pump, outer: Sequence[Stage[Any, Any]]) -> None:
+        self._pump = pump
+        self._handoff = pump.handoff
+        self._outer = outer
+
+    def timer(self, function: Callable[[], object]) -> Timer:
+        """
+        Return a timer that calls ``function``, which must not block, until the source is closed.
+
+        What the function raises ends the stream, like an error of any hook. It runs in a task that
+        is neither the source's nor the consumer's, in the context of this call.
+        """
+        return self._pump.make_timer(function)
+
+    def start_soon(
+        self, function: Callable[[], Awaitable[object]], *, name: str | None = None
+    ) -> None:
+        """
+        Call an async function in a task beside the source, which the block of the stream waits for.
+
+        It is cancelled when the block is being left, and by nothing that is around the stream. What
+        it raises ends the stream, like an error of any hook.
+
+        :param function: the function
+        :param name: of the task, or ``None`` for that of the function
+        :raises RuntimeError: if the stream is not open yet, or was left
+
+        """
+        start_beside(self._pump, function, name)
+
+    @property
+    def started_at(self) -> float:
+        """When the stream was entered, in seconds on the clock of :func:`anyio.current_time`."""
+        return self._pump.started_at
+
+    @property
+    def now(self) -> Callable[[], float]:
+        """The clock of :func:`anyio.current_time`, cheap enough to be asked for each item."""
+        return self._handoff.now
+
+    @property
+    def waited(self) -> float:
+        """
+        Seconds for which the consumer has waited for items, in all its waits together.
+
+        Those in :meth:`StatusStream.head` are among them. It counts from the first read on: read it
+        in :meth:`Stage.lifespan` to miss none.
+        """
+        return self._handoff.clock().seconds
+
+    async def until_waited(self, seconds: float) -> None:
+        """Wait until :attr:`waited` has come to so many seconds: without end, if it never does."""
+        await self._handoff.clock().reach(seconds)
+
+    @property
+    def waiting_since(self) -> float | None:
+        """
+        When the consumer began to wait, in seconds on the clock of :func:`anyio.current_time`, or
+        ``None`` while it is busy elsewhere.
+        """
+        return self._handoff.waiting_since
+
+    @property
+    def asked_at(self) -> float | None:
+        """When the consumer first asked for an item, or ``None`` if it has not."""
+        return self._handoff.asked_at
+
+    @property
+    def waits(self) -> int:
+        """How often the consumer has begun to wait: tells one wait from the next."""
+        return self._handoff.waits
+
+    def is_waiting(self, wait: int) -> bool:
+        """Tell whether the consumer is still in this wait, with nothing to receive yet."""
+        return self._handoff.waits == wait and self._handoff.wants_beat()
+
+    @property
+    def has_item(self) -> bool:
+        """Whether the source has made an item for the consumer."""
+        return self._pump.has_item
+
+    @property
+    def outcome(self) -> Outcome | None:
+        """How the stream ended, or ``None`` while it goes on."""
+        return self._pump.outcome
+
+    def take_error(self) -> BaseException | None:
+        """
+        Return what the end of the stream is to raise in the consumer, which then gets an end.
+
+        Takes it even where the items of :meth:`Stage.final` come in its place.
+
+        :return: ``None`` if the end raises nothing, or has done so
+
+        """
+        return self._pump.take_raises()
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether the stream has ended with something to raise, wherever that went."""
+        return self._pump.has_failed
+
+    def note_head(self, head: Head) -> None:
+        """Let :attr:`Outcome.head` say that this is what was given as the status of the stream."""
+        self._pump.head = head
+
+    def wake_consumer(self) -> None:
+        """Have a consumer that waits look again at what it waits for."""
+        self._handoff.wake_consumer()
+
+    def cancel(
+        self,
+        reason: object = None,
+        *,
+        grace: float | None = None,
+        kind: Literal["cancelled", "timed_out"] = "cancelled",
+        error: Callable[[Any], BaseException] = StreamCancelled,
+        at_yield: bool = False,
+    ) -> bool:
+        """
+        Deliver :exc:`StreamCancelled` into the source.
+
+        :param reason: the reason it carries
+        :param grace: seconds that the source then has to clean up and say a last word: by default
+            as many as it has to clean up when it is left
+        :param kind: the kind of the outcome
+        :param error: called with the reason, for the exception that the consumer receives if the
+            source lets this one out
+        :param at_yield: deliver it at the ``yield`` that the source is at or comes to next, when
+            the item was taken. A source that has not started is told at once, and any other
+            cancellation until then counts in place of this one
+        :return: ``False`` if the stream is ending already, and the call changed nothing
+
+        """
+        signal = Signal(reason, self._pump.grace if grace is None else grace, kind, error)
+        return self._pump.cancel_at_yield(signal) if at_yield else self._pump.cancel(signal)
+
+    def end_grace(self) -> None:
+        """
+        End the grace of the source, as if its time were over: that which runs, or will.
+
+        The same goes for the streams inside of it that are being left.
+        """
+        self._pump.end_grace()
+
+    def fail(self, error: BaseException) -> None:
+        """End the stream: the source is closed, then the consumer receives ``error``."""
+        self._pump.fail(error)
+
+    def beat(self, beat: object) -> bool:
+        """
+        Give the consumer something that is no item, if it waits and no item is ready.
+
+        :return: ``False`` if it does not wait, or has something to receive already
+
+        """
+        beat = self._through_outer(beat)
+        return beat is not SKIP and self._handoff.offer_beat(beat)
+
+    def beat_first(self, beat: object) -> None:
+        """Let the consumer's first ask be answered with something that is no item."""
+        beat = self._through_outer(beat)
+        if beat is not SKIP:
+            self._handoff.put_beat_first(beat)
+
+    def _through_outer(self, beat: Any) -> Any:
+        for stage in self._outer:
+            if beat is not SKIP:
+                beat = stage.on_beat(beat)
+                check_made(f"{type(stage).__qualname__}.on_beat", beat)
+        return beat
