@@ -9,13 +9,12 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import anyio
 import pytest
-import uvicorn
+from in_thread import serving
 
 from streamkit import Head, StreamCancelled, with_timeout
 from streamkit.asgi import Shutdown
@@ -132,18 +131,8 @@ class Application:
 @pytest.fixture(scope="module")
 def served() -> Iterator[tuple[Application, str]]:
     application = Application()
-    server = uvicorn.Server(uvicorn.Config(application, port=0, log_level="critical"))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    while not server.started:
-        assert thread.is_alive()
-        threading.Event().wait(0.05)
-    port = server.servers[0].sockets[0].getsockname()[1]
-    try:
-        yield application, f"http://127.0.0.1:{port}"
-    finally:
-        server.should_exit = True
-        thread.join()
+    with serving(application) as url:
+        yield application, url
 
 
 @pytest.fixture

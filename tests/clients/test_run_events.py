@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import anyio
 import anyio.to_thread
 import pytest
-import uvicorn
+from in_thread import serving
 
 from clients.browser import chromium
 from streamkit.asgi import StreamResponse
@@ -68,19 +67,8 @@ async def page() -> AsyncGenerator[str, None]:
 @pytest.fixture(scope="module")
 def served() -> Iterator[tuple[Application, str]]:
     application = Application()
-    config = uvicorn.Config(application, port=0, log_level="warning")
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    while not server.started:
-        assert thread.is_alive()
-        threading.Event().wait(0.05)
-    port = server.servers[0].sockets[0].getsockname()[1]
-    try:
-        yield application, f"http://127.0.0.1:{port}"
-    finally:
-        server.should_exit = True
-        thread.join()
+    with serving(application) as url:
+        yield application, url
 
 
 @pytest.fixture(scope="module")

@@ -189,3 +189,13 @@ def running(program: Program) -> Iterator[Any]:
         yield program
     finally:
         program.kill()
+
+
+@contextmanager
+def chatting(recipe: str, upstream: Upstream, directory: Path) -> Iterator[Program]:
+    """Have a recipe run that chats with a server of models, as OpenAI's SDK finds it."""
+    variables = {"OPENAI_BASE_URL": f"{upstream.url}/v1", "OPENAI_API_KEY": "none"}
+    with running(Program([*UVICORN, f"{recipe}:app"], directory, **variables)) as chat:
+        yield chat
+        chat.terminate()
+        chat.end()

@@ -12,7 +12,7 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from recipes import UVICORN, Program, Upstream, running
+from recipes import Program, Upstream, chatting
 from serving import eventually
 
 if TYPE_CHECKING:
@@ -23,12 +23,8 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="module")
 def shared(upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Program]:
-    directory = tmp_path_factory.mktemp("ai_chat")
-    variables = {"OPENAI_BASE_URL": f"{upstream.url}/v1", "OPENAI_API_KEY": "none"}
-    with running(Program([*UVICORN, "ai_chat:app"], directory, **variables)) as chat:
+    with chatting("ai_chat", upstream, tmp_path_factory.mktemp("ai_chat")) as chat:
         yield chat
-        chat.terminate()
-        chat.end()
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from uuid import uuid4
 
 import pytest
 
-from recipes import UVICORN, Program, Upstream, running
+from recipes import Program, Upstream, chatting
 from serving import PATIENCE, eventually
 from support.event_stream import Event, parse
 
@@ -23,12 +23,8 @@ SHUTDOWN = '{"kind":"shutdown","message":"The server is shutting down."}'
 
 @pytest.fixture(scope="module")
 def shared(upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Program]:
-    directory = tmp_path_factory.mktemp("chat")
-    variables = {"OPENAI_BASE_URL": f"{upstream.url}/v1", "OPENAI_API_KEY": "none"}
-    with running(Program([*UVICORN, "chat:app"], directory, **variables)) as chat:
+    with chatting("chat", upstream, tmp_path_factory.mktemp("chat")) as chat:
         yield chat
-        chat.terminate()
-        chat.end()
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from recipes import UVICORN, Events, Program, Upstream, running
+from recipes import Events, Program, Upstream, chatting
 from serving import eventually
 from support.event_stream import Event
 
@@ -25,12 +25,8 @@ STOPPED = '{"kind":"cancelled","message":"The stream was cancelled."}'
 
 @pytest.fixture(scope="module")
 def shared(upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Program]:
-    directory = tmp_path_factory.mktemp("chat")
-    variables = {"OPENAI_BASE_URL": f"{upstream.url}/v1", "OPENAI_API_KEY": "none"}
-    with running(Program([*UVICORN, "chat_resume:app"], directory, **variables)) as chat:
+    with chatting("chat_resume", upstream, tmp_path_factory.mktemp("chat")) as chat:
         yield chat
-        chat.terminate()
-        chat.end()
 
 
 @pytest.fixture
