@@ -182,6 +182,44 @@ class TestLeftOpen:
         )
         assert (result.stdout, result.stderr) == ("after run()\n", "")
 
+    def test_in_a_generator_beside_a_slow_task(self, backend: Backend) -> None:
+        """Z1: the same with a task beside the source that takes its time: the run ends after it."""
+        result = run_program(
+            """
+            from streamkit import Stage, with_stage
+
+            class Slow(Stage):
+                async def run(self, control):
+                    try:
+                        await anyio.sleep_forever()
+                    finally:
+                        with anyio.CancelScope(shield=True):
+                            for _ in range(20):
+                                await anyio.lowlevel.checkpoint()
+                        log("task ended")
+
+            async def holder():
+                async with with_stage(wrap(source()), Slow()) as stream:
+                    async for item in stream:
+                        yield item
+
+            async def main():
+                logging.basicConfig()
+                generator = holder()
+                log(await anext(generator))
+                kept.append(generator)
+                await anyio.sleep(0.05)
+
+            run(main)
+            """,
+            backend,
+        )
+        lines = result.stdout.splitlines()
+        assert result.returncode == 0
+        assert lines[-1] == "after run()"
+        assert (lines.count("source closed"), lines.count("task ended")) == (1, 1)
+        assert "run() raised TrioInternalError" not in lines
+
     @pytest.mark.parametrize("ending", ["kept.append(generator)", "del generator"])
     @pytest.mark.parametrize("scope", ["anyio.move_on_after(0.02)", "anyio.CancelScope()"])
     def test_in_a_generator(self, backend: Backend, ending: str, scope: str) -> None:

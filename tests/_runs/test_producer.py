@@ -19,6 +19,8 @@ from streamkit import (
     StreamCancelled,
     with_cancellation,
 )
+from streamkit._runs.options import Options
+from streamkit._runs.producer import Producer
 from streamkit.asgi import Shutdown
 from streamkit.runs import (
     MemoryLog,
@@ -30,6 +32,7 @@ from streamkit.runs import (
     Runs,
     RunsClosed,
     RunStats,
+    Terms,
 )
 from support import Backend, Log, Probe, aiter_of, wait_all_blocked
 from support.runs import end_of, items_of
@@ -72,6 +75,31 @@ async def test_start_is_cancelled(passes: int) -> None:
             await runs.start(aiter_of("b"), id="chat")
             assert await items_of(runs, "chat") == ["b"]
         del scope
+
+
+async def test_given_up_before_it_begins() -> None:
+    """C1: a start that is given up before the task of the run begins asks no log."""
+    probe, log = Probe("a"), MemoryLog()
+    options = Options(
+        keep=1.0,
+        grace=1.0,
+        on_end_timeout=1.0,
+        max_items=10,
+        max_bytes=1000,
+        when_full="trim",
+        unwatched=None,
+    )
+    created: list[bool] = []
+    async with log.open():
+        producer = Producer("chat", "0e", probe.source(), Terms(), options, None, log)
+        with anyio.CancelScope() as scope:
+            scope.cancel()
+            await producer.created()
+        await producer.run(lambda: created.append(True))
+        with pytest.raises(RunNotFound):
+            await log.get("chat")
+    assert producer.gone.is_set()
+    assert (created, probe.started) == ([], False)
 
 
 async def test_start_is_cancelled_before() -> None:

@@ -348,7 +348,8 @@ async def test_nothing_is_left(tmp_path: Path) -> None:
                 for number in range(500):
                     tasks.start_soon(run, f"{batch} {number}")
         full = path.stat().st_size
-        with closing(sqlite3.connect(path)) as connection, anyio.fail_after(40):
+        connection = sqlite3.connect(path)
+        with anyio.fail_after(40):
             while connection.execute("SELECT count(*) FROM entries").fetchone() != (0,):
                 await anyio.sleep(0.1)
             while path.stat().st_size > 500_000:
