@@ -191,6 +191,31 @@ class TestTold:
             assert log == []
         assert log[0] == (1, TOLD)
 
+    async def test_consumer_that_is_shut_in(self) -> None:
+        """L1: a scope around the block ends a wait, and is shut out by a shield in the same turn:
+        nobody leaves, and the next wait gives the next item."""
+        log = Log()
+        log.start()
+
+        def end_the_wait(outer: anyio.CancelScope, inner: anyio.CancelScope) -> None:
+            outer.cancel()
+            inner.shield = True
+
+        async def source() -> AsyncIterator[object]:
+            await anyio.sleep(2)
+            yield 1
+            log("goes on")
+
+        with anyio.CancelScope() as outer:
+            async with with_cancellation(source()) as stream, anyio.create_task_group() as tasks:
+                with anyio.CancelScope() as inner:
+                    tasks.start_soon(call_later, 1, end_the_wait, outer, inner)
+                    with pytest.raises(anyio.get_cancelled_exc_class()):
+                        await anext(stream)
+                    assert [item async for item in stream] == [1]
+        assert log == [(2, "goes on")]
+        assert stream.outcome.kind == "completed"
+
     async def test_head(self) -> None:
         """L1: the wait is one for the status."""
         log = Log()
