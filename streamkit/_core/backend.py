@@ -138,7 +138,8 @@ class Backend:
     make_wakeup: Callable[[], Wakeup]
     #: Returns a timer, given its function and what is called with an error of that.
     make_timer: Callable[[Callable[[], object], Callable[[BaseException], object]], Timer]
-    #: Has a function called with the next pass of the event loop, unless a task has ended by then.
+    #: Has a function called with the next pass of the event loop, as if by a task: if that has not
+    #: ended by then.
     soon: Callable[[Any, Callable[[], object]], object]
     #: Lets other tasks run, and a cancellation through.
     checkpoint: Callable[[], Awaitable[None]]
@@ -188,8 +189,19 @@ def get_backend() -> Backend:
 
 
 def _soon_on_asyncio(task: asyncio.Task[Any], function: Callable[[], object]) -> None:
-    # When that of asyncio.run() has ended, nothing is to be begun any more.
-    task.get_loop().call_soon(lambda: task.done() or function())
+    loop = task.get_loop()
+
+    def call() -> None:
+        # When that of asyncio.run() has ended, nothing is to be begun any more.
+        if not task.done():
+            # Outside of a task, anyio need not know which event loop is running.
+            asyncio._enter_task(loop, task)
+            try:
+                function()
+            finally:
+                asyncio._leave_task(loop, task)
+
+    loop.call_soon(call)
 
 
 def _soon_on_trio(task: object, function: Callable[[], object]) -> None:
