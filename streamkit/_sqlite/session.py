@@ -8,6 +8,7 @@ is lost by that, for nothing is held.
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from typing import Any, TypeVar
@@ -15,11 +16,12 @@ from typing import Any, TypeVar
 import anyio
 
 from .._core.loop import Loop
+from .._core.process import check_process
 from .._runs.errors import LogUnavailable
 from .._runs.hints import Hints
 from .._runs.log import Requests
 from .clock import Clock
-from .database import Database
+from .database import FORK_BEFORE, Database
 from .opening import warn_of_network
 from .reading import Reading
 from .transaction import News, Transaction
@@ -67,8 +69,18 @@ class Session:
         self._ended: Call[None] = Call(_nothing)
         database = Database(path, clock, max_bytes, follow)
         self._worker = worker(database, self)
+        self._process = os.getpid()
         self._has_started = False
         self._is_closed = False
+
+    def check_process(self) -> None:
+        """
+        See that this is no fork of the process that has the thread, and perhaps a lock.
+
+        :raises RuntimeError: if it is
+
+        """
+        check_process(self._path, self._process, FORK_BEFORE)
 
     async def open(self) -> None:
         """
