@@ -1,6 +1,6 @@
 """
-Tell OpenTelemetry how streams go: how long they last, how soon their first item comes, how many they
-have, how many are open, and how they end.
+Tell OpenTelemetry how streams go: how long they last, how soon their first item comes, how many
+they have, how many are open, and how they end.
 
 :class:`OpenTelemetry` is given as ``telemetry`` to responses, to a host or to runs.
 :func:`with_telemetry` is for a stream that is none of these.

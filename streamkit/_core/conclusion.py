@@ -12,7 +12,7 @@ import anyio
 from .ending import Ending
 from .exceptions import both, not_an_end
 from .handoff import Handoff
-from .outcome import Outcome, with_on_end_error
+from .outcome import Outcome, told_of_failure
 from .pipeline import Pipeline
 
 
@@ -52,7 +52,7 @@ class Conclusion:
         raises, handoff = self._raises, self._handoff
         failed: BaseException | None = None
         on_end_error = await _run_on_end(pipeline, outcome, self._cancelled)
-        told = outcome if on_end_error is None else with_on_end_error(outcome, on_end_error)
+        told = outcome if on_end_error is None else told_of_failure(outcome, on_end_error)
         try:
             last = None if handoff.closed else pipeline.final(told)
             if last is None:

@@ -53,7 +53,7 @@ class Outcome:
     ended_at: float
 
 
-def with_on_end_error(outcome: Outcome, error: BaseException) -> Outcome:
+def told_of_failure(outcome: Outcome, error: BaseException) -> Outcome:
     """Return the outcome as it is told where ``on_end`` has failed: no success."""
     kind = "failed" if outcome.kind == "completed" else outcome.kind
     return replace(outcome, kind=kind, on_end_error=error)

@@ -14,7 +14,7 @@ from .control import Control
 from .exceptions import both, not_an_end, only_backend_cancellation
 from .handoff import BATCH
 from .metadata import Metadata
-from .outcome import Outcome, with_on_end_error
+from .outcome import Outcome, told_of_failure
 from .pipeline import SKIP as SKIP, Skip as Skip
 
 T_contra = TypeVar("T_contra", contravariant=True)
@@ -108,7 +108,7 @@ class Stage(Generic[T_contra, T_co]):
         """
         Take note of the end. Called once, in the source task, when the source has been closed.
 
-        If that of a stage further in has failed, the outcome tells so: :attr:`Outcome.on_end_error`.
+        If that of a stage further in has failed, the outcome says so, by its ``on_end_error``.
 
         Shielded from cancellation, and cancelled after :attr:`on_end_timeout` seconds.
         """
@@ -158,7 +158,7 @@ class Stages:
                 except BaseException as exc:
                     error = both(error, exc)
                     if not only_backend_cancellation(exc):
-                        told = with_on_end_error(outcome, not_an_end(exc))
+                        told = told_of_failure(outcome, not_an_end(exc))
         if error is not None:
             try:
                 raise error

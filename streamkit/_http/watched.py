@@ -1,4 +1,4 @@
-"""Who is told of the stream of a response, beside its own ``on_end``: its telemetry and its host."""
+"""Who hears of the stream of a response beside its own ``on_end``: its telemetry and its host."""
 
 from __future__ import annotations
 

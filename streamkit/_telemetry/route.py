@@ -1,9 +1,9 @@
 """
 Of which request a stream is the answer: the template of its path, which is the same for all ids.
 
-FastAPI has it, where it measures itself. Starlette has none in the scope, but the values that it has
-found in the path: put back in their places, they give it. Where one is not found there, nothing is
-said, for each path would be a series of its own.
+FastAPI has it, where it measures itself. Starlette has none in the scope, but the values that it
+has found in the path: put back in their places, they give it. Where one is not found there, nothing
+is said, for each path would be a series of its own.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def route_of(scope: Mapping[str, Any] | None) -> str | None:
     if "endpoint" not in scope or "path_params" not in scope:
         return None
     path = str(scope["path"])
-    values: Mapping[str, Any] = scope["path_params"]
+    values: dict[str, Any] = dict(scope["path_params"])
     # The last one first: two of them may be alike.
     for name in reversed(values):
         found = list(re.finditer(rf"(?<=/){re.escape(str(values[name]))}(?=/|$)", path))

@@ -1,9 +1,9 @@
 """
 What runs tell: each in a span of its own, for the request that has started it may be over.
 
-The span is a child of that request's, and what the source traces is a child of the span. Where it is
-goes into the log, beside what the run was started with, so that the readers of any process link to
-it, and whoever buries the run can say so in its place.
+The span is a child of that request's, and what the source traces is a child of the span. Where it
+is goes into the log, beside what the run was started with, so that the readers of any process link
+to it, and whoever buries the run can say so in its place.
 """
 
 from __future__ import annotations

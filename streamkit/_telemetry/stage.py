@@ -79,7 +79,9 @@ class TelemetryStage(Stage[Any, Any]):
         if place is None:
             # Telemetry has failed when it was entered.
             return
-        error = outcome.error if self._told is None else self._told()
+        error = outcome.error
+        if self._told is not None and outcome.kind == "completed":
+            error = self._told()
         said = said_of_run(error) if isinstance(error, RunEnded) else said_of(outcome)
         attributes, context = {**self._attributes, **said}, place.context
         # First, for a meter may be what fails.
