@@ -41,7 +41,8 @@ class TelemetryStage(Stage[Any, Any]):
         told: Callable[[], BaseException | None] | None,
     ) -> None:
         self._find = find
-        self._instruments: Instruments
+        #: ``None`` if there is nothing to measure it with, for telemetry has failed.
+        self._instruments: Instruments | None = None
         self._name = name
         self._scope = scope
         self._told = told
@@ -52,7 +53,7 @@ class TelemetryStage(Stage[Any, Any]):
 
     def on_open(self, control: Control) -> None:
         with SAFELY:
-            self._instruments = self._find()
+            instruments = self._find()
             name = control.source_name if self._name is None else self._name
             self._attributes = {NAME: name}
             route = route_of(self._scope)
@@ -61,8 +62,8 @@ class TelemetryStage(Stage[Any, Any]):
             if route is not None:
                 self._attributes[ROUTE] = route
             # In the consumer's task: what the source makes current is its own.
-            self._place = Place()
-            self._count(1)
+            self._place, self._instruments = Place(), instruments
+            self._count(instruments, 1)
             self._is_active = True
 
     def on_close(self) -> None:
@@ -76,8 +77,7 @@ class TelemetryStage(Stage[Any, Any]):
 
     def _end(self, outcome: Outcome) -> None:
         place, instruments = self._place, self._instruments
-        if place is None:
-            # Telemetry has failed when it was entered.
+        if place is None or instruments is None:
             return
         error = outcome.error
         if self._told is not None and outcome.kind == "completed":
@@ -99,14 +99,14 @@ class TelemetryStage(Stage[Any, Any]):
         place, self._place = self._place, None
         if place is not None:
             place.leave()
-        if self._is_active:
+        if self._is_active and self._instruments is not None:
             self._is_active = False
             with SAFELY:
-                self._count(-1)
+                self._count(self._instruments, -1)
 
-    def _count(self, change: int) -> None:
+    def _count(self, instruments: Instruments, change: int) -> None:
         # With the name alone: the same when it comes as when it goes.
-        self._instruments.active.add(change, {NAME: self._attributes[NAME]})
+        instruments.active.add(change, {NAME: self._attributes[NAME]})
 
 
 class GapStage(TelemetryStage):
@@ -124,10 +124,10 @@ class GapStage(TelemetryStage):
         self._control = None
 
     def on_item(self, item: Any) -> Any:
-        assert self._control is not None
-        now = self._control.now()
-        if self._last is not None:
-            with SAFELY:
-                self._instruments.gap.record(now - self._last, self._attributes)
-        self._last = now
+        control, instruments, last = self._control, self._instruments, self._last
+        if control is not None and instruments is not None:
+            self._last = control.now()
+            if last is not None:
+                with SAFELY:
+                    instruments.gap.record(self._last - last, self._attributes)
         return item

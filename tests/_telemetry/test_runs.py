@@ -20,6 +20,7 @@ from streamkit.runs import (
     CursorMismatch,
     Gap,
     LogFull,
+    LogUnavailable,
     MemoryLog,
     RunCancelled,
     RunExists,
@@ -396,6 +397,19 @@ class TestResumed:
             with pytest.raises(CursorMismatch):
                 await items_of(runs, info.id, after=OTHER)
         assert resumed(told) == {"gap": 2}
+
+    async def test_log_is_away(self) -> None:
+        """Telemetry: a reader that comes back while the log is away has found nothing."""
+        told = Told()
+        way = Way(MemoryLog())
+        async with Runs(way, telemetry=told.telemetry("chat")) as runs:  # type: ignore[arg-type]
+            info = await runs.start(aiter_of("a", "b"))
+            await anyio.sleep(1)
+            way.failing["read"] = LogUnavailable("away")
+            with pytest.raises(LogUnavailable):
+                await items_of(runs, info.id, after=1)
+            way.failing.clear()
+        assert resumed(told) == {}
 
     async def test_gap_later(self) -> None:
         """Telemetry: a reader that came back, and is trimmed past when it reads: it counts once."""
