@@ -94,7 +94,7 @@ class Hooks(Protocol):
 
 class Telemetry:
     """
-    Where streams tell how they go. Make one of :mod:`streamkit.opentelemetry`.
+    Where streams tell how they go: a :class:`~streamkit.opentelemetry.OpenTelemetry`, for instance.
 
     Given as ``telemetry`` to a response, to a :class:`~streamkit.asgi.StreamHost` for all responses
     of an application, or to :class:`~streamkit.runs.Runs`.
