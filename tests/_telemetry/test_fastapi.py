@@ -220,6 +220,25 @@ async def test_route_of_a_router(is_on: bool) -> None:
     assert attributes["http.route"] == "/v1/chats/{id}/messages/{number}"
 
 
+@pytest.mark.parametrize(("is_on", "route"), [(True, "/chat/{id}"), (False, None)])
+async def test_route_that_converts(is_on: bool, route: str | None) -> None:
+    """Telemetry: a value that the path does not have as it is: FastAPI knows the route, if it
+    measures itself."""
+    told, client = Told(), Client()
+    app = FastAPI(
+        telemetry={"tracer_provider": told.tracers} if is_on else {"exclude": lambda scope: True}
+    )
+
+    @app.get("/chat/{id:int}", response_model=None)
+    async def endpoint(id: int) -> StreamResponse:
+        return StreamResponse(aiter_of("a"), telemetry=told.telemetry())
+
+    client.scope.update(path="/chat/007", root_path="", scheme="http")
+    await client.get(app)
+    assert client.log.events[0] == 200
+    assert [attributes.get("http.route") for attributes, _ in told.sums(ITEMS)] == [route]
+
+
 async def test_run() -> None:
     """Telemetry: a request that starts a run and reads it: the run has a span of its own, a child
     of that of the request, which links to it."""

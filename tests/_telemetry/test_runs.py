@@ -350,6 +350,14 @@ class TestReaders:
         assert [link.context.span_id for link in span.links] == [span_of(told).context.span_id]
         assert [attributes[NAME] for attributes, _ in reader.sums(ITEMS)] == ["RunEvents"]
 
+    async def test_name_of_run_events(self) -> None:
+        """Telemetry: the name that is given is that of readers, too."""
+        told = Told()
+        async with Runs() as runs:
+            info = await runs.start(aiter_of("a"))
+            await Client().get(RunEvents(runs, info.id, telemetry=told.telemetry("chat")))
+        assert [attributes[NAME] for attributes, _ in told.sums(ITEMS)] == ["chat"]
+
     async def test_client_goes_before_the_end_is_sent(self) -> None:
         """Telemetry: a client that goes while it is told of the end: it has left."""
         told = Told()

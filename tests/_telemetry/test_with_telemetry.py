@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import pytest
 from opentelemetry import metrics, trace
+from opentelemetry.context import attach
 
 from streamkit import (
     CancelToken,
@@ -340,6 +341,23 @@ class TestSpans:
         assert [(span.name, ITEMS in (span.attributes or {})) for span in told.spans] == [
             ("model", False),
             ("request", True),
+        ]
+
+    async def test_source_leaves_its_own(self) -> None:
+        """V4: a source that leaves a span of its own current when it ends: it is not told there."""
+        told = Told()
+        own = told.tracers.get_tracer("tests").start_span("own")
+
+        async def source() -> AsyncGenerator[str, None]:
+            attach(trace.set_span_in_context(own))
+            yield "a"
+
+        with told.span("request"):
+            await consume(watched(told, source()))
+        own.end()
+        assert [(span.name, ITEMS in (span.attributes or {})) for span in told.spans] == [
+            ("request", True),
+            ("own", False),
         ]
 
     async def test_one_inside_of_another(self) -> None:
