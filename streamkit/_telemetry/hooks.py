@@ -46,7 +46,7 @@ class OpenTelemetryHooks:
         return self._stage(self._instruments, self._name or name, scope, told)
 
     def runs(self, held: Callable[[], int]) -> ToldByRuns:
-        return ToldByRuns(self._name, self._instruments, self._tracer, held)
+        return ToldByRuns(self._name, self._meter_provider, self._instruments, self._tracer, held)
 
     def _instruments(self) -> Instruments:
         provider = self._meter_provider

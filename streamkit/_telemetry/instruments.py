@@ -19,6 +19,7 @@ from opentelemetry.metrics import (
     MeterProvider,
     Observation,
     UpDownCounter,
+    get_meter_provider,
 )
 
 from .safely import SAFELY
@@ -49,13 +50,24 @@ class Lag:
     How far the log is behind the runs of one ``Runs``.
 
     :param name: of these runs
+    :param provider: where it is measured, or ``None`` for the global one
     :param held: returns how many of their items are not in the log
 
     """
 
-    def __init__(self, name: str, held: Callable[[], int]) -> None:
+    def __init__(self, name: str, provider: MeterProvider | None, held: Callable[[], int]) -> None:
         self.name: str = name
         self.held: Callable[[], int] = held
+        self._provider = provider
+
+    @property
+    def provider(self) -> MeterProvider:
+        """Where it is measured."""
+        return get_meter_provider() if self._provider is None else self._provider
+
+
+#: Those that are asked how far behind they are, as long as they are there.
+lags: WeakSet[Lag] = WeakSet()
 
 
 class Instruments:
@@ -107,8 +119,10 @@ class Instruments:
         self.resumed: Counter = meter.create_counter(
             "streamkit.runs.resumed", "{reader}", "Readers of runs that have come back."
         )
-        #: Those that are asked how far behind they are, as long as they are there.
-        self.lags: WeakSet[Lag] = WeakSet()
+        self._provider = provider
+        # Before one was set, this is the one that waits for it: its instruments are then those of
+        # the other one.
+        self._is_global = provider is get_meter_provider()
         meter.create_observable_up_down_counter(
             "streamkit.runs.lag",
             [self._observe_lag],
@@ -120,12 +134,14 @@ class Instruments:
         """Return how far the logs are behind. Called by what reads the metrics, in its thread."""
         behind: defaultdict[str, int] = defaultdict(int)
         with SAFELY:
-            for lag in tuple(self.lags):
-                behind[lag.name] += lag.held()
+            here = get_meter_provider() if self._is_global else self._provider
+            for lag in tuple(lags):
+                if lag.provider is here:
+                    behind[lag.name] += lag.held()
         return [Observation(count, {NAME: name}) for name, count in behind.items()]
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=64)
 def instruments_of(provider: MeterProvider) -> Instruments:
     """Return the instruments of a provider, which are made once."""
     return Instruments(provider)

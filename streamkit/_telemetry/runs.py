@@ -13,12 +13,13 @@ from collections.abc import Callable, Mapping
 
 from opentelemetry import trace
 from opentelemetry.context import attach
+from opentelemetry.metrics import MeterProvider
 from opentelemetry.trace import Span, Tracer
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from .._core.outcome import Outcome
 from .._core.telemetry import Resumed
-from .instruments import Instruments, Lag
+from .instruments import Instruments, Lag, lags
 from .safely import SAFELY
 from .saying import FOUND, NAME, said_of, said_of_lost, say
 from .spans import Place
@@ -36,6 +37,7 @@ class ToldByRuns:
     What the runs of one program tell.
 
     :param name: of the runs, or ``None`` for that of their sources
+    :param provider: where they are measured, or ``None`` for the global one
     :param find: returns what to measure them with
     :param find_tracer: returns where to trace them
     :param held: returns how many items are not in the log yet
@@ -45,6 +47,7 @@ class ToldByRuns:
     def __init__(
         self,
         name: str | None,
+        provider: MeterProvider | None,
         find: Callable[[], Instruments],
         find_tracer: Callable[[], Tracer],
         held: Callable[[], int],
@@ -52,11 +55,10 @@ class ToldByRuns:
         self._name = name
         self._find = find
         self._find_tracer = find_tracer
-        self._lag = Lag(name or "runs", held)
+        self._lag = Lag(name or "runs", provider, held)
 
     def run(self, source_name: str) -> ToldByRun:
-        with SAFELY:
-            self._find().lags.add(self._lag)
+        lags.add(self._lag)
         return ToldByRun(self._name or source_name, self._find, self._find_tracer)
 
     def read(self, note: Mapping[str, str]) -> None:

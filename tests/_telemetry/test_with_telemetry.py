@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import subprocess
+import sys
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -25,7 +27,7 @@ from streamkit import (
 )
 from streamkit._telemetry import instruments as of_instruments, safely
 from streamkit.opentelemetry import OpenTelemetry, with_telemetry
-from support import Log, PlainSource, Probe, aiter_of
+from support import Log, PlainSource, Probe, aiter_of, environment
 from support.telemetry import ACTIVE, BEATS, DURATION, FIRST, ITEMS, Broken, Told
 
 if TYPE_CHECKING:
@@ -311,6 +313,59 @@ class TestInstruments:
         monkeypatch.setattr("streamkit._telemetry.hooks.get_meter_provider", lambda: told.meters)
         await consume(stream)
         assert told.ends == [("completed", None)]
+
+    @pytest.mark.parametrize("when", ["before", "after"])
+    def test_provider_that_is_set_later(self, when: str) -> None:
+        """Telemetry: the global provider is set when streams and runs were open already, as where
+        an application is set up late, or before: all is measured there, once."""
+        program = """
+import sys
+import anyio
+from opentelemetry import metrics
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from streamkit.opentelemetry import OpenTelemetry, with_telemetry
+from streamkit.runs import Runs
+
+async def source():
+    yield 1
+
+async def main():
+    reader = InMemoryMetricReader()
+    async with Runs(telemetry=OpenTelemetry("early")) as early:
+        await early.start(source())
+        if sys.argv[1] == "before":
+            set_up(reader)
+        async with with_telemetry(source(), "open") as stream:
+            if sys.argv[1] == "after":
+                set_up(reader)
+            async for _ in stream:
+                pass
+        async with Runs(telemetry=OpenTelemetry("late")) as late:
+            await late.start(source())
+            await anyio.sleep(0.1)
+            for metric in reader.get_metrics_data().resource_metrics[0].scope_metrics[0].metrics:
+                points = metric.data.data_points
+                if metric.name == "streamkit.runs.lag":
+                    print(sorted(point.attributes["streamkit.stream.name"] for point in points))
+                if metric.name == "streamkit.stream.duration":
+                    print(len(points[0].explicit_bounds), end=" ")
+
+def set_up(reader):
+    metrics.set_meter_provider(MeterProvider([reader], shutdown_on_exit=False))
+
+anyio.run(main)
+"""
+        result = subprocess.run(
+            [sys.executable, "-W", "error", "-c", program, when],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+            env=environment(),
+        )
+        assert result.stderr == ""
+        assert sorted(result.stdout.split(maxsplit=1)) == ["20", "['early', 'late']\n"]
 
     async def test_no_sdk(self) -> None:
         """Telemetry: nobody has set a provider: nothing happens, on no span either."""
