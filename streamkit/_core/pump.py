@@ -276,6 +276,11 @@ class Pump:
         return outcome
 
     @property
+    def source_name(self) -> str:
+        """What the source is called."""
+        return self._source.name
+
+    @property
     def has_item(self) -> bool:
         """Whether an item has been handed over."""
         return self._steps.items > 0
