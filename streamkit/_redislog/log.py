@@ -143,11 +143,9 @@ class RedisLog:
         )
         try:
             reply = await self._write(call)
-        except LogFull:
-            raise
-        except BaseException:
-            if call.sent:
-                # It may have been done.
+        except BaseException as exc:
+            # Refused, it was not done. The time before, with its answer lost, it may have been.
+            if call.sent > isinstance(exc, LogFull):
                 self._undo(names, epoch)
             raise
         if reply[0] == b"exists":

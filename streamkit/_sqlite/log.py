@@ -121,7 +121,12 @@ class SQLiteLog:
         """See :meth:`~streamkit.runs.RunLog.create`."""
         session = self._session
         write = partial(_create, run_id=run_id, epoch=epoch, terms=terms, lease=self.lease)
-        return await session.write(write, lambda requests: session.keep_told(run_id, epoch, notify))
+        return await session.write(
+            write,
+            lambda requests: session.keep_told(run_id, epoch, notify),
+            # Nobody would know of it.
+            lambda tx: writing.undo(tx, run_id, epoch),
+        )
 
     async def append(
         self,

@@ -110,10 +110,19 @@ class Session:
     # For calls
 
     async def write(
-        self, function: Callable[[Transaction], T], then: Callable[[T], object] | None = None
+        self,
+        function: Callable[[Transaction], T],
+        then: Callable[[T], object] | None = None,
+        undo: Callable[[Transaction], object] | None = None,
     ) -> T:
-        """Have something done in a transaction, and wait until it is."""
-        call = Call(function, then)
+        """
+        Have something done in a transaction, and wait until it is.
+
+        :param then: called in the event loop with what was returned, even if nobody waits any more
+        :param undo: what to do in place of that, in a transaction, if nobody waits any more
+
+        """
+        call = Call(function, then, undo)
         self._check_open()
         self._worker.write(call)
         return await self._wait_for(call)
@@ -188,7 +197,9 @@ class Session:
 
     def _take(self, calls: list[Call[Any]], news: News) -> None:
         for call in calls:
-            if call.then is not None and call.is_done:
+            if call.is_done and call.is_given_up and call.undo is not None:
+                self._worker.write(Call(call.undo))
+            elif call.is_done and call.then is not None:
                 call.then(call.returned)
             call.is_over.set()
         for run_id in news.changed:
