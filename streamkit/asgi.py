@@ -233,11 +233,7 @@ class StreamResponse(Returned):
             before, or if its host was not entered
 
         """
-        if scope["type"] != "http":
-            raise RuntimeError(
-                f"a {type(self).__name__} answers an HTTP request, and was called with a scope of "
-                f"the type {scope['type']!r}: return it from an HTTP endpoint"
-            )
+        self._check_scope(scope)
         if self._stream is None:
             raise RuntimeError(f"{self!r} answers one request: make a new one for each")
         stream, self._stream = self._stream, None
@@ -246,17 +242,7 @@ class StreamResponse(Returned):
             host.note(scope)
             stream = self._with_hook_of(host, stream, scope)
         self._outlet.expect(self._terms.status)
-        exchange = Exchange(
-            stream,
-            self._outlet,
-            self._last_word,
-            self._terms,
-            host,
-            self._refusal(closes=scope.get("http_version", "1.1").startswith("1")),
-            is_head=scope["method"] == "HEAD",
-            receive=self._receive or receive,
-            send=send,
-        )
+        exchange = self._exchange(stream, host, scope, receive, send)
         try:
             refused = None if host is None else host.admit(exchange)
             if refused is not None:
@@ -273,6 +259,34 @@ class StreamResponse(Returned):
                 host.leave(exchange, None)
             # The traceback of an error includes this frame.
             del stream, exchange
+
+    def _check_scope(self, scope: Scope) -> None:
+        if scope["type"] != "http":
+            raise RuntimeError(
+                f"a {type(self).__name__} answers an HTTP request, and was called with a scope of "
+                f"the type {scope['type']!r}: return it from an HTTP endpoint"
+            )
+
+    def _exchange(
+        self,
+        stream: StatusStream[Any],
+        host: StreamHost | None,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+    ) -> Exchange:
+        """Return what answers the request."""
+        return Exchange(
+            stream,
+            self._outlet,
+            self._last_word,
+            self._terms,
+            host,
+            self._refusal(closes=scope.get("http_version", "1.1").startswith("1")),
+            is_head=scope["method"] == "HEAD",
+            receive=self._receive or receive,
+            send=send,
+        )
 
     def _with_hook_of(
         self, host: StreamHost, stream: StatusStream[Any], scope: Scope
