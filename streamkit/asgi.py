@@ -397,6 +397,8 @@ class WebSocketStream(StreamResponse):
         self._socket_outlet = SocketOutlet(encoder)
         self._subprotocols = tuple(subprotocols)
         self._stop = stop
+        #: What is done about a stop, if not the source is told.
+        self._on_stop: Callable[[object], object] | None = None
         self._errors: Literal["status", "close"] = errors
         self._accepted = accepted
         if options.get("first_item_within") is None:
@@ -441,7 +443,7 @@ class WebSocketStream(StreamResponse):
             receive=receive,
             send=send,
             stop=self._stop,
-            on_stop=None,
+            on_stop=self._on_stop,
             subprotocols=self._subprotocols,
             refuses_by=self._errors,
             is_accepted=self._accepted,

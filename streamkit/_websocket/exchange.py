@@ -11,6 +11,7 @@ implementation forgets what comes after the status.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import Enum, auto
 from functools import partial
 from typing import Any, Literal
@@ -87,7 +88,7 @@ class SocketExchange(Exchange):
         receive: Receive,
         send: Send,
         stop: Stop | None,
-        on_stop: Any,
+        on_stop: Callable[[object], object] | None,
         subprotocols: tuple[str, ...],
         refuses_by: Literal["status", "close"],
         is_accepted: bool,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import logging
 import math
 import weakref
 from collections.abc import AsyncGenerator
@@ -20,16 +19,14 @@ from streamkit import (
     CancelToken,
     Head,
     Outcome,
-    StreamCancelled,
     StreamTimeout,
     with_cancellation,
     with_keepalive,
     with_timeout,
 )
 from streamkit.asgi import Disconnected, Shutdown, StreamHost, WebSocketStream
-from support import Client, Log, Probe, Socket, aiter_of, live_tasks, wait_all_blocked
-
-STOP = '{"type": "stop", "reason": "enough"}'
+from support import Client, Probe, Socket, aiter_of, live_tasks, wait_all_blocked
+from support.socket import STOP, Told
 
 GONE = [
     BrokenPipeError(),
@@ -58,33 +55,6 @@ class Noted(WebSocketStream):
     def outcome(self) -> Outcome:
         [outcome] = self.outcomes
         return outcome
-
-
-class Told:
-    """A source that notes what it is told, and takes its time over it."""
-
-    def __init__(self, *, every: float = 1.0, reaction: float = 0.0, last: object = None) -> None:
-        self.log = Log()
-        self.every = every
-        self.reaction = reaction
-        self.last = last
-
-    async def source(self) -> AsyncGenerator[Any, None]:
-        self.log.start()
-        number = 0
-        try:
-            while True:
-                await anyio.sleep(self.every)
-                yield number
-                number += 1
-        except StreamCancelled as stop:
-            self.log(stop.reason)
-            await anyio.sleep(self.reaction)
-            if self.last is None:
-                raise
-            yield self.last
-        finally:
-            self.log("closed")
 
 
 class TestHandshake:
@@ -172,7 +142,7 @@ class TestHandshake:
         ]
         socket = Socket()
         await socket.open(WebSocketStream(with_keepalive(source(), 10, lambda idle: idle.count)))
-        assert socket.log.events == [101, "1", "2", "item", (1000, "completed")]
+        assert socket.log.events == [101, "1", "item", (1000, "completed")]
 
 
 class TestRefusal:
@@ -491,9 +461,7 @@ class TestStop:
         """WS62: a stream that was stopped before its first item is no error: a socket is closed."""
         token, socket, probe = CancelToken(), Socket(), Probe("a")
         token.cancel()
-        await socket.open(
-            WebSocketStream(with_cancellation(probe.source(), token), final=final)
-        )
+        await socket.open(WebSocketStream(with_cancellation(probe.source(), token), final=final))
         said = [] if final is None else ['{"end":"cancelled"}']
         assert socket.log.events == [101, *said, (1000, "cancelled")]
         assert not probe.started
@@ -702,9 +670,7 @@ class TestClient:
     async def test_policies(self, policy: Any) -> None:
         """WS64: what becomes of the source is as for any response."""
         told, socket = Told(), Socket(goes_after=2.5)
-        await socket.open(
-            WebSocketStream(told.source(), on_disconnect=policy, drain_timeout=3)
-        )
+        await socket.open(WebSocketStream(told.source(), on_disconnect=policy, drain_timeout=3))
         if policy == "drain":
             assert told.log == [(5.5, Disconnected()), (5.5, "closed")]
         else:

@@ -7,10 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
+from streamkit import StreamCancelled
+
 from .sources import Log
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+
+# What a client says that wants its stream to stop.
+STOP = '{"type": "stop", "reason": "enough"}'
 
 
 class Socket:
@@ -96,11 +101,6 @@ class Socket:
         self.gone.set()
         self._more.set()
 
-    def say(self, message: str | bytes) -> None:
-        """Send a message now."""
-        self._says[anyio.current_time() - self._started_at] = message
-        self._more.set()
-
     async def receive(self) -> dict[str, Any]:
         assert not self._readers, "two readers at once"
         self._readers += 1
@@ -115,19 +115,21 @@ class Socket:
             self._is_connected = True
             return {"type": "websocket.connect"}
         while not self.gone.is_set():
-            now = anyio.current_time() - self._started_at
-            due = min(self._says, default=math.inf)
+            now = anyio.current_time()
+            due = self._started_at + min(self._says, default=math.inf)
             if due <= now and self._state == "open":
                 self.read += 1
-                said = self._says.pop(due)
+                said = self._says.pop(min(self._says))
                 kind, other = ("text", "bytes") if isinstance(said, str) else ("bytes", "text")
                 return {"type": "websocket.receive", kind: said, other: None}
-            if self._goes_after <= now:
+            if self._started_at + self._goes_after <= now:
                 self.go(self._code)
                 break
-            until = min(due if self._state == "open" else math.inf, self._goes_after)
+            until = self._started_at + self._goes_after
+            if self._state == "open":
+                until = min(due, until)
             self._more = anyio.Event()
-            with anyio.CancelScope(deadline=self._started_at + until):
+            with anyio.CancelScope(deadline=until):
                 await self._more.wait()
         return {"type": "websocket.disconnect", "code": self._code}
 
@@ -167,7 +169,7 @@ class Socket:
             self.log(message["status"])
         elif kind == "websocket.http.response.body":
             assert type(message["body"]) is bytes
-            assert not message["more_body"], "granian takes one part"
+            assert not message.get("more_body"), "granian takes one part"
             assert len(message["body"]) == int(self.headers["content-length"])
             self.log(message["body"].decode())
         else:
@@ -188,3 +190,30 @@ ALLOWED = {
     ("open", "websocket.send"): "open",
     ("open", "websocket.close"): "closed",
 }
+
+
+class Told:
+    """A source that notes what it is told, and takes its time over it."""
+
+    def __init__(self, *, every: float = 1.0, reaction: float = 0.0, last: object = None) -> None:
+        self.log = Log()
+        self.every = every
+        self.reaction = reaction
+        self.last = last
+
+    async def source(self) -> AsyncGenerator[Any, None]:
+        self.log.start()
+        number = 0
+        try:
+            while True:
+                await anyio.sleep(self.every)
+                yield number
+                number += 1
+        except StreamCancelled as stop:
+            self.log(stop.reason)
+            await anyio.sleep(self.reaction)
+            if self.last is None:
+                raise
+            yield self.last
+        finally:
+            self.log("closed")
