@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, cast
 
 from .._core.arguments import check_made
@@ -41,9 +41,9 @@ class SocketOutlet(Outlet):
     def on_metadata(self, item: Metadata) -> bool:
         if isinstance(item, Head) and not self.has_begun:
             self.expect(item.status)
-        elif isinstance(item, Head):
-            # Not too late for the code of the close.
-            self.is_refused = item.status >= REFUSED
+        # Not too late for the code of the close.
+        is_refused = isinstance(item, Head) and item.status >= REFUSED
+        self.is_refused = self.is_refused or is_refused
         return False
 
     def on_item(self, item: Any) -> Any:
@@ -53,17 +53,6 @@ class SocketOutlet(Outlet):
 
     def on_beat(self, beat: Any) -> Any:
         return SKIP if self.is_refused else self.content(beat)
-
-    def fail(self, error: BaseException) -> None:
-        if self._control is None:
-            # The stream is over, and its consumer receives no error any more.
-            raise error
-        super().fail(error)
-
-    def start_if_open(self, function: Callable[[], Awaitable[object]], name: str) -> None:
-        """Run something beside the source, unless the stream is over."""
-        if self._control is not None:
-            self.start_soon(function, name)
 
     def content(self, item: object) -> str | bytes:
         """

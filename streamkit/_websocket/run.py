@@ -70,7 +70,7 @@ class Reading:
     def stop(self, reason: object) -> None:
         """Ask the run to stop, in whichever process it is. Does not block."""
         ask = partial(self._runs.cancel, self._run_id, reason, owner=self._owner)
-        self.outlet.start_if_open(ask, f"stop of run {self._run_id}")
+        self.outlet.start_soon(ask, f"stop of run {self._run_id}")
 
     async def messages(self) -> AsyncGenerator[Head | dict[str, Any], None]:
         """Yield what is said to the client, and the status first where it is not 200."""

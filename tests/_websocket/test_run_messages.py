@@ -268,8 +268,10 @@ async def test_shutdown() -> None:
 
 async def test_shut_down_without_a_host() -> None:
     """WS75: so it is when nobody but the runs knows."""
-    async with Runs() as runs:
+    async with StreamHost() as host, Runs() as runs:
         run_id = await ended(runs, "a")
+        await read(runs, run_id, host=host)
+        assert host.stats().completed == 1
         runs.shut_down()
         socket = await read(runs, run_id)
         assert socket.log.events == [503, '{"code":"shutdown"}']

@@ -395,6 +395,25 @@ class TestStop:
         assert caught.value is error
         assert socket.log == [(1.0, 101), (1.0, "0"), (1.5, (1011, "failed"))]
 
+    async def test_late_error_in_stop(self) -> None:
+        """WS62: an error that comes while the last word is sent is raised, and loses no word."""
+
+        def stop(message: str | bytes) -> object:
+            raise LookupError
+
+        socket = Socket(says={1.5: "a"}, takes={2: 3.0})
+        with pytest.raises(LookupError):
+            await socket.open(WebSocketStream(aiter_of("a"), stop=stop, final=last_word))
+        assert socket.log.events[-2:] == ['{"end":"completed"}', (1000, "completed")]
+
+    async def test_late_stop(self) -> None:
+        """WS62: a stop that comes while the last word is sent changes nothing."""
+        socket = Socket(says={1.5: STOP}, takes={2: 3.0})
+        stream = Noted(aiter_of("a"), final=last_word)
+        await socket.open(stream)
+        assert stream.outcome.kind == "completed"
+        assert socket.log.events[-2:] == ['{"end":"completed"}', (1000, "completed")]
+
     async def test_async_stop(self) -> None:
         """WS62: a stop that turns out to be async is said to be."""
 
@@ -665,6 +684,37 @@ class TestClient:
         told, socket = Told(), Broken()
         await socket.open(WebSocketStream(told.source()))
         assert told.log == [(1.5, Disconnected()), (1.5, "closed")]
+
+    async def test_fails_when_it_has_gone(self, caplog: pytest.LogCaptureFixture) -> None:
+        """WS64: a source that fails over it is raised to the server, and nobody is told."""
+        error = LookupError("secret")
+
+        async def source() -> AsyncGenerator[str, None]:
+            yield "a"
+            try:
+                await anyio.sleep_forever()
+            finally:
+                raise error
+
+        socket = Socket(goes_after=1.5)
+        with pytest.raises(LookupError) as caught:
+            await socket.open(WebSocketStream(source()))
+        assert caught.value is error
+        assert socket.log.events == [101, "a"]
+        assert socket.late == []
+
+    async def test_fails_as_it_goes(self) -> None:
+        """WS64: so is one that fails while a client that has gone takes its item."""
+        error = LookupError()
+
+        async def source() -> AsyncGenerator[str, None]:
+            yield "a"
+            raise error
+
+        socket = Socket(goes_after=1.5, takes={1: 1.5})
+        with pytest.raises(LookupError) as caught:
+            await socket.open(WebSocketStream(source()))
+        assert caught.value is error
 
     @pytest.mark.parametrize("policy", ["drain", "close"])
     async def test_policies(self, policy: Any) -> None:
