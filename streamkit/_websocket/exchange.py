@@ -211,7 +211,8 @@ class SocketExchange(Exchange):
     async def _end(self, content: bytes = b"", *, has_failed: bool = False) -> None:
         if self._denial is not None and self._can_be_denied:
             first, found = self._denial
-            first["headers"].append((b"content-length", str(len(found)).encode()))
+            headers = [each for each in first["headers"] if each[0] != b"content-length"]
+            first["headers"] = [*headers, (b"content-length", str(len(found)).encode())]
             # Nothing waits between the two.
             await self._socket.stop_reading()
             await self._socket.send(denial(first))

@@ -166,6 +166,7 @@ class Socket:
             self.log(content)
         elif kind == "websocket.http.response.start":
             self.headers = {name.decode(): value.decode() for name, value in message["headers"]}
+            assert len(self.headers) == len(message["headers"]), message["headers"]
             self.log(message["status"])
         elif kind == "websocket.http.response.body":
             assert type(message["body"]) is bytes
