@@ -20,10 +20,11 @@ from ._core.public import name_publicly
 from ._runs.log import RunLog
 from ._testing.asking import Asking
 from ._testing.ending import Ending
+from ._testing.virtual_time import VirtualTime, VirtualTimeLoop, virtual_time
 from ._testing.watching import Watching
 from ._testing.writing import Writing
 
-__all__ = ["LogConformance", "log_conformance"]
+__all__ = ["LogConformance", "VirtualTime", "VirtualTimeLoop", "log_conformance", "virtual_time"]
 
 
 def log_conformance(
