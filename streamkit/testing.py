@@ -20,11 +20,27 @@ from ._core.public import name_publicly
 from ._runs.log import RunLog
 from ._testing.asking import Asking
 from ._testing.ending import Ending
+from ._testing.everywhere import UnresolvedWarning, interrupt_everywhere
+from ._testing.report import Failure, Interrupted, Report
+from ._testing.run import ConsumerError, Run
 from ._testing.virtual_time import VirtualTime, VirtualTimeLoop, virtual_time
 from ._testing.watching import Watching
 from ._testing.writing import Writing
 
-__all__ = ["LogConformance", "VirtualTime", "VirtualTimeLoop", "log_conformance", "virtual_time"]
+__all__ = [
+    "ConsumerError",
+    "Failure",
+    "Interrupted",
+    "LogConformance",
+    "Report",
+    "Run",
+    "UnresolvedWarning",
+    "VirtualTime",
+    "VirtualTimeLoop",
+    "interrupt_everywhere",
+    "log_conformance",
+    "virtual_time",
+]
 
 
 def log_conformance(

@@ -153,7 +153,7 @@ def test_an_arrow_never_runs_back() -> None:
         "_redislog": {"_core", "_redis", "_runs"},
         "_runs": {"_core", "_signals", "_combinators", "_sse", *HTTP_OF_RUNS},
         "_client": {"_core"},
-        "_testing": {"_core", "_runs"},
+        "_testing": {"_core", "_combinators", "_runs"},
         "_sqlite": {"_core", "_runs"},
     }
     wings = {name for name in MODULES if name.count(".") == 1 and not is_public(name)}

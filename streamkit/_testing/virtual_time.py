@@ -53,6 +53,8 @@ class VirtualTime(asyncio.AbstractEventLoop):
     def __init__(self) -> None:
         super().__init__()
         self.slow_callback_duration = math.inf  # a jump is not a slow callback
+        #: How many passes in a row must be quiet until the loop counts as idle.
+        self._quiet_passes = QUIET_PASSES
         self._now = START
         self._order = itertools.count()
         self._timers: list[tuple[float, int, asyncio.TimerHandle]] = []
@@ -143,7 +145,7 @@ class VirtualTime(asyncio.AbstractEventLoop):
         self._quiet = 0 if self._busy else self._quiet + 1
         self._spins = self._spins + 1 if self._spinning else 0
         self._busy = self._spinning = False
-        if self._quiet >= QUIET_PASSES or self._spins >= SPIN_PASSES:
+        if self._quiet >= self._quiet_passes or self._spins >= SPIN_PASSES:
             self._quiet = self._spins = 0
             if self._idle_waiters:
                 self._release_idle_waiters()

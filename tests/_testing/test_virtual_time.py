@@ -11,8 +11,8 @@ import pytest
 from streamkit.testing import virtual_time
 
 
-@pytest.mark.parametrize("backend", ["asyncio", "trio"])
-def test_a_program(backend: str) -> None:
+@pytest.mark.parametrize("name", ["asyncio", "trio"])
+def test_a_program(name: str) -> None:
     """An hour is over at once, and begins at the same time on each backend."""
 
     async def main() -> float:
@@ -23,7 +23,7 @@ def test_a_program(backend: str) -> None:
         return began
 
     before = time.monotonic()
-    assert anyio.run(main, **virtual_time(backend)) == 1000.0
+    assert anyio.run(main, **virtual_time(name)) == 1000.0
     assert time.monotonic() - before < 600
 
 
