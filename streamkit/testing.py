@@ -19,8 +19,10 @@ from collections.abc import Callable
 from ._core.public import name_publicly
 from ._runs.log import RunLog
 from ._testing.asking import Asking
+from ._testing.cases import Case, Interruptions, interruptions
 from ._testing.ending import Ending
 from ._testing.everywhere import UnresolvedWarning, interrupt_everywhere
+from ._testing.lasting import Lasting, lasting
 from ._testing.report import Failure, Interrupted, Report
 from ._testing.run import ConsumerError, Run
 from ._testing.virtual_time import VirtualTime, VirtualTimeLoop, virtual_time
@@ -28,9 +30,12 @@ from ._testing.watching import Watching
 from ._testing.writing import Writing
 
 __all__ = [
+    "Case",
     "ConsumerError",
     "Failure",
     "Interrupted",
+    "Interruptions",
+    "Lasting",
     "LogConformance",
     "Report",
     "Run",
@@ -38,6 +43,8 @@ __all__ = [
     "VirtualTime",
     "VirtualTimeLoop",
     "interrupt_everywhere",
+    "interruptions",
+    "lasting",
     "log_conformance",
     "virtual_time",
 ]

@@ -13,10 +13,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from .backend import Backend, Clock
 from .findings import Undisturbed, findings, of_undisturbed
 from .folding import Folding
 from .leftovers import collected, frozen
-from .loops import Backend, Clock, run_fresh
+from .loops import run_fresh
 from .once import Strikes, Terms, check_run, one_run
 from .points import Point, merged
 from .record import Record
@@ -24,7 +25,7 @@ from .report import Report
 from .run import OF_FUNCTIONS, Kind
 from .watchdog import Watchdog
 
-_UNDISTURBED: dict[Backend, int] = {"asyncio": 2, "trio": 5}
+UNDISTURBED: dict[Backend, int] = {"asyncio": 2, "trio": 5}
 
 
 @dataclass
@@ -71,7 +72,7 @@ class Campaign:
 
     def _run_on(self, backend: Backend, seed: int) -> None:
         terms = Terms(self.make, self.steps, self.clock, self.max_seconds)
-        times = range(_UNDISTURBED[backend])
+        times = range(UNDISTURBED[backend])
         undisturbed = Undisturbed([self._one(terms, (), backend, seed + n) for n in times])
         terms.undisturbed = undisturbed.items
         # What was imported and cached by these stays.

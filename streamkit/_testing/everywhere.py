@@ -7,8 +7,9 @@ import warnings
 from collections.abc import Callable, Collection
 from typing import Any, get_args
 
+from .backend import Backend, Clock, on_trio
 from .campaign import Campaign
-from .loops import Backend, Clock, check_installed, on_trio
+from .loops import check_installed
 from .report import Interrupted, Report
 from .run import KINDS, Kind
 
@@ -63,9 +64,9 @@ def interrupt_everywhere(
     :raises Interrupted: if anything is wrong; an :exc:`AssertionError`
     :raises RuntimeError: in a running event loop
     """
-    _check_names("kind", kinds, KINDS)
-    _check_names("backend", backends, get_args(Backend))
-    _check_names("clock", (clock,), get_args(Clock))
+    check_names("kind", kinds, KINDS)
+    check_names("backend", backends, get_args(Backend))
+    check_names("clock", (clock,), get_args(Clock))
     _check_no_loop()
     for backend in backends:
         check_installed(backend)
@@ -92,7 +93,7 @@ def interrupt_everywhere(
     return report
 
 
-def _check_names(what: str, given: Collection[str], known: Collection[str]) -> None:
+def check_names(what: str, given: Collection[str], known: Collection[str]) -> None:
     if isinstance(given, str):
         raise TypeError(f"expected several, got {given!r}: write {{{given!r}}}")
     for name in given:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from .backend import Backend
 from .findings import Finding
-from .loops import Backend
 from .places import Place, name_of
 from .points import Point
 from .record import Record

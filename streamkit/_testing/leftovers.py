@@ -23,7 +23,7 @@ from typing import Any
 
 import anyio
 
-from .loops import on_trio
+from .backend import on_trio
 
 _PACKAGES = Path(anyio.__file__).parents[1]
 # Those of streamkit, and those by which trio looks after itself.
@@ -32,9 +32,14 @@ _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+| at [0-9a-f]{6,}")
 
 
 class Leftovers:
-    """Takes note of what one run begins. To be made in its event loop, before it."""
+    """
+    Takes note of what one run begins. To be made in its event loop, before it.
 
-    def __init__(self) -> None:
+    :param owns_loop: whether the event loop is there for this run alone
+    """
+
+    def __init__(self, *, owns_loop: bool) -> None:
+        self._owns_loop = owns_loop
         self._tasks = _tasks()
         #: The generators that were dropped, by name.
         self.dropped: list[str] = []
@@ -60,17 +65,18 @@ class Leftovers:
                     warnings.simplefilter("ignore", ResourceWarning)
                     hooks.finalizer(generator)
 
-        self._listen()
+        loop = None if on_trio() else asyncio.get_running_loop()
+        handler = None if loop is None else loop.get_exception_handler()
+        if loop is not None:
+            loop.set_exception_handler(self._hear)
         sys.set_asyncgen_hooks(begin, finalize)
         try:
             yield
         finally:
             sys.set_asyncgen_hooks(*hooks)
-
-    def _listen(self) -> None:
-        if not on_trio():
-            # Not put back: tasks that die with the loop or after it report here as well.
-            asyncio.get_running_loop().set_exception_handler(self._hear)
+            # Else, tasks that die with the loop or after it report here as well.
+            if loop is not None and not self._owns_loop:
+                loop.set_exception_handler(handler)
 
     def _hear(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         # As text: the exception would keep its frames alive.

@@ -13,16 +13,14 @@ import asyncio
 import sys
 from collections.abc import Awaitable, Callable, Coroutine
 from importlib import import_module
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 import anyio
 
+from .backend import Backend, Clock, on_trio
 from .outside import OutsideLoop
 from .trio_order import seed_trio
 from .virtual_time import virtual_time
-
-Backend: TypeAlias = Literal["asyncio", "trio"]
-Clock: TypeAlias = Literal["virtual", "real"]
 
 
 def run_fresh(
@@ -51,12 +49,6 @@ def check_installed(backend: str) -> None:
         raise ModuleNotFoundError(
             f"{exc}: install it, or write backends=('asyncio',)", name=backend
         ) from None
-
-
-def on_trio() -> bool:
-    """Tell whether this is a task of trio's."""
-    trio: Any = sys.modules.get("trio")
-    return trio is not None and bool(trio.lowlevel.in_trio_task())
 
 
 def right_after_this_step(call: Callable[[], object], at_yield: bool) -> None:

@@ -11,8 +11,8 @@ from typing import Any, TypeAlias
 
 import anyio
 
+from .backend import Clock, running_backend
 from .leftovers import Leftovers
-from .loops import Backend, Clock, on_trio
 from .outside import nothing, outside_of_virtual_time
 from .places import name_of
 from .points import Point
@@ -39,6 +39,7 @@ class Terms:
     :ivar steps: how often a run may wait after it was told
     :ivar clock: which time it is
     :ivar patience: seconds that a run may take, where time is real
+    :ivar owns_loop: whether the event loop is there for one run
     :ivar undisturbed: what the consumer receives if nothing interrupts it
     """
 
@@ -46,6 +47,7 @@ class Terms:
     steps: int
     clock: Clock
     patience: float = _FOR_EVER
+    owns_loop: bool = True
     undisturbed: list[Any] = field(default_factory=list[Any])
     #: The visit that goes on, for who watches from outside.
     visit: Visit | None = None
@@ -60,12 +62,11 @@ async def one_run(
 
     What it holds is torn down after that. All that is left is in the record at the end.
     """
-    backend: Backend = "trio" if on_trio() else "asyncio"
-    record = Record(Run(strikes[0][1] if strikes else None, backend), strikes)
+    record = Record(Run(strikes[0][1] if strikes else None, running_backend()), strikes)
     left: Leftovers | None = None
     try:
         async with made_by(terms.make) as subject:
-            left = Leftovers()
+            left = Leftovers(owns_loop=terms.owns_loop)
             with left.watched():
                 await _visit(subject, record, terms)
                 record.left = left.found()

@@ -8,15 +8,20 @@ says nothing, and is not counted: neither for the code, nor against it.
 from __future__ import annotations
 
 import asyncio
+import sys
 import weakref
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple
 
+from .backend import on_trio
 from .places import A_SOCKET, A_THREAD, Place
 from .virtual_time import QUIET_PASSES, VirtualTimeLoop
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
+
+# For what other threads send to it.
+_OF_TRIO_ITSELF = 1
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -91,10 +96,16 @@ def outside_of_virtual_time(place: Place, awaited: object) -> str | None:
         return place.waits_for
     loop = asyncio._get_running_loop()
     if not isinstance(loop, OutsideLoop):
-        return None
+        return A_SOCKET if on_trio() and _trio_waits_for_sockets() else None
     if loop.awaits_thread(awaited):
         return A_THREAD
     return A_SOCKET if loop.reaches_out else None
+
+
+def _trio_waits_for_sockets() -> bool:
+    waiting = sys.modules["trio"].lowlevel.current_statistics().io_statistics
+    tasks = sum(getattr(waiting, f"tasks_waiting_{what}", 0) for what in ("read", "write"))
+    return tasks > _OF_TRIO_ITSELF
 
 
 Outside = Callable[[Place, object], str | None]

@@ -29,8 +29,10 @@ class Fault:
     def of(cls, exc: BaseException) -> Fault:
         """Return what is known of an exception, or of the first one in a group."""
         leaf = first_leaf(exc)
-        name = type(leaf).__qualname__
-        return cls(name, str(leaf).strip(), raised_at(leaf), isinstance(leaf, AssertionError))
+        # What pytest adds to it, on lines of their own, tells the same of each run.
+        text = str(leaf).strip().partition("\n")[0]
+        is_assertion = isinstance(leaf, AssertionError)
+        return cls(type(leaf).__qualname__, text, raised_at(leaf), is_assertion)
 
     def __str__(self) -> str:
         return f"{self.name}: {self.text}" if self.text else self.name

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from .loops import Backend
+from .backend import Backend
 from .run import Kind
 
 

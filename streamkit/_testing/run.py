@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
 from .._core.outcome import Outcome
-from .loops import Backend
+from .backend import Backend
 
 Kind: TypeAlias = Literal["stop", "cancel", "native", "leave", "error", "close", "timeout"]
 

@@ -504,6 +504,8 @@ class TestOutside:
                     connection, _ = listener.accept()
                 except OSError:
                     return
+                # A real wait, for the peer takes its time.
+                time.sleep(0.02)
                 connection.sendall(b"x")
                 connection.close()
 
