@@ -18,6 +18,7 @@ from collections.abc import Callable
 
 from ._core.public import name_publicly
 from ._runs.log import RunLog
+from ._testing.asgi import AsgiClient, AsgiResponse
 from ._testing.asking import Asking
 from ._testing.cases import Case, Interruptions, interruptions
 from ._testing.ending import Ending
@@ -30,6 +31,8 @@ from ._testing.watching import Watching
 from ._testing.writing import Writing
 
 __all__ = [
+    "AsgiClient",
+    "AsgiResponse",
     "Case",
     "ConsumerError",
     "Failure",

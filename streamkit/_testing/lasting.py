@@ -107,9 +107,9 @@ class Lasting(Generic[T]):
 
     def _raise(self) -> None:
         error, self._error = self._error, None
+        assert error is not None
         try:
-            if error is not None:
-                raise error
+            raise error
         finally:
             del error
 

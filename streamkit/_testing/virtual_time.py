@@ -52,10 +52,13 @@ class VirtualTime(asyncio.AbstractEventLoop):
 
     def __init__(self) -> None:
         super().__init__()
+        self._begin(START)
+
+    def _begin(self, now: float) -> None:
         self.slow_callback_duration = math.inf  # a jump is not a slow callback
         #: How many passes in a row must be quiet until the loop counts as idle.
         self._quiet_passes = QUIET_PASSES
-        self._now = START
+        self._now = now
         self._order = itertools.count()
         self._timers: list[tuple[float, int, asyncio.TimerHandle]] = []
         self._idle_waiters: list[asyncio.Future[None]] = []
@@ -64,6 +67,11 @@ class VirtualTime(asyncio.AbstractEventLoop):
         self._quiet = self._spins = 0  # passes in a row
         # Without one of its own the tick would keep alive whatever is in its creator's.
         self._tick_context = Context()
+
+    def _end(self) -> list[tuple[float, asyncio.TimerHandle]]:
+        """Return the timers that are left, with the seconds until they are due."""
+        timers, self._timers = self._timers, []
+        return [(when - self._now, handle) for when, _, handle in timers]
 
     def time(self) -> float:
         """Return the virtual time, in seconds."""
