@@ -55,6 +55,7 @@ class VirtualTime(asyncio.AbstractEventLoop):
         self._begin(START)
 
     def _begin(self, now: float) -> None:
+        self._has_ended = False
         self.slow_callback_duration = math.inf  # a jump is not a slow callback
         #: How many passes in a row must be quiet until the loop counts as idle.
         self._quiet_passes = QUIET_PASSES
@@ -70,7 +71,7 @@ class VirtualTime(asyncio.AbstractEventLoop):
 
     def _end(self) -> list[tuple[float, asyncio.TimerHandle]]:
         """Return the timers that are left, with the seconds until they are due."""
-        timers, self._timers = self._timers, []
+        timers, self._timers, self._has_ended = self._timers, [], True
         return [(when - self._now, handle) for when, _, handle in timers]
 
     def time(self) -> float:
@@ -149,6 +150,8 @@ class VirtualTime(asyncio.AbstractEventLoop):
             super().call_soon(self._tick, context=self._tick_context)
 
     def _tick(self) -> None:
+        if self._has_ended:
+            return
         self._armed = False
         self._quiet = 0 if self._busy else self._quiet + 1
         self._spins = self._spins + 1 if self._spinning else 0
