@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from importlib import import_module
 from typing import Any
 
-import anyio
+from anyio import run as run_loop
 
 from .backend import Backend, Clock, on_trio
 from .outside import OutsideLoop
@@ -34,7 +34,7 @@ def run_fresh(
         options = {"loop_factory": OutsideLoop}
     if backend == "trio":
         seed_trio(seed)
-    anyio.run(main, backend=backend, backend_options=options)
+    run_loop(main, backend=backend, backend_options=options)
 
 
 def check_installed(backend: str) -> None:
