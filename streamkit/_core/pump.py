@@ -50,6 +50,7 @@ from .source import Source
 from .stepping import Steps
 from .timer import Timer
 from .unwinding import close_all
+from .watching import watcher
 
 T = TypeVar("T")
 
@@ -374,7 +375,7 @@ class Pump:
         try:
             try:
                 with self._scopes:
-                    self._relay = self.backend.relay(self._scopes, self._consumer)
+                    self._relay = self._make_relay()
                     steps = self._steps.run(self._relay, self.fail)
                     ending = self._judge(await self._relay.drive(steps))
                     self._is_closing = True
@@ -390,6 +391,12 @@ class Pump:
             # The frame of a source that raised leads back to this one.
             del ending
         await self.settle()
+
+    def _make_relay(self) -> Relay:
+        kind, watched = self.backend.relay, watcher.get()
+        if watched is None:
+            return kind(self._scopes, self._consumer)
+        return watched(kind, self._scopes, self._consumer, self._source, self._steps)
 
     def _judge(self, raised: BaseException | None) -> Ending:
         scopes = self._scopes

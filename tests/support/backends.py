@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple
 
 import anyio
 import trio
-import trio.testing
+
+from streamkit.testing import VirtualTimeLoop, virtual_time
 
 from .leaks import LeakCheck, LeakError, live_tasks, on_trio
-from .virtual_time import START, VirtualSelectorLoop
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
@@ -97,7 +97,7 @@ class Backend:
         """Return fresh keyword arguments for ``anyio.run()``, for a run without leak check."""
         options: dict[str, Any]
         if self.is_trio:
-            options = {} if self.real else {"clock": _trio_clock()}
+            options = {} if self.real else virtual_time("trio")["backend_options"]
         else:
             options = {"loop_factory": self._new_loop}
             if self.real and self.name == "asyncio":
@@ -110,16 +110,10 @@ class Backend:
         loop: asyncio.AbstractEventLoop
         if sys.platform != "win32" and self.name == "asyncio+uvloop":
             return uvloop.new_event_loop() if self.real else VirtualUvloop()
-        loop = asyncio.new_event_loop() if self.real else VirtualSelectorLoop()
+        loop = asyncio.new_event_loop() if self.real else VirtualTimeLoop()
         if sys.version_info >= (3, 12) and self.name == "asyncio+eager":
             loop.set_task_factory(asyncio.eager_task_factory)
         return loop
-
-
-def _trio_clock() -> trio.testing.MockClock:
-    clock = trio.testing.MockClock(autojump_threshold=0)
-    clock.jump(START)
-    return clock
 
 
 @contextmanager
