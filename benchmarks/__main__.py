@@ -10,6 +10,7 @@ from . import (
     cancel_latency,
     cost_per_item,
     growth,
+    imports,
     many_streams,
     over_sockets,
     pages,
@@ -29,6 +30,7 @@ MEASUREMENTS: dict[str, ModuleType] = {
     "B6": over_sockets,
     "B7": runs,
     "B8": shared_logs,
+    "B9": imports,
 }
 
 

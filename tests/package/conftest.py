@@ -1,4 +1,4 @@
-"""Builds the sdist and, out of it, the wheel, once for all tests: into ``dist``, to be published."""
+"""Builds the sdist, and out of it the wheel, once for all tests; ``dist`` is what is published."""
 
 from __future__ import annotations
 

@@ -8,12 +8,16 @@ import subprocess
 import sys
 import tomllib
 from email import message_from_string
-from email.message import Message
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-from conftest import ROOT, run
 from trove_classifiers import classifiers
+
+from conftest import ROOT, run
+
+if TYPE_CHECKING:
+    from email.message import Message
+    from pathlib import Path
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
 NAME = f"anyio_streamkit-{PROJECT['version']}"
@@ -80,7 +84,7 @@ def test_classifiers(metadata: Message) -> None:
 
 
 def test_changelog() -> None:
-    """Package: the changelog has the date of this version, and a tag that is released names both."""
+    """Package: the changelog has this version and its date, and a tag is this version."""
     text = (ROOT / "CHANGELOG.md").read_text("utf-8")
     sections = re.findall(r"^\*\*(.+)\*\*(.*)$", text, re.MULTILINE)
     tag = os.environ.get("STREAMKIT_TAG")

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from conftest import ROOT, run
 
 PYTHONS = os.environ["STREAMKIT_PYTHONS"].split()
