@@ -4,6 +4,8 @@ The one door to every check of the project.
 nox                               tests, lint, typing, docs
 nox -s tests                      the suite on every Python of this machine, on one with coverage
 nox -s tests-3.12 -- -x -k grace  some tests on one Python
+nox -s oldest                     the suite on the oldest versions that pyproject.toml allows
+nox -s package                    build what is published, look into it, and install it
 nox -s servers                    responses on real servers, and the recipes; -- -k granian for one
 nox -s inject                     inject faults before each step; -- --help says more
 nox -s soak                       ten minutes of readers, while servers and processes fail
@@ -93,6 +95,35 @@ def tests(session: nox.Session) -> None:
         session.run("coverage", "run", "-m", "pytest", *in_parallel, env=env)
         session.run("coverage", "combine", "--quiet", env=env)
         session.run("coverage", "report", env=env)
+
+
+@nox.session(python=min(PYTHONS, key=lambda version: int(version.partition(".")[2])))
+def oldest(session: nox.Session) -> None:
+    """Run the suite on the oldest versions that ``pyproject.toml`` allows, of what it names."""
+    if session.venv_backend != "uv":
+        session.error("only uv finds the oldest versions: pip install 'nox[uv]'")
+    extras = "client,redis,starlette,trio"
+    dependencies = nox.project.dependency_groups(PYPROJECT, "test")
+    # fmt: off
+    session.install(
+        "--resolution", "lowest-direct", "--editable", f".[{extras}]", *dependencies,
+    )
+    # fmt: on
+    in_parallel = ("--numprocesses=auto", "--dist=worksteal")
+    session.run("pytest", *(session.posargs or in_parallel))
+
+
+@nox.session
+def package(session: nox.Session) -> None:
+    """Build the sdist and the wheel into ``dist``, check what is in them, and install the wheel.
+
+    On each Python of this machine the example of the README runs from it.
+    """
+    session.install(*nox.project.dependency_groups(PYPROJECT, "package"))
+    env = {"STREAMKIT_PYTHONS": " ".join(PYTHONS)}
+    # Without the plugins of the suite's own conftest.py, which needs all that the suite needs.
+    alone = ("--confcutdir=tests/package", "--rootdir=tests/package", "--config-file=/dev/null")
+    session.run("pytest", *alone, "-q", "tests/package", *session.posargs, env=env)
 
 
 @nox.session
@@ -244,10 +275,15 @@ def install_postgresql(session: nox.Session) -> None:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Check style and format with ruff."""
+    """Check style and format with ruff, and what is in ``.github``, without network."""
     session.install(*nox.project.dependency_groups(PYPROJECT, "lint"))
     session.run("ruff", "check")
     session.run("ruff", "format", "--check")
+    session.run("zizmor", "--offline", "--quiet", ".github")
+    kinds = {"workflows": "workflows/*.yml", "issue-forms": "ISSUE_TEMPLATE/[!c]*.yml"}
+    for kind, files in kinds.items():
+        names = map(str, Path(".github").glob(files))
+        session.run("check-jsonschema", "--builtin-schema", f"vendor.github-{kind}", *names)
 
 
 @nox.session

@@ -10,6 +10,7 @@ from . import (
     cancel_latency,
     cost_per_item,
     growth,
+    imports,
     many_streams,
     over_sockets,
     pages,
@@ -30,7 +31,8 @@ MEASUREMENTS: dict[str, ModuleType] = {
     "B6": over_sockets,
     "B7": runs,
     "B8": shared_logs,
-    "B9": telemetry,
+    "B9": imports,
+    "B10": telemetry,
 }
 
 

@@ -1,5 +1,5 @@
 """
-B9: what telemetry costs an item, in a stream and in a response: nothing is done for it.
+B10: what telemetry costs an item, in a stream and in a response: nothing is done for it.
 
 The chain of B1 and the response of B5, with telemetry and without, measured in turns. What is told
 goes to OpenTelemetry's SDK. As there, the clock runs from the first step of the source to the last
@@ -116,7 +116,7 @@ async def measure_whole(count: int, rounds: int) -> Costs:
 
 def measure(*, quick: bool = False) -> Result:
     items, events, streams, rounds = (200, 100, 20, 5) if quick else (4_000, 500, 200, 51)
-    result = Result("B9", TITLE)
+    result = Result("B10", TITLE)
     for backend in installed():
         rows = []
         for source in sources.SOURCES:

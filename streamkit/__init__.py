@@ -1,4 +1,24 @@
-"""Keep any async generator alive, cancel it and account for it, on asyncio and on trio."""
+"""
+Keep any async generator alive, cancel it and account for it, on asyncio and on trio.
+
+Put on a source, in any order: :func:`with_cancellation`, :func:`with_keepalive`,
+:func:`with_timeout`, :func:`with_status`, :func:`with_buffer`. Each returns a :class:`Stream`, a
+block that is iterated, and whose :class:`Outcome` tells how it ended.
+
+What stops one: :class:`CancelToken`, :class:`CancelRegistry` (by a key), :func:`on_signals`,
+:func:`poll`. Sources that are no async generator: :func:`from_thread`, :func:`merge`. A combinator
+of one's own: :class:`Stage`, :func:`with_stage`.
+
+Modules that are imported by name:
+
+* ``streamkit.starlette``: responses for FastAPI and Starlette
+* ``streamkit.asgi``: the same for any ASGI server; ``streamkit.sse`` with events and profiles,
+  ``streamkit.jsonlines`` with a record a line
+* ``streamkit.client``: read such a stream, and come back to it
+* ``streamkit.runs``: streams that outlive their request, kept in memory; ``streamkit.sqlite``, in a
+  file; ``streamkit.redis``, in Redis or Valkey, with a registry for several processes
+* ``streamkit.testing``: what a log of one's own must do
+"""
 
 from ._combinators.buffer import with_buffer as with_buffer
 from ._combinators.cancellation import (

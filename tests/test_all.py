@@ -255,6 +255,16 @@ def run_python(program: str) -> str:
     return result.stdout
 
 
+def test_help_is_a_map() -> None:
+    """``help(streamkit)`` names every public module, and each combinator, source and signal."""
+    text = streamkit.__doc__ or ""
+    modules = [name for name in MODULES if is_public(name) and "." in name]
+    assert [name for name in modules if f"``{name}``" not in text] == []
+    functions = [name for name in streamkit.__all__ if name[0].islower()]
+    left_out = {"current_cancellation", "shared_poll"}
+    assert {name for name in functions if f":func:`{name}`" not in text} == left_out
+
+
 def test_imports_anyio_alone() -> None:
     """``import streamkit`` loads anyio and what anyio needs: no trio, no extra."""
     program = """

@@ -8,6 +8,7 @@ block that names its backend, as in ``anyio.run(main, backend="trio")``, always 
 
 from __future__ import annotations
 
+import ast
 import re
 from contextlib import redirect_stdout
 from dataclasses import dataclass
@@ -177,6 +178,30 @@ def test_links_of_the_readme() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     links = re.findall(r"\]\((?!https?:)([^)#]+)", text)
     assert [link for link in links if not (ROOT / link).is_file()] == []
+
+
+def test_files_that_the_architecture_names() -> None:
+    """Docs: the tests that guard what must hold are there, and so are the modules."""
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    tests = re.findall(r"`(tests/[\w/.]+)`", text)
+    modules = re.findall(r"`(_\w+/\w+)`", text)
+    files = [*tests, *(f"streamkit/{name}.py" for name in modules)]
+    assert len(files) > 20
+    assert [name for name in files if not (ROOT / name).exists()] == []
+
+
+def test_messages_that_trouble_names() -> None:
+    """Docs: each message that is explained is one that the package says."""
+    page = (ROOT / "docs" / "trouble.md").read_text(encoding="utf-8")
+    named = re.findall(r"^\| `([^`]+)` \|", page.partition("## By message")[2], re.MULTILINE)
+    assert len(named) > 10
+    said = [
+        node.value
+        for file in (ROOT / "streamkit").glob("**/*.py")
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    ]
+    assert [message for message in named if not any(message in each for each in said)] == []
 
 
 class TestRunner:

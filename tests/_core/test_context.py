@@ -211,8 +211,12 @@ class TestTelemetry:
         seen: list[object] = []
         async with aclosing(traced(seen, block=True)) as generator:
             assert await anext(generator) == "item"
+
+            async def close() -> None:
+                await generator.aclose()
+
             async with anyio.create_task_group() as tasks:
-                tasks.start_soon(generator.aclose)
+                tasks.start_soon(close)
         assert [record.name for record in caplog.records] == ["opentelemetry.context"]
 
     async def _check(self, chain: Chain, leave: Leave, caplog: pytest.LogCaptureFixture) -> None:

@@ -1877,7 +1877,7 @@ class TestHooks:
                 both.wait()
                 for _ in range(2):
                     before = sys.get_asyncgen_hooks()
-                    anyio.run(main, **backend.anyio_options())
+                    backend.run_bare(main)
                     assert sys.get_asyncgen_hooks() == before
             except BaseException as exc:
                 failed.append(exc)

@@ -120,7 +120,7 @@ class TestGrace:
                 yield 1
                 await anyio.sleep_forever()
             finally:
-                run = partial(anyio.run, in_thread, **backend.anyio_options())
+                run = partial(backend.run_bare, in_thread)
                 await anyio.to_thread.run_sync(run)
                 await anyio.sleep(5)
 

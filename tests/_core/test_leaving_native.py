@@ -540,7 +540,7 @@ class TestEndOfTheLoop:
                 return tasks
 
             logs = [Log() for _ in range(10)]
-            anyio.run(main, logs, **backend.anyio_options())
+            backend.run_bare(main, logs)
             expected = (1, "saved") if takes == 1 else (2, "cut")
             assert logs == [[expected]] * 10
 
@@ -574,7 +574,7 @@ class TestEndOfTheLoop:
             return tasks
 
         logs = [Log() for _ in range(30)]
-        anyio.run(main, logs, **backend.anyio_options())
+        backend.run_bare(main, logs)
         assert logs == [[(1, 0), (2, 1), (3, 2), (4, 3)]] * 30
 
 

@@ -162,9 +162,7 @@ def test_called_in_a_task(backend: Backend) -> None:
             with anyio.move_on_after(20):
                 await anext(stream)
 
-    with asyncio.Runner(
-        loop_factory=backend.anyio_options()["backend_options"]["loop_factory"]
-    ) as runner:
+    with asyncio.Runner(loop_factory=backend.new_loop) as runner:
         runner.run(main())
     assert seen == [(0, 3)]
 

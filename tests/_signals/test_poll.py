@@ -752,7 +752,7 @@ class TestShared:
                 await anyio.to_thread.run_sync(meet.wait)
 
         def run() -> None:
-            anyio.run(main, **backend.anyio_options())
+            backend.run_bare(main)
 
         threads = [threading.Thread(target=run) for _ in range(2)]
         for thread in threads:

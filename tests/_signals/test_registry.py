@@ -399,7 +399,7 @@ class TestStreams:
                         await anyio.to_thread.run_sync(ready.wait)
 
         def run() -> None:
-            anyio.run(main, **backend.anyio_options())
+            backend.run_bare(main)
 
         threads = [threading.Thread(target=run) for _ in range(2)]
         for thread in threads:

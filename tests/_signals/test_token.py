@@ -896,7 +896,7 @@ class TestThreadsAndLoops:
                     await anyio.sleep(0.001)
 
         def run() -> None:
-            anyio.run(listen, **backend.anyio_options())
+            backend.run_bare(listen)
 
         threads = [threading.Thread(target=run) for _ in range(2)]
         for thread in threads:

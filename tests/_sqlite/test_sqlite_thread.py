@@ -158,7 +158,7 @@ def test_the_block_is_not_left(tmp_path: Path, backend: Backend) -> None:
         await block.__aenter__()
         blocks.append(block)
 
-    anyio.run(main, **backend.anyio_options())
+    backend.run_bare(main)
     assert not threads_left(path)
 
 

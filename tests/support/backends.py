@@ -82,7 +82,7 @@ class Backend:
         # would make every further test slower.
         gc.freeze()
         try:
-            result = anyio.run(main, **self.anyio_options())
+            result = self.run_bare(main)
         except BaseException as exc:
             for problem in check.problems():
                 exc.add_note(f"In addition: {problem}")
@@ -93,20 +93,21 @@ class Backend:
             raise LeakError("\n".join(problems))
         return result
 
-    def anyio_options(self) -> dict[str, Any]:
-        """Return fresh keyword arguments for ``anyio.run()``, for a run without leak check."""
-        options: dict[str, Any]
+    def run_bare(self, fn: Callable[[*Ts], Awaitable[T]], *args: *Ts) -> T:
+        """Run a coroutine function on a fresh loop as :meth:`run` does, without its checks."""
         if self.is_trio:
+            # Not by anyio.run(), which lets go of the options for trio before anyio 4.15.
             options = {} if self.real else virtual_time("trio")["backend_options"]
-        else:
-            options = {"loop_factory": self._new_loop}
-            if self.real and self.name == "asyncio":
-                # Its check for calls from the wrong thread is what counts; it makes each
-                # call_soon() ten times slower, so it is left to the tests that use threads.
-                options["debug"] = True
-        return {"backend": self.name.partition("+")[0], "backend_options": options}
+            return trio.run(fn, *args, **options)
+        options = {"loop_factory": self.new_loop}
+        if self.real and self.name == "asyncio":
+            # Its check for calls from the wrong thread is what counts; it makes each
+            # call_soon() ten times slower, so it is left to the tests that use threads.
+            options["debug"] = True
+        return anyio.run(fn, *args, backend="asyncio", backend_options=options)
 
-    def _new_loop(self) -> asyncio.AbstractEventLoop:
+    def new_loop(self) -> asyncio.AbstractEventLoop:
+        """Return a fresh loop of asyncio, for a run of one's own."""
         loop: asyncio.AbstractEventLoop
         if sys.platform != "win32" and self.name == "asyncio+uvloop":
             return uvloop.new_event_loop() if self.real else VirtualUvloop()
