@@ -67,7 +67,7 @@ async def test_leaves() -> None:
                 break
     assert chat.saved == ["a", "b"]
     assert chat.reason is not None
-    assert response.late == []
+    assert response.late == [b""]
 
 
 async def test_is_slow() -> None:
