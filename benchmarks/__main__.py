@@ -17,6 +17,7 @@ from . import (
     responses,
     runs,
     shared_logs,
+    telemetry,
 )
 from .report import Result, machine, read_json, text, write_json
 
@@ -31,6 +32,7 @@ MEASUREMENTS: dict[str, ModuleType] = {
     "B7": runs,
     "B8": shared_logs,
     "B9": imports,
+    "B10": telemetry,
 }
 
 

@@ -7,9 +7,10 @@ Answer an HTTP request with a stream: for any ASGI server and framework, on asyn
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
-from functools import lru_cache
-from typing import Any, Literal, TypeAlias, TypedDict, cast
+from functools import lru_cache, partial
+from typing import Any, Literal, TypeAlias, TypedDict, Unpack, cast
 
+from ._combinators.keepalive import with_keepalive
 from ._combinators.status import StatusStream, with_status
 from ._core.arguments import seconds
 from ._core.metadata import Head
@@ -17,6 +18,7 @@ from ._core.outcome import Outcome
 from ._core.public import name_publicly
 from ._core.source import AsyncSource
 from ._core.stream import with_stage
+from ._core.telemetry import Telemetry, check_telemetry
 from ._http.exchange import Exchange
 from ._http.headers import RawHeaders, merged, raw
 from ._http.home import HostStats as HostStats
@@ -34,7 +36,12 @@ from ._http.terms import (
     Terms,
     check_final as _check_final,
 )
+from ._http.watched import watched
 from ._signals.shutdown import Shutdown as Shutdown
+from ._websocket.arguments import check_socket_options, check_told
+from ._websocket.exchange import SocketExchange
+from ._websocket.outlet import SocketOutlet
+from ._websocket.stops import check_stop as _check_stop, stop_in as _stop_in
 
 __all__ = [
     "Disconnected",
@@ -46,10 +53,14 @@ __all__ = [
     "Shutdown",
     "StreamHost",
     "StreamResponse",
+    "WebSocketStream",
 ]
 
 #: What ``final`` may return: one item, several in a list, a tuple or an iterator, or nothing.
 LastWord: TypeAlias = Content | Sequence[Content] | Iterator[Content] | None
+
+# Seconds after which there is a handshake, whatever the source does: a client waits for ten or so.
+_HANDSHAKE_WITHIN = 5.0
 
 # What keeps proxies from holding back or changing what is meant to be seen at once.
 _DEFAULT_HEADERS = {"cache-control": "no-cache, no-transform", "x-accel-buffering": "no"}
@@ -72,6 +83,7 @@ class ResponseOptions(TypedDict, total=False):
     log_failures: bool
     receive: SharedReceive | None
     host: StreamHost | None
+    telemetry: Telemetry | None
 
 
 class StreamResponse(Returned):
@@ -138,6 +150,8 @@ class StreamResponse(Returned):
     :param host: where streams are drained, and who tells that the program ends. If it is ``None``,
         the :class:`StreamHost` in ``scope["state"]`` is taken, under whatever name the lifespan has
         put it there.
+    :param telemetry: where the stream tells how it goes, in place of where the host says:
+        :class:`streamkit.opentelemetry.OpenTelemetry`, for instance
     :raises TypeError: if an argument is of the wrong type
     :raises ValueError: if a time is negative or not finite, or a header none
 
@@ -161,6 +175,7 @@ class StreamResponse(Returned):
         log_failures: bool = True,
         receive: SharedReceive | None = None,
         host: StreamHost | None = None,
+        telemetry: Telemetry | None = None,
     ) -> None:
         # Before all other attributes.
         self._unserializable = UNSERIALIZABLE
@@ -170,6 +185,7 @@ class StreamResponse(Returned):
             )
         _check_host(host)
         _check_receive(receive)
+        check_telemetry(telemetry)
         if send_timeout is not None:
             seconds("send_timeout", send_timeout, positive=True)
         if finish is not None:
@@ -183,6 +199,7 @@ class StreamResponse(Returned):
             drain_timeout=seconds("drain_timeout", drain_timeout),
             send_timeout=send_timeout,
             logs_failures=log_failures,
+            telemetry=telemetry,
         )
         self._host = host
         self._receive = receive
@@ -233,30 +250,16 @@ class StreamResponse(Returned):
             before, or if its host was not entered
 
         """
-        if scope["type"] != "http":
-            raise RuntimeError(
-                f"a {type(self).__name__} answers an HTTP request, and was called with a scope of "
-                f"the type {scope['type']!r}: return it from an HTTP endpoint"
-            )
+        self._check_scope(scope)
         if self._stream is None:
             raise RuntimeError(f"{self!r} answers one request: make a new one for each")
         stream, self._stream = self._stream, None
         host = self._host or _host_in(scope)
         if host is not None:
             host.note(scope)
-            stream = self._with_hook_of(host, stream, scope)
+        stream = watched(stream, self._terms, host, scope, self._first_item_within)
         self._outlet.expect(self._terms.status)
-        exchange = Exchange(
-            stream,
-            self._outlet,
-            self._last_word,
-            self._terms,
-            host,
-            self._refusal(closes=scope.get("http_version", "1.1").startswith("1")),
-            is_head=scope["method"] == "HEAD",
-            receive=self._receive or receive,
-            send=send,
-        )
+        exchange = self._exchange(stream, host, scope, receive, send)
         try:
             refused = None if host is None else host.admit(exchange)
             if refused is not None:
@@ -274,21 +277,172 @@ class StreamResponse(Returned):
             # The traceback of an error includes this frame.
             del stream, exchange
 
-    def _with_hook_of(
-        self, host: StreamHost, stream: StatusStream[Any], scope: Scope
-    ) -> StatusStream[Any]:
-        """Return the stream with the ``on_end`` of its host, which comes after its own."""
-        if not host.has_hook:
-            return stream
-        return with_status(
+    def _check_scope(self, scope: Scope) -> None:
+        if scope["type"] != "http":
+            raise RuntimeError(
+                f"a {type(self).__name__} answers an HTTP request, and was called with a scope of "
+                f"the type {scope['type']!r}: return it from an HTTP endpoint"
+            )
+
+    def _exchange(
+        self,
+        stream: StatusStream[Any],
+        host: StreamHost | None,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+    ) -> Exchange:
+        """Return what answers the request."""
+        return Exchange(
             stream,
-            first_item_within=self._first_item_within,
-            on_end=lambda outcome: host.ended(outcome, scope),
-            on_end_timeout=host.hook_timeout,
+            self._outlet,
+            self._last_word,
+            self._terms,
+            host,
+            self._refusal(closes=scope.get("http_version", "1.1").startswith("1")),
+            is_head=scope["method"] == "HEAD",
+            receive=self._receive or receive,
+            send=send,
         )
 
     def _refusal(self, *, closes: bool) -> Refusal:
         return Refusal(None, self._terms.headers, closes=closes)
+
+
+class WebSocketStream(StreamResponse):
+    """
+    A stream that is sent over a WebSocket: a :class:`StreamResponse` whose client can ask it to
+    stop.
+
+    It makes the handshake when the status is known, sends a message for each item, and closes the
+    socket at the end. So it is called in place of ``accept()``, and nobody else reads what the
+    client says. Text is sent as text, ``bytes`` and ``memoryview`` as they are, and anything else
+    as text of JSON: what an event may be made of, see :class:`~streamkit.sse.EventStream`.
+
+    If the source yields a :class:`~streamkit.Head` with a status from 300 on, or is not started at
+    all, there is no handshake: the client gets the status, and the items as the body of the answer.
+    Where the server cannot say that (``"websocket.http.response"`` is not in the extensions of the
+    scope), the status is 403, without a body. An error before the first item is raised from the
+    call, as that of any response.
+
+    The client asks for a stop by a message. The source is then told
+    :exc:`~streamkit.StreamCancelled` with the reason that the client gave, and has its ``grace``;
+    what it still says, and the last word, reach the client. Any other message is dropped, but all
+    are read, so that a stop is never behind one.
+
+    At the end the last word is sent, if ``final`` has one, and then the socket is closed. The code
+    says how the stream has ended, and the reason does so in a word: 1000 ``completed`` or
+    ``cancelled``; 1001 ``shutdown``; 1008 ``refused``, by a :class:`~streamkit.Head` that came
+    after the handshake; 1011 ``failed`` or ``timed_out``; 1013 ``overloaded``. So a cancellation is
+    never raised, and an error is if it came without a last word, when the socket is closed.
+
+    When the client goes, all is as for a :class:`StreamResponse`. A socket that the server closes
+    with 1012, since it is to be started again, has not lost its client: the source is told
+    ``Shutdown()``.
+
+    :param source: an async iterable of items, an async context manager that yields one, or a
+        stream, whose own beats are sent, too. Owned and closed by the response
+    :param headers: headers of the handshake, or of the answer in its place
+    :param subprotocols: those that are spoken. The first that the client offers of them is chosen
+    :param stop: called with each message of the client, ``str`` or ``bytes``. What it returns
+        means: falsy, nothing; ``True``, stop; anything else, stop for this reason. By default a
+        message of JSON like ``{"type": "stop", "reason": "..."}`` is a stop. With ``None``, none is
+    :param errors: how a client is told that there is no stream for it: by a ``"status"``, which a
+        browser does not show to its page; or by a handshake and a ``"close"``, with the items in
+        between
+    :param accepted: whether the handshake is over, since somebody has called ``accept()``. A
+        refusal is then told by the close
+    :param beat: an item that is sent while the source is silent, which clients know and drop;
+        ``None`` for no beats, since servers send pings of their own
+    :param keepalive: seconds of silence before each beat, if there is one
+    :param encoder: called with a value for which there would be no JSON, wherever in an item it is.
+        Returns one for which there is, or raises :exc:`TypeError`
+    :param final: called with the :class:`~streamkit.Outcome`. Returns what is to be sent last: an
+        item, several in a list, a tuple or an iterator, or ``None``. Not called for a client that
+        was refused
+    :param options: further options of :class:`StreamResponse`, all but ``media_type`` and
+        ``receive``. ``first_item_within`` is 5 by default: clients do not wait for long
+    :raises TypeError: if an argument is of the wrong type
+    :raises ValueError: if a time is negative or not finite, or a header none
+
+    """
+
+    def __init__(
+        self,
+        source: AsyncSource[Any],
+        *,
+        headers: Mapping[str, str] | Iterable[tuple[str, str]] = (),
+        subprotocols: Sequence[str] = (),
+        stop: Callable[[str | bytes], object] | None = _stop_in,
+        errors: Literal["status", "close"] = "status",
+        accepted: bool = False,
+        beat: object = None,
+        keepalive: float = 15.0,
+        encoder: Callable[[Any], object] | None = None,
+        final: Callable[[Outcome], object] | None = None,
+        **options: Unpack[ResponseOptions],
+    ) -> None:
+        check_socket_options(type(self).__qualname__, options)
+        _check_stop(stop)
+        _check_final(final)
+        check_told(errors, subprotocols, encoder)
+        seconds("keepalive", keepalive, positive=True)
+        # Before all other attributes.
+        self._unserializable = UNSERIALIZABLE
+        self._socket_outlet = SocketOutlet(encoder)
+        self._subprotocols = tuple(subprotocols)
+        self._stop = stop
+        #: What is done about a stop, if not the source is told.
+        self._on_stop: Callable[[object], object] | None = None
+        self._errors: Literal["status", "close"] = errors
+        self._accepted = accepted
+        if options.get("first_item_within") is None:
+            options["first_item_within"] = _HANDSHAKE_WITHIN
+        super().__init__(
+            source if beat is None else with_keepalive(source, keepalive, cast("Any", beat)),
+            headers=headers,
+            final=None if final is None else partial(self._socket_outlet.last, cast("Any", final)),
+            **options,
+        )
+
+    def _make_outlet(self) -> Outlet:
+        return self._socket_outlet
+
+    def _own_headers(self, media_type: str | None) -> RawHeaders:
+        return []
+
+    def _check_scope(self, scope: Scope) -> None:
+        if scope["type"] != "websocket":
+            raise RuntimeError(
+                f"a {type(self).__name__} answers a WebSocket, and was called with a scope of the "
+                f"type {scope['type']!r}: for a request of HTTP there are StreamResponse and "
+                "EventStream"
+            )
+
+    def _exchange(
+        self,
+        stream: StatusStream[Any],
+        host: StreamHost | None,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+    ) -> Exchange:
+        return SocketExchange(
+            stream,
+            self._socket_outlet,
+            self._last_word,
+            self._terms,
+            host,
+            self._refusal(closes=False),
+            scope=scope,
+            receive=receive,
+            send=send,
+            stop=self._stop,
+            on_stop=self._on_stop,
+            subprotocols=self._subprotocols,
+            refuses_by=self._errors,
+            is_accepted=self._accepted,
+        )
 
 
 @lru_cache(maxsize=64)

@@ -2,7 +2,8 @@
 Answer a request of Starlette or FastAPI with a stream: return one of these from the endpoint.
 
 They are those of :mod:`streamkit.asgi`, :mod:`streamkit.sse` and :mod:`streamkit.jsonlines`, and
-responses of Starlette at the same time.
+responses of Starlette at the same time. An endpoint of a WebSocket returns nothing: it awaits one
+of the two that are for sockets.
 """
 
 from __future__ import annotations
@@ -11,14 +12,14 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any, Literal, Unpack
 
-from . import asgi, jsonlines, sse
+from . import asgi, jsonlines, sse, websocket
 from ._core.arguments import check_status
 from ._core.extras import without_extra
 from ._core.metadata import Head
 from ._core.outcome import Outcome
 from ._core.source import AsyncSource
 from ._http.headers import RawHeaders
-from ._http.messages import Receive, Scope, Send
+from ._http.messages import Message, Receive, Scope, Send
 from ._http.outlet import Content
 from ._sse.misplaced import by_name
 from .asgi import LastWord, ResponseOptions
@@ -28,10 +29,18 @@ from .sse import BROWSER, Profile
 try:
     from starlette.background import BackgroundTask
     from starlette.responses import Response
+    from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 except ImportError as _error:
     raise without_extra("streamkit.starlette", "starlette", "starlette", _error) from _error
 
-__all__ = ["EventStream", "JsonLines", "RunEvents", "StreamResponse"]
+__all__ = [
+    "EventStream",
+    "JsonLines",
+    "RunEvents",
+    "RunMessages",
+    "StreamResponse",
+    "WebSocketStream",
+]
 
 
 class StreamResponse(asgi.StreamResponse, Response):
@@ -233,6 +242,77 @@ class RunEvents(sse.RunEvents, EventStream):
             **options,
         )
         self.background = background
+
+
+class WebSocketStream(asgi.WebSocketStream):
+    """
+    A :class:`streamkit.asgi.WebSocketStream` for an endpoint of Starlette or FastAPI::
+
+        @app.websocket("/answer")
+        async def answer(websocket: WebSocket) -> None:
+            await WebSocketStream(source()).serve(websocket)
+
+    It makes the handshake itself. Where the endpoint has to read something first, it calls
+    ``await websocket.accept()`` and reads it: the stream then goes on from there, and a refusal is
+    told by the close. From there on, nobody else reads.
+    """
+
+    async def serve(self, websocket: WebSocket) -> None:
+        """
+        Send the stream over a socket, and close that.
+
+        Returns when the source is closed, or when it is drained by a host.
+
+        :param websocket: that of the endpoint
+        :raises BaseException: as :meth:`streamkit.asgi.StreamResponse.__call__`
+        :raises RuntimeError: if the socket was closed before, and as
+            :meth:`streamkit.asgi.StreamResponse.__call__`
+
+        """
+        self._accepted = _is_accepted(websocket)
+        receive, send = _receiver(websocket), _sender(websocket)
+        try:
+            await self(websocket.scope, receive, send)
+        finally:
+            # The traceback of an error includes this frame.
+            del receive, send, websocket
+
+
+class RunMessages(websocket.RunMessages, WebSocketStream):
+    """
+    A :class:`streamkit.websocket.RunMessages` for an endpoint of Starlette or FastAPI: see
+    :class:`WebSocketStream`.
+    """
+
+
+def _is_accepted(websocket: WebSocket) -> bool:
+    state = websocket.application_state
+    if state not in (WebSocketState.CONNECTING, WebSocketState.CONNECTED):
+        raise RuntimeError(
+            "the WebSocket was closed before: let the stream close it, or yield a Head from the "
+            "source to refuse it"
+        )
+    return state is WebSocketState.CONNECTED
+
+
+def _receiver(websocket: WebSocket) -> Receive:
+    async def receive() -> Message:
+        if websocket.client_state is WebSocketState.DISCONNECTED:
+            # It may have been read by the endpoint, and Starlette gives it once.
+            return {"type": "websocket.disconnect", "code": 1006}
+        return await websocket.receive()
+
+    return receive
+
+
+def _sender(websocket: WebSocket) -> Send:
+    async def send(message: Message) -> None:
+        try:
+            await websocket.send(message)
+        except WebSocketDisconnect as exc:
+            raise ConnectionResetError("the client has gone") from exc
+
+    return send
 
 
 def _with_charset(media_type: str | None, charset: str) -> str | None:

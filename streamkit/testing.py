@@ -18,12 +18,39 @@ from collections.abc import Callable
 
 from ._core.public import name_publicly
 from ._runs.log import RunLog
+from ._testing.asgi import AsgiClient, AsgiResponse
 from ._testing.asking import Asking
+from ._testing.cases import Case, Interruptions, interruptions
 from ._testing.ending import Ending
+from ._testing.everywhere import UnresolvedWarning, interrupt_everywhere
+from ._testing.lasting import Lasting, lasting
+from ._testing.report import Failure, Interrupted, Report
+from ._testing.run import ConsumerError, Run
+from ._testing.virtual_time import VirtualTime, VirtualTimeLoop, virtual_time
 from ._testing.watching import Watching
 from ._testing.writing import Writing
 
-__all__ = ["LogConformance", "log_conformance"]
+__all__ = [
+    "AsgiClient",
+    "AsgiResponse",
+    "Case",
+    "ConsumerError",
+    "Failure",
+    "Interrupted",
+    "Interruptions",
+    "Lasting",
+    "LogConformance",
+    "Report",
+    "Run",
+    "UnresolvedWarning",
+    "VirtualTime",
+    "VirtualTimeLoop",
+    "interrupt_everywhere",
+    "interruptions",
+    "lasting",
+    "log_conformance",
+    "virtual_time",
+]
 
 
 def log_conformance(

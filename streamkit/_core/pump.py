@@ -50,6 +50,7 @@ from .source import Source
 from .stepping import Steps
 from .timer import Timer
 from .unwinding import close_all
+from .watching import watcher
 
 T = TypeVar("T")
 
@@ -241,14 +242,14 @@ class Pump:
             self.handoff.close()
             self._stop(is_native=is_native)
 
-    def leave_soon(self, exc: BaseException) -> None:
-        """Do so with the next pass of the event loop, unless the block is left by then."""
+    def soon(self, function: Callable[[], object]) -> None:
+        """Have something called with the next pass of the event loop, if the block is open then."""
         if not self.is_finished:
-            self.backend.soon(self._consumer, partial(self._leave_if_open, exc))
+            self.backend.soon(self._consumer, partial(self._call_if_open, function))
 
-    def _leave_if_open(self, exc: BaseException) -> None:
+    def _call_if_open(self, function: Callable[[], object]) -> None:
         if self.tasks is not None:
-            self.leave(exc)
+            function()
 
     def abandon(self) -> None:
         """End the stream, for the task that is to leave its block has ended."""
@@ -258,6 +259,8 @@ class Pump:
             self._source.name,
         )
         self._is_abandoned = True
+        # Nothing more can be started in the group of a task that has ended.
+        self.tasks = None
         self.leave()
 
     async def wait_abandoned(self) -> object:
@@ -272,6 +275,11 @@ class Pump:
         self.handoff.release()
         self._timers = ()
         return outcome
+
+    @property
+    def source_name(self) -> str:
+        """What the source is called."""
+        return self._source.name
 
     @property
     def has_item(self) -> bool:
@@ -367,7 +375,7 @@ class Pump:
         try:
             try:
                 with self._scopes:
-                    self._relay = self.backend.relay(self._scopes, self._consumer)
+                    self._relay = self._make_relay()
                     steps = self._steps.run(self._relay, self.fail)
                     ending = self._judge(await self._relay.drive(steps))
                     self._is_closing = True
@@ -383,6 +391,12 @@ class Pump:
             # The frame of a source that raised leads back to this one.
             del ending
         await self.settle()
+
+    def _make_relay(self) -> Relay:
+        kind, watched = self.backend.relay, watcher.get()
+        if watched is None:
+            return kind(self._scopes, self._consumer)
+        return watched(kind, self._scopes, self._consumer, self._source, self._steps)
 
     def _judge(self, raised: BaseException | None) -> Ending:
         scopes = self._scopes

@@ -49,6 +49,9 @@ T = TypeVar("T")
 # Seconds to a deadline that is only set to be seen.
 _FAR = 1e6
 _SAFE = 1.0
+# A little more, by which no deadline of a source is the same. Where time is virtual, a shield of its
+# own for as many seconds as the grace would be.
+_ODD = 1.37e-8
 
 #: How a tag begins.
 TAG = "streamkit-"
@@ -184,7 +187,7 @@ class Scopes:
         scope, now = self._grace_scope, self._now()
         before, seconds = scope.deadline, self._seconds
         is_grace = _SAFE <= seconds < _FAR and not (self.grace_has_begun or self._pauses)
-        deadline = scope.deadline = now + (seconds if is_grace else _FAR)
+        deadline = scope.deadline = now + (seconds + _ODD if is_grace else _FAR)
         nearest = anyio.current_effective_deadline()
         if nearest == deadline and is_grace:
             self._has_deadline = True

@@ -38,14 +38,14 @@ def where(suspended: object) -> str | None:
 
     """
     found = None
-    for frame in _frames(suspended):
+    for frame in frames(suspended):
         package = str(frame.f_globals.get("__name__")).partition(".")[0]
         if package not in _BELOW:
             found = f"{frame.f_code.co_filename}:{frame.f_lineno}"
     return found
 
 
-def _frames(suspended: Any) -> Iterator[FrameType]:
+def frames(suspended: Any) -> Iterator[FrameType]:
     """Yield the frames from the outermost to the innermost."""
     while suspended is not None:
         if type(suspended) in _PARTS:

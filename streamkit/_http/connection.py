@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 import anyio
 from anyio.lowlevel import cancel_shielded_checkpoint, checkpoint
 
-from .messages import Message, Receive, Send, body
+from .messages import Message, Receive, Send
 from .shared_receive import SharedReceive
 
 _logger = logging.getLogger("streamkit")
@@ -49,6 +49,7 @@ class Connection:
         "_since",
         "has_started",
         "is_ending",
+        "is_gone",
         "is_lost",
         "is_sending",
         "is_too_slow",
@@ -79,6 +80,9 @@ class Connection:
         self.is_ending: bool = False
         #: Whether the client went before that.
         self.is_lost: bool = False
+        #: Whether ``receive`` has said that there is no client any more, so that whatever is sent
+        #: reaches nobody.
+        self.is_gone: bool = False
         #: Whether it was because it did not take a message in time.
         self.is_too_slow: bool = False
         self._receive = receive
@@ -101,11 +105,11 @@ class Connection:
         finally:
             self.is_sending = False
 
-    async def end(self, content: bytes = b"") -> None:
+    async def end(self, message: Message) -> None:
         """Send the last message. A client that goes from now on is not lost."""
         if not self.is_lost:
             self.is_ending = True
-            await self.send(body(content, more_body=False))
+            await self.send(message)
 
     def lose(self) -> None:
         """Take note that the client has gone, and end what is being sent."""
@@ -115,17 +119,22 @@ class Connection:
                 self.scope.cancel()
 
     async def wait_until_gone(self) -> None:
-        """Wait until the client has gone. Reads, and drops, what nobody has read of the request."""
+        """Wait until the client has gone, and hear what it says until then."""
         with suppress(*GONE):
-            if isinstance(self._receive, SharedReceive):
-                await self._receive.wait_for_disconnect()
-            else:
-                await _drop_until_disconnect(self._receive)
+            await self._hear()
+        self.is_gone = True
         if self.is_ending:
             # A server may be at its own closing in there: it gets the time for that.
             await anyio.sleep(SHORT if self.send_timeout is None else self.send_timeout)
             self.scope.cancel()
         self.lose()
+
+    def _hear(self) -> Awaitable[None]:
+        """Wait until the client has gone. Reads, and drops, what nobody has read of the request."""
+        # No frame of its own, for each request that is open would have one more.
+        if isinstance(self._receive, SharedReceive):
+            return self._receive.wait_for_disconnect()
+        return _drop_until_disconnect(self._receive)
 
     async def look(self) -> None:
         """See whether the client has gone by now. Does not wait for that."""

@@ -37,7 +37,7 @@ from .terms import Terms
 _logger = logging.getLogger("streamkit")
 
 # The status of an answer for which nothing else is known, and of which the body follows at once.
-_PLAIN = Head(decided_by="end")
+PLAIN = Head(decided_by="end")
 
 
 class Exchange:
@@ -94,14 +94,18 @@ class Exchange:
         self._host = host
         self._refusal = refusal
         self._is_head = is_head
-        self._connection = Connection(
-            receive, send, send_timeout=terms.send_timeout, on_lost=self.rest.begin
-        )
+        self._connection = self._connect(receive, send)
         # Whether something is being sent, or will be.
         self._is_open = False
         self._has_clock = False
         #: What receive() has raised.
         self._watch_error: BaseException | None = None
+
+    def _connect(self, receive: Receive, send: Send) -> Connection:
+        """Return the connection to the client."""
+        return Connection(
+            receive, send, send_timeout=self._terms.send_timeout, on_lost=self.rest.begin
+        )
 
     async def run(self) -> None:
         """
@@ -174,10 +178,31 @@ class Exchange:
             # Not for the client. What stands between would take no answer at all for an error:
             # Starlette's BaseHTTPMiddleware does.
             with anyio.move_on_after(SHORT), suppress(Exception):
-                await connection.raw_send(start(499, []))
-                await connection.raw_send(body(b"", more_body=False))
+                await self._hang_up()
+        elif connection.is_lost:
+            await self._end_for_nobody()
         if not self.rest.has_let_go:
             await self._run_background()
+
+    async def _hang_up(self) -> None:
+        """Send an answer to nobody."""
+        await self._connection.raw_send(start(499, []))
+        await self._connection.raw_send(body(b"", more_body=False))
+
+    async def _end_for_nobody(self) -> None:
+        """
+        Send the last message, when the client has gone.
+
+        What stands between, and measures, takes an answer without it for one that has failed:
+        FastAPI does. Not where a client may still be there, to which a cut would look complete.
+        """
+        connection = self._connection
+        if not (connection.is_gone or self.rest.has_let_go):
+            # It was send() that has said so.
+            await connection.look()
+        if connection.is_gone and not connection.is_sending:
+            with anyio.move_on_after(SHORT), suppress(Exception):
+                await connection.raw_send(body(b"", more_body=False))
 
     async def _run_background(self) -> None:
         if self._terms.background is not None:
@@ -253,8 +278,8 @@ class Exchange:
                     with connection.scope:
                         if self._is_head:
                             asks = self._terms.asks_for_head
-                            await self._send_start(await self._stream.head() if asks else _PLAIN)
-                            await connection.end()
+                            await self._send_start(await self._stream.head() if asks else PLAIN)
+                            await self._end()
                         else:
                             await self._send_stream()
                 finally:
@@ -304,7 +329,7 @@ class Exchange:
                     raise stopped
                 await self._send_refusal()
             else:
-                await connection.end()
+                await self._end()
         finally:
             del stopped, connection, self
 
@@ -315,7 +340,7 @@ class Exchange:
                 if connection.is_lost:
                     return
                 if not connection.has_started:
-                    await self._send_start(_PLAIN)
+                    await self._send_start(PLAIN)
                 # Again, for the items of ``final`` do not pass the outlet.
                 content = item if type(item) is bytes else encode(item)
                 message = {"type": "http.response.body", "body": content, "more_body": True}
@@ -375,4 +400,8 @@ class Exchange:
     async def _send_refusal(self) -> None:
         first, content = self._refusal.answer(is_head=self._is_head)
         await self._connection.send(first)
-        await self._connection.end(content)
+        await self._end(content)
+
+    async def _end(self, content: bytes = b"") -> None:
+        """Send what says that the answer is complete."""
+        await self._connection.end(body(content, more_body=False))

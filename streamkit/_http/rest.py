@@ -20,6 +20,8 @@ from .last_word import LastWord
 from .outlet import Outlet
 from .terms import Disconnected, Terms
 
+_GONE = Disconnected()
+
 
 class Rest:
     """
@@ -81,10 +83,11 @@ class Rest:
         """Whether the source runs on to its end."""
         return self._has_begun and self._on_disconnect == "drain"
 
-    def begin(self) -> bool:
+    def begin(self, reason: object = _GONE) -> bool:
         """
         Decide what becomes of the stream, and tell its source. Does not block.
 
+        :param reason: what it is told, if it is to stop
         :return: whether a wait for an item is to be ended, for nothing else ends it now
 
         """
@@ -95,7 +98,7 @@ class Rest:
         self._last_word.is_heard = False
         if self._on_disconnect != "cancel":
             return True
-        self._outlet.cancel(Disconnected(), self._terms.grace)
+        self._outlet.cancel(reason, self._terms.grace)
         return False
 
     async def consume(self) -> None:
@@ -142,7 +145,7 @@ class Rest:
                     await self._drop()
                 if not limit.cancelled_caught:
                     return
-                self._outlet.cancel(Disconnected(), self._terms.grace)
+                self._outlet.cancel(_GONE, self._terms.grace)
             await self._drop()
 
     async def _drop(self) -> None:

@@ -160,6 +160,25 @@ class TestShields:
         await consume(with_cancellation(source(), token), log, token)
         assert log == [(0, 1), (3, "whole: True"), (3, "told to stop"), (3, "consumer: stop")]
 
+    async def test_shield_as_long_as_the_grace(self) -> None:
+        """C17: so it is where the shield ends when the grace would."""
+        log, token = Log(), CancelToken()
+
+        async def source() -> AsyncGenerator[str, None]:
+            yield "a"
+            with anyio.move_on_after(5, shield=True):
+                await anyio.sleep(1)
+                log("whole")
+            await anyio.sleep(1)
+            log("must not be reached")
+
+        async with with_cancellation(source(), token, grace=5) as stream:
+            assert await anext(stream) == "a"
+            token.cancel("stop")
+            with pytest.raises(StreamCancelled):
+                await anext(stream)
+        assert log.events == ["whole"]
+
     @pytest.mark.trio_only
     async def test_trio_sleep_in_a_shield(self) -> None:
         """C17: the end of ``trio.sleep()``, itself a cancellation, is not taken for the signal."""

@@ -15,8 +15,9 @@ import hypothesis  # noqa: F401
 import trio
 from trio._core import _run as trio_run
 
+from streamkit.testing import VirtualTime, VirtualTimeLoop
 from support import leaks
-from support.virtual_time import START, VirtualSelectorLoop, VirtualTime
+from support.virtual_time import START
 
 from .steps import Hang, Steps
 
@@ -60,7 +61,7 @@ class _Stepping(VirtualTime):
         self._now += seconds
 
 
-class _Loop(_Stepping, VirtualSelectorLoop):
+class _Loop(_Stepping, VirtualTimeLoop):
     pass
 
 

@@ -23,11 +23,12 @@ from fastapi import Depends, FastAPI, Request, Response
 from starlette.applications import Starlette
 from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoint
 from starlette.responses import JSONResponse
-from starlette.routing import Mount, Route
+from starlette.routing import Mount, Route, WebSocketRoute
+from starlette.websockets import WebSocket
 
 from streamkit import Head, Outcome, StreamCancelled, with_buffer
 from streamkit.asgi import SharedReceive, StreamHost
-from streamkit.starlette import JsonLines, StreamResponse
+from streamkit.starlette import JsonLines, StreamResponse, WebSocketStream
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator
@@ -51,7 +52,7 @@ class ConflictError(Exception):
 
 
 async def source(
-    key: str, kind: str, status: int, request: Request
+    key: str, kind: str, status: int, request: Request | None
 ) -> AsyncGenerator[bytes | Head, None]:
     note(key, "started")
     try:
@@ -61,6 +62,7 @@ async def source(
                 await anyio.sleep(0.05)
             case "reader":
                 received = 0
+                assert request is not None
                 async for part in request.stream():
                     received += len(part)
                     # It does something with it.
@@ -112,6 +114,12 @@ async def source(
                         raise
                     yield b"last item\n"
                     note(key, "saved")
+            case "random":
+                while True:
+                    await anyio.lowlevel.checkpoint()
+                    produced[key] += 1
+                    # 64 KiB that nobody can compress.
+                    yield os.urandom(65536)
             case "hot":
                 while True:
                     produced[key] += 1
@@ -164,6 +172,29 @@ async def stream(
         receive=body,
         host=host,
     )
+
+
+async def socket(websocket: WebSocket) -> None:
+    query = websocket.query_params
+    key, kind = query["key"], query["kind"]
+
+    async def ended(outcome: Outcome) -> None:
+        note(key, "ended", kind=outcome.kind, reason=type(outcome.reason).__name__)
+
+    def last(outcome: Outcome) -> str:
+        return f"the end: {outcome.kind} {type(outcome.reason).__name__}"
+
+    timeout = query.get("send_timeout")
+    stream = WebSocketStream(
+        source(key, kind, int(query.get("status", 200)), None),
+        final=last if "final" in query else None,
+        on_end=ended,
+        send_timeout=None if timeout is None else float(timeout),
+        errors="close" if "close" in query else "status",
+        host=host,
+    )
+    await stream.serve(websocket)
+    note(key, "returned")
 
 
 async def records(request: Request, fails: bool = False, final: bool = True) -> JsonLines:
@@ -243,6 +274,7 @@ app = Starlette(
     routes=[
         Route("/state", state),
         Route("/shut-down", shut_down, methods=["POST"]),
+        WebSocketRoute("/socket", socket),
         Mount("/plain", streams()),
         Mount("/wrapped", wrapped),
     ],

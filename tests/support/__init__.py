@@ -6,6 +6,7 @@ from .asgi import Client, Middleware
 from .backends import BACKENDS, Backend
 from .leaks import LeakError, live_tasks, on_trio, wait_all_blocked
 from .programs import environment
+from .socket import Socket
 from .sources import Log, PlainSource, Probe, aiter_of
 from .virtual_time import START
 
@@ -19,6 +20,7 @@ __all__ = [
     "Middleware",
     "PlainSource",
     "Probe",
+    "Socket",
     "aiter_of",
     "environment",
     "live_tasks",

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple
 
 import anyio
 import trio
-import trio.testing
+
+from streamkit.testing import VirtualTimeLoop, virtual_time
 
 from .leaks import LeakCheck, LeakError, live_tasks, on_trio
-from .virtual_time import START, VirtualSelectorLoop
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
@@ -97,8 +97,9 @@ class Backend:
         """Run a coroutine function on a fresh loop as :meth:`run` does, without its checks."""
         if self.is_trio:
             # Not by anyio.run(), which lets go of the options for trio before anyio 4.15.
-            return trio.run(fn, *args, clock=None if self.real else _trio_clock())
-        options: dict[str, Any] = {"loop_factory": self.new_loop}
+            options = {} if self.real else virtual_time("trio")["backend_options"]
+            return trio.run(fn, *args, **options)
+        options = {"loop_factory": self.new_loop}
         if self.real and self.name == "asyncio":
             # Its check for calls from the wrong thread is what counts; it makes each
             # call_soon() ten times slower, so it is left to the tests that use threads.
@@ -110,16 +111,10 @@ class Backend:
         loop: asyncio.AbstractEventLoop
         if sys.platform != "win32" and self.name == "asyncio+uvloop":
             return uvloop.new_event_loop() if self.real else VirtualUvloop()
-        loop = asyncio.new_event_loop() if self.real else VirtualSelectorLoop()
+        loop = asyncio.new_event_loop() if self.real else VirtualTimeLoop()
         if sys.version_info >= (3, 12) and self.name == "asyncio+eager":
             loop.set_task_factory(asyncio.eager_task_factory)
         return loop
-
-
-def _trio_clock() -> trio.testing.MockClock:
-    clock = trio.testing.MockClock(autojump_threshold=0)
-    clock.jump(START)
-    return clock
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple
 import anyio
 import trio
 
-from .virtual_time import VirtualTime
+from streamkit.testing import VirtualTime
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator

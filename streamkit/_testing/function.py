@@ -1,0 +1,62 @@
+"""
+The trampoline of an async function: it sees each wait, and passes on what the event loop sends.
+
+asyncio *throws* a cancellation, trio *sends* an ``outcome.Error`` that holds it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine, Generator
+from types import coroutine
+from typing import Any, TypeVar, cast
+
+from .._core.exceptions import is_backend_cancellation
+from .abandoned import Abandoned, abandon
+from .eye import Eye
+from .loops import running_task
+from .places import Place, place_of
+
+T = TypeVar("T")
+
+
+@coroutine
+def watched(work: Coroutine[Any, Any, T], eye: Eye) -> Generator[Any, Any, T]:
+    """Await a coroutine, and have each of its waits seen."""
+    task = running_task()
+    value: Any = None
+    exc: BaseException | None = None
+    told_at: Place | None = None
+    told_after = -1
+    try:
+        while True:
+            eye.is_running = True
+            try:
+                yielded = work.send(value) if exc is None else work.throw(exc)
+            except StopIteration as stop:
+                return cast("T", stop.value)
+            finally:
+                eye.is_running = False
+                eye.pulse += 1
+            value = exc = None
+            place = place_of(work)
+            is_same = place == told_at and len(eye.trace) == told_after
+            if is_same and not (place.is_an_exit or eye.swallowed_at):
+                eye.swallowed_at = place
+            try:
+                eye.suspended(place, yielded, task)
+                value = yield yielded
+            except GeneratorExit:
+                work.close()
+                raise
+            except BaseException as thrown:
+                exc = thrown
+            if eye.is_over:
+                abandon(work)
+                raise Abandoned
+            given = exc if exc is not None else getattr(value, "error", None)
+            if eye.asked_at and isinstance(given, BaseException) and is_backend_cancellation(given):
+                eye.told(place)
+                if told_at is None:
+                    told_at, told_after = place, len(eye.trace)
+    finally:
+        value = exc = yielded = given = None

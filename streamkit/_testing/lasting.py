@@ -1,0 +1,131 @@
+"""
+A context manager that may be left in another task than it was entered in: it lives in its own.
+
+Scopes and task groups belong to the task that enters them. pytest-asyncio ends a fixture in another
+task than it began it in, and so does whoever keeps a resource for several tasks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from contextlib import AbstractAsyncContextManager
+from contextvars import copy_context
+from types import TracebackType
+from typing import Any, Generic, TypeVar
+
+import anyio
+
+from .backend import on_trio
+
+T = TypeVar("T")
+
+
+def lasting(manager: AbstractAsyncContextManager[T, Any]) -> Lasting[T]:
+    """
+    Return a context manager that may be left in another task than the one that has entered it.
+
+    It enters ``manager`` in a task of its own, and leaves it there: for a fixture of pytest-asyncio
+    that holds a stream or a :class:`~streamkit.asgi.StreamHost`, for instance. What cancels that
+    task in the meantime, a task group in ``manager`` of which a child fails, does not reach the
+    block: its error is raised where the block ends.
+
+    :param manager: an async context manager
+    :return: one that yields the same
+    """
+    return Lasting(manager)
+
+
+class Lasting(Generic[T]):
+    """What :func:`lasting` returns. It is used once."""
+
+    def __init__(self, manager: AbstractAsyncContextManager[T, Any]) -> None:
+        self._manager = manager
+        self._scope: anyio.CancelScope
+        self._entered: anyio.Event
+        self._leave: anyio.Event
+        self._left: anyio.Event
+        self._task: object = None
+        self._value: list[T] = []
+        self._body: BaseException | None = None
+        self._error: BaseException | None = None
+        self._suppressed = False
+
+    async def __aenter__(self) -> T:
+        """
+        Enter the context manager. A cancellation of the wait leaves it again.
+
+        :raises RuntimeError: if it was entered before
+        :raises BaseException: what entering it raises
+        """
+        if self._task is not None:
+            raise RuntimeError("it was entered before: call lasting() for each block")
+        self._scope = anyio.CancelScope(shield=True)
+        self._entered, self._leave, self._left = anyio.Event(), anyio.Event(), anyio.Event()
+        if on_trio():
+            spawn: Any = sys.modules["trio"].lowlevel.spawn_system_task
+            self._task = spawn(self._hold, context=copy_context())
+        else:
+            self._task = asyncio.get_running_loop().create_task(self._hold())
+        try:
+            await self._entered.wait()
+        except BaseException:
+            self._scope.cancel()
+            await self._wait_left()
+            raise
+        if not self._value:
+            await self._wait_left()
+            self._raise()
+        [value] = self._value
+        return value
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool:
+        """
+        Leave the context manager, and wait until that is done, shielded from cancellation.
+
+        :raises BaseException: what leaving it raises
+        """
+        self._body = exc
+        self._leave.set()
+        try:
+            await self._wait_left()
+            if self._error is not None and self._error is not exc:
+                self._raise()
+            return self._suppressed
+        finally:
+            self._body = None
+            del exc, traceback
+
+    async def _wait_left(self) -> None:
+        with anyio.CancelScope(shield=True):
+            await self._left.wait()
+
+    def _raise(self) -> None:
+        error, self._error = self._error, None
+        assert error is not None
+        try:
+            raise error
+        finally:
+            del error
+
+    async def _hold(self) -> None:
+        # It must not raise: on trio, that would be the end of all.
+        try:
+            with self._scope:
+                async with self._manager as value:
+                    self._value.append(value)
+                    self._entered.set()
+                    await self._leave.wait()
+                    if self._body is not None:
+                        raise self._body
+                self._suppressed = self._body is not None
+        except BaseException as exc:
+            self._error = exc
+        self._value.clear()
+        self._entered.set()
+        self._left.set()

@@ -1,0 +1,173 @@
+"""
+What a run leaves behind: tasks, generators that are suspended or were dropped, streams of anyio
+that nobody has closed, errors that nobody has taken.
+
+Streams say so when they are collected. A full collection takes as long as some runs do, so what is
+there before the first run is left out of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import inspect
+import os
+import re
+import sys
+import warnings
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import anyio
+
+from .backend import on_trio
+
+_PACKAGES = Path(anyio.__file__).parents[1]
+# Those of streamkit, and those by which trio looks after itself.
+_OURS = (f"{Path(__file__).parents[1]}{os.sep}", f"{_PACKAGES / 'trio' / '_core'}{os.sep}")
+_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+| at [0-9a-f]{6,}")
+
+
+class Leftovers:
+    """
+    Takes note of what one run begins. To be made in its event loop, before it.
+
+    :param owns_loop: whether the event loop is there for this run alone
+    """
+
+    def __init__(self, *, owns_loop: bool) -> None:
+        self._owns_loop = owns_loop
+        self._tasks = _tasks()
+        #: The generators that were dropped, by name.
+        self.dropped: list[str] = []
+        #: What reached the exception handler of the event loop.
+        self.errors: list[str] = []
+        self._begun: weakref.WeakSet[Any] = weakref.WeakSet()
+
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """Take note of the generators that begin in this block."""
+        hooks = sys.get_asyncgen_hooks()
+
+        def begin(generator: Any) -> None:
+            self._begun.add(generator)
+            if hooks.firstiter is not None:
+                hooks.firstiter(generator)
+
+        def finalize(generator: Any) -> None:
+            self.dropped.append(_name(generator))
+            if hooks.finalizer is not None:
+                with warnings.catch_warnings():
+                    # trio warns of the same thing.
+                    warnings.simplefilter("ignore", ResourceWarning)
+                    hooks.finalizer(generator)
+
+        loop = None if on_trio() else asyncio.get_running_loop()
+        handler = None if loop is None else loop.get_exception_handler()
+        if loop is not None:
+            loop.set_exception_handler(self._hear)
+        sys.set_asyncgen_hooks(begin, finalize)
+        try:
+            yield
+        finally:
+            sys.set_asyncgen_hooks(*hooks)
+            # Else, tasks that die with the loop or after it report here as well.
+            if loop is not None and not self._owns_loop:
+                loop.set_exception_handler(handler)
+
+    def _hear(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        # As text: the exception would keep its frames alive.
+        error = context.get("exception")
+        self.errors.append(context["message"] if error is None else f"{type(error).__name__}")
+
+    def found(self) -> list[str]:
+        """Return what is there now, by name."""
+        found = [f"task {_name(task)}" for task in _tasks() - self._tasks if not _is_ours(task)]
+        found += [
+            f"generator {_name(generator)}"
+            for generator in self._begun
+            if generator.ag_frame is not None and not _is_ours(generator)
+        ]
+        return sorted(found)
+
+    def heard(self) -> list[str]:
+        """Return what has come up by the end of the loop, or after it."""
+        dropped = [f"generator {name}" for name in self.dropped]
+        return sorted([*dropped, *(f"error nobody took: {error}" for error in self.errors)])
+
+
+@contextmanager
+def collected() -> Iterator[list[str]]:
+    """Collect what a run has left for that, and yield a list of what was not closed."""
+    found: list[str] = []
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.filterwarnings("always", category=ResourceWarning)
+        yield found
+        gc.collect()
+    for warning in caught:
+        if issubclass(warning.category, ResourceWarning):
+            source = getattr(warning, "source", None)
+            text = _ADDRESS.sub("", str(warning.message))
+            found.append(f"open {type(source).__qualname__}" if source is not None else text)
+        else:
+            warnings.warn_explicit(
+                warning.message, warning.category, warning.filename, warning.lineno
+            )
+    found.sort()
+
+
+@contextmanager
+def frozen() -> Iterator[None]:
+    """Leave what is there already out of each collection in this block."""
+    was_frozen, was_enabled = gc.get_freeze_count(), gc.isenabled()
+    gc.collect()
+    gc.freeze()
+    # Each run has a collection of its own.
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+        if not was_frozen:
+            gc.unfreeze()
+
+
+def _tasks() -> set[Any]:
+    """Return the tasks of this event loop that are not finished."""
+    if not on_trio():
+        return set(asyncio.all_tasks())
+    tasks: set[Any] = set()
+    todo = [sys.modules["trio"].lowlevel.current_root_task()]
+    while todo:
+        task = todo.pop()
+        tasks.add(task)
+        todo.extend(child for nursery in task.child_nurseries for child in nursery.child_tasks)
+    return tasks
+
+
+def _body(holder: Any) -> Any:
+    """Return the coroutine of a task; a generator is one itself."""
+    if isinstance(holder, asyncio.Task):
+        return holder.get_coro()  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+    return getattr(holder, "coro", holder)
+
+
+def _name(holder: Any) -> str:
+    """Return the qualified name of what a task or a generator runs."""
+    return str(getattr(_body(holder), "__qualname__", holder))
+
+
+def _is_ours(holder: Any) -> bool:
+    body = _body(holder)
+    if type(body).__name__.startswith("async_generator_"):
+        # The event loop closes a generator that was dropped, which is found as such.
+        return True
+    for attribute in ("cr_code", "ag_code", "gi_code"):
+        code = getattr(body, attribute, None)
+        if inspect.iscode(code):
+            return code.co_filename.startswith(_OURS)
+    return False

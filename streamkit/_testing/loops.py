@@ -1,0 +1,104 @@
+"""
+A fresh event loop for each run, and what differs between the two backends.
+
+A strike comes right after the step that has led to its point, and before the source goes on. On
+asyncio that is a callback, which is behind what is ready by then: so where the source has yielded,
+and its consumer is about to run, it comes at once. trio would put it in line with the tasks, in any
+order; there, an instrument is told of the end of a step.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Awaitable, Callable, Coroutine
+from importlib import import_module
+from typing import Any
+
+from anyio import run as run_loop
+
+from .backend import Backend, Clock, on_trio
+from .outside import OutsideLoop
+from .trio_order import seed_trio
+from .virtual_time import virtual_time
+
+
+def run_fresh(
+    main: Callable[[], Awaitable[None]], backend: Backend, clock: Clock, seed: int
+) -> None:
+    """Run something in an event loop of its own."""
+    options: dict[str, Any] = {}
+    if clock == "virtual" and backend == "trio":
+        options = virtual_time(backend)["backend_options"]
+    elif clock == "virtual":
+        options = {"loop_factory": OutsideLoop}
+    if backend == "trio":
+        seed_trio(seed)
+    run_loop(main, backend=backend, backend_options=options)
+
+
+def check_installed(backend: str) -> None:
+    """
+    See that a backend can be run.
+
+    :raises ModuleNotFoundError: if it is not installed, saying what to do
+    """
+    try:
+        import_module(backend)
+    except ModuleNotFoundError as exc:
+        raise ModuleNotFoundError(
+            f"{exc}: install it, or write backends=('asyncio',)", name=backend
+        ) from None
+
+
+def right_after_this_step(call: Callable[[], object], at_yield: bool) -> None:
+    """
+    Have something called when the running task has ended its present step.
+
+    :param at_yield: whether that may come at the very end of the step
+
+    """
+    if not on_trio():
+        if at_yield:
+            call()
+        else:
+            asyncio.get_running_loop().call_soon(call)
+        return
+    trio: Any = sys.modules["trio"]
+
+    class AfterStep(trio.abc.Instrument):  # type: ignore[misc]
+        def after_task_step(self, task: object) -> None:
+            trio.lowlevel.remove_instrument(self)
+            call()
+
+    trio.lowlevel.add_instrument(AfterStep())
+
+
+def start(function: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Have another task run something that never raises."""
+    if on_trio():
+        sys.modules["trio"].lowlevel.spawn_system_task(function)
+    else:
+        _started.add(task := asyncio.get_running_loop().create_task(function()))
+        task.add_done_callback(_started.discard)
+
+
+_started: set[asyncio.Task[None]] = set()
+
+
+async def in_own_task(function: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Run something in a native task, which may be cancelled, and left with broken scopes."""
+    if on_trio():
+        async with sys.modules["trio"].open_nursery() as tasks:
+            tasks.start_soon(function)
+    else:
+        task = asyncio.get_running_loop().create_task(function())
+        await asyncio.wait([task])
+        task.result()
+
+
+def running_task() -> Any:
+    """Return the running task, as the backend has it."""
+    if on_trio():
+        return sys.modules["trio"].lowlevel.current_task()
+    return asyncio.current_task()

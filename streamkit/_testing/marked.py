@@ -1,0 +1,85 @@
+"""What the markers for pytest do with a test: what wraps it is a coroutine function as well."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import wraps
+from importlib import import_module
+from inspect import iscoroutinefunction
+from typing import Any, Protocol
+
+from .leftovers import Leftovers, collected
+from .virtual_running import running_in_virtual_time
+from .virtual_time import virtual_time
+
+
+class Item(Protocol):
+    """A test of pytest, as far as it is needed here."""
+
+    obj: Any
+
+    @property
+    def nodeid(self) -> str: ...
+
+
+class LeftBehind(AssertionError):
+    """Raised at the end of a test that has left something behind."""
+
+
+def wrap(item: Item, names: list[str]) -> None:
+    """
+    Wrap a test in what its markers say.
+
+    :raises TypeError: if it is not async
+    """
+    test: Callable[..., Awaitable[object]] = item.obj
+    if not iscoroutinefunction(test):
+        raise TypeError(f"{item.nodeid} is marked with {', '.join(names)}: make it 'async def'")
+    blocks = [_BLOCKS[name] for name in names]
+
+    @wraps(test)
+    async def wrapped(*args: Any, **kwargs: Any) -> None:
+        async def run(rest: Sequence[Callable[[], AbstractAsyncContextManager[None]]]) -> None:
+            if rest:
+                async with rest[0]():
+                    await run(rest[1:])
+            else:
+                await test(*args, **kwargs)
+
+        await run(blocks)
+
+    item.obj = wrapped
+
+
+def run_trio(test: Callable[[], Awaitable[object]], *, clock: Any, instruments: Any) -> Any:
+    """Do what pytest-trio has ``trio.run()`` do, in virtual time if the test has no clock."""
+    options = {**virtual_time("trio")["backend_options"], "instruments": instruments}
+    if clock is not None:
+        options["clock"] = clock
+    return import_module("trio").run(test, **options)
+
+
+@asynccontextmanager
+async def _leaving_nothing_behind() -> AsyncGenerator[None, None]:
+    left = Leftovers(owns_loop=False)
+    with collected() as unclosed:
+        with left.watched():
+            yield
+            found = left.found()
+    found += [*left.heard(), *unclosed]
+    if found:
+        raise LeftBehind(f"left behind: {', '.join(found)}")
+
+
+@asynccontextmanager
+async def _in_virtual_time() -> AsyncGenerator[None, None]:
+    with running_in_virtual_time():
+        yield
+
+
+# In this order: the outermost is the last.
+_BLOCKS = {
+    "leaves_nothing_behind": _leaving_nothing_behind,
+    "virtual_time": _in_virtual_time,
+}

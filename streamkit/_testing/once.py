@@ -1,0 +1,141 @@
+"""One run from its beginning to its end, in the running event loop."""
+
+from __future__ import annotations
+
+import inspect
+import time
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+import anyio
+
+from .backend import Clock, running_backend
+from .leftovers import Leftovers
+from .outside import nothing, outside_of_virtual_time
+from .places import name_of
+from .points import Point
+from .record import Fault, Record
+from .run import Kind, Run
+from .subject import Subject, made_by
+from .visit import Visit, visit_to
+
+#: Where a run is interrupted, and by what.
+Strikes: TypeAlias = tuple[tuple[Point, Kind], ...]
+
+# Virtual seconds, beyond whatever is waited for: who waits for longer waits for ever.
+_FOR_EVER = 1e9
+# Real seconds.
+_A_WHILE = 0.001
+
+
+@dataclass
+class Terms:
+    """
+    What holds for each run of a campaign.
+
+    :ivar make: makes what is interrupted
+    :ivar steps: how often a run may wait after it was told
+    :ivar clock: which time it is
+    :ivar patience: seconds that a run may take, where time is real
+    :ivar owns_loop: whether the event loop is there for one run
+    :ivar undisturbed: what the consumer receives if nothing interrupts it
+    """
+
+    make: Callable[[], Any]
+    steps: int
+    clock: Clock
+    patience: float = _FOR_EVER
+    owns_loop: bool = True
+    undisturbed: list[Any] = field(default_factory=list[Any])
+    #: The visit that goes on, for who watches from outside.
+    visit: Visit | None = None
+
+
+@asynccontextmanager
+async def one_run(
+    terms: Terms, strikes: Strikes
+) -> AsyncGenerator[tuple[Record, tuple[Any, ...]], None]:
+    """
+    Make the subject, visit it, and yield what is known then, with what the check gets beside.
+
+    What it holds is torn down after that. All that is left is in the record at the end.
+    """
+    record = Record(Run(strikes[0][1] if strikes else None, running_backend()), strikes)
+    left: Leftovers | None = None
+    try:
+        async with made_by(terms.make) as subject:
+            left = Leftovers(owns_loop=terms.owns_loop)
+            with left.watched():
+                await _visit(subject, record, terms)
+                record.left = left.found()
+            yield record, subject.given
+    except Exception as exc:
+        if left is None:
+            # There is nothing to interrupt.
+            raise
+        record.teardown_error = Fault.of(exc)
+    record.forget()
+    assert left is not None
+    record.left = sorted([*record.left, *left.heard()])
+
+
+async def _visit(subject: Subject, record: Record, terms: Terms) -> None:
+    outside = outside_of_virtual_time if terms.clock == "virtual" else nothing
+    visit = terms.visit = visit_to(subject, record.strikes, terms.steps, outside)
+    await _within_reason(visit, terms)
+    terms.visit = None
+    _note(record, visit, terms.undisturbed)
+
+
+def _note(record: Record, visit: Visit, undisturbed: list[Any]) -> None:
+    eye, run = visit.eye, record.run
+    record.trace, record.asked_at, record.outside = eye.trace, eye.asked_at, eye.outside
+    record.asked_in = eye.asked_in
+    if eye.told_after is not None:
+        record.trace_after = eye.trace[eye.told_after :]
+    record.was_told, record.let_out, record.made_before = (
+        eye.was_told,
+        visit.let_out,
+        visit.made_before,
+    )
+    record.swallowed_at, record.stuck_at = eye.swallowed_at, eye.stuck_at
+    unexpected = visit.unexpected()
+    record.unexpected = None if unexpected is None else Fault.of(unexpected)
+    record.has_lost_error = visit.has_lost_error
+    run.asked_at = str(eye.asked_at[0]) if eye.asked_at else None
+    run.arrived_at = None if eye.arrived_at is None else name_of(eye.arrived_at.spot)
+    run.told = eye.was_told and bool(eye.asked_at)
+    run.items, run.undisturbed = visit.items, list(undisturbed)
+    run.outcome, run.error, run.result = visit.outcome, visit.error, visit.result
+
+
+async def check_run(
+    check: Callable[..., Any] | None, record: Record, given: tuple[Any, ...]
+) -> None:
+    """Have the check look at a run. What it raises is kept."""
+    if check is None or record.stuck_at is not None:
+        return
+    try:
+        result = check(record.run, *given)
+        if inspect.isawaitable(result):
+            await result
+    except Exception as exc:
+        record.check_error = Fault.of(exc)
+
+
+async def _within_reason(visit: Visit, terms: Terms) -> None:
+    async with anyio.create_task_group() as tasks:
+
+        async def give_up() -> None:
+            is_virtual = terms.clock == "virtual"
+            await anyio.sleep(_FOR_EVER if is_virtual else terms.patience)
+            while not visit.eye.give_up(in_virtual_time=is_virtual):
+                # Nothing else is to be done here until that is over.
+                time.sleep(_A_WHILE)  # noqa: ASYNC251
+                await anyio.sleep(_FOR_EVER)
+
+        tasks.start_soon(give_up)
+        await visit.go()
+        tasks.cancel_scope.cancel()

@@ -1,0 +1,147 @@
+"""
+Where something waits: a line of the user's, and what it has called.
+
+The line is that of the innermost frame outside of site-packages, of the standard library and of
+streamkit. Below it is the innermost frame of all, in which a library may wait in several places.
+"""
+
+from __future__ import annotations
+
+import linecache
+import os
+import sysconfig
+from dataclasses import dataclass
+from functools import cache, lru_cache
+from pathlib import Path
+from types import CodeType, FrameType, TracebackType
+from typing import TypeAlias
+
+from .._core.stuck import frames
+
+_PATHS = sysconfig.get_paths()
+# The standard library holds site-packages, or does not, as in a virtual environment.
+_HOMES = [
+    *(_PATHS[key] for key in ("stdlib", "platstdlib", "purelib", "platlib")),
+    str(Path(__file__).parents[1]),
+]
+_NOT_THE_USERS = tuple(
+    {home + os.sep for each in _HOMES for home in (each, os.path.realpath(each))}
+)
+
+A_THREAD = "a thread"
+A_SOCKET = "a socket or a process"
+# The functions in which tasks wait for them: of anyio on asyncio, and of trio.
+_FOR_THREADS = frozenset({"run_sync_in_worker_thread", "to_thread_run_sync"})
+_FOR_SOCKETS = frozenset({"wait_readable", "wait_writable", "_epoll_wait", "wait_kevent"})
+
+#: A file and a line.
+Spot: TypeAlias = tuple[str, int]
+Stack: TypeAlias = tuple[tuple[str, int, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """
+    Where a source or a function waits.
+
+    :ivar spot: the line of the user's
+    :ivar stack: all frames from the outermost to the innermost, as file, line and function
+    :ivar at_yield: whether it is a ``yield``, and not an ``await``
+
+    """
+
+    stack: Stack
+    spot: Spot
+    at_yield: bool = False
+    #: What of the world outside of the event loop it waits for, as far as the frames tell.
+    waits_for: str | None = None
+
+    @property
+    def inner(self) -> Spot | None:
+        """The innermost frame of all, if it is another."""
+        inner = self.stack[-1][:2] if self.stack else self.spot
+        return None if inner == self.spot else inner
+
+    @property
+    def is_an_exit(self) -> bool:
+        """Whether it is in the exit of a block, which may have to wait for what it has told."""
+        return any(function == "__aexit__" for _, _, function in self.stack)
+
+
+def place_of(suspended: object) -> Place:
+    """Return where a coroutine, or what it awaits, is suspended."""
+    return _place(tuple([(frame.f_code, frame.f_lasti) for frame in frames(suspended)]))
+
+
+def place_of_yield(generator: object) -> Place:
+    """Return the ``yield`` at which an async generator is suspended."""
+    frame: FrameType | None = getattr(generator, "ag_frame", None)
+    key = () if frame is None else ((frame.f_code, frame.f_lasti),)
+    return _place(key, at_yield=True)
+
+
+# To ask a frame for its line takes long, and most waits are where others were.
+@lru_cache(4096)
+def _place(suspended_at: tuple[tuple[CodeType, int], ...], *, at_yield: bool = False) -> Place:
+    stack = tuple((code.co_filename, _line(code, at), code.co_name) for code, at in suspended_at)
+    return Place(stack, _users_spot(stack), at_yield, _waits_for(stack))
+
+
+def _waits_for(stack: Stack) -> str | None:
+    functions = {function for _, _, function in stack}
+    if functions & _FOR_THREADS:
+        return A_THREAD
+    return A_SOCKET if functions & _FOR_SOCKETS else None
+
+
+def _line(code: CodeType, at: int) -> int:
+    for begin, end, line in code.co_lines():
+        if begin <= at < end and line is not None:
+            return line
+    return code.co_firstlineno
+
+
+def _users_spot(stack: Stack) -> Spot:
+    """Return the innermost frame of the user's, or the innermost of all, if none is."""
+    for file, line, _ in reversed(stack):
+        if is_users(file):
+            return file, line
+    return stack[-1][:2] if stack else ("?", 0)
+
+
+@cache
+def is_users(file: str) -> bool:
+    """Tell whether a file is neither streamkit's nor of a library."""
+    if file.startswith("<"):
+        return file.startswith("<ipython")
+    parts = Path(file).parts
+    if "site-packages" in parts or "dist-packages" in parts:
+        return False
+    return not os.path.abspath(file).startswith(_NOT_THE_USERS)
+
+
+def place_of_stack(stack: Stack) -> Place:
+    """Return the place with such a stack."""
+    return Place(stack, _users_spot(stack))
+
+
+def raised_at(error: BaseException) -> Spot | None:
+    """Return the innermost line of the user's in a traceback."""
+    found = None
+    traceback: TracebackType | None = error.__traceback__
+    while traceback is not None:
+        file = traceback.tb_frame.f_code.co_filename
+        if is_users(file):
+            found = file, traceback.tb_lineno
+        traceback = traceback.tb_next
+    return found
+
+
+def name_of(spot: Spot) -> str:
+    """Return a short text for a line: the name of its file, and its number."""
+    return f"{os.path.basename(spot[0])}:{spot[1]}"
+
+
+def text_of(spot: Spot) -> str:
+    """Return what is written in a line."""
+    return linecache.getline(*spot).strip()

@@ -1,0 +1,61 @@
+"""
+The points of a run: each line at which a source waits, and which time it does so there.
+
+The number of a wait in the whole run would be another one after each change, on each backend and in
+each order of tasks. A line and how often it was there before is what a reader can find.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from .places import Place, Spot, name_of, text_of
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """
+    A line of the user's, and the n-th time there.
+
+    :ivar at_yield: whether it is a ``yield``
+
+    """
+
+    spot: Spot
+    number: int
+    at_yield: bool = False
+
+    def __str__(self) -> str:
+        return f"{name_of(self.spot)}#{self.number}"
+
+    @property
+    def text(self) -> str:
+        """What is written there."""
+        return text_of(self.spot)
+
+    def is_meant_by(self, name: str) -> bool:
+        """Tell whether it has this name, with as much of the path as there is."""
+        full = f"{self.spot[0]}:{self.spot[1]}#{self.number}".replace(os.sep, "/")
+        name = name.replace(os.sep, "/")
+        return full == name or full.endswith(f"/{name}")
+
+
+class Points:
+    """Numbers the waits of one run."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[tuple[Spot, bool]] = Counter()
+
+    def next(self, place: Place) -> Point:
+        """Return the point that a wait is."""
+        spot = place.spot
+        self._counts[spot, place.at_yield] += 1
+        return Point(spot, self._counts[spot, place.at_yield], place.at_yield)
+
+
+def merged(traces: Iterable[Iterable[Point]]) -> list[Point]:
+    """Return the points of several runs of the same, each once, in the order in which they come."""
+    return list(dict.fromkeys(point for trace in traces for point in trace))

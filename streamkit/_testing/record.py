@@ -1,0 +1,101 @@
+"""What is known of one run when it is over."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from .._core.exceptions import first_leaf
+from .places import Place, Spot, raised_at
+from .points import Point
+from .run import Kind, Run
+
+
+@dataclass(frozen=True)
+class Fault:
+    """
+    An exception, without its frames.
+
+    :ivar name: the qualified name of its class
+    :ivar at: the innermost line of the user's that it came from
+    """
+
+    name: str
+    text: str
+    at: Spot | None
+    is_assertion: bool
+
+    @classmethod
+    def of(cls, exc: BaseException) -> Fault:
+        """Return what is known of an exception, or of the first one in a group."""
+        leaf = first_leaf(exc)
+        # What pytest adds to it, on lines of their own, tells the same of each run.
+        text = str(leaf).strip().partition("\n")[0]
+        is_assertion = isinstance(leaf, AssertionError)
+        return cls(type(leaf).__qualname__, text, raised_at(leaf), is_assertion)
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.text}" if self.text else self.name
+
+
+@dataclass
+class Record:
+    """One run, and what was seen of it."""
+
+    run: Run
+    strikes: tuple[tuple[Point, Kind], ...] = ()
+    trace: list[Point] = field(default_factory=list[Point])
+    #: The points after what was asked has arrived.
+    trace_after: list[Point] = field(default_factory=list[Point])
+    #: The points at which it was asked.
+    asked_at: list[Point] = field(default_factory=list[Point])
+    #: The first of them, with what it has called.
+    asked_in: Place | None = None
+    #: What it waited for outside of the event loop, by the point.
+    outside: dict[Point, str] = field(default_factory=dict[Point, str])
+    was_told: bool = False
+    let_out: bool = False
+    #: How many items the source had made when it was told.
+    made_before: int = 0
+    swallowed_at: Place | None = None
+    stuck_at: Place | None = None
+    #: What it has left behind, by name.
+    left: list[str] = field(default_factory=list[str])
+    #: What was raised, and is no part of the interruption.
+    unexpected: Fault | None = None
+    has_lost_error: bool = False
+    check_error: Fault | None = None
+    teardown_error: Fault | None = None
+    #: Where the source was when its time to clean up was over.
+    cut_at: str | None = None
+    is_stream: bool = False
+    has_raised: bool = False
+
+    @property
+    def was_asked(self) -> bool:
+        """Whether it has come to the points at which it was to be interrupted."""
+        return len(self.asked_at) == len(self.strikes)
+
+    @property
+    def has_returned(self) -> bool:
+        """Whether this is a function, was told, and has raised nothing."""
+        return self.was_told and not (self.is_stream or self.has_raised)
+
+    def forget(self) -> None:
+        """Let go of what was raised, whose frames hold all that the run has left."""
+        run = self.run
+        self.is_stream, self.has_raised = run.outcome is not None, run.error is not None
+        if run.outcome is not None and run.outcome.grace_exceeded:
+            self.cut_at = str(run.outcome.stuck_at)
+        run.error = run.outcome = run.result = None
+
+    def goes_on(self, undisturbed: list[Any]) -> bool:
+        """Tell whether it was told, and has then given the next item as if it had not been."""
+        made, items = self.made_before, self.run.items
+        if not self.was_told or not made < min(len(items), len(undisturbed)):
+            return False
+        # A last word from a line of its own is none of them, whatever it says.
+        before = self.trace[: len(self.trace) - len(self.trace_after)]
+        known = {point.spot for point in before if point.at_yield}
+        after = [point.spot for point in self.trace_after if point.at_yield]
+        return bool(after and after[0] in known and items[made] == undisturbed[made])

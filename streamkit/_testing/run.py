@@ -1,0 +1,56 @@
+"""One run, as its check sees it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias
+
+from .._core.outcome import Outcome
+from .backend import Backend
+
+Kind: TypeAlias = Literal["stop", "cancel", "native", "leave", "error", "close", "timeout"]
+
+#: The kinds of interruptions, and which of them an async function that is no source can meet.
+KINDS: tuple[Kind, ...] = ("stop", "cancel", "native", "leave", "error", "close", "timeout")
+OF_FUNCTIONS: tuple[Kind, ...] = ("cancel", "native")
+
+
+class ConsumerError(Exception):
+    """What a consumer raises, in an interruption of the kind ``"error"``."""
+
+
+@dataclass
+class Run:
+    """
+    One run of a source or of an async function, which was interrupted at one point.
+
+    It is given to ``check`` when the block of the stream has been left, or the function has ended.
+    """
+
+    #: What has interrupted it, or ``None`` if nothing has: the undisturbed run is checked, too.
+    kind: Kind | None
+    #: ``"asyncio"`` or ``"trio"``.
+    backend: Backend
+    #: Where it was asked to stop, as ``"file:line#n"``, at the n-th wait there; or ``None``.
+    asked_at: str | None = None
+    #: Where that arrived, as ``"file:line"``: at another place, if what it waited for was over, or
+    #: was shielded.
+    arrived_at: str | None = None
+    #: Whether it was told before it ended: by :exc:`StreamCancelled`, by the backend's own
+    #: cancellation, or by ``GeneratorExit``.
+    told: bool = False
+    #: What the consumer has received.
+    items: list[Any] = field(default_factory=list[Any])
+    #: What it receives if nothing interrupts it.
+    undisturbed: list[Any] = field(default_factory=list[Any])
+    #: How the stream ended; ``None`` for a function.
+    outcome: Outcome | None = None
+    #: What the consumer, or the caller of the function, was raised.
+    error: BaseException | None = None
+    #: What the function has returned.
+    result: Any = None
+
+    def __str__(self) -> str:
+        if self.kind is None:
+            return f"undisturbed ({self.backend})"
+        return f"{self.kind} at {self.asked_at} ({self.backend})"

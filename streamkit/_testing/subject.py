@@ -1,0 +1,76 @@
+"""What ``make`` gives: a source, a stream or an async function, and what the check gets beside."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Coroutine
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from .._core.stage import Stage
+from .._core.stream import Stream, with_stage
+
+
+@dataclass(frozen=True)
+class Subject:
+    """
+    What is interrupted.
+
+    :ivar given: what the check gets beside the run: none, or one thing
+    :ivar source: a source or a stream, or ``None``
+    :ivar work: else a coroutine
+
+    """
+
+    given: tuple[Any, ...]
+    source: Any = None
+    work: Coroutine[Any, Any, Any] | None = None
+
+    def stream(self, stage: Stage[Any, Any]) -> Stream[Any]:
+        """Return the stream, with a stage on it."""
+        return with_stage(self.source, stage)
+
+    @property
+    def name(self) -> str:
+        """What it is called, without its module."""
+        named = self.source if self.work is None else self.work
+        return str(getattr(named, "__qualname__", type(named).__qualname__))
+
+
+@asynccontextmanager
+async def made_by(make: Callable[[], Any]) -> AsyncGenerator[Subject, None]:
+    """Enter what ``make`` returns, and leave it after the check."""
+    made = make()
+    # A stream is entered by its consumer. What is both, as aiostream's streamers are, is a source.
+    if hasattr(made, "__aenter__") and not isinstance(made, AsyncIterable):
+        async with made as entered:
+            yield _subject(entered)
+    else:
+        yield _subject(made)
+
+
+def _subject(made: Any) -> Subject:
+    given: tuple[Any, ...] = ()
+    if isinstance(made, tuple):
+        if len(made) != 2:  # pyright: ignore[reportUnknownArgumentType]
+            raise TypeError(
+                f"make gave {len(made)} things: give the source, or the source and what check gets "  # pyright: ignore[reportUnknownArgumentType]
+                "beside the run; put several into one, as a tuple for instance"
+            )
+        made, beside = made
+        given = (beside,)
+    if inspect.iscoroutinefunction(made):
+        made = made()
+    if inspect.iscoroutine(made):
+        return Subject(given, work=made)
+    if isinstance(made, AsyncIterable) or hasattr(made, "__aenter__"):
+        return Subject(given, source=made)
+    if inspect.isasyncgenfunction(made):
+        raise TypeError(
+            f"make gave an async generator function: call it, {made.__name__}(...), for each run"
+        )
+    raise TypeError(
+        f"make gave {type(made).__qualname__}: let it return or yield a source, a stream or an "
+        "async function"
+    )

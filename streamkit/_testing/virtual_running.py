@@ -1,0 +1,58 @@
+"""
+Virtual time for an event loop that runs already, for as long as a block lasts.
+
+The loop is given another class. It cannot be told otherwise: a test framework makes it, and most of
+what a test uses asks it for the time. trio asks its clock, which belongs to the run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from typing import Any
+
+from .backend import on_trio
+from .virtual_time import VirtualTime
+
+
+@contextmanager
+def running_in_virtual_time() -> Iterator[None]:
+    """
+    Let the running event loop run in virtual time.
+
+    :raises RuntimeError: if it cannot, saying what to do
+    """
+    if on_trio():
+        _check_clock()
+        yield
+        return
+    loop: Any = asyncio.get_running_loop()
+    if isinstance(loop, VirtualTime):
+        yield
+        return
+    former = type(loop)
+    # Those of asyncio and uvloop can be that; what cannot says so.
+    loop.__class__ = type(f"Virtual{former.__name__}", (VirtualTime, former), {})
+    duration = loop.slow_callback_duration
+    loop._begin(former.time(loop))
+    try:
+        yield
+    finally:
+        timers = loop._end()
+        loop.__class__, loop.slow_callback_duration = former, duration
+        for seconds, handle in timers:
+            loop.call_later(seconds, handle._run)
+
+
+def _check_clock() -> None:
+    trio: Any = sys.modules["trio"]
+    import_module("trio.testing")
+    if isinstance(trio.lowlevel.current_clock(), trio.testing.MockClock):
+        return
+    raise RuntimeError(
+        "trio has a clock for each run: let the fixture anyio_backend return "
+        "('trio', virtual_time('trio')['backend_options']), which is in streamkit.testing"
+    )

@@ -1,0 +1,211 @@
+"""
+Virtual time: for asyncio and uvloop, to match ``trio.testing.MockClock(autojump_threshold=0)``.
+
+The two loops share nothing but their public interface, so the mixin uses nothing else of
+them: it keeps the timers in a heap of its own and learns that the loop is idle from a *tick*,
+a callback that goes to the end of the ready queue and looks whether anybody called
+``call_soon`` since the last one. To patch the selector or ``time.monotonic`` would be shorter,
+but uvloop has no selector and reads another clock.
+
+Rules:
+
+* Time stands still while anything is runnable; then it jumps to the next timer.
+* Timers with equal deadlines run in the order in which they were made.
+* Without timers there is no tick, so a loop that waits for a thread sleeps in its poll.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import itertools
+import math
+from collections.abc import Callable
+from contextvars import Context
+from importlib import import_module
+from typing import Any, TypeVarTuple
+
+Ts = TypeVarTuple("Ts")
+
+# Not 0, so that a deadline taken for a duration shows up. The same on every backend.
+START = 1000.0
+
+# One quiet pass is not enough. The last callback may have written to a socket; the poll of
+# the second pass finds that and queues the reader behind the tick; the third pass knows.
+QUIET_PASSES = 3
+
+# anyio repeats a cancellation with ``call_soon`` for as long as a task in the scope resists
+# (one that waits in ``asyncio.TaskGroup.__aexit__``, for instance). In real time that spins
+# until the task is ready; here it would stop the clock for ever. So after this many passes
+# in a row with a repeated cancellation the loop counts as idle.
+SPIN_PASSES = 1000
+
+
+class VirtualTime(asyncio.AbstractEventLoop):
+    """
+    Mixin for a class of event loops: its time stands still while anything is runnable, and then
+    jumps to the next timer.
+
+    ``class VirtualUvloop(VirtualTime, uvloop.Loop)`` is uvloop in virtual time. The time begins at
+    1000.0 seconds, so that a deadline that is taken for a duration shows.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._begin(START)
+
+    def _begin(self, now: float) -> None:
+        self._has_ended = False
+        self.slow_callback_duration = math.inf  # a jump is not a slow callback
+        #: How many passes in a row must be quiet until the loop counts as idle.
+        self._quiet_passes = QUIET_PASSES
+        self._now = now
+        self._order = itertools.count()
+        self._timers: list[tuple[float, int, asyncio.TimerHandle]] = []
+        self._idle_waiters: list[asyncio.Future[None]] = []
+        self._armed = False
+        self._busy = self._spinning = False  # what was scheduled since the last tick
+        self._quiet = self._spins = 0  # passes in a row
+        # Without one of its own the tick would keep alive whatever is in its creator's.
+        self._tick_context = Context()
+
+    def _end(self) -> list[tuple[float, asyncio.TimerHandle]]:
+        """Return the timers that are left, with the seconds until they are due."""
+        timers, self._timers, self._has_ended = self._timers, [], True
+        return [(when - self._now, handle) for when, _, handle in timers]
+
+    def time(self) -> float:
+        """Return the virtual time, in seconds."""
+        return self._now
+
+    def call_soon(
+        self, callback: Callable[[*Ts], object], *args: *Ts, context: Context | None = None
+    ) -> asyncio.Handle:
+        """Call something with the next pass."""
+        self._busy = True
+        if getattr(callback, "__name__", "") == "_deliver_cancellation":
+            self._spinning = True
+        return super().call_soon(callback, *args, context=context)
+
+    def call_soon_threadsafe(
+        self, callback: Callable[[*Ts], object], *args: *Ts, context: Context | None = None
+    ) -> asyncio.Handle:
+        """Call something with the next pass, from any thread."""
+        self._busy = True
+        return super().call_soon_threadsafe(callback, *args, context=context)
+
+    def call_later(
+        self,
+        delay: float,
+        callback: Callable[[*Ts], object],
+        *args: *Ts,
+        context: Context | None = None,
+    ) -> asyncio.TimerHandle:
+        """Call something when so many virtual seconds have passed."""
+        return self.call_at(self._now + delay, callback, *args, context=context)
+
+    def call_at(
+        self,
+        when: float,
+        callback: Callable[[*Ts], object],
+        *args: *Ts,
+        context: Context | None = None,
+    ) -> asyncio.TimerHandle:
+        """Call something at a virtual time."""
+        handle = asyncio.TimerHandle(when, callback, args, self, context)
+        heapq.heappush(self._timers, (when, next(self._order), handle))
+        self._arm()
+        return handle
+
+    def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
+        # At once, as uvloop does: a handle keeps its context alive, which tests of leaks see.
+        self._timers = [timer for timer in self._timers if timer[2] is not handle]
+        heapq.heapify(self._timers)
+
+    async def wait_idle(self) -> None:
+        """
+        Wait until nothing is runnable, before time jumps to the next timer.
+
+        :func:`anyio.wait_all_tasks_blocked` sleeps on asyncio, and so lets time pass.
+        """
+        future = self.create_future()
+        self._idle_waiters.append(future)
+        self._arm()
+        await future
+
+    async def shutdown_default_executor(
+        self,
+        timeout: float | None = None,  # noqa: ASYNC109
+    ) -> None:
+        """Join the threads of the default executor, however long that takes."""
+        # Joining threads takes real time: a virtual limit would be over at once.
+        await super().shutdown_default_executor()
+
+    def _next_timer(self) -> float:
+        return self._timers[0][0] if self._timers else math.inf
+
+    def _arm(self) -> None:
+        if not self._armed and (self._idle_waiters or self._next_timer() < math.inf):
+            self._armed = True
+            super().call_soon(self._tick, context=self._tick_context)
+
+    def _tick(self) -> None:
+        if self._has_ended:
+            return
+        self._armed = False
+        self._quiet = 0 if self._busy else self._quiet + 1
+        self._spins = self._spins + 1 if self._spinning else 0
+        self._busy = self._spinning = False
+        if self._quiet >= self._quiet_passes or self._spins >= SPIN_PASSES:
+            self._quiet = self._spins = 0
+            if self._idle_waiters:
+                self._release_idle_waiters()
+            elif (when := self._next_timer()) < math.inf:
+                self._now = max(self._now, when)
+        # Also without a jump: a timer that is due already does not wait for idleness.
+        while self._next_timer() <= self._now:
+            _, _, handle = heapq.heappop(self._timers)
+            # Queued and not called, so that a KeyboardInterrupt in one leaves the others.
+            super().call_soon(_run_timer, handle, context=self._tick_context)
+        self._arm()
+
+    def _release_idle_waiters(self) -> None:
+        waiters, self._idle_waiters = self._idle_waiters, []
+        for future in waiters:
+            if not future.done():
+                future.set_result(None)
+
+
+def _run_timer(handle: asyncio.TimerHandle) -> None:
+    if not handle.cancelled():
+        handle._run()
+
+
+class VirtualTimeLoop(VirtualTime, asyncio.SelectorEventLoop):
+    """
+    The event loop of asyncio in virtual time, for whatever takes a ``loop_factory``.
+
+    No more is virtual than time: threads, processes and peers take as long as they do, and a limit
+    on what they take has expired by then.
+    """
+
+
+def virtual_time(backend: str = "asyncio") -> dict[str, Any]:
+    """
+    Return options for :func:`anyio.run` with which a program runs in virtual time.
+
+    Nobody waits: while nothing is runnable, time jumps to the next timer. Call it for each run, for
+    what it returns is used up by that.
+
+    :param backend: ``"asyncio"`` or ``"trio"``
+    :return: the keyword arguments ``backend`` and ``backend_options``
+    :raises ValueError: if it is another one
+
+    """
+    if backend == "asyncio":
+        return {"backend": backend, "backend_options": {"loop_factory": VirtualTimeLoop}}
+    if backend == "trio":
+        clock = import_module("trio.testing").MockClock(autojump_threshold=0)
+        clock.jump(START)
+        return {"backend": backend, "backend_options": {"clock": clock}}
+    raise ValueError(f"there is virtual time on 'asyncio' and on 'trio', not on {backend!r}")

@@ -1,0 +1,248 @@
+"""
+One visit: the source is consumed, or the function called, and interrupted at its points.
+
+Each kind of interruption is what can happen to a consumer, or what a consumer can do. It leaves by
+its own will when it has received an item; where it waits for one, it is given a beat for that.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+import anyio
+
+from .._combinators.timeout import StreamTimeout, TimedOut
+from .._core.control import Control
+from .._core.exceptions import StreamCancelled, is_backend_cancellation, leaves, without
+from .._core.outcome import Outcome
+from .._core.stage import Stage
+from .._core.watching import watcher
+from .eye import Eye
+from .function import watched
+from .loops import in_own_task, right_after_this_step, running_task, start
+from .observed import Watch
+from .outside import Outside
+from .points import Point
+from .run import ConsumerError, Kind
+from .subject import Subject
+
+#: Why a source is told to stop.
+REASON = "interrupted"
+_NUDGE = object()
+
+
+class Visit(ABC):
+    """
+    One visit to a subject.
+
+    :param subject: what is interrupted
+    :param strikes: where, in this order, and by which kind
+    :param steps: how often it may wait after it was told
+    :param outside: says what of the world outside of the event loop a wait is for
+
+    """
+
+    def __init__(
+        self,
+        subject: Subject,
+        strikes: tuple[tuple[Point, Kind], ...],
+        steps: int,
+        outside: Outside,
+    ) -> None:
+        self.subject = subject
+        self.kinds = [kind for _, kind in strikes]
+        points = tuple(point for point, _ in strikes)
+        self.eye = Eye(points, self._strike, right_after_this_step, steps, outside)
+        self.items: list[Any] = []
+        self.outcome: Outcome | None = None
+        #: What the consumer was raised, or the caller of the function.
+        self.error: BaseException | None = None
+        #: What ``aclose()`` has raised elsewhere.
+        self.closing_error: BaseException | None = None
+        self.result: Any = None
+        #: Whether what was told has been let out.
+        self.let_out = False
+        self._scope = anyio.CancelScope()
+        self._task: Any = None
+        self._broken: BaseException | None = None
+
+    async def go(self) -> None:
+        """Pay the visit. Whatever the subject raises is kept."""
+        try:
+            await in_own_task(self._go)
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as exc:
+            # What the subject leaves to its task, as scopes that are broken.
+            self.error = exc if self.error is None else self.error
+        if self._broken is not None:
+            raise self._broken
+
+    @abstractmethod
+    async def _go(self) -> None:
+        """Do so, in a task of its own on asyncio. Must not raise."""
+
+    @property
+    @abstractmethod
+    def made_before(self) -> int:
+        """How many items there were when it was told."""
+
+    def unexpected(self) -> BaseException | None:
+        """Return what was raised, and is not what the interruption itself raises."""
+        found = None if self.error is None else without(self.error, self._is_expected)
+        return self.closing_error if found is None else found
+
+    def _is_expected(self, exc: BaseException) -> bool:
+        if not self.eye.asked_at:
+            return False
+        expected: tuple[type[BaseException], ...] = (StreamCancelled, StreamTimeout, ConsumerError)
+        return isinstance(exc, expected) or is_backend_cancellation(exc)
+
+    @property
+    def has_lost_error(self) -> bool:
+        """Whether the error of the consumer did not leave its block."""
+        if "error" not in self.kinds[: len(self.eye.asked_at)]:
+            return False
+        raised = () if self.error is None else leaves(self.error)
+        return self._has_raised and not any(isinstance(exc, ConsumerError) for exc in raised)
+
+    _has_raised = False
+
+    def _strike(self, number: int) -> None:
+        try:
+            self._interrupt(self.kinds[number])
+        except BaseException as exc:
+            self._broken = exc
+
+    def _interrupt(self, kind: Kind) -> None:
+        if kind == "native":
+            self._task.cancel()
+        else:
+            self._scope.cancel()
+
+
+class StreamVisit(Visit):
+    """A visit to a source or to a stream: all of its items are taken."""
+
+    _has_left = False
+    _closes = False
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self._watch = Watch(self.eye)
+        self._closed = anyio.Event()
+        self._order: Kind | None = None
+        self._knob = _Knob()
+        self._stream = self.subject.stream(self._knob)
+
+    async def go(self) -> None:
+        await super().go()
+        if self._closes:
+            await self._closed.wait()
+
+    async def _go(self) -> None:
+        stream, self._task = self._stream, running_task()
+        token = watcher.set(self._watch)
+        try:
+            with self._scope:
+                async with stream:
+                    await self._take_all()
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as exc:
+            self.error = exc
+        finally:
+            watcher.reset(token)
+        self.outcome = stream.outcome if stream.ended else None
+        self.let_out = self._watch.first is not None and self._watch.first.let_out
+
+    async def _take_all(self) -> None:
+        try:
+            async for item in self._stream:
+                if item is not _NUDGE:
+                    self.items.append(item)
+                if self._order == "leave":
+                    return
+                if self._order == "error":
+                    self._has_raised = True
+                    raise ConsumerError
+        except anyio.ClosedResourceError:
+            if not self._closes:
+                raise
+
+    @property
+    def made_before(self) -> int:
+        first = self._watch.first
+        made = None if first is None else first.made_before
+        return len(self.items) if made is None else made
+
+    def _interrupt(self, kind: Kind) -> None:
+        control = self._knob.control
+        if kind == "stop":
+            control.cancel(REASON)
+        elif kind == "timeout":
+            limit = TimedOut("idle", 0.0)
+            control.cancel(limit, kind="timed_out", error=StreamTimeout)
+        elif kind in ("leave", "error"):
+            self._order = kind
+            control.beat(_NUDGE)
+        elif kind == "close":
+            self._closes = True
+            start(self._close)
+        else:
+            super()._interrupt(kind)
+
+    async def _close(self) -> None:
+        try:
+            await self._stream.aclose()
+        except BaseException as exc:
+            self.closing_error = exc
+        self._closed.set()
+
+
+class _Knob(Stage[Any, Any]):
+    """What the stream can be told by, outermost."""
+
+    control: Control
+
+    def on_open(self, control: Control) -> None:
+        self.control = control
+
+
+class FunctionVisit(Visit):
+    """A call of an async function."""
+
+    async def _go(self) -> None:
+        assert self.subject.work is not None
+        self._task = running_task()
+        token = watcher.set(Watch(self.eye, is_inside=True))
+        try:
+            with self._scope:
+                await self._call()
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as exc:
+            self.error = exc
+        finally:
+            watcher.reset(token)
+
+    async def _call(self) -> None:
+        assert self.subject.work is not None
+        try:
+            self.result = await watched(self.subject.work, self.eye)
+        except BaseException as exc:
+            self.let_out = any(map(is_backend_cancellation, leaves(exc)))
+            raise
+
+    @property
+    def made_before(self) -> int:
+        return 0
+
+
+def visit_to(
+    subject: Subject, strikes: tuple[tuple[Point, Kind], ...], steps: int, outside: Outside
+) -> Visit:
+    """Return a visit to what ``make`` gave."""
+    kind = StreamVisit if subject.work is None else FunctionVisit
+    return kind(subject, strikes, steps, outside)

@@ -1,0 +1,73 @@
+"""
+A thread that sees a run which never suspends: it holds the event loop, so nothing in there can.
+
+It names the line, and raises an exception there, as often as it takes.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Self
+
+from .abandoned import Abandoned
+from .once import Terms
+from .places import Place, place_of_stack
+
+# Real seconds: far more than any step takes that is well.
+PATIENCE = 5.0
+
+
+class Watchdog:
+    """Watches the runs of the thread that has made it."""
+
+    def __init__(self) -> None:
+        self._thread = threading.get_ident()
+        self._over = threading.Event()
+        self._terms: Terms | None = None
+        self._dog = threading.Thread(target=self._watch, name="watchdog", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._dog.start()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._over.set()
+        self._dog.join()
+
+    @contextmanager
+    def watching(self, terms: Terms) -> Iterator[None]:
+        """Watch what is visited in this block."""
+        self._terms = terms
+        try:
+            yield
+        finally:
+            self._terms = None
+
+    def _watch(self) -> None:
+        pulse: object = None
+        while not self._over.wait(PATIENCE):
+            terms = self._terms
+            visit = None if terms is None else terms.visit
+            if visit is None or not visit.eye.is_running:
+                pulse = None
+            elif pulse != (pulse := (visit.eye, visit.eye.pulse)):
+                continue
+            else:
+                visit.eye.is_over = True
+                visit.eye.stuck_at = self._place()
+                ctypes.pythonapi.PyThreadState_SetAsyncExc(
+                    ctypes.c_ulong(self._thread), ctypes.py_object(Abandoned)
+                )
+
+    def _place(self) -> Place:
+        frame = sys._current_frames().get(self._thread)
+        stack: list[tuple[str, int, str]] = []
+        while frame is not None:
+            code = frame.f_code
+            stack.insert(0, (code.co_filename, frame.f_lineno, code.co_name))
+            frame = frame.f_back
+        return place_of_stack(tuple(stack))

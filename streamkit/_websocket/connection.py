@@ -1,0 +1,125 @@
+"""
+The client of one socket, who is read all the time.
+
+Nothing of what it says is kept, so nothing can pile up, and neither a stop nor its going waits
+until somebody reads. What is no stop is dropped.
+
+It is read until the last message: granian closes no socket while somebody waits in ``receive()``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from functools import partial
+
+import anyio
+from anyio.lowlevel import checkpoint
+
+from .._http.connection import GONE, SHORT, Connection
+from .._http.messages import Message, Receive, Send
+from .._signals.shutdown import Shutdown
+from .closing import RESTART
+from .messages import DISCONNECT, RECEIVE
+from .stops import Stop, asked_by
+
+
+class SocketConnection(Connection):
+    """
+    The connection to the client of a socket.
+
+    :param receive: of ASGI
+    :param send: of ASGI
+    :param send_timeout: as for :class:`Connection`
+    :param on_lost: as for :class:`Connection`; may be told why
+    :param stop: tells a stop from other messages, or ``None``
+    :param on_stop: called with the reason when the client asks for one
+    :param on_error: called with what ``stop`` has raised
+    :param is_accepted: whether the handshake is over
+
+    """
+
+    __slots__ = ("_begin", "_has_connected", "_on_error", "_on_stop", "_quiet", "_reading", "_stop")
+
+    def __init__(
+        self,
+        receive: Receive,
+        send: Send,
+        *,
+        send_timeout: float | None,
+        on_lost: Callable[..., bool],
+        stop: Stop | None,
+        on_stop: Callable[[object], object],
+        on_error: Callable[[BaseException], object],
+        is_accepted: bool,
+    ) -> None:
+        super().__init__(receive, send, send_timeout=send_timeout, on_lost=on_lost)
+        self.has_started = self._has_connected = is_accepted
+        self._begin = on_lost
+        self._stop = stop
+        self._on_stop = on_stop
+        self._on_error = on_error
+        # That in which the client is read, while it is, and what is set when it is not any more.
+        self._reading: anyio.CancelScope | None = None
+        self._quiet: anyio.Event | None = None
+
+    async def connect(self) -> None:
+        """Take the message that asks for a socket, if nobody has. Waits for no more than that."""
+        if not self._has_connected:
+            self._has_connected = True
+            with suppress(*GONE):
+                await self._receive()
+
+    async def stop_reading(self) -> None:
+        """Let nobody be in ``receive()`` any more. Takes no time if nobody is."""
+        if self._reading is None:
+            return
+        self._quiet = anyio.Event()
+        self._reading.cancel()
+        # A server may let nobody out.
+        with anyio.move_on_after(SHORT):
+            await self._quiet.wait()
+
+    async def end(self, message: Message) -> None:
+        if not self.is_lost:
+            # From now on it may go, and nobody looks whether it does: the server ends what is sent.
+            self.is_ending = True
+            await self.stop_reading()
+        await super().end(message)
+
+    def _hear(self) -> Awaitable[None]:
+        return self._read()
+
+    async def _read(self) -> None:
+        self._has_connected = True
+        scope = self._reading = anyio.CancelScope()
+        try:
+            with scope:
+                await self._read_until_disconnect()
+        finally:
+            self._reading = None
+            if self._quiet is not None:
+                self._quiet.set()
+        if scope.cancel_called:
+            await anyio.sleep_forever()
+
+    async def _read_until_disconnect(self) -> None:
+        while (message := await self._receive())["type"] != DISCONNECT:
+            if message["type"] == RECEIVE and self._stop is not None:
+                text = message.get("text")
+                self._look_for_stop(self._stop, message["bytes"] if text is None else text)
+            # A client may say more than a server can wait for.
+            await checkpoint()
+        if message.get("code") == RESTART:
+            # It was not the client: uvicorn closes its sockets before anything else, when it ends.
+            self._on_lost = partial(self._begin, Shutdown())
+
+    def _look_for_stop(self, stop: Stop, message: str | bytes) -> None:
+        try:
+            is_asked, reason = asked_by(stop, message)
+        except Exception as exc:
+            self._stop = None
+            self._on_error(exc)
+        else:
+            if is_asked:
+                self._on_stop(reason)

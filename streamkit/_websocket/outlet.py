@@ -1,0 +1,91 @@
+"""The stage of a socket: makes a frame of what a stream says, text or bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, cast
+
+from .._core.arguments import check_made
+from .._core.metadata import Head, Metadata
+from .._core.outcome import Outcome
+from .._core.pipeline import SKIP
+from .._http.outlet import Outlet
+from .._sse.json import ToJSON, encoding_with
+
+#: From this status on, there is no handshake: a client that wants a socket follows no redirection.
+REFUSED = 300
+
+
+class SocketOutlet(Outlet):
+    """
+    Makes frames of items and beats, and lets the socket tell the source.
+
+    :param encoder: called with a value for which there would be no JSON, or ``None``
+
+    """
+
+    def __init__(self, encoder: Callable[[Any], object] | None) -> None:
+        super().__init__()
+        self._as_json: ToJSON = encoding_with(_refuse if encoder is None else encoder)
+        #: Whether the source has said that there is to be no stream, in time or too late.
+        self.is_refused: bool = False
+        #: The code and the reason of the close, where the source says that it has completed.
+        self.closing: tuple[int, str] | None = None
+
+    def expect(self, status: int) -> None:
+        super().expect(status)
+        # A socket has one, whatever the status of success is called.
+        self.has_body = self.has_body or status < REFUSED
+        self.is_refused = self.is_refused or status >= REFUSED
+
+    def on_metadata(self, item: Metadata) -> bool:
+        if isinstance(item, Head) and not self.has_begun:
+            self.expect(item.status)
+        # Not too late for the code of the close.
+        is_refused = isinstance(item, Head) and item.status >= REFUSED
+        self.is_refused = self.is_refused or is_refused
+        return False
+
+    def on_item(self, item: Any) -> Any:
+        if type(item) is str and item.isascii():
+            return item
+        return self.content(item)
+
+    def on_beat(self, beat: Any) -> Any:
+        return SKIP if self.is_refused else self.content(beat)
+
+    def content(self, item: object) -> str | bytes:
+        """
+        Return an item as the content of a frame.
+
+        :raises TypeError: if there is no JSON for it
+        :raises ValueError: if there is no valid JSON
+
+        """
+        if isinstance(item, bytes | memoryview):
+            # Servers written in other languages may take nothing but the very class.
+            return bytes(cast("bytes", item))
+        text = item if isinstance(item, str) else self._as_json(item)
+        # Half of a surrogate pair, which a model may well send, must not end the stream.
+        is_plain = type(text) is str and text.isascii()
+        return text if is_plain else text.encode("utf-8", "replace").decode()
+
+    def last(self, final: Callable[[Outcome], object], outcome: Outcome) -> Any:
+        """Return what is said last, which is nothing to a client that was refused."""
+        if self.is_refused:
+            return () if outcome.kind == "completed" else None
+        said: Any = final(outcome)
+        check_made("final", said)
+        if said is None:
+            return None
+        several = isinstance(said, list | tuple | Iterator)
+        items = cast("Iterable[object]", said) if several else (said,)
+        return [self.content(item) for item in items]
+
+
+def _refuse(value: object) -> object:
+    raise TypeError(
+        f"there is no JSON for {type(value).__qualname__}: yield str, bytes, what json.dumps() "
+        "takes, a dataclass or a model of pydantic, or write WebSocketStream(source, encoder=...) "
+        "with a function that returns one of these for it"
+    )

@@ -1,0 +1,123 @@
+"""Clients of WebSockets: one on asyncio, one on trio, and one over a bare socket."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import gc
+import os
+import warnings
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import trio
+import trio_websocket
+import websockets
+from websockets.asyncio.client import connect
+
+from client import Connection
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+# Real seconds for all that a client does.
+LONGEST = 15.0
+
+STOP = '{"type": "stop", "reason": "enough"}'
+
+
+@dataclass
+class Seen:
+    """What a client has seen of one socket."""
+
+    messages: list[str | bytes] = field(default_factory=list)
+    code: int | None = None
+    reason: str | None = None
+    status: int | None = None
+    headers: dict[str, str] = field(default_factory=dict)
+    body: bytes = b""
+
+
+def on_asyncio(url: str, then: Callable[[], object] | str | None = None) -> Seen:
+    """
+    Open a socket, and read it to its end.
+
+    :param then: what is said, or done, after the first message
+
+    """
+
+    async def talk() -> Seen:
+        seen = Seen()
+        try:
+            async with asyncio.timeout(LONGEST), connect(url, proxy=None) as socket:
+                try:
+                    async for message in socket:
+                        seen.messages.append(message)
+                        if len(seen.messages) == 1 and isinstance(then, str):
+                            await socket.send(then)
+                        elif len(seen.messages) == 1 and then is not None:
+                            then()
+                except websockets.ConnectionClosed:
+                    pass
+                seen.code, seen.reason = socket.close_code, socket.close_reason
+        except websockets.InvalidStatus as exc:
+            seen.status, seen.body = exc.response.status_code, bytes(exc.response.body or b"")
+            seen.headers = {k.lower(): v for k, v in exc.response.headers.raw_items()}
+        return seen
+
+    return asyncio.run(talk())
+
+
+def on_trio(url: str, then: Callable[[], object] | str | None = None) -> Seen:
+    """Do the same on trio."""
+
+    async def talk() -> Seen:
+        seen = Seen()
+        with trio.fail_after(LONGEST):
+            try:
+                async with trio_websocket.open_websocket_url(url) as socket:
+                    try:
+                        while True:
+                            seen.messages.append(await socket.get_message())
+                            if len(seen.messages) == 1 and isinstance(then, str):
+                                await socket.send_message(then)
+                            elif len(seen.messages) == 1 and then is not None:
+                                then()
+                    except trio_websocket.ConnectionClosed as exc:
+                        seen.code, seen.reason = exc.reason.code, exc.reason.reason
+            except trio_websocket.ConnectionRejected as exc:
+                seen.status, seen.body = exc.status_code, exc.body or b""
+                seen.headers = {
+                    name.decode().lower(): value.decode() for name, value in exc.headers or ()
+                }
+        return seen
+
+    with warnings.catch_warnings():
+        # It leaves its socket to the garbage collector where the server has closed it.
+        warnings.simplefilter("ignore", ResourceWarning)
+        seen = trio.run(talk)
+        gc.collect()
+    return seen
+
+
+CLIENTS: dict[str, Any] = {"websockets": on_asyncio, "trio-websocket": on_trio}
+
+
+class BareSocket(Connection):
+    """A socket whose client reads when told to, says nothing, and leaves as it likes."""
+
+    def __init__(self, port: int, target: str, *, buffer: int | None = None) -> None:
+        super().__init__(port, buffer=buffer)
+        key = base64.b64encode(os.urandom(16)).decode()
+        self.socket.sendall(
+            f"GET {target} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nUpgrade: websocket\r\n"
+            f"Connection: Upgrade\r\nSec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n"
+            "\r\n".encode()
+        )
+
+    def wait_for_handshake(self) -> None:
+        """Read the answer, and not a byte more."""
+        answer = b""
+        while not answer.endswith(b"\r\n\r\n"):
+            answer += self.socket.recv(1)
+        assert answer.startswith(b"HTTP/1.1 101"), answer
