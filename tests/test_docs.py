@@ -181,12 +181,14 @@ def test_links_of_the_readme() -> None:
 
 
 def test_files_that_the_architecture_names() -> None:
-    """Docs: the tests that guard what must hold are there, and so are the modules."""
+    """Docs: each wing is named; the tests that guard what must hold, and the modules, are there."""
     text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
     tests = re.findall(r"`(tests/[\w/.]+)`", text)
     modules = re.findall(r"`(_\w+/\w+)`", text)
     files = [*tests, *(f"streamkit/{name}.py" for name in modules)]
     assert len(files) > 20
+    wings = {path.name for path in (ROOT / "streamkit").glob("_*") if path.name[1] != "_"}
+    assert set(re.findall(r"`(_\w+)`", text.partition("## The way")[0])) == wings
     assert [name for name in files if not (ROOT / name).exists()] == []
 
 
