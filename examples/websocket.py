@@ -92,7 +92,7 @@ async def before_the_server(host: StreamHost) -> AsyncGenerator[None, None]:
     async def end() -> None:
         await told.wait()
         host.shut_down()
-        while host.stats().open:
+        while host.stats().open:  # noqa: ASYNC110  looked at for some seconds at most
             await anyio.sleep(0.05)
         assert callable(server)
         server(signal.SIGTERM, None)

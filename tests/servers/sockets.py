@@ -102,7 +102,6 @@ async def converse(
             elif len(seen.messages) == 1 and then is not None:
                 then()
     except trio_websocket.ConnectionClosed as exc:
-        assert exc.reason is not None
         seen.code, seen.reason = exc.reason.code, exc.reason.reason
     except trio_websocket.ConnectionRejected as exc:
         seen.status, seen.body = exc.status_code, exc.body or b""
