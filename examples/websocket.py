@@ -36,7 +36,8 @@ const [ask, stop, answer, end] = ["ask", "stop", "answer", "end"].map(
 let socket;
 ask.onclick = () => {
   answer.textContent = end.textContent = "";
-  socket = new WebSocket(location.href.replace("http", "ws") + "answer" + location.search);
+  const url = new URL("answer" + location.search, location.href);
+  socket = new WebSocket(url.href.replace("http", "ws"));
   ask.disabled = true;
   stop.disabled = false;
   socket.onmessage = ({ data }) => {

@@ -76,9 +76,15 @@ def on_trio(url: str, then: Callable[[], object] | str | None = None) -> Seen:
         # It leaves a connection to the garbage collector where the server has closed or refused it.
         with trio.fail_after(LONGEST):
             stream = await trio.open_tcp_stream(address.host, address.port or 80)
-            async with stream, trio.open_nursery() as nursery:
-                await converse(seen, nursery, stream, address, then)
-                nursery.cancel_scope.cancel()
+            try:
+                async with stream, trio.open_nursery() as nursery:
+                    await converse(seen, nursery, stream, address, then)
+                    nursery.cancel_scope.cancel()
+            except* trio_websocket.ConnectionRejected as group:
+                found: BaseException = group
+                while isinstance(found, BaseExceptionGroup):
+                    found = found.exceptions[0]
+                note_rejection(seen, found)
         return seen
 
     return trio.run(talk)
@@ -103,9 +109,11 @@ async def converse(
                 then()
     except trio_websocket.ConnectionClosed as exc:
         seen.code, seen.reason = exc.reason.code, exc.reason.reason
-    except trio_websocket.ConnectionRejected as exc:
-        seen.status, seen.body = exc.status_code, exc.body or b""
-        seen.headers = {name.decode().lower(): value.decode() for name, value in exc.headers or ()}
+
+
+def note_rejection(seen: Seen, exc: Any) -> None:
+    seen.status, seen.body = exc.status_code, exc.body or b""
+    seen.headers = {name.decode().lower(): value.decode() for name, value in exc.headers or ()}
 
 
 CLIENTS: dict[str, Any] = {"websockets": on_asyncio, "trio-websocket": on_trio}
