@@ -26,10 +26,10 @@ COMMANDS = {
 }
 
 # Of sockets that wait; real seconds in which all are closed; and what one may take of the server's
-# memory: the server's own part, its buffers and those of the compression, are most of it.
+# memory: most of it is the server's own, its buffers and those of the compression.
 SOCKETS = 1000
 CLOSED_WITHIN = 10.0
-BYTES_EACH = 160 * 1024
+BYTES_EACH = 320 * 1024
 
 # Tasks of a socket: the server's own, the stream's source, the one that reads, and what the server
 # has beside these (hypercorn has five).
