@@ -30,6 +30,7 @@ import streamkit.sqlite
 import streamkit.sse
 import streamkit.starlette
 import streamkit.testing
+import streamkit.websocket
 from support import Backend
 
 if TYPE_CHECKING:
