@@ -109,7 +109,14 @@ def run_on(current: Backend) -> Callable[..., Any]:
     """Return an ``anyio.run`` that runs in virtual time and checks for leaks."""
     original = anyio.run
 
-    def run(func: Callable[..., Awaitable[Any]], *args: Any, backend: str | None = None) -> Any:
+    def run(
+        func: Callable[..., Awaitable[Any]],
+        *args: Any,
+        backend: str | None = None,
+        backend_options: dict[str, Any] | None = None,
+    ) -> Any:
+        if backend_options is not None:
+            return original(func, *args, backend=backend, backend_options=backend_options)
         with pytest.MonkeyPatch.context() as monkeypatch:
             monkeypatch.setattr(anyio, "run", original)
             return (current if backend is None else Backend(backend)).run(func, *args)
