@@ -21,6 +21,7 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 
 import _inventories  # noqa: E402  (found through the line above)
+import _scenarios  # noqa: E402
 
 project = "streamkit"
 author = "the streamkit authors"
@@ -43,6 +44,8 @@ autodoc_typehints_format = "short"
 
 intersphinx_mapping = _inventories.intersphinx_mapping(HERE / "_build" / "inventories")
 intersphinx_disabled_reftypes: list[str] = []
+
+_scenarios.write(HERE / "_build" / "scenarios.inc")
 
 # Type variables are not documented anywhere.
 nitpick_ignore_regex = [

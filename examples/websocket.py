@@ -36,7 +36,8 @@ const [ask, stop, answer, end] = ["ask", "stop", "answer", "end"].map(
 let socket;
 ask.onclick = () => {
   answer.textContent = end.textContent = "";
-  socket = new WebSocket(location.href.replace("http", "ws") + "answer" + location.search);
+  const url = new URL("answer" + location.search, location.href);
+  socket = new WebSocket(url.href.replace("http", "ws"));
   ask.disabled = true;
   stop.disabled = false;
   socket.onmessage = ({ data }) => {
@@ -92,7 +93,7 @@ async def before_the_server(host: StreamHost) -> AsyncGenerator[None, None]:
     async def end() -> None:
         await told.wait()
         host.shut_down()
-        while host.stats().open:
+        while host.stats().open:  # noqa: ASYNC110  looked at for some seconds at most
             await anyio.sleep(0.05)
         assert callable(server)
         server(signal.SIGTERM, None)

@@ -13,11 +13,12 @@ Modules that are imported by name:
 
 * ``streamkit.starlette``: responses for FastAPI and Starlette
 * ``streamkit.asgi``: the same for any ASGI server; ``streamkit.sse`` with events and profiles,
-  ``streamkit.jsonlines`` with a record a line
+  ``streamkit.jsonlines`` with a record a line; ``streamkit.websocket`` for a run over a WebSocket
 * ``streamkit.client``: read such a stream, and come back to it
 * ``streamkit.runs``: streams that outlive their request, kept in memory; ``streamkit.sqlite``, in a
   file; ``streamkit.redis``, in Redis or Valkey, with a registry for several processes
-* ``streamkit.testing``: what a log of one's own must do
+* ``streamkit.opentelemetry``: traces and metrics of all of these
+* ``streamkit.testing``: interrupt a source at each await, virtual time, what a log must do
 """
 
 from ._combinators.buffer import with_buffer as with_buffer

@@ -573,7 +573,9 @@ class TestEnd:
         await client.get(StreamResponse(own, final=lambda _: "[DONE]"))
         assert client.log.events == [202, "a", "[completed]", "[DONE]", "end"]
 
-    @pytest.mark.parametrize("first", ["a", Head(204)], ids=["item", "without body"])
+    @pytest.mark.parametrize(
+        "first", ["a", Head(204), None], ids=["item", "without body", "nothing"]
+    )
     async def test_an_aborted_answer_is_let_go(self, first: Any) -> None:
         """Web: after an error, no reference cycle holds on to send(): granian ends the connection
         when it has gone."""
@@ -584,7 +586,8 @@ class TestEnd:
                 pass
 
         async def source() -> AsyncGenerator[Any, None]:
-            yield first
+            if first is not None:
+                yield first
             raise LookupError
 
         async def endpoint(scope: Any, receive: Any, send: Any) -> None:

@@ -30,6 +30,7 @@ import streamkit.sqlite
 import streamkit.sse
 import streamkit.starlette
 import streamkit.testing
+import streamkit.websocket
 from support import Backend
 
 if TYPE_CHECKING:
@@ -108,7 +109,14 @@ def run_on(current: Backend) -> Callable[..., Any]:
     """Return an ``anyio.run`` that runs in virtual time and checks for leaks."""
     original = anyio.run
 
-    def run(func: Callable[..., Awaitable[Any]], *args: Any, backend: str | None = None) -> Any:
+    def run(
+        func: Callable[..., Awaitable[Any]],
+        *args: Any,
+        backend: str | None = None,
+        backend_options: dict[str, Any] | None = None,
+    ) -> Any:
+        if backend_options is not None:
+            return original(func, *args, backend=backend, backend_options=backend_options)
         with pytest.MonkeyPatch.context() as monkeypatch:
             monkeypatch.setattr(anyio, "run", original)
             return (current if backend is None else Backend(backend)).run(func, *args)
@@ -167,6 +175,7 @@ def test_reference_has_every_public_name() -> None:
             streamkit.sse,
             streamkit.starlette,
             streamkit.testing,
+            streamkit.websocket,
         )
         for name in module.__all__
     ]
@@ -181,12 +190,14 @@ def test_links_of_the_readme() -> None:
 
 
 def test_files_that_the_architecture_names() -> None:
-    """Docs: the tests that guard what must hold are there, and so are the modules."""
+    """Docs: each wing is named; the tests that guard what must hold, and the modules, are there."""
     text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
     tests = re.findall(r"`(tests/[\w/.]+)`", text)
     modules = re.findall(r"`(_\w+/\w+)`", text)
     files = [*tests, *(f"streamkit/{name}.py" for name in modules)]
     assert len(files) > 20
+    wings = {path.name for path in (ROOT / "streamkit").glob("_*") if path.name[1] != "_"}
+    assert set(re.findall(r"`(_\w+)`", text.partition("## The way")[0])) == wings
     assert [name for name in files if not (ROOT / name).exists()] == []
 
 

@@ -49,8 +49,8 @@ T = TypeVar("T")
 # Seconds to a deadline that is only set to be seen.
 _FAR = 1e6
 _SAFE = 1.0
-# A little more, by which no deadline of a source is the same. Where time is virtual, a shield of its
-# own for as many seconds as the grace would be.
+# A little more, by which no deadline of a source is the same. Where time is virtual, a shield of
+# its own for as many seconds as the grace would be.
 _ODD = 1.37e-8
 
 #: How a tag begins.

@@ -311,6 +311,10 @@ class Exchange:
         except StreamCancelled as stop:
             # No failure, so what ``final`` says of it is an answer, if it says something.
             stopped = stop
+        except BaseException:
+            # The traceback of an error of the source includes this frame.
+            del stopped, connection, self
+            raise
         try:
             try:
                 if self._outlet.has_body:

@@ -19,13 +19,16 @@ import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import CodeType
 from typing import Any
 
 import anyio
 
+from .._core.stuck import frames
 from .backend import on_trio
 
 _PACKAGES = Path(anyio.__file__).parents[1]
+_ANYIO = f"{_PACKAGES / 'anyio'}{os.sep}"
 # Those of streamkit, and those by which trio looks after itself.
 _OURS = (f"{Path(__file__).parents[1]}{os.sep}", f"{_PACKAGES / 'trio' / '_core'}{os.sep}")
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+| at [0-9a-f]{6,}")
@@ -156,18 +159,25 @@ def _body(holder: Any) -> Any:
     return getattr(holder, "coro", holder)
 
 
+def _code(holder: Any) -> CodeType | None:
+    """Return the code of what a task or a generator runs, without what anyio puts around it."""
+    body = _body(holder)
+    for frame in frames(body):
+        if not frame.f_code.co_filename.startswith(_ANYIO):
+            return frame.f_code
+    codes = (getattr(body, name, None) for name in ("cr_code", "ag_code", "gi_code"))
+    return next(filter(inspect.iscode, codes), None)
+
+
 def _name(holder: Any) -> str:
     """Return the qualified name of what a task or a generator runs."""
-    return str(getattr(_body(holder), "__qualname__", holder))
+    code = _code(holder)
+    return str(_body(holder)) if code is None else code.co_qualname
 
 
 def _is_ours(holder: Any) -> bool:
-    body = _body(holder)
-    if type(body).__name__.startswith("async_generator_"):
+    if type(_body(holder)).__name__.startswith("async_generator_"):
         # The event loop closes a generator that was dropped, which is found as such.
         return True
-    for attribute in ("cr_code", "ag_code", "gi_code"):
-        code = getattr(body, attribute, None)
-        if inspect.iscode(code):
-            return code.co_filename.startswith(_OURS)
-    return False
+    code = _code(holder)
+    return code is not None and code.co_filename.startswith(_OURS)

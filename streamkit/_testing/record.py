@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .._core.exceptions import first_leaf
-from .places import Place, Spot, raised_at
+from .places import Place, Spot, is_users, raised_at
 from .points import Point
 from .run import Kind, Run
 
@@ -96,6 +96,6 @@ class Record:
             return False
         # A last word from a line of its own is none of them, whatever it says.
         before = self.trace[: len(self.trace) - len(self.trace_after)]
-        known = {point.spot for point in before if point.at_yield}
+        known = {p.spot for p in before if p.at_yield and is_users(p.spot[0])}
         after = [point.spot for point in self.trace_after if point.at_yield]
         return bool(after and after[0] in known and items[made] == undisturbed[made])

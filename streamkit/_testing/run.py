@@ -36,8 +36,8 @@ class Run:
     #: Where that arrived, as ``"file:line"``: at another place, if what it waited for was over, or
     #: was shielded.
     arrived_at: str | None = None
-    #: Whether it was told before it ended: by :exc:`StreamCancelled`, by the backend's own
-    #: cancellation, or by ``GeneratorExit``.
+    #: Whether it was told before it ended: by :exc:`~streamkit.StreamCancelled`, by the backend's
+    #: own cancellation, or by ``GeneratorExit``.
     told: bool = False
     #: What the consumer has received.
     items: list[Any] = field(default_factory=list[Any])

@@ -39,7 +39,7 @@ class SocketConnection(Connection):
 
     """
 
-    __slots__ = ("_begin", "_has_connected", "_on_error", "_on_stop", "_quiet", "_reading", "_stop")
+    __slots__ = ("_begin", "_connected", "_on_error", "_on_stop", "_quiet", "_reading", "_stop")
 
     def __init__(
         self,
@@ -54,7 +54,9 @@ class SocketConnection(Connection):
         is_accepted: bool,
     ) -> None:
         super().__init__(receive, send, send_timeout=send_timeout, on_lost=on_lost)
-        self.has_started = self._has_connected = is_accepted
+        self.has_started = is_accepted
+        # Set when the message was read that asks for a socket.
+        self._connected: anyio.Event | None = None if is_accepted else anyio.Event()
         self._begin = on_lost
         self._stop = stop
         self._on_stop = on_stop
@@ -63,10 +65,16 @@ class SocketConnection(Connection):
         self._reading: anyio.CancelScope | None = None
         self._quiet: anyio.Event | None = None
 
+    async def wait_until_connected(self) -> None:
+        """Wait until who reads has read the message that asks for a socket."""
+        if self._connected is not None:
+            await self._connected.wait()
+            self._connected = None
+
     async def connect(self) -> None:
-        """Take the message that asks for a socket, if nobody has. Waits for no more than that."""
-        if not self._has_connected:
-            self._has_connected = True
+        """Read it, where nobody reads."""
+        if self._connected is not None:
+            self._connected = None
             with suppress(*GONE):
                 await self._receive()
 
@@ -91,13 +99,14 @@ class SocketConnection(Connection):
         return self._read()
 
     async def _read(self) -> None:
-        self._has_connected = True
         scope = self._reading = anyio.CancelScope()
         try:
             with scope:
                 await self._read_until_disconnect()
         finally:
             self._reading = None
+            if self._connected is not None:
+                self._connected.set()
             if self._quiet is not None:
                 self._quiet.set()
         if scope.cancel_called:
@@ -105,6 +114,8 @@ class SocketConnection(Connection):
 
     async def _read_until_disconnect(self) -> None:
         while (message := await self._receive())["type"] != DISCONNECT:
+            if self._connected is not None:
+                self._connected.set()
             if message["type"] == RECEIVE and self._stop is not None:
                 text = message.get("text")
                 self._look_for_stop(self._stop, message["bytes"] if text is None else text)

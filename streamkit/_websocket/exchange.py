@@ -16,6 +16,8 @@ from enum import Enum, auto
 from functools import partial
 from typing import Any, Literal
 
+from anyio.lowlevel import checkpoint
+
 from .._combinators.status import StatusStream
 from .._core.exceptions import StreamCancelled
 from .._core.metadata import Head
@@ -132,7 +134,7 @@ class SocketExchange(Exchange):
 
     async def _send_stream(self) -> None:
         error: BaseException | None = None
-        await self._socket.connect()
+        await self._socket.wait_until_connected()
         try:
             await super()._send_stream()
         except (Exception, StreamCancelled) as exc:
@@ -217,6 +219,9 @@ class SocketExchange(Exchange):
             await self._socket.stop_reading()
             await self._socket.send(denial(first))
             await self._socket.end(denial(body(bytes(found), more_body=False)))
+            # uvicorn takes a call that returns before the connection has ended for one that has
+            # said nothing.
+            await checkpoint()
         else:
             await self._socket.end(close(*self._closing(has_failed)))
 

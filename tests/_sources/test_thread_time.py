@@ -161,7 +161,8 @@ class TestTimers:
 
     async def test_limit_while_it_waits_for_a_thread(self) -> None:
         """T1: a limit is reached while the limiter is full, which is no time of the iterable's."""
-        limiter, source = anyio.CapacityLimiter(0), Source()
+        limiter, source = anyio.CapacityLimiter(1), Source()
+        limiter.acquire_on_behalf_of_nowait(self)
         async with with_timeout(from_thread(source.items(), limiter=limiter), first=5) as stream:
             with pytest.raises(StreamTimeout):
                 await anext(stream)

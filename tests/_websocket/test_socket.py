@@ -6,6 +6,7 @@ import gc
 import math
 import weakref
 from collections.abc import AsyncGenerator
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -618,15 +619,25 @@ class TestEnd:
             async def __call__(self, message: Any) -> None:
                 await self._socket.send(message)
 
-        for source in aiter_of("a"), Probe("a", error=LookupError()).source():
+        async def broken(*items: str) -> AsyncGenerator[str, None]:
+            for item in items:
+                yield item
+            raise LookupError
+
+        for source, final in (
+            (aiter_of("a"), None),
+            (broken("a"), last_word),
+            (broken("a"), None),
+            (broken(), None),
+        ):
             socket = Socket()
             socket.log.start()
             send = Send(socket)
             found = weakref.ref(send)
             gc.disable()
             try:
-                stream = WebSocketStream(source, final=last_word)
-                await stream(socket.scope, socket.receive, send)
+                with suppress(LookupError):
+                    await WebSocketStream(source, final=final)(socket.scope, socket.receive, send)
                 del send
                 assert found() is None
             finally:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import gc
 import os
-import warnings
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import httpx
 import trio
 import trio_websocket
 import websockets
@@ -73,31 +72,48 @@ def on_trio(url: str, then: Callable[[], object] | str | None = None) -> Seen:
 
     async def talk() -> Seen:
         seen = Seen()
+        address = httpx.URL(url)
+        # It leaves a connection to the garbage collector where the server has closed or refused it.
         with trio.fail_after(LONGEST):
+            stream = await trio.open_tcp_stream(address.host, address.port or 80)
             try:
-                async with trio_websocket.open_websocket_url(url) as socket:
-                    try:
-                        while True:
-                            seen.messages.append(await socket.get_message())
-                            if len(seen.messages) == 1 and isinstance(then, str):
-                                await socket.send_message(then)
-                            elif len(seen.messages) == 1 and then is not None:
-                                then()
-                    except trio_websocket.ConnectionClosed as exc:
-                        seen.code, seen.reason = exc.reason.code, exc.reason.reason
-            except trio_websocket.ConnectionRejected as exc:
-                seen.status, seen.body = exc.status_code, exc.body or b""
-                seen.headers = {
-                    name.decode().lower(): value.decode() for name, value in exc.headers or ()
-                }
+                async with stream, trio.open_nursery() as nursery:
+                    await converse(seen, nursery, stream, address, then)
+                    nursery.cancel_scope.cancel()
+            except* trio_websocket.ConnectionRejected as group:
+                found: BaseException = group
+                while isinstance(found, BaseExceptionGroup):
+                    found = found.exceptions[0]
+                note_rejection(seen, found)
         return seen
 
-    with warnings.catch_warnings():
-        # It leaves its socket to the garbage collector where the server has closed it.
-        warnings.simplefilter("ignore", ResourceWarning)
-        seen = trio.run(talk)
-        gc.collect()
-    return seen
+    return trio.run(talk)
+
+
+async def converse(
+    seen: Seen,
+    nursery: trio.Nursery,
+    stream: trio.SocketStream,
+    address: httpx.URL,
+    then: Callable[[], object] | str | None,
+) -> None:
+    try:
+        socket = await trio_websocket.wrap_client_stream(
+            nursery, stream, f"{address.host}:{address.port}", address.raw_path.decode()
+        )
+        while True:
+            seen.messages.append(await socket.get_message())
+            if len(seen.messages) == 1 and isinstance(then, str):
+                await socket.send_message(then)
+            elif len(seen.messages) == 1 and then is not None:
+                then()
+    except trio_websocket.ConnectionClosed as exc:
+        seen.code, seen.reason = exc.reason.code, exc.reason.reason
+
+
+def note_rejection(seen: Seen, exc: Any) -> None:
+    seen.status, seen.body = exc.status_code, exc.body or b""
+    seen.headers = {name.decode().lower(): value.decode() for name, value in exc.headers or ()}
 
 
 CLIENTS: dict[str, Any] = {"websockets": on_asyncio, "trio-websocket": on_trio}
