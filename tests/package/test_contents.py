@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from email.message import Message
     from pathlib import Path
 
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+PROJECT = PYPROJECT["project"]
+PACKAGES = PYPROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
 NAME = f"anyio_streamkit-{PROJECT['version']}"
 
 
@@ -49,10 +51,11 @@ def test_sdist(sdist: set[str]) -> None:
 def test_wheel(wheel: dict[str, str]) -> None:
     """Package: the wheel has the package, with its mark for type checkers, and the license."""
     code = {name for name in wheel if not name.startswith(f"{NAME}.dist-info/")}
-    assert code == tracked("streamkit")
+    assert code == tracked(*PACKAGES)
     assert "streamkit/py.typed" in code
     about = {name.partition("/")[2] for name in wheel} - {name.partition("/")[2] for name in code}
-    assert about == {"METADATA", "WHEEL", "RECORD", "licenses/LICENSE"}
+    plugins = {"entry_points.txt"} if "entry-points" in PROJECT else set[str]()
+    assert about == {"METADATA", "WHEEL", "RECORD", "licenses/LICENSE"} | plugins
 
 
 def test_what_pypi_shows(built: tuple[Path, Path]) -> None:
