@@ -321,6 +321,8 @@ class RedisLog:
         if not followed.heard.is_set():
             with anyio.move_on_after(0.0 if desk.is_away else self.outage):
                 await followed.heard.wait()
+        if desk.is_left:
+            raise desk.left()
         if not followed.heard.is_set():
             raise desk.unavailable()
 
