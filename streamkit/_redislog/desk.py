@@ -244,17 +244,23 @@ class Desk:
             self._want_no_more(produced.names.requests)
 
     def renewal(
-        self, produced: Produced, script: Script = RENEW, *, is_asked_for: bool = False
+        self,
+        produced: Produced,
+        script: Script = RENEW,
+        *,
+        acknowledged: int = 0,
+        is_asked_for: bool = False,
     ) -> Call:
         """
         Return the call that renews a lease.
 
         :param script: what else asks for requests
+        :param acknowledged: up to where the producer knows that all was written
         :param is_asked_for: whether nobody waits for it, so that the producer is told
 
         """
-        names, ring = produced.names, produced.ring
-        arguments = produced.epoch, ring.last, ring.oldest
+        names = produced.names
+        arguments = produced.epoch, *produced.ring.has(acknowledged)
         on_reply = partial(self._told, produced) if is_asked_for else None
         return Call(script, (names.meta, names.entries), arguments, on_reply=on_reply)
 

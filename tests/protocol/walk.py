@@ -254,8 +254,9 @@ async def call_log(log: RunLog, run_id: str, call: Call) -> Told:
             first=first,
         )
     elif call.name == "renew":
-        requests = await log.renew(run_id, epoch)
+        requests = await log.renew(run_id, epoch, acknowledged=call.arguments[0])
     else:
-        is_ended = await log.end(run_id, epoch, str(call.arguments[-1]).encode())
+        outcome = str(call.arguments[-1]).encode()
+        is_ended = await log.end(run_id, epoch, outcome, acknowledged=call.arguments[0])
         return Told("" if is_ended else "fenced")
     return Told("fenced") if requests.fenced else Told("", requests.cancel is not None)
