@@ -251,7 +251,8 @@ class Producer:
 
     async def _conclude(self) -> None:
         """Have the end taken note of, and let it be seen."""
-        if self._writer.refused is None:
+        refused = self._writer.refused
+        if refused is None:
             try:
                 self._writer.heed(await self._writer.renew())
             except Exception as exc:

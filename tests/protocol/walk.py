@@ -14,8 +14,11 @@ from typing import TYPE_CHECKING
 from streamkit.runs import RunExists, RunNotFound, RunRunning, Terms
 
 from . import store as calls
+from .mishaps import lose
+from .producers import calls_of, hear, make_call
+from .state import OVER, Call, Scenario, with_producer
 from .store import Item, Rules, Told
-from .world import OVER, Call, Scenario, begin, calls_of, hear, lose, make_call, with_producer
+from .world import begin
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
