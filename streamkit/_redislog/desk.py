@@ -59,6 +59,8 @@ class Desk:
         self._away_since = -math.inf
         self._is_known_to_be_away = False
         self._stirred = anyio.Event()
+        #: Whether nobody sends any more.
+        self.is_left: bool = False
 
     def begin(self) -> None:
         """Begin in an event loop, which may be another one than before."""
@@ -81,6 +83,9 @@ class Desk:
 
     def submit(self, call: Call, lane: Lane) -> None:
         """Have a script run."""
+        if self.is_left:
+            call.fail(self.left())
+            return
         call.expires_at = anyio.current_time() + self.outage
         lane.add(call)
         self._stirred.set()
@@ -145,13 +150,32 @@ class Desk:
             "there, or give the log more time with outage=..."
         )
 
+    def take_up(self) -> None:
+        """Let calls wait from now on, for there is or will be a connection."""
+        self.is_left = False
+
     def give_up(self) -> None:
         """Tell all who wait that there will be no other connection."""
+        self.is_left = True
         for lane in (self.writes, self.reads):
             for call in lane.expired(math.inf):
-                call.fail(self.unavailable("that it was left"))
+                call.fail(self.left())
         for followed in self.followed.values():
+            # They find out when they read.
+            followed.heard.set()
             followed.change()
+
+    def put_back(self, calls: list[Call], lane: Lane) -> None:
+        """Let calls wait again whose answers have not come."""
+        if self.is_left:
+            for call in calls:
+                call.fail(self.left())
+        else:
+            lane.put_back(calls)
+
+    def left(self) -> LogUnavailable:
+        """Return what is raised when nobody sends any more."""
+        return LogUnavailable("the log was left, and Redis had not answered before")
 
     @property
     def is_away(self) -> bool:
@@ -220,17 +244,23 @@ class Desk:
             self._want_no_more(produced.names.requests)
 
     def renewal(
-        self, produced: Produced, script: Script = RENEW, *, is_asked_for: bool = False
+        self,
+        produced: Produced,
+        script: Script = RENEW,
+        *,
+        acknowledged: int = 0,
+        is_asked_for: bool = False,
     ) -> Call:
         """
         Return the call that renews a lease.
 
         :param script: what else asks for requests
+        :param acknowledged: up to where the producer knows that all was written
         :param is_asked_for: whether nobody waits for it, so that the producer is told
 
         """
-        names, ring = produced.names, produced.ring
-        arguments = produced.epoch, ring.last, ring.oldest
+        names = produced.names
+        arguments = produced.epoch, *produced.ring.has(acknowledged)
         on_reply = partial(self._told, produced) if is_asked_for else None
         return Call(script, (names.meta, names.entries), arguments, on_reply=on_reply)
 

@@ -177,16 +177,16 @@ class RedisLog:
             )
         return self._told(produced, reply)
 
-    async def renew(self, run_id: str, epoch: str) -> Requests:
+    async def renew(self, run_id: str, epoch: str, *, acknowledged: int = 0) -> Requests:
         """See :meth:`~streamkit.runs.RunLog.renew`."""
         produced = self._produced(run_id, epoch)
-        return self._told(produced, await self._writing.renew(produced))
+        return self._told(produced, await self._writing.renew(produced, acknowledged))
 
-    async def end(self, run_id: str, epoch: str, outcome: bytes) -> bool:
+    async def end(self, run_id: str, epoch: str, outcome: bytes, *, acknowledged: int = 0) -> bool:
         """See :meth:`~streamkit.runs.RunLog.end`."""
         produced = self._produced(run_id, epoch)
         try:
-            return await self._writing.end(produced, outcome)
+            return await self._writing.end(produced, outcome, acknowledged)
         finally:
             self._unchecked.finish(produced)
 
@@ -321,6 +321,8 @@ class RedisLog:
         if not followed.heard.is_set():
             with anyio.move_on_after(0.0 if desk.is_away else self.outage):
                 await followed.heard.wait()
+        if desk.is_left:
+            raise desk.left()
         if not followed.heard.is_set():
             raise desk.unavailable()
 

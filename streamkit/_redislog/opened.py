@@ -117,6 +117,8 @@ class Opened:
                     block.scope.cancel()
         finally:
             del self._blocks[block]
+            if not self._blocks:
+                self._desk.give_up()
             for other in self._blocks:
                 other.turn.set()
                 break
@@ -148,6 +150,7 @@ class Opened:
 
     async def _join(self, link: Link, block: _Block) -> None:
         self._link = link
+        self._desk.take_up()
         try:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self._desk.expire)

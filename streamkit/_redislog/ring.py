@@ -29,6 +29,18 @@ class Ring:
         """The position of the first one, or ``last + 1`` if there is none."""
         return self.last + 1 - len(self._entries)
 
+    def has(self, acknowledged: int) -> tuple[int, int]:
+        """
+        Return up to where the server is to have all, and from where on it is here.
+
+        :param acknowledged: up to where the producer knows that it was written
+
+        """
+        if acknowledged > self.last:
+            # By another process, or before: nothing of it is here.
+            return acknowledged, acknowledged + 1
+        return self.last, self.oldest
+
     def add(self, position: int, entries: Sequence[bytes], now: float) -> None:
         """Keep entries that were written. Those that are known are not kept twice."""
         if position > self.last + 1:

@@ -127,7 +127,7 @@ class Session:
                 with self._server.explained():
                     raise lost
         finally:
-            lane.put_back(list(unanswered))
+            self._desk.put_back(list(unanswered), lane)
 
     def _settle(self, lane: Lane, call: Call, answer: object) -> None:
         if not isinstance(answer, Exception):

@@ -35,24 +35,24 @@ class Writing:
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
 
-    async def renew(self, produced: Produced) -> list[Any]:
+    async def renew(self, produced: Produced, acknowledged: int) -> list[Any]:
         """Renew the lease of a run."""
         produced.alive_at = now = anyio.current_time()
         ring = produced.ring
         ring.forget(now)
-        reply = await self._send(self._desk.renewal(produced))
+        reply = await self._send(self._desk.renewal(produced, acknowledged=acknowledged))
         if reply[0] == b"behind":
             return await self.append(produced, ring.last + 1, [], ring.last)
         return reply
 
-    async def end(self, produced: Produced, outcome: bytes) -> bool:
+    async def end(self, produced: Produced, outcome: bytes, acknowledged: int) -> bool:
         """End a run, and return whether it was this producer's."""
         names, ring, token = produced.names, produced.ring, secrets.token_hex(4)
         while True:
             call = Call(
                 END,
                 (names.meta, names.entries),
-                (produced.epoch, ring.last, ring.oldest, outcome, token),
+                (produced.epoch, *ring.has(acknowledged), outcome, token),
                 channels=(names.news,),
             )
             reply = await self._send(call)

@@ -72,7 +72,7 @@ class Lease:
                 with anyio.move_on_after(wait):
                     await anyio.sleep_forever()
                 try:
-                    requests = await self._log.renew(self._run_id, self._epoch)
+                    requests = await self._writer.renew()
                 except Exception as exc:
                     self._writer.refuse_after(exc)
                     return

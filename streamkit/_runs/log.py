@@ -9,6 +9,8 @@ in another process can answer them:
 * **A call may come twice**, since a reply can be lost. ``create`` is the same one for the same
   epoch. ``append`` names the position of its first entry: what is there already is not written
   again.
+* **A producer names what it knows to be written**, where it writes, renews and ends. A store that
+  has less has lost something.
 * **All or nothing.** Everything is checked before anything is written.
 * **A watch is a hint, a read is the truth.** Whoever is woken reads; a wake-up too many costs a
   read.
@@ -190,15 +192,24 @@ class RunLog(Protocol):
         """
         ...
 
-    async def renew(self, run_id: str, epoch: str) -> Requests:
-        """Say that the producer is alive."""
+    async def renew(self, run_id: str, epoch: str, *, acknowledged: int = 0) -> Requests:
+        """
+        Say that the producer is alive.
+
+        :param acknowledged: as in :meth:`append`: a run that says nothing for long is to learn that
+            the store has lost its last entries, for readers wait for them
+        :return: the requests
+
+        """
         ...
 
-    async def end(self, run_id: str, epoch: str, outcome: bytes) -> bool:
+    async def end(self, run_id: str, epoch: str, outcome: bytes, *, acknowledged: int = 0) -> bool:
         """
         End a run. From now on its outcome can be read, and it is kept for ``keep`` seconds; if it
         is being watched, for 60 seconds at least.
 
+        :param acknowledged: as in :meth:`append`: or the last entries would be missing, and readers
+            would see an end all the same
         :return: ``False`` if the producer is fenced, and nothing was written
 
         """

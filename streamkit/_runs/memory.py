@@ -153,15 +153,17 @@ class MemoryLog:
             return run.plain_requests
         return self._sign_of_life(run)
 
-    async def renew(self, run_id: str, epoch: str) -> Requests:
+    async def renew(self, run_id: str, epoch: str, *, acknowledged: int = 0) -> Requests:
         """See :meth:`RunLog.renew`."""
         run = self._running(run_id, epoch)
-        return _FENCED if run is None else self._sign_of_life(run)
+        if run is None or run.last < acknowledged:
+            return _FENCED
+        return self._sign_of_life(run)
 
-    async def end(self, run_id: str, epoch: str, outcome: bytes) -> bool:
+    async def end(self, run_id: str, epoch: str, outcome: bytes, *, acknowledged: int = 0) -> bool:
         """See :meth:`RunLog.end`."""
         run = self._running(run_id, epoch)
-        if run is None:
+        if run is None or run.last < acknowledged:
             return False
         self._end(run_id, run, outcome)
         return True

@@ -267,9 +267,10 @@ class Producer:
 
     async def _conclude(self) -> None:
         """Have the end taken note of, and let it be seen."""
-        if self._writer.refused is None:
+        refused = self._writer.refused
+        if refused is None:
             try:
-                self._writer.heed(await self._log.renew(self.run_id, self.epoch))
+                self._writer.heed(await self._writer.renew())
             except Exception as exc:
                 self._writer.refuse_after(exc)
         outcome = self._outcome()
@@ -290,7 +291,7 @@ class Producer:
         # As it is read by others.
         self._ended = decode_outcome(data)
         try:
-            await self._log.end(self.run_id, self.epoch, data)
+            await self._log.end(self.run_id, self.epoch, data, acknowledged=self._writer.position)
         except Exception:
             _logger.exception("the end of the run %r could not be written", self.run_id)
 

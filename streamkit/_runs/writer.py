@@ -93,6 +93,10 @@ class Writer:
         while self._pending or self.taken:
             await self.write()
 
+    async def renew(self) -> Requests:
+        """Say that the producer is alive, and what it knows to be written."""
+        return await self._log.renew(self._run_id, self._epoch, acknowledged=self.position)
+
     def heed(self, requests: Requests) -> None:
         """Do what others have asked for."""
         if requests.fenced:

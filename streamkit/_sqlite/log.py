@@ -146,15 +146,15 @@ class SQLiteLog:
 
         return await self._session.write(append)
 
-    async def renew(self, run_id: str, epoch: str) -> Requests:
+    async def renew(self, run_id: str, epoch: str, *, acknowledged: int = 0) -> Requests:
         """See :meth:`~streamkit.runs.RunLog.renew`."""
-        return await self._session.write(lambda tx: writing.renew(tx, run_id, epoch))
+        return await self._session.write(lambda tx: writing.renew(tx, run_id, epoch, acknowledged))
 
-    async def end(self, run_id: str, epoch: str, outcome: bytes) -> bool:
+    async def end(self, run_id: str, epoch: str, outcome: bytes, *, acknowledged: int = 0) -> bool:
         """See :meth:`~streamkit.runs.RunLog.end`."""
         session = self._session
         return await session.write(
-            lambda tx: writing.end(tx, run_id, epoch, outcome),
+            lambda tx: writing.end(tx, run_id, epoch, outcome, acknowledged),
             lambda is_ended: session.forget(run_id, epoch),
         )
 

@@ -23,6 +23,7 @@ from .._runs.log import Requests
 from .clock import Clock
 from .database import FORK_BEFORE, Database
 from .opening import warn_of_network
+from .patience import Patience
 from .reading import Reading
 from .transaction import News, Transaction
 from .worker import Call, Worker
@@ -30,7 +31,7 @@ from .worker import Call, Worker
 _logger = logging.getLogger("streamkit")
 
 # Seconds for which the end of the thread is waited for. It comes in no time, unless the disk hangs.
-_PATIENCE = 5.0
+_END_WITHIN = 5.0
 
 T = TypeVar("T")
 
@@ -63,6 +64,7 @@ class Session:
         self._path = path
         self._outage = outage
         self._loop = Loop()
+        self._patience = Patience(outage)
         #: The runs that go on here: their epochs, and who is told of requests.
         self._own: dict[str, tuple[str, Callable[[Requests], object]]] = {}
         self._opened: Call[None] = Call(_nothing)
@@ -93,7 +95,10 @@ class Session:
             self._has_started = True
             warn_of_network(self._path)
             self._worker.start(self._opened, self._ended, self._path)
-        await self._until_over(self._opened)
+        with anyio.move_on_after(self._outage):
+            await self._opened.is_over.wait()
+        if not self._opened.is_over.is_set():
+            raise self._unavailable()
         if self._opened.raised is not None:
             # All who wait for it are told.
             raise self._opened.raised
@@ -102,8 +107,12 @@ class Session:
         """Let the thread end, and wait for that for a while, whatever happens."""
         self._is_closed = True
         self._worker.end()
-        with anyio.CancelScope(shield=True, deadline=anyio.current_time() + _PATIENCE):
-            await self._ended.is_over.wait()
+        try:
+            with anyio.CancelScope(shield=True, deadline=anyio.current_time() + _END_WITHIN):
+                await self._ended.is_over.wait()
+        finally:
+            self._patience.close()
+        await self._patience.settle()
         if not self._ended.is_over.is_set():
             _logger.warning("the disk of %s does not answer: its thread is left", self._path)
 
@@ -153,7 +162,9 @@ class Session:
         self._worker.wake()
 
     async def _wait_for(self, call: Call[T]) -> T:
-        await self._until_over(call)
+        await self._patience.wait(call)
+        if call.is_given_up:
+            raise self._unavailable()
         if call.raised is not None:
             raised, call.raised = call.raised, None
             try:
@@ -163,17 +174,9 @@ class Session:
                 del raised, call
         return call.returned
 
-    async def _until_over(self, call: Call[Any]) -> None:
-        try:
-            with anyio.CancelScope(deadline=anyio.current_time() + self._outage):
-                await call.is_over.wait()
-        finally:
-            call.is_given_up = not call.is_over.is_set()
-        if call.is_given_up:
-            why = self._worker.trouble or "it does not answer"
-            raise LogUnavailable(
-                f"{self._path} could not be used for {self._outage} seconds: {why}"
-            )
+    def _unavailable(self) -> LogUnavailable:
+        why = self._worker.trouble or "it does not answer"
+        return LogUnavailable(f"{self._path} could not be used for {self._outage} seconds: {why}")
 
     def _check_open(self) -> None:
         if self._is_closed:

@@ -81,17 +81,17 @@ def append(
     return row.requests(tx.now)
 
 
-def renew(tx: Transaction, run_id: str, epoch: str) -> Requests:
+def renew(tx: Transaction, run_id: str, epoch: str, acknowledged: int) -> Requests:
     row = tx.running(run_id, epoch)
-    if row is None:
+    if row is None or acknowledged > row.last:
         return FENCED
     tx.sign_of_life(row)
     return row.requests(tx.now)
 
 
-def end(tx: Transaction, run_id: str, epoch: str, outcome: bytes) -> bool:
+def end(tx: Transaction, run_id: str, epoch: str, outcome: bytes, acknowledged: int) -> bool:
     row = tx.find(run_id)
-    if row is None or row.epoch != epoch:
+    if row is None or row.epoch != epoch or acknowledged > row.last:
         return False
     if row.outcome is None:
         tx.end(row, outcome)

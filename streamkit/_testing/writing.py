@@ -130,6 +130,21 @@ class Writing(Suite):
             assert requests.fenced
             assert (await log.get(run.id)).last <= 1
 
+    async def test_less_than_was_acknowledged(self) -> None:
+        """A producer that knows more to be written than there is goes on no more."""
+        async with self._opened() as log:
+            run = await WrittenRun.create(log)
+            await run.append(b"one", b"two")
+            assert not (await log.renew(run.id, run.epoch, acknowledged=2)).fenced
+            assert (await log.renew(run.id, run.epoch, acknowledged=3)).fenced
+            assert await log.end(run.id, run.epoch, b"end", acknowledged=3) is False
+            assert (await log.get(run.id)).outcome is None
+            run = await WrittenRun.create(log)
+            await run.append(b"one", b"two")
+            assert await log.end(run.id, run.epoch, b"end", acknowledged=3) is False
+            assert await run.entries() == [b"one", b"two"]
+            assert (await log.get(run.id)).outcome is None
+
     async def test_another_epoch(self) -> None:
         """A producer of another incarnation does nothing."""
         async with self._opened() as log:

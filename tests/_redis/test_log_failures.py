@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 import anyio
 import pytest
 from runners import LEASE, Reader, kill, log_of, racer, readers, runner
 
-from streamkit.redis import Redis
+from streamkit.redis import Redis, RedisLog
 from streamkit.runs import (
     CursorMismatch,
     LogLost,
@@ -20,9 +21,18 @@ from streamkit.runs import (
     RunNotFound,
     Runs,
 )
-from support import Backend
+from support import Backend, wait_all_blocked
 from support.proxy import proxy_to
-from support.valkey import MARKS, Outage, admin, log_url, new_prefix, start_server, url_of
+from support.valkey import (
+    MARKS,
+    Outage,
+    admin,
+    free_port,
+    log_url,
+    new_prefix,
+    start_server,
+    url_of,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -333,3 +343,39 @@ async def test_rolled_back(backend: Backend, tmp_path: Path) -> None:
                 late.check()
     finally:
         server.terminate()
+
+
+@pytest.mark.parametrize("is_shared", [True, False])
+async def test_left_while_away(is_shared: bool) -> None:
+    """A log is left while its server is away: whoever waits for it is told, and nobody for ever."""
+    url = f"redis://127.0.0.1:{free_port()}"
+    async with Redis(url) as redis:
+        log = RedisLog(redis if is_shared else url, prefix="test")
+        told: list[str] = []
+
+        async def ask(call: Callable[[], Awaitable[object]]) -> None:
+            with pytest.raises(LogUnavailable, match="the log was left") as caught:
+                await call()
+            told.append(str(caught.value))
+
+        async def watch() -> None:
+            async with log.watch("run"):
+                raise AssertionError("it may hear nothing")
+
+        calls: list[Callable[[], Awaitable[object]]] = [
+            partial(log.get, "run"),
+            partial(log.read, "run", 0),
+            partial(log.renew, "run", "0e"),
+            watch,
+        ]
+        for _ in range(2):
+            async with anyio.create_task_group() as tasks:
+                async with log.open():
+                    for call in calls:
+                        tasks.start_soon(ask, call)
+                    await wait_all_blocked()
+        assert len(told) == 2 * len(calls)
+        desk = log._unchecked
+        assert not desk.writes
+        assert not desk.reads
+        assert desk.followed == desk._pages == {}

@@ -329,6 +329,27 @@ async def test_given_up() -> None:
         LogPart(it.desk, NAMES.probe, 1.0).given_up()
 
 
+async def test_answered_after_it_was_left() -> None:
+    """A log is left while the server is asked: what had no answer is not left to wait for one."""
+    async with world(connected=False) as it, anyio.create_task_group() as tasks:
+        it.server.may_answer = anyio.Event()
+        it.server.answer = lambda _: LostConnection()
+
+        async def ask() -> None:
+            with pytest.raises(LogUnavailable, match="was left"):
+                await it.desk.call(touch(), it.desk.writes)
+
+        tasks.start_soon(it.connected)
+        tasks.start_soon(ask)
+        await wait_all_blocked()
+        it.desk.give_up()
+        it.server.may_answer.set()
+        await wait_all_blocked()
+        with pytest.raises(LogUnavailable, match="was left"):
+            await it.desk.call(touch(), it.desk.writes)
+        assert not it.desk.writes
+
+
 async def test_looks() -> None:
     """Runs that are followed are looked at; whoever follows is told what a message did not say."""
     async with world() as it:

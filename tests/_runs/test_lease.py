@@ -88,9 +88,9 @@ class NotedLog(MemoryLog):
         super().__init__(lease=lease)
         self.heard: list[float] = []
 
-    async def renew(self, run_id: str, epoch: str) -> Requests:
+    async def renew(self, run_id: str, epoch: str, *, acknowledged: int = 0) -> Requests:
         self.heard.append(anyio.current_time())
-        return await super().renew(run_id, epoch)
+        return await super().renew(run_id, epoch, acknowledged=acknowledged)
 
 
 async def test_signs_of_life() -> None:

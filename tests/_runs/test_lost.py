@@ -26,6 +26,8 @@ from support import Log, Probe, aiter_of, wait_all_blocked
 from support.unsteady import Way
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
     from streamkit import Outcome
     from streamkit.runs import RunInfo
 
@@ -283,6 +285,45 @@ async def test_the_log_has_gone_back() -> None:
                 await anext(stream)
         when("ended")
     assert when == [(12, "read"), (22, "refused"), (26, "ended")]
+
+
+@pytest.mark.parametrize("when", ["before on_end", "in on_end", "while it is silent"])
+async def test_the_last_items_are_lost(when: str) -> None:
+    """The log has lost the last items of a run that ends, or says nothing: it does not complete, as
+    if they had never been.
+    """
+    log = MemoryLog(lease=15)
+    ended: list[Outcome] = []
+    go = anyio.Event()
+
+    def lose() -> None:
+        run = log._runs["run"]
+        run.entries.pop()
+        run.last -= 1
+
+    async def source() -> AsyncGenerator[str, None]:
+        yield "a"
+        yield "b"
+        await go.wait()
+
+    async def on_end(outcome: Outcome, info: RunInfo) -> None:
+        ended.append(outcome)
+        if when == "in on_end":
+            lose()
+
+    async with Runs(log) as runs, Runs(log) as elsewhere:
+        await runs.start(source(), id="run", on_end=on_end)
+        await anyio.sleep(1)
+        if when != "in on_end":
+            lose()
+        if when != "while it is silent":
+            go.set()
+        await anyio.sleep(3)
+        items, end = await read(elsewhere, "run")
+        assert (items, type(end)) == (["a"], RunLost)
+        [outcome] = ended
+        reason = None if when == "in on_end" else Fenced()
+        assert (outcome.kind, outcome.reason) == ("cancelled" if reason else "completed", reason)
 
 
 @pytest.mark.parametrize("how", ["away", "broken"])

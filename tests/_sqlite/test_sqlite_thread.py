@@ -444,7 +444,7 @@ async def test_the_disk_hangs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A disk that does not answer holds up no event loop: calls are told, and the log is left."""
-    monkeypatch.setattr(sessions, "_PATIENCE", 0.2)
+    monkeypatch.setattr(sessions, "_END_WITHIN", 0.2)
     log = SQLiteLog(tmp_path / "runs.db", outage=0.3)
     hanging = threading.Event()
     read = Database.read

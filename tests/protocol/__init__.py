@@ -2,8 +2,9 @@
 The protocol of logs, as a model that is small enough to visit every state of it.
 
 ``store.py`` has the rules: one function for each call, in the order in which a log must do it.
-``world.py`` has who calls (producers, readers, a burier) and what may go wrong. ``promises.py``
-says what must hold whatever happens, ``explorer.py`` visits all worlds, those with the fewest steps
+``state.py`` has what a world is made of, and ``world.py`` what may happen next in it: what
+``producers.py`` and ``readers.py`` do, and what goes wrong in ``mishaps.py``. ``promises.py`` says
+what must hold whatever happens, ``explorer.py`` visits all worlds, those with the fewest steps
 first, so that the trace of a failure is one of the shortest. ``test_protocol.py`` says what is
 visited, and takes out each rule to see that its loss is found.
 

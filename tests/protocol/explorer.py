@@ -6,7 +6,8 @@ import gc
 from dataclasses import dataclass
 
 from . import promises
-from .world import Scenario, World, begin, steps
+from .state import Scenario, World
+from .world import begin, steps
 
 # More steps than any way to the end has.
 _FAR = 100

@@ -2,24 +2,11 @@
 
 from __future__ import annotations
 
+from .mishaps import bury, tick
+from .producers import calls_of, hear, make_call
+from .readers import look, read, subscribe
+from .state import DOUBLE, MIXED, OVER, SAME_END, TOLD, Scenario, World
 from .store import has_lapsed
-from .world import (
-    DOUBLE,
-    MIXED,
-    OVER,
-    SAME_END,
-    TOLD,
-    Scenario,
-    World,
-    bury,
-    calls_of,
-    hear,
-    look,
-    make_call,
-    read,
-    subscribe,
-    tick,
-)
 
 POSITION = "a position never gets another item"
 AGAIN = "a run that has ended does not go on"

@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from . import __doc__ as protocol_doc, promises, world
+from . import __doc__ as protocol_doc, promises, state
 from .explorer import Found, explore
+from .state import Scenario
 from .store import NAMES, Rules
-from .world import Scenario
 
 #: All that may go wrong, and how often.
 FAULTS = (
@@ -86,29 +86,29 @@ THREE = Scenario(epochs="a", items=3, readers=1, faults=FAULTS, most_faults=1)
 
 #: Which promise is broken without a rule, and where that is seen.
 PLANTED = {
-    "epoch": (world.MIXED, AGAIN),
-    "fence": (world.WRITER, ONE),
-    "idempotent_create": (world.REFUSED, ONE),
-    "alive_again": (world.ALIVE, ONE),
-    "undo": (world.REFUSED, ONE),
-    "idempotent_append": (world.DOUBLE, ONE),
-    "acknowledged": (world.HOLE, THREE),
-    "acknowledged_end": (world.HOLE, ONE),
-    "acknowledged_renewal": (world.FOUND, ONE),
+    "epoch": (state.MIXED, AGAIN),
+    "fence": (state.WRITER, ONE),
+    "idempotent_create": (state.REFUSED, ONE),
+    "alive_again": (state.ALIVE, ONE),
+    "undo": (state.REFUSED, ONE),
+    "idempotent_append": (state.DOUBLE, ONE),
+    "acknowledged": (state.HOLE, THREE),
+    "acknowledged_end": (state.HOLE, ONE),
+    "acknowledged_renewal": (state.FOUND, ONE),
     "ring": (promises.POSITION, ONE),
-    "doubt": (world.ALIVE, TIME),
-    "sign_of_life": (world.ALIVE, TIME),
+    "doubt": (state.ALIVE, TIME),
+    "sign_of_life": (state.ALIVE, TIME),
     "sane_clock": (promises.END, TIME),
-    "often": (world.ALIVE, ONE),
-    "last": (world.HOLE, ONE),
-    "clean_create": (world.MIXED, AGAIN),
-    "buried_epochs": (world.SAME_END, ONE),
+    "often": (state.ALIVE, ONE),
+    "last": (state.HOLE, ONE),
+    "clean_create": (state.MIXED, AGAIN),
+    "buried_epochs": (state.SAME_END, ONE),
     "read_after_subscribe": (promises.WAKE_UP, ONE),
-    "epoch_in_messages": (world.MIXED, AGAIN),
-    "position_in_messages": (world.DOUBLE, ONE),
-    "remembered": (world.CANCELLED, WHOLE["one fault, and a cancellation"]),
+    "epoch_in_messages": (state.MIXED, AGAIN),
+    "position_in_messages": (state.DOUBLE, ONE),
+    "remembered": (state.CANCELLED, WHOLE["one fault, and a cancellation"]),
     "beyond": (promises.BEYOND, ONE),
-    "gap": (world.HOLE, ONE),
+    "gap": (state.HOLE, ONE),
 }
 
 
@@ -129,7 +129,7 @@ def test_two_looks_that_are_not_enough() -> None:
     scenario = replace(TIME, faults=(("clock", 2),), meets=True)
     found = explore(scenario)
     print(found)
-    assert found.broken == world.ALIVE
+    assert found.broken == state.ALIVE
     found = explore(replace(scenario, rules=Rules(patience=True)))
     assert not found.broken
     assert found.is_all

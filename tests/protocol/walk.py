@@ -14,8 +14,11 @@ from typing import TYPE_CHECKING
 from streamkit.runs import RunExists, RunNotFound, RunRunning, Terms
 
 from . import store as calls
+from .mishaps import lose
+from .producers import calls_of, hear, make_call
+from .state import OVER, Call, Scenario, with_producer
 from .store import Item, Rules, Told
-from .world import OVER, Call, Scenario, begin, calls_of, hear, lose, make_call, with_producer
+from .world import begin
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -254,8 +257,9 @@ async def call_log(log: RunLog, run_id: str, call: Call) -> Told:
             first=first,
         )
     elif call.name == "renew":
-        requests = await log.renew(run_id, epoch)
+        requests = await log.renew(run_id, epoch, acknowledged=call.arguments[0])
     else:
-        is_ended = await log.end(run_id, epoch, str(call.arguments[-1]).encode())
+        outcome = str(call.arguments[-1]).encode()
+        is_ended = await log.end(run_id, epoch, outcome, acknowledged=call.arguments[0])
         return Told("" if is_ended else "fenced")
     return Told("fenced") if requests.fenced else Told("", requests.cancel is not None)
