@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import anyio
 import pytest
 from in_thread import serving
+from node import agent
 
 from streamkit import Head, StreamCancelled, with_timeout
 from streamkit.asgi import Shutdown
@@ -20,7 +18,6 @@ from streamkit.sse import AG_UI, AG_UI_0, EventStream, RunEvents
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterator
 
-AGENT = Path(__file__).with_name("ag_ui.js").read_text(encoding="utf-8")
 PROFILES = {"agui1": AG_UI, "agui0": AG_UI_0}
 WORDS = ["word \u00e9\u2028", "", "x\n"]
 
@@ -113,19 +110,7 @@ def url() -> Iterator[str]:
 
 def run(url: str, client: str, what: str) -> Any:
     """Let an agent run once. Returns what it was told."""
-    where = os.environ.get("EVENTSOURCE")
-    assert where, "EVENTSOURCE must be where npm has installed it: run 'nox -s clients'"
-    given = json.dumps([client, f"{url}/{client}/{what}"])
-    result = subprocess.run(
-        ["node", "--input-type=module", "--eval", AGENT, given],
-        cwd=where,
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
-    )
-    assert result.stderr == ""
-    return json.loads(result.stdout)
+    return agent(client, f"{url}/{client}/{what}")
 
 
 @pytest.mark.parametrize("client", PROFILES)

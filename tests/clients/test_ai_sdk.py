@@ -7,14 +7,12 @@ states, and what ``onFinish``, ``onData`` and ``onError`` are told.
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import anyio
 import pytest
 from in_thread import serving
+from node import SDKS, chats
 
 from streamkit import Head, StreamCancelled, with_timeout
 from streamkit.asgi import Shutdown
@@ -24,7 +22,6 @@ from streamkit.sse import VERCEL_UI, EventStream, Frame, RunEvents
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterator
 
-CHAT = Path(__file__).with_name("ai_sdk.js").read_text(encoding="utf-8")
 WORDS = [f"word {number} \u00e9\u2028 " for number in range(40)]
 TEXT = "".join(WORDS)
 SOME = "".join(WORDS[:3])
@@ -140,27 +137,9 @@ def url(served: tuple[Application, str]) -> str:
     return served[1]
 
 
-@pytest.fixture(params=["ai5", "ai6", "ai7"])
+@pytest.fixture(params=SDKS)
 def sdk(request: pytest.FixtureRequest) -> str:
     return str(request.param)
-
-
-def chats(sdk: str, api: str, *does: str, chat: str = "chat") -> list[Any]:
-    """Let chats do something one after another. Returns what each of them shows."""
-    where = os.environ.get("EVENTSOURCE")
-    assert where, "EVENTSOURCE must be where npm has installed ai: run 'nox -s clients'"
-    result = subprocess.run(
-        ["node", "--input-type=module", "--eval", CHAT, json.dumps([sdk, api, chat, does])],
-        cwd=where,
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
-    )
-    assert result.stderr == ""
-    shown = json.loads(result.stdout)
-    assert isinstance(shown, list)
-    return shown
 
 
 def parts_of(how: str) -> list[list[Any]]:
