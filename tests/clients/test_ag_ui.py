@@ -13,7 +13,7 @@ from node import agent
 from streamkit import Head, StreamCancelled, with_timeout
 from streamkit.asgi import Shutdown
 from streamkit.runs import Runs
-from streamkit.sse import AG_UI, AG_UI_0, EventStream, RunEvents
+from streamkit.sse import AG_UI, AG_UI_0, EventStream, Frame, RunEvents, ServerSentEvent
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterator
@@ -26,6 +26,8 @@ ENDS: dict[str, tuple[str, str] | None] = {
     "completed": None,
     "own": None,
     "open": None,
+    "relayed": None,
+    "relayed-failure": ("mine", "Not mine."),
     "cancelled": ("cancelled", "The stream was cancelled."),
     "timed_out": ("timed_out", "The stream took too long."),
     "failed": ("failed", "The stream failed."),
@@ -38,6 +40,9 @@ async def answer(how: str) -> AsyncGenerator[Any, None]:
     if how == "busy":
         yield Head(409, {"content-type": "text/plain"})
         yield "Ask me later."
+        return
+    if how.startswith("large"):
+        yield "x" * int(how.removeprefix("large")) * 2**20
         return
     for word in WORDS:
         # For beats between them.
@@ -54,6 +59,21 @@ async def answer(how: str) -> AsyncGenerator[Any, None]:
     if how == "own":
         yield {"type": "RUN_STARTED", "threadId": "thread", "runId": "run"}
         yield {"type": "RUN_FINISHED", "threadId": "thread", "runId": "run"}
+    if how.startswith("relayed"):
+        # As another server has said it, in an event and in a frame of several.
+        ids = {"threadId": "thread", "runId": "run"}
+        yield ServerSentEvent(json.dumps({"type": "RUN_STARTED", **ids}))
+        events: list[Any] = [
+            {"type": "TOOL_CALL_END", "toolCallId": "c"},
+            {"type": "STEP_STARTED", "stepName": "t"},
+            {"type": "RUN_ERROR", "message": "Not mine.", "code": "mine"}
+            if how == "relayed-failure"
+            else {"type": "RUN_FINISHED", **ids},
+        ]
+        for end in "\r\n", "\n":
+            said = [f"data: {json.dumps(event)}{end}{end}" for event in events]
+            yield Frame("".join(said[:2] if end == "\r\n" else said[2:]).encode())
+        yield ServerSentEvent("[DONE]")
     if how == "cancelled":
         raise StreamCancelled("enough")
     if how == "shutdown":
@@ -157,3 +177,13 @@ def test_cut(url: str, client: str) -> None:
     shown = run(url, client, "stream/cut")
     assert [what for what, *_ in shown["told"]] == ["started", "finalized"]
     assert shown["thrown"] is None
+
+
+@pytest.mark.parametrize("client", PROFILES)
+def test_large(url: str, client: str) -> None:
+    """An event of more than 10 MiB is an error to an agent of 1.0, and one of less is not."""
+    shown = run(url, client, "stream/large9")
+    assert [what for what, *_ in shown["told"]] == ["started", "finished", "finalized"]
+    shown = run(url, client, "stream/large11")
+    end = "failed" if client == "agui1" else "finished"
+    assert [what for what, *_ in shown["told"]] == ["started", end, "finalized"]

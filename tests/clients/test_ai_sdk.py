@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import anyio
 import pytest
@@ -17,7 +18,7 @@ from node import SDKS, chats
 from streamkit import Head, StreamCancelled, with_timeout
 from streamkit.asgi import Shutdown
 from streamkit.runs import Runs
-from streamkit.sse import VERCEL_UI, EventStream, Frame, RunEvents
+from streamkit.sse import VERCEL_UI, EventStream, Frame, RunEvents, ServerSentEvent
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterator
@@ -30,6 +31,8 @@ SOME = "".join(WORDS[:3])
 ENDS = {
     "completed": ("ready", None),
     "own": ("ready", None),
+    "relayed": ("ready", None),
+    "relayed failure": ("error", "Not mine."),
     "cancelled": ("ready", None),
     "timed_out": ("error", "The stream took too long."),
     "failed": ("error", "The stream failed."),
@@ -53,6 +56,18 @@ async def answer(how: str) -> AsyncGenerator[Any, None]:
         yield {"type": "reasoning-start", "id": "r"}
         yield {"type": "reasoning-delta", "id": "r", "delta": "hm"}
         yield {"type": "finish"}
+    if how.startswith("relayed"):
+        # As another server has said it, in an event and in a frame of several.
+        yield ServerSentEvent(json.dumps({"type": "start", "messageId": "other"}))
+        end: Any = {"type": "error", "errorText": "Not mine."}
+        end = end if how == "relayed failure" else {"type": "finish"}
+        chunks = [
+            {"type": "reasoning-start", "id": "r"},
+            {"type": "reasoning-delta", "id": "r", "delta": "hm"},
+            end,
+        ]
+        yield Frame(b"".join(b"data: %b\n\n" % json.dumps(chunk).encode() for chunk in chunks))
+        yield ServerSentEvent("[DONE]")
     if how == "cancelled":
         raise StreamCancelled("enough")
     if how == "timed_out":
@@ -144,7 +159,7 @@ def sdk(request: pytest.FixtureRequest) -> str:
 
 def parts_of(how: str) -> list[list[Any]]:
     parts: list[list[Any]] = [["text", "done", SOME]]
-    if how == "own":
+    if how == "own" or how.startswith("relayed"):
         parts.append(["reasoning", "done", "hm"])
     if how == "tools":
         failed = "The stream failed."
@@ -169,18 +184,19 @@ def check_end(how: str, shown: Any) -> None:
 @pytest.mark.parametrize("how", ENDS)
 def test_ends(url: str, sdk: str, how: str) -> None:
     """Each kind of an end is what it is in the chat, and nothing is shown as streaming after it."""
-    [shown] = chats(sdk, f"{url}/stream/{how}", "ask")
+    [shown] = chats(sdk, f"{url}/stream/{quote(how)}", "ask")
     check_end(how, shown)
 
 
 @pytest.mark.parametrize("how", [how for how in ENDS if how != "lost"])
 def test_ends_of_a_run(url: str, sdk: str, how: str) -> None:
     """Runs: who comes later, twice in one page, sees the same, in one message with one id."""
-    first, second = chats(sdk, f"{url}/runs/{how}", "ask", "resume", chat=f"{sdk}-{how}")
+    chat = f"{sdk}-{how.replace(' ', '-')}"
+    first, second = chats(sdk, f"{url}/runs/{quote(how)}", "ask", "resume", chat=chat)
     check_end(how, first)
     check_end(how, second)
     assert first["messages"] == second["messages"]
-    [again] = chats(sdk, f"{url}/runs/{how}", "resume", "again", chat=f"{sdk}-{how}")
+    [again] = chats(sdk, f"{url}/runs/{quote(how)}", "resume", "again", chat=chat)
     assert again["messages"] == first["messages"]
 
 
