@@ -388,7 +388,7 @@ class TestPost:
     async def test_other_origin(self, location: str) -> None:
         """Web: a place at another origin is not believed, for what authorizes would go there."""
         started = (200, {**EVENTS, "location": location}, A)
-        with pytest.raises(StreamCut, match="another origin: write resume="):
+        with pytest.raises(StreamCut, match="another origin, or none: write resume="):
             await read(script(started), method="POST")
 
     async def test_no_ids(self) -> None:
