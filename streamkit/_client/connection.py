@@ -9,7 +9,7 @@ server's fault. ``stream()`` of the user's client is all that is used of it.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Iterable
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 
 import anyio
 import httpx2
@@ -31,6 +31,9 @@ _BODY = 64 * 1024
 
 # They are told by the client itself, and would be so again.
 _OWN = (httpx2.UnsupportedProtocol, httpx2.LocalProtocolError)
+
+# That a body has broken off, or is not what it was packed to be.
+_CUTS = (httpx2.TransportError, httpx2.DecodingError)
 
 
 class Connection:
@@ -172,11 +175,11 @@ class Connection:
                 for event in parser.close():
                     self._is_over = bool(self._is_last(event))
                     yield event
-                if self._last_word is None and not parser.is_cut:
-                    self._is_over = True
+                is_end = self._last_word is None and not parser.is_cut
+                self._is_over = self._is_over or is_end
         except _OWN:
             raise
-        except (httpx2.TransportError, httpx2.DecodingError) as exc:
+        except _CUTS as exc:
             self._error = exc
 
     def _is_last(self, event: Event) -> bool | None:
@@ -196,7 +199,8 @@ class Connection:
         status = response.status_code
         self._retry_after = seconds_in(response.headers.get("retry-after"))
         body = bytearray()
-        with anyio.move_on_after(self._idle):
+        # What there is of it will do.
+        with anyio.move_on_after(self._idle), suppress(*_CUTS):
             async for piece in response.aiter_bytes():
                 body += piece
                 if len(body) >= _BODY:

@@ -77,10 +77,11 @@ class TestLeft:
             assert seen + data_of(await read(rest, last_event_id=cursor)) == WHOLE
         return len(seen)
 
+    @pytest.mark.one_of_each
     async def test_by_a_token(self) -> None:
         """C1: told to stop after so many steps, or so many seconds, it has closed all."""
         found = set[int]()
-        for steps in range(40):
+        for steps in range(25):
             for seconds in TIMES:
 
                 async def leave(
@@ -107,10 +108,11 @@ class TestLeft:
                 found.add(await self.check(seconds, leave))
         assert found >= {1, 2, 3, 4}
 
+    @pytest.mark.one_of_each
     async def test_by_a_scope(self) -> None:
         """X1: so it is when a scope around the reader ends it."""
         found = set[int]()
-        for steps in range(40):
+        for steps in range(25):
             for seconds in TIMES:
 
                 async def leave(
@@ -298,6 +300,13 @@ class TestTold:
         assert "secret" not in str(caught.value)
         assert isinstance(caught.value.__cause__, Refused)
         assert caught.value.__cause__.body == b"maintenance"
+
+    async def test_half_a_refusal(self) -> None:
+        """Web: a refusal is one, also where its text is cut, or no text."""
+        for headers, ending in ({}, httpx2.ReadError("cut")), ({"content-encoding": "gzip"}, b"x"):
+            with pytest.raises(Refused, match="status 404") as caught:
+                await read(script((404, headers, b"" if headers else b"no", ending)))
+            assert caught.value.body == (b"" if headers else b"no")
 
     async def test_misuse(self) -> None:
         """M1: a last word that nobody would await, and an id that is none."""

@@ -41,6 +41,12 @@ async def answer(how: str) -> AsyncGenerator[Any, None]:
         yield Head(409, {"content-type": "text/plain"})
         yield "Ask me later."
         return
+    if how == "two":
+        yield "a"
+        yield {"type": "RUN_FINISHED", "threadId": "thread", "runId": "run"}
+        yield {"type": "RUN_STARTED", "threadId": "thread", "runId": "other"}
+        yield "b"
+        return
     if how.startswith("large"):
         yield "x" * int(how.removeprefix("large")) * 2**20
         return
@@ -187,3 +193,15 @@ def test_large(url: str, client: str) -> None:
     shown = run(url, client, "stream/large11")
     end = "failed" if client == "agui1" else "finished"
     assert [what for what, *_ in shown["told"]] == ["started", end, "finalized"]
+
+
+@pytest.mark.parametrize("client", PROFILES)
+def test_another_run(url: str, client: str) -> None:
+    """After the end of a run a source may begin another one, which is ended like the first."""
+    shown = run(url, client, "stream/two")
+    assert shown["told"] == [
+        *(["started", "thread", "run"], ["finished", None]),
+        *(["started", "thread", "other"], ["finished", None]),
+        ["finalized"],
+    ]
+    assert [text for _, text, _ in shown["messages"]] == ["a", "b"]
