@@ -12,6 +12,7 @@ import gc
 import time
 from collections.abc import Callable
 from functools import partial
+from statistics import median
 from typing import Any
 
 from streamkit.jsonlines import JsonLines
@@ -25,9 +26,11 @@ from streamkit.sse import (
 )
 
 from .backends import installed
-from .report import Ratio
+from .report import Ratio, Result, Table, number
 from .responses import SOURCES, App, Run, Source, request
 from .rounds import Costs, in_turns
+
+TITLE = "B5, its part with protocols: an item of text in each of them"
 
 #: What the others are compared with.
 SUBJECT = "BROWSER"
@@ -105,16 +108,21 @@ async def measure_all(source: str, count: int, rounds: int) -> Costs:
     return await in_turns(list(peers), rounds, measure_one)
 
 
-def ratios(*, quick: bool) -> list[Ratio]:
+def measure(*, quick: bool = False) -> Result:
     """Compare every protocol with that of the browsers."""
-    count, rounds = (100, 5) if quick else (500, 31)
-    found: list[Ratio] = []
+    count, rounds = (100, 5) if quick else (500, 51)
+    result = Result("B5-protocols", TITLE)
     for backend in installed():
+        costs = {source: backend.run(measure_all, source, count, rounds) for source in SOURCES}
+        rows = [
+            [peer, *(number(median(costs[source][peer])) for source in SOURCES)]
+            for peer in (*PROFILES, LINES)
+        ]
+        result.tables.append(Table(backend.name, ["µs per item", *SOURCES], rows))
         for source in SOURCES:
-            costs = backend.run(measure_all, source, count, rounds)
-            subject = costs.pop(SUBJECT)
-            found += [
+            subject = costs[source].pop(SUBJECT)
+            result.ratios += [
                 Ratio.of(f"{backend.name}, {source}: {name} / {SUBJECT}", cost, subject, 1.1)
-                for name, cost in costs.items()
+                for name, cost in costs[source].items()
             ]
-    return found
+    return result

@@ -305,10 +305,6 @@ def measure(*, quick: bool = False) -> Result:
             source: {peer: median(numbers) for peer, numbers in costs[source].items()}
             for source in SOURCES
         }
-    # It has its peers from here.
-    from . import protocols
-
-    result.ratios += protocols.ratios(quick=quick)
     return result
 
 

@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, overload
 
-from ._core.arguments import positive, seconds
+from ._core.arguments import check_plain, positive, seconds
 from ._core.extras import without_extra
 from ._core.metadata import Head
 from ._core.public import name_publicly
 from ._core.stage import Stage
 from ._core.stream import Stream, with_stage
+from ._sse.events import BREAKS
 
 try:
     import httpx2
@@ -132,12 +133,13 @@ def connect(
     or more, which counts as an attempt that brings nothing.
 
     Of the client only ``stream()`` is used, with its own settings, but for the time to read, which
-    is ``idle``, and redirects, which a ``GET`` follows. It must be open as long as the stream is.
+    is ``idle``, redirects, which a ``GET`` follows, and what is asked for, which is nothing packed.
+    It must be open as long as the stream is.
 
     :param client: of httpx2
     :param url: of the endpoint
     :param method: of the first request
-    :param headers: of each request; an ``Accept`` is added
+    :param headers: of each request; an ``Accept`` and an ``Accept-Encoding`` are added
     :param params: for the query of ``url``
     :param json: the body, as JSON; for any method but ``GET``, as the next two
     :param content: the body, as it is
@@ -170,6 +172,13 @@ def connect(
         raise TypeError(
             f"last_word must be callable, got {type(last_word).__qualname__}: write "
             "last_word=browser_end, for instance"
+        )
+    if last_word is not None:
+        check_plain("last_word", last_word)
+    if not BREAKS.isdisjoint(last_event_id.encode()):
+        raise ValueError(
+            "last_event_id must be one line without NUL: write last_event_id=event.id, of the last "
+            "event that was read"
         )
     seconds("idle", idle, positive=True)
     positive("attempts", attempts)

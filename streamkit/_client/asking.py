@@ -13,8 +13,12 @@ from typing import Any
 
 import httpx2
 
-# Of what it is that comes, and of nothing else.
-_ACCEPT = "text/event-stream, application/x-ndjson"
+# Of what it is that comes, and of nothing else. What is packed comes late, and may become larger
+# than it ought to be.
+_ASKED = {"accept": "text/event-stream, application/x-ndjson", "accept-encoding": "identity"}
+
+# What ends a word in a header, and may not be in one.
+_BLANKS = b"\v\f"
 
 # What says something of the body, which a GET has none of.
 _OF_BODY = ("content-type", "content-length", "content-encoding", "transfer-encoding")
@@ -41,7 +45,7 @@ class Asking:
         options: Mapping[str, Any],
         resume: httpx2.URL | str | None,
     ) -> None:
-        #: A ``Location`` that is not believed, because it is elsewhere.
+        #: A ``Location`` that is not believed, because it is elsewhere, or nowhere.
         self.foreign: str = ""
         self._method = method
         self._url = url
@@ -63,11 +67,10 @@ class Asking:
     def next(self, last_event_id: str) -> dict[str, Any]:
         """Return the arguments of the next request."""
         headers = httpx2.Headers(self._headers)
-        headers.setdefault("accept", _ACCEPT)
-        if last_event_id:
-            # It is text in UTF-8, which no string of a header is.
-            raw = [*headers.raw, (b"last-event-id", last_event_id.encode())]
-            headers = httpx2.Headers(raw)
+        for name, value in _ASKED.items():
+            headers.setdefault(name, value)
+        if sent := _sent(last_event_id):
+            headers = httpx2.Headers([*headers.raw, (b"last-event-id", sent)])
         is_first, self._is_first = self._is_first, False
         if self.is_repeatable or is_first:
             return {
@@ -92,12 +95,25 @@ class Asking:
         location = response.headers.get("location")
         if location is None:
             return
-        url = response.url.join(location)
+        try:
+            url = response.url.join(location)
+        except httpx2.InvalidURL:
+            url = None
         # What authorizes the first request goes along with the next ones.
-        if _origin(url) == _origin(response.url):
+        if url is not None and _origin(url) == _origin(response.url):
             self._resume = url
         else:
             self.foreign = location
+
+
+def can_be_sent(last_event_id: str) -> bool:
+    """Tell whether a header can say an id."""
+    return not any(blank in _sent(last_event_id) for blank in _BLANKS)
+
+
+def _sent(last_event_id: str) -> bytes:
+    # It is text in UTF-8, which no string of a header is. What is around a value is no part of it.
+    return last_event_id.encode().strip(b" \t")
 
 
 def _origin(url: httpx2.URL) -> tuple[str, str, int | None]:

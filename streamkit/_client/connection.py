@@ -9,13 +9,13 @@ server's fault. ``stream()`` of the user's client is all that is used of it.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Iterable
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 
 import anyio
 import httpx2
 
 from .._core.metadata import Head
-from .asking import Asking
+from .asking import Asking, can_be_sent
 from .errors import Refused, StreamCut
 from .event import Event
 from .parser import EventParser, Position
@@ -31,6 +31,9 @@ _BODY = 64 * 1024
 
 # They are told by the client itself, and would be so again.
 _OWN = (httpx2.UnsupportedProtocol, httpx2.LocalProtocolError)
+
+# That a body has broken off, or is not what it was packed to be.
+_CUTS = (httpx2.TransportError, httpx2.DecodingError)
 
 
 class Connection:
@@ -64,6 +67,7 @@ class Connection:
         "_position",
         "_retry_after",
         "_timeout",
+        "_withheld",
     )
 
     def __init__(
@@ -94,6 +98,8 @@ class Connection:
         self._is_over = False
         # How many events there were, of all answers.
         self._count = 0
+        # The end that asks to come back. If there is nothing to come back to, it is the end.
+        self._withheld: Event | None = None
         # Of the present one.
         self._has_bytes = False
         self._is_in_records = False
@@ -114,7 +120,9 @@ class Connection:
             before = self._count, self._position.last_event_id
             async with aclosing(self._answer()) as answer:
                 async for event in answer:
-                    self._count += isinstance(event, Event)
+                    if isinstance(event, Event):
+                        self._count += 1
+                        self._withheld = None
                     yield event
             if self._is_over:
                 return
@@ -123,9 +131,11 @@ class Connection:
             fruitless = 0 if has_progress else fruitless + 1
             silent = 0 if self._has_bytes else silent + 1
             if silent >= self._attempts:
+                # Of a refusal not more than that: its headers and its text are for nobody else.
+                last = str(self._error) if isinstance(self._error, Refused) else repr(self._error)
                 raise StreamCut(
                     f"{silent} attempts have brought nothing: the last one ended with "
-                    f"{self._error or 'an empty body'!r}",
+                    f"{last if self._error else 'an empty body'}",
                     self._position.last_event_id,
                 ) from self._error
             await anyio.sleep(pause(fruitless, self._position.retry, self._retry_after))
@@ -148,12 +158,15 @@ class Connection:
                     yield Head(response.status_code, told)
                 if parser is None:
                     self._is_over = True
+                    if self._withheld is not None:
+                        yield self._withheld
                     return
                 async for piece in response.aiter_bytes():
                     self._has_bytes = True
                     for event in parser.feed(piece):
                         is_last = self._is_last(event)
                         if is_last is None:
+                            self._withheld = event
                             return
                         yield event
                         if is_last:
@@ -162,10 +175,11 @@ class Connection:
                 for event in parser.close():
                     self._is_over = bool(self._is_last(event))
                     yield event
-                self._is_over = self._is_over or self._last_word is None
+                is_end = self._last_word is None and not parser.is_cut
+                self._is_over = self._is_over or is_end
         except _OWN:
             raise
-        except httpx2.TransportError as exc:
+        except _CUTS as exc:
             self._error = exc
 
     def _is_last(self, event: Event) -> bool | None:
@@ -184,25 +198,28 @@ class Connection:
         """Take note of an answer that is no stream, and raise what asking again would not mend."""
         status = response.status_code
         self._retry_after = seconds_in(response.headers.get("retry-after"))
-        if self._asking.may_go_on and (status >= 500 or status in (301, 302, 303)):
-            self._error = Refused(status, response.headers, b"")
-            return
         body = bytearray()
-        with anyio.move_on_after(self._idle):
+        # What there is of it will do.
+        with anyio.move_on_after(self._idle), suppress(*_CUTS):
             async for piece in response.aiter_bytes():
                 body += piece
                 if len(body) >= _BODY:
                     break
-        raise Refused(status, response.headers, bytes(body[:_BODY]))
+        refused = Refused(status, response.headers, bytes(body[:_BODY]))
+        if not self._asking.may_go_on or (status < 500 and status not in (301, 302, 303)):
+            raise refused
+        self._error = refused
 
     def _check_that_it_goes_on(self) -> None:
         instead = ""
-        if not self._asking.may_go_on:
+        if not can_be_sent(self._position.last_event_id):
+            instead = "the id of its last event cannot be sent as a header"
+        elif not self._asking.may_go_on:
             instead = "it is not sent again, and its answer has no Location: write resume='...'"
             if self._asking.foreign:
                 instead = (
                     f"it is not sent again, and the Location {self._asking.foreign!r} is at "
-                    "another origin: write resume='...' if it is the right one"
+                    "another origin, or none: write resume='...' if it is the right one"
                 )
         elif self._is_in_records and self._count:
             instead = "JSON lines have no ids to go on from"

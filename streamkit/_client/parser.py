@@ -62,6 +62,11 @@ class EventParser:
             elif (event := self._dispatch()) is not None:
                 yield event
 
+    @property
+    def is_cut(self) -> bool:
+        """Whether the end of the stream cannot be where it is: nothing tells that, of events."""
+        return False
+
     def close(self) -> Iterator[Event]:
         """Yield what the end of the stream ends: nothing, for an event ends with an empty line."""
         return iter(())

@@ -16,9 +16,11 @@ class RecordParser:
 
     """
 
-    __slots__ = ("_lines",)
+    __slots__ = ("_lines", "is_cut")
 
     def __init__(self, max_size: int) -> None:
+        #: Whether the end of the body cannot be where it is: it is within a record.
+        self.is_cut: bool = False
         self._lines = Lines(max_size, cr=False)
 
     def feed(self, piece: bytes) -> Iterator[Event]:
@@ -37,6 +39,7 @@ class RecordParser:
             try:
                 event.json()
             except ValueError:
+                self.is_cut = True
                 return
             yield event
 

@@ -45,6 +45,11 @@ class _State(NamedTuple):
     has_text: bool = False
 
     @property
+    def goes_on(self) -> bool:
+        """Whether a run has begun, and has not ended. After its end, another one may begin."""
+        return bool(self.run_id) and not self.has_ended
+
+    @property
     def ids(self) -> dict[str, str]:
         return {"threadId": self.thread_id, "runId": self.run_id}
 
@@ -95,7 +100,7 @@ def _event_of(item: object, state: _State | None, to_json: ToJSON = _to_json) ->
 
 def _passing(state: _State, event: Chunk) -> tuple[Iterable[Chunk], Chunk | None]:
     type_ = event["type"]
-    if event is DONE or (type_ == "RUN_STARTED" and state.run_id):
+    if event is DONE or (type_ == "RUN_STARTED" and state.goes_on):
         # The client does not know the one, and has had the other.
         return (), None
     return reversed(state.open) if type_ in _ENDS else (), event
@@ -117,9 +122,9 @@ def _after(state: _State, event: Chunk) -> _State:
     if state.has_text:
         # The client takes a message for complete when something else comes.
         state = state._replace(has_text=False, message=state.message + 1)
-    if type_ == "RUN_STARTED" and not state.run_id:
+    if type_ == "RUN_STARTED" and not state.goes_on:
         ids = str(event.get("threadId", "")), str(event.get("runId", ""))
-        return state._replace(thread_id=ids[0], run_id=ids[1])
+        return state._replace(thread_id=ids[0], run_id=ids[1], has_ended=False)
     if type_ in _ENDS:
         return state._replace(open=(), has_ended=True)
     if type_ in _OPENS:

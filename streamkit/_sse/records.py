@@ -32,13 +32,14 @@ class Records:
 
     """
 
-    __slots__ = ("_as_json", "_end", "_marks", "_profile")
+    __slots__ = ("_end", "_marks", "_profile", "as_json")
 
     def __init__(self, end: str, encoder: Callable[[Any], object] | None) -> None:
-        self._as_json = encoding_with(_refuse if encoder is None else encoder)
+        #: Makes JSON of an item.
+        self.as_json = encoding_with(_refuse if encoder is None else encoder)
         self._end = end
         # How the key is written, if it is one.
-        self._marks = self._as_json(end) + ":"
+        self._marks = self.as_json(end) + ":"
         # What says how a stream ends, in words for the public.
         self._profile = Profile(
             "JsonLines",
@@ -54,7 +55,7 @@ class Records:
         :raises ValueError: if there is no valid JSON, or the item has the key of the end
 
         """
-        text = self._as_json(item)
+        text = self.as_json(item)
         if self._marks in text and self._is_end(text):
             raise ValueError(
                 f"an item has the key {self._end!r}, which is that of the end: write "
@@ -68,7 +69,7 @@ class Records:
 
     def encode_last(self, item: object) -> Frame:
         """Return an item that may be the end."""
-        return _line(self._as_json(item))
+        return _line(self.as_json(item))
 
     def final(self, outcome: Outcome) -> list[Frame] | None:
         """Return the record that says how a stream has ended."""
@@ -120,9 +121,13 @@ class RecordOutlet(Outlet):
     def __init__(self, records: Records, beat: bytes) -> None:
         super().__init__()
         self._encode = records.encode
+        self._as_json = records.as_json
         self._beat = beat
 
     def on_item(self, item: Any) -> bytes:
+        if type(item) is str:
+            # Most items are text, which has no key.
+            return utf8(self._as_json(item)) + b"\n"
         return bytes(self._encode(item))
 
     def on_beat(self, beat: Any) -> Any:

@@ -164,7 +164,11 @@ class TestHead:
         assert ours.complete
 
     async def test_is_no_event(self) -> None:
-        """Web: where there is nothing else, the client comes less and less often."""
+        """Web: where there is nothing else, the client comes less and less often, and nothing was
+        read of records.
+        """
+        server = script((200, LINES, CUT), (200, LINES, b'{"end":1}\n'))
+        assert len(await read_events(server, head=[])) == 2
         server = script(*[events(b": ping\n")] * 20, events(END))
         assert len(await read_events(server, head=[])) == 2
         assert max(server.pauses) > 10
@@ -386,7 +390,7 @@ class TestPost:
     async def test_other_origin(self, location: str) -> None:
         """Web: a place at another origin is not believed, for what authorizes would go there."""
         started = (200, {**EVENTS, "location": location}, A)
-        with pytest.raises(StreamCut, match="another origin: write resume="):
+        with pytest.raises(StreamCut, match="another origin, or none: write resume="):
             await read(script(started), method="POST")
 
     async def test_no_ids(self) -> None:

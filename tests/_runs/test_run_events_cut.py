@@ -16,7 +16,7 @@ from streamkit.client import (
     openai_chat_end,
     openai_responses_end,
 )
-from streamkit.runs import Runs
+from streamkit.runs import LogUnavailable, MemoryLog, Page, Runs
 from streamkit.sse import (
     ANTHROPIC,
     BROWSER,
@@ -132,6 +132,37 @@ async def test_after_each_so_many() -> None:
                             seen.append(event)
             assert seen == wanted[: len(seen)]
             assert len(seen) == len(wanted) or size < longest
+
+
+class Away(MemoryLog):
+    """A log that is away every other time."""
+
+    reads = 0
+
+    async def read(self, run_id: str, after: int, limit: int = 200) -> Page:
+        self.reads += 1
+        if self.reads % 2:
+            raise LogUnavailable
+        return await super().read(run_id, after, limit)
+
+
+@CASES
+@pytest.mark.one_of_each
+async def test_log_is_away(profile: Profile, items: list[Any], last_word: Any) -> None:
+    """Runs: told to come back, by a status or in the stream, the client does, and when it is
+    told; and has everything.
+    """
+    log = Away()
+    async with Runs(log) as runs:
+        run = await runs.start(aiter_of(*items))
+        await anyio.sleep(1)
+        app, began = serving(runs, run.id, profile), anyio.current_time()
+        async with asking(app, lambda: 120) as client:
+            events = await read(client, "/", last_word=last_word)
+        assert anyio.current_time() - began >= 1
+        log.reads = 1
+        _, whole = await body_of(app)
+        assert events == as_read(parse(whole))
 
 
 async def test_numbers() -> None:

@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import anyio
+import fastapi.sse
 import pytest
 
 from streamkit import Head, StreamCancelled
 from streamkit._runs.info import RunOutcome
 from streamkit._runs.reasons import encode_outcome
 from streamkit.asgi import Shutdown
+from streamkit.client import Event
 from streamkit.runs import LogUnavailable, MemoryLog, Runs
-from streamkit.sse import BROWSER, Profile, RunEvents, ServerSentEvent
+from streamkit.sse import (
+    AG_UI,
+    BROWSER,
+    VERCEL_UI,
+    Frame,
+    Profile,
+    RunEvents,
+    ServerSentEvent,
+)
 from support import Client, Probe, aiter_of
 from support.event_stream import parse
 
@@ -253,3 +264,74 @@ async def test_no_cut_at_a_shutdown() -> None:
                 runs.shut_down()
         said = told(client)
         assert said == [BEGUN, *numbered(len(said) - 2), f"shutdown after {len(said) - 2}"]
+
+
+TOOL = {"type": "tool-input-start", "toolCallId": "c", "toolName": "t"}
+STEP = {"type": "STEP_STARTED", "stepName": "s"}
+SAID: dict[str, list[Any]] = {
+    "VERCEL_UI": [
+        *["a", "b\u2028", b"\xc3\xa9"],
+        ServerSentEvent(json.dumps({"type": "start", "messageId": "other"})),
+        {"type": "reasoning-start", "id": "r"},
+        Frame(b": c\n\ndata: %b\r\n\r\n" % json.dumps(TOOL).encode()),
+        Event(json.dumps({"type": "finish-step"}), id="upstream"),
+        fastapi.sse.ServerSentEvent(data={"type": "text-start", "id": "own"}),
+        "c",
+    ],
+    "AG_UI": [
+        *["a", "", "b"],
+        ServerSentEvent(json.dumps({"type": "RUN_STARTED", "threadId": "t", "runId": "r"})),
+        STEP,
+        Frame(b"data: %b\n\n" % json.dumps({"type": "THINKING_START"}).encode()),
+        ServerSentEvent("[DONE]"),
+        "c",
+        fastapi.sse.ServerSentEvent(data={"type": "TEXT_MESSAGE_START", "messageId": "m"}),
+    ],
+}
+
+
+@pytest.mark.parametrize("kind", ["completed", "cancelled", "failed", "lost", "own"])
+@pytest.mark.parametrize("profile", [VERCEL_UI, AG_UI], ids=lambda profile: profile.name)
+async def test_in_another_process(profile: Profile, kind: str) -> None:
+    """What was read while it went on, what is read of it later, and elsewhere, is the same to the
+    last byte, whatever the items are: so is what is closed, and what is not said again.
+    """
+    items = list(SAID[profile.name])
+    if kind == "own":
+        last = {"type": "RUN_FINISHED", "threadId": "t", "runId": "r"}
+        last = last if profile is AG_UI else {"type": "finish"}
+        items += [ServerSentEvent(json.dumps(last)), ServerSentEvent("[DONE]")]
+
+    async def source() -> AsyncGenerator[Any, None]:
+        for item in items:
+            yield item
+            await anyio.sleep(1)
+        if kind == "cancelled":
+            raise StreamCancelled("enough")
+        if kind in ("failed", "lost"):
+            raise LookupError("secret")
+
+    async def body(runs: Runs) -> str:
+        about = {"threadId": "t", "runId": "r"} if profile is AG_UI else None
+        client = Client("GET")
+        answer = RunEvents(runs, "r", profile=profile, about=about, keepalive=None)
+        await client.get(answer)
+        return "".join(map(str, client.log.events[1:-1]))
+
+    log = MemoryLog()
+    async with Runs(log) as runs:
+        await runs.start(source(), id="r")
+        live = await body(runs)
+        if kind == "lost":
+            outcome = RunOutcome(kind="lost", ended_at=0.0)
+            log._runs["r"].outcome = encode_outcome(outcome)  # type: ignore[attr-defined]
+            live = await body(runs)
+        assert await body(runs) == live
+        async with Runs(log) as others:
+            assert await body(others) == live
+    end = {"AG_UI": '"RUN_', "VERCEL_UI": '"finish"}'}[profile.name]
+    if kind in ("completed", "own"):
+        assert live.count(end) == (2 if profile is AG_UI else 1)
+        assert live.count("[DONE]") == (0 if profile is AG_UI else 1)
+    elif kind == "lost":
+        assert "The stream was lost." in live

@@ -136,6 +136,17 @@ def test_what_the_client_fails_on() -> None:
     assert AG_UI.encode_in(state, Frame(b": c\n")) == b": c\n"
 
 
+def test_another_run() -> None:
+    """After the end of a run another one may begin, and has an end of its own."""
+    other = {"threadId": "t", "runId": "s"}
+    started, finished = {"type": "RUN_STARTED", **other}, {"type": "RUN_FINISHED", **other}
+    assert said("a", FINISHED, started, "b") == [
+        *[text("a"), FINISHED, started],
+        {**text("b"), "messageId": "s.1"},
+        finished,
+    ]
+
+
 def test_ids_of_the_source() -> None:
     """Without a beginning, the ids are those of the source's own start, if it has any."""
     alone = replace(AG_UI, begin=None)

@@ -279,6 +279,14 @@ def test_chunks_in_events(as_event: Any, kind: str) -> None:
         assert said("x", *map(as_event, chunks), "y", *map(as_event, chunks), kind=kind) == expected
 
 
+def test_what_has_no_json_in_an_event() -> None:
+    """What an encoder is for is no hindrance to see what an event of FastAPI is."""
+    profile = replace(VERCEL_UI, encoder=lambda value: "odd")
+    part = {"type": "text-start", "id": "a", "providerMetadata": Odd()}
+    said_ = said(fastapi.sse.ServerSentEvent(data=part), profile=profile)
+    assert said_ == [{**part, "providerMetadata": "odd"}, {"type": "text-end", "id": "a"}, FINISH]
+
+
 def test_several_in_a_frame() -> None:
     """What is open is closed in the middle of a frame of several events, where one is an end."""
     frame = b": a\n\nid: 7\n\n" + b"".join(event(chunk).encode() for chunk in [*TEXT, FINISH])

@@ -17,7 +17,8 @@ try {
   thrown = error.message;
 }
 const messages = agent.messages.map(({ role, content, toolCalls }) => (
-  [role, content ?? null, toolCalls?.length ?? 0]
+  // No more than goes through a pipe at once.
+  [role, content?.slice(0, 1000) ?? null, toolCalls?.length ?? 0]
 ));
 console.log(JSON.stringify({ told, thrown, messages }));
 process.exit();

@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import anyio
 import pytest
 from in_thread import serving
+from node import agent
 
 from streamkit import Head, StreamCancelled, with_timeout
 from streamkit.asgi import Shutdown
 from streamkit.runs import Runs
-from streamkit.sse import AG_UI, AG_UI_0, EventStream, RunEvents
+from streamkit.sse import AG_UI, AG_UI_0, EventStream, Frame, RunEvents, ServerSentEvent
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterator
 
-AGENT = Path(__file__).with_name("ag_ui.js").read_text(encoding="utf-8")
 PROFILES = {"agui1": AG_UI, "agui0": AG_UI_0}
 WORDS = ["word \u00e9\u2028", "", "x\n"]
 
@@ -29,6 +26,8 @@ ENDS: dict[str, tuple[str, str] | None] = {
     "completed": None,
     "own": None,
     "open": None,
+    "relayed": None,
+    "relayed-failure": ("mine", "Not mine."),
     "cancelled": ("cancelled", "The stream was cancelled."),
     "timed_out": ("timed_out", "The stream took too long."),
     "failed": ("failed", "The stream failed."),
@@ -41,6 +40,15 @@ async def answer(how: str) -> AsyncGenerator[Any, None]:
     if how == "busy":
         yield Head(409, {"content-type": "text/plain"})
         yield "Ask me later."
+        return
+    if how == "two":
+        yield "a"
+        yield {"type": "RUN_FINISHED", "threadId": "thread", "runId": "run"}
+        yield {"type": "RUN_STARTED", "threadId": "thread", "runId": "other"}
+        yield "b"
+        return
+    if how.startswith("large"):
+        yield "x" * int(how.removeprefix("large")) * 2**20
         return
     for word in WORDS:
         # For beats between them.
@@ -57,6 +65,21 @@ async def answer(how: str) -> AsyncGenerator[Any, None]:
     if how == "own":
         yield {"type": "RUN_STARTED", "threadId": "thread", "runId": "run"}
         yield {"type": "RUN_FINISHED", "threadId": "thread", "runId": "run"}
+    if how.startswith("relayed"):
+        # As another server has said it, in an event and in a frame of several.
+        ids = {"threadId": "thread", "runId": "run"}
+        yield ServerSentEvent(json.dumps({"type": "RUN_STARTED", **ids}))
+        events: list[Any] = [
+            {"type": "TOOL_CALL_END", "toolCallId": "c"},
+            {"type": "STEP_STARTED", "stepName": "t"},
+            {"type": "RUN_ERROR", "message": "Not mine.", "code": "mine"}
+            if how == "relayed-failure"
+            else {"type": "RUN_FINISHED", **ids},
+        ]
+        for end in "\r\n", "\n":
+            said = [f"data: {json.dumps(event)}{end}{end}" for event in events]
+            yield Frame("".join(said[:2] if end == "\r\n" else said[2:]).encode())
+        yield ServerSentEvent("[DONE]")
     if how == "cancelled":
         raise StreamCancelled("enough")
     if how == "shutdown":
@@ -113,19 +136,7 @@ def url() -> Iterator[str]:
 
 def run(url: str, client: str, what: str) -> Any:
     """Let an agent run once. Returns what it was told."""
-    where = os.environ.get("EVENTSOURCE")
-    assert where, "EVENTSOURCE must be where npm has installed it: run 'nox -s clients'"
-    given = json.dumps([client, f"{url}/{client}/{what}"])
-    result = subprocess.run(
-        ["node", "--input-type=module", "--eval", AGENT, given],
-        cwd=where,
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
-    )
-    assert result.stderr == ""
-    return json.loads(result.stdout)
+    return agent(client, f"{url}/{client}/{what}")
 
 
 @pytest.mark.parametrize("client", PROFILES)
@@ -172,3 +183,25 @@ def test_cut(url: str, client: str) -> None:
     shown = run(url, client, "stream/cut")
     assert [what for what, *_ in shown["told"]] == ["started", "finalized"]
     assert shown["thrown"] is None
+
+
+@pytest.mark.parametrize("client", PROFILES)
+def test_large(url: str, client: str) -> None:
+    """An event of more than 10 MiB is an error to an agent of 1.0, and one of less is not."""
+    shown = run(url, client, "stream/large9")
+    assert [what for what, *_ in shown["told"]] == ["started", "finished", "finalized"]
+    shown = run(url, client, "stream/large11")
+    end = "failed" if client == "agui1" else "finished"
+    assert [what for what, *_ in shown["told"]] == ["started", end, "finalized"]
+
+
+@pytest.mark.parametrize("client", PROFILES)
+def test_another_run(url: str, client: str) -> None:
+    """After the end of a run a source may begin another one, which is ended like the first."""
+    shown = run(url, client, "stream/two")
+    assert shown["told"] == [
+        *(["started", "thread", "run"], ["finished", None]),
+        *(["started", "thread", "other"], ["finished", None]),
+        ["finalized"],
+    ]
+    assert [text for _, text, _ in shown["messages"]] == ["a", "b"]

@@ -7,24 +7,22 @@ states, and what ``onFinish``, ``onData`` and ``onError`` are told.
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import anyio
 import pytest
 from in_thread import serving
+from node import SDKS, chats
 
 from streamkit import Head, StreamCancelled, with_timeout
 from streamkit.asgi import Shutdown
 from streamkit.runs import Runs
-from streamkit.sse import VERCEL_UI, EventStream, Frame, RunEvents
+from streamkit.sse import VERCEL_UI, EventStream, Frame, RunEvents, ServerSentEvent
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterator
 
-CHAT = Path(__file__).with_name("ai_sdk.js").read_text(encoding="utf-8")
 WORDS = [f"word {number} \u00e9\u2028 " for number in range(40)]
 TEXT = "".join(WORDS)
 SOME = "".join(WORDS[:3])
@@ -33,6 +31,8 @@ SOME = "".join(WORDS[:3])
 ENDS = {
     "completed": ("ready", None),
     "own": ("ready", None),
+    "relayed": ("ready", None),
+    "relayed failure": ("error", "Not mine."),
     "cancelled": ("ready", None),
     "timed_out": ("error", "The stream took too long."),
     "failed": ("error", "The stream failed."),
@@ -56,6 +56,18 @@ async def answer(how: str) -> AsyncGenerator[Any, None]:
         yield {"type": "reasoning-start", "id": "r"}
         yield {"type": "reasoning-delta", "id": "r", "delta": "hm"}
         yield {"type": "finish"}
+    if how.startswith("relayed"):
+        # As another server has said it, in an event and in a frame of several.
+        yield ServerSentEvent(json.dumps({"type": "start", "messageId": "other"}))
+        end: Any = {"type": "error", "errorText": "Not mine."}
+        end = end if how == "relayed failure" else {"type": "finish"}
+        chunks = [
+            {"type": "reasoning-start", "id": "r"},
+            {"type": "reasoning-delta", "id": "r", "delta": "hm"},
+            end,
+        ]
+        yield Frame(b"".join(b"data: %b\n\n" % json.dumps(chunk).encode() for chunk in chunks))
+        yield ServerSentEvent("[DONE]")
     if how == "cancelled":
         raise StreamCancelled("enough")
     if how == "timed_out":
@@ -140,32 +152,14 @@ def url(served: tuple[Application, str]) -> str:
     return served[1]
 
 
-@pytest.fixture(params=["ai5", "ai6", "ai7"])
+@pytest.fixture(params=SDKS)
 def sdk(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-def chats(sdk: str, api: str, *does: str, chat: str = "chat") -> list[Any]:
-    """Let chats do something one after another. Returns what each of them shows."""
-    where = os.environ.get("EVENTSOURCE")
-    assert where, "EVENTSOURCE must be where npm has installed ai: run 'nox -s clients'"
-    result = subprocess.run(
-        ["node", "--input-type=module", "--eval", CHAT, json.dumps([sdk, api, chat, does])],
-        cwd=where,
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
-    )
-    assert result.stderr == ""
-    shown = json.loads(result.stdout)
-    assert isinstance(shown, list)
-    return shown
-
-
 def parts_of(how: str) -> list[list[Any]]:
     parts: list[list[Any]] = [["text", "done", SOME]]
-    if how == "own":
+    if how == "own" or how.startswith("relayed"):
         parts.append(["reasoning", "done", "hm"])
     if how == "tools":
         failed = "The stream failed."
@@ -190,18 +184,19 @@ def check_end(how: str, shown: Any) -> None:
 @pytest.mark.parametrize("how", ENDS)
 def test_ends(url: str, sdk: str, how: str) -> None:
     """Each kind of an end is what it is in the chat, and nothing is shown as streaming after it."""
-    [shown] = chats(sdk, f"{url}/stream/{how}", "ask")
+    [shown] = chats(sdk, f"{url}/stream/{quote(how)}", "ask")
     check_end(how, shown)
 
 
 @pytest.mark.parametrize("how", [how for how in ENDS if how != "lost"])
 def test_ends_of_a_run(url: str, sdk: str, how: str) -> None:
     """Runs: who comes later, twice in one page, sees the same, in one message with one id."""
-    first, second = chats(sdk, f"{url}/runs/{how}", "ask", "resume", chat=f"{sdk}-{how}")
+    chat = f"{sdk}-{how.replace(' ', '-')}"
+    first, second = chats(sdk, f"{url}/runs/{quote(how)}", "ask", "resume", chat=chat)
     check_end(how, first)
     check_end(how, second)
     assert first["messages"] == second["messages"]
-    [again] = chats(sdk, f"{url}/runs/{how}", "resume", "again", chat=f"{sdk}-{how}")
+    [again] = chats(sdk, f"{url}/runs/{quote(how)}", "resume", "again", chat=chat)
     assert again["messages"] == first["messages"]
 
 

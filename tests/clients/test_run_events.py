@@ -13,7 +13,7 @@ from in_thread import serving
 
 from clients.browser import chromium
 from streamkit.asgi import StreamResponse
-from streamkit.runs import Runs
+from streamkit.runs import LogUnavailable, MemoryLog, Page, Runs
 from streamkit.sse import RunEvents, ServerSentEvent
 from support.cutting_proxy import cutting_proxy
 
@@ -33,11 +33,24 @@ async def numbers(pause: float) -> AsyncGenerator[Any, None]:
         await anyio.sleep(pause)
 
 
+class Log(MemoryLog):
+    """A log whose next reads fail."""
+
+    away = 0
+
+    async def read(self, run_id: str, after: int, limit: int = 200) -> Page:
+        if self.away:
+            self.away -= 1
+            raise LogUnavailable
+        return await super().read(run_id, after, limit)
+
+
 class Application:
     """A page, and runs: ``/start/ID``, ``/read/ID`` and ``/cut/ID``, which ends after a while."""
 
     def __init__(self) -> None:
-        self.runs = Runs(max_items=10_000)
+        self.log = Log()
+        self.runs = Runs(self.log, max_items=10_000)
         self.requests: list[tuple[str, str | None]] = []
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
@@ -151,3 +164,19 @@ def test_what_is_missing(served: tuple[Application, str], driver: webdriver.Chro
     assert resync[0] == "resync"
     assert json.loads(resync[1])["first"] == 1
     assert [item[1] for item in items] == NUMBERS
+
+
+def test_log_is_away(
+    served: tuple[Application, str], driver: webdriver.Chrome, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Runs: a page that reads a run whose log is away comes back until it is there, which it would
+    not after a status.
+    """
+    monkeypatch.setattr("streamkit._runs.answer._SOON", (200, 300))
+    application, url = served
+    driver.get(f"{url}/start/away")
+    application.log.away = 3
+    *items, end = watch(driver, f"{url}/read/away")
+    assert [item[1] for item in items] == NUMBERS
+    assert (end[0], json.loads(end[1])) == ("end", {"kind": "completed"})
+    assert len([None for run_id, _ in application.requests if run_id == "away"]) == 4

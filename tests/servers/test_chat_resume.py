@@ -12,6 +12,7 @@ import pytest
 from recipes import Events, Program, Upstream, chatting
 from serving import eventually
 from support.event_stream import Event
+from support.reading import asking_at, read
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -72,6 +73,22 @@ def test_comes_back(chat: Program, upstream: Upstream) -> None:
     assert (
         len([each for each in upstream.records(asked["question"]) if each["event"] == "asked"]) == 1
     )
+
+
+@pytest.mark.real_time
+@pytest.mark.one_of_each
+@pytest.mark.parametrize("cut", [0, 1, 40, 100, 200])
+async def test_a_client_of_ours(chat: Program, upstream: Upstream, cut: int) -> None:
+    """Recipe: a client that asks once, and is cut, goes on by itself where its answer is, until the
+    answer is complete; without a place to go on, it would not ask again.
+    """
+    asked = {"question": upstream.ask("slow")}
+    limits = iter([cut])
+    async with asking_at(chat.port, lambda: next(limits, float("inf"))) as client:
+        *pieces, end = await read(client, "/chat", method="POST", json=asked, headers=ALICE)
+    assert [event.data for event in pieces] == ["a", "b", " c"]
+    assert (end.event, end.json()) == ("end", {"kind": "completed"})
+    assert saved(chat, asked["question"]) == "ab c"
 
 
 def test_nobody_is_there(chat: Program, upstream: Upstream) -> None:

@@ -158,6 +158,30 @@ async def test_killed_and_restarted(tmp_path: Path, signal: str) -> None:
         check(seen, 60)
 
 
+async def test_a_run_ends_with_its_server(tmp_path: Path) -> None:
+    """Runs: a run that a shutdown ends has that end, for who comes back to the next server, too."""
+    first = program(tmp_path, "first")
+    second: Program | None = None
+    seen: list[Event] = []
+    try:
+        first.wait_until_it_answers()
+        path = begin(first, 1000, 0.05)
+        async with open_client(first.port) as client:
+            async with connect(client, path, idle=5) as stream:
+                async for event in stream:
+                    seen.append(event)
+                    if len(seen) == 10:
+                        first.terminate()
+                        await anyio.to_thread.run_sync(first.end)
+                        second = program(tmp_path, "second", first.port)
+    finally:
+        first.kill()
+        if second is not None:
+            second.kill()
+    assert len(seen) > 10
+    check(seen, len(seen) - 1, "shutdown")
+
+
 async def test_producer_is_killed(tmp_path: Path) -> None:
     """Runs: when the run itself dies, its client is told so by whoever is there then."""
     with running(program(tmp_path, "producer")) as producer:
