@@ -231,6 +231,10 @@ class TestLost:
                         pass
             assert told.sums(BURIED) == [({NAME: "chat"}, 1)]
             assert told.points(FENCED) == []
+            # And of a response, whose client was told of it in the body.
+            response = Told()
+            await Client().get(RunEvents(runs, info.id, telemetry=response.telemetry()))
+            assert response.ends == [("lost", "streamkit.runs.RunLost")]
             way.mend()
             await anyio.sleep(20)
         assert dead.sums(FENCED) == [({NAME: "chat"}, 1)]
