@@ -281,8 +281,8 @@ def test_telemetry_is_not_loaded() -> None:
     """What streams may be watched with is loaded by its own module alone, whatever else is used."""
     program = """
 import sys
-import streamkit, streamkit.asgi, streamkit.jsonlines, streamkit.redis, streamkit.runs
-import streamkit.sqlite, streamkit.sse
+import streamkit, streamkit.asgi, streamkit.client, streamkit.jsonlines, streamkit.redis
+import streamkit.runs, streamkit.sqlite, streamkit.sse, streamkit.starlette
 print(*{name.partition(".")[0] for name in sys.modules} & {"opentelemetry", "prometheus_client"})
 import streamkit.opentelemetry
 print("opentelemetry" in sys.modules)

@@ -130,15 +130,43 @@ class Instruments:
             "Items of runs that were made and are not in the log yet.",
         )
 
+    @property
+    def in_effect(self) -> MeterProvider:
+        """The provider that what is measured now goes to."""
+        return get_meter_provider() if self._is_global else self._provider
+
     def _observe_lag(self, options: CallbackOptions) -> Iterable[Observation]:
         """Return how far the logs are behind. Called by what reads the metrics, in its thread."""
         behind: defaultdict[str, int] = defaultdict(int)
         with SAFELY:
-            here = get_meter_provider() if self._is_global else self._provider
             for lag in tuple(lags):
-                if lag.provider is here:
+                if lag.provider is self.in_effect:
                     behind[lag.name] += lag.held()
         return [Observation(count, {NAME: name}) for name, count in behind.items()]
+
+
+class Active:
+    """
+    A stream that counts as open, with its name alone: so the same goes that came.
+
+    :param instruments: what to measure it with
+    :param name: of the stream
+
+    """
+
+    __slots__ = ("_counted_in", "_instruments", "_name")
+
+    def __init__(self, instruments: Instruments, name: str) -> None:
+        self._instruments = instruments
+        self._name = name
+        self._counted_in = instruments.in_effect
+        instruments.active.add(1, {NAME: name})
+
+    def leave(self) -> None:
+        """Count it no more."""
+        # One that came before a provider was set has been counted nowhere.
+        if self._instruments.in_effect is self._counted_in:
+            self._instruments.active.add(-1, {NAME: self._name})
 
 
 @lru_cache(maxsize=64)

@@ -19,7 +19,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 
 from .._core.outcome import Outcome
 from .._core.telemetry import Resumed
-from .instruments import Instruments, Lag, lags
+from .instruments import Active, Instruments, Lag, lags
 from .safely import SAFELY
 from .saying import FOUND, NAME, said_of, said_of_lost, say
 from .spans import Place
@@ -111,7 +111,7 @@ class ToldByRun:
         self._find_tracer = find_tracer
         self._span: Span | None = None
         self._place: Place | None = None
-        self._is_active = False
+        self._active: Active | None = None
         self._has_ended = False
 
     def begin(self) -> None:
@@ -126,8 +126,7 @@ class ToldByRun:
 
     def start(self) -> None:
         with SAFELY:
-            self._find().active.add(1, {NAME: self._name})
-            self._is_active = True
+            self._active = Active(self._find(), self._name)
 
     def end(self, outcome: Outcome, *, fenced: bool = False) -> None:
         if self._has_ended:
@@ -150,9 +149,8 @@ class ToldByRun:
         if self._place is not None:
             self._place.leave()
         with SAFELY:
-            if self._is_active:
-                self._is_active = False
-                self._find().active.add(-1, {NAME: self._name})
+            if self._active is not None:
+                self._active.leave()
         with SAFELY:
             if self._span is not None:
                 self._span.end()

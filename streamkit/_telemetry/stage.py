@@ -15,7 +15,7 @@ from .._core.control import Control
 from .._core.outcome import Outcome
 from .._core.stage import Stage
 from .._runs.errors import RunEnded
-from .instruments import Instruments
+from .instruments import Active, Instruments
 from .route import route_of
 from .safely import SAFELY
 from .saying import NAME, ROUTE, said_of, said_of_run, say
@@ -47,7 +47,7 @@ class TelemetryStage(Stage[Any, Any]):
         self._scope = scope
         self._told = told
         self._place: Place | None = None
-        self._is_active = False
+        self._active: Active | None = None
         #: What is said of it all the time.
         self._attributes: dict[str, str] = {}
 
@@ -63,8 +63,7 @@ class TelemetryStage(Stage[Any, Any]):
                 self._attributes[ROUTE] = route
             # In the consumer's task: what the source makes current is its own.
             self._place, self._instruments = Place(), instruments
-            self._count(instruments, 1)
-            self._is_active = True
+            self._active = Active(instruments, name)
 
     def on_close(self) -> None:
         # Said already, unless the stream could not be entered.
@@ -99,14 +98,10 @@ class TelemetryStage(Stage[Any, Any]):
         place, self._place = self._place, None
         if place is not None:
             place.leave()
-        if self._is_active and self._instruments is not None:
-            self._is_active = False
+        active, self._active = self._active, None
+        if active is not None:
             with SAFELY:
-                self._count(self._instruments, -1)
-
-    def _count(self, instruments: Instruments, change: int) -> None:
-        # With the name alone: the same when it comes as when it goes.
-        instruments.active.add(change, {NAME: self._attributes[NAME]})
+                active.leave()
 
 
 class GapStage(TelemetryStage):

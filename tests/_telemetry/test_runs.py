@@ -231,6 +231,10 @@ class TestLost:
                         pass
             assert told.sums(BURIED) == [({NAME: "chat"}, 1)]
             assert told.points(FENCED) == []
+            # And of a response, whose client was told of it in the body.
+            response = Told()
+            await Client().get(RunEvents(runs, info.id, telemetry=response.telemetry()))
+            assert response.ends == [("lost", "streamkit.runs.RunLost")]
             way.mend()
             await anyio.sleep(20)
         assert dead.sums(FENCED) == [({NAME: "chat"}, 1)]
@@ -490,6 +494,8 @@ class TestLag:
         async with Runs(telemetry=told.telemetry("chat")) as runs:
             await runs.start(aiter_of("a"))
         runs = None
+        # Until then, asyncio holds the cancellation of what ran in there.
+        await anyio.sleep(1)
         gc.collect()
         assert told.points(LAG) == []
 

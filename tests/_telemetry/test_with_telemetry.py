@@ -346,6 +346,9 @@ async def main():
             await anyio.sleep(0.1)
             for metric in reader.get_metrics_data().resource_metrics[0].scope_metrics[0].metrics:
                 points = metric.data.data_points
+                if metric.name == "streamkit.active_streams":
+                    # One that came before it was set has not been counted, and is not taken off.
+                    assert [point.value for point in points if point.value] == [], points
                 if metric.name == "streamkit.runs.lag":
                     print(sorted(point.attributes["streamkit.stream.name"] for point in points))
                 if metric.name == "streamkit.stream.duration":
