@@ -164,6 +164,7 @@ def test_reference_has_every_public_name() -> None:
             streamkit.sse,
             streamkit.starlette,
             streamkit.testing,
+            streamkit.websocket,
         )
         for name in module.__all__
     ]
