@@ -7,6 +7,7 @@ nox -s tests-3.12 -- -x -k grace  some tests on one Python
 nox -s servers                    responses on real servers, and the recipes; -- -k granian for one
 nox -s inject                     inject faults before each step; -- --help says more
 nox -s soak                       ten minutes of readers, while servers and processes fail
+nox -s redis                      what uses Valkey, with Redis in its place
 nox -s libraries                  sources over databases, SDKs, agents, processes: what they leave
 nox -s bench                      measure what it costs, as ratios; -- --help says more
 nox -s clients                    browsers and SDKs read event streams
@@ -108,16 +109,42 @@ def inject(session: nox.Session) -> None:
 def soak(session: nox.Session) -> None:
     """
     Let readers of three processes come and go for ten minutes, on asyncio and on trio, while the
-    server of their runs, the way to it and the producer fail again and again.
+    server of their runs, the way to it and the producer fail again and again; and start a hundred
+    thousand runs.
 
     Each reader gets the log and its end, no process grows, and no key is left.
     """
     install(session, "test")
     chosen = session.posargs or ["-k", "not uvloop"]
     session.run(
-        *("pytest", "tests/_redis/test_log_chaos.py", "-o", "faulthandler_timeout=1200"),
+        *("pytest", "-s", "-o", "faulthandler_timeout=2400"),
+        *("tests/_redis/test_log_chaos.py", "tests/_redis/test_log_many_runs.py"),
         *chosen,
         env={"STREAMKIT_SOAK": "600"},
+    )
+
+
+@nox.session
+def redis(session: nox.Session) -> None:
+    """
+    Test what uses a server with Redis, in place of Valkey.
+
+    It is the one that ``STREAMKIT_REDIS_SERVER`` names, or is on PATH, or that apt has.
+    """
+    install(session, "test")
+    server = os.environ.get("STREAMKIT_REDIS_SERVER") or shutil.which("redis-server")
+    if server is None:
+        if shutil.which("apt-get") is None or os.geteuid() != 0:
+            session.error(
+                "there is no Redis: install it so that 'redis-server' is on PATH, on Debian with "
+                "'apt-get install redis-server'"
+            )
+        install_with_apt(session, "redis-server")
+        server = shutil.which("redis-server") or "redis-server"
+    session.run(
+        *("pytest", "--numprocesses=auto", "--dist=worksteal"),
+        *(session.posargs or ["tests/_redis", "tests/test_redis.py"]),
+        env={"STREAMKIT_REDIS_SERVER": server},
     )
 
 

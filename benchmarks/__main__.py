@@ -16,6 +16,7 @@ from . import (
     responses,
     runs,
     shared_logs,
+    telemetry,
 )
 from .report import Result, machine, read_json, text, write_json
 
@@ -29,6 +30,7 @@ MEASUREMENTS: dict[str, ModuleType] = {
     "B6": over_sockets,
     "B7": runs,
     "B8": shared_logs,
+    "B9": telemetry,
 }
 
 

@@ -26,6 +26,7 @@ LIBRARIES = (
     "fastapi",
     "uvicorn",
     "httptools",
+    "opentelemetry-sdk",
 )
 
 

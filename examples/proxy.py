@@ -1,7 +1,7 @@
 """
 A proxy in front of a server that has OpenAI's API, such as vLLM, Ollama or OpenAI itself.
 
-Needs ``httpx``, ``uvicorn`` and ``anyio-streamkit[starlette]``. Start it with
+Needs ``uvicorn`` and ``anyio-streamkit[client,starlette]``. Start it with
 ``UPSTREAM=https://api.openai.com uvicorn --app-dir examples proxy:app``, and tell its clients that
 the base URL is ``http://localhost:8000/v1``.
 """
@@ -13,7 +13,7 @@ import os
 from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
-import httpx
+import httpx2
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -21,7 +21,14 @@ from starlette.routing import Route
 
 from streamkit import Head, Outcome
 from streamkit.asgi import StreamHost
-from streamkit.sse import OPENAI_CHAT, RAW, Frame, whole_events
+from streamkit.client import (
+    Refused,
+    StreamCut,
+    connect,
+    openai_chat_end,
+    openai_responses_end,
+)
+from streamkit.sse import OPENAI_CHAT, OPENAI_RESPONSES, RAW, Frame
 from streamkit.starlette import EventStream, StreamResponse
 
 UPSTREAM = os.environ.get("UPSTREAM", "http://localhost:11434")
@@ -31,42 +38,49 @@ ASKED = ("accept", "authorization", "content-type", "openai-organization", "open
 ANSWERED = ("content-type", "retry-after", "x-request-id")
 
 
+# What an event stream ends with: the last word of the upstream, and ours in place of it.
+CHAT = openai_chat_end, OPENAI_CHAT
+ENDS = {
+    "/v1/chat/completions": CHAT,
+    "/v1/completions": CHAT,
+    "/v1/responses": (openai_responses_end, OPENAI_RESPONSES),
+}
+
+
 async def proxy(request: Request) -> Response:
-    client: httpx.AsyncClient = request.state.client
-    body = await request.body()
-    upstream = client.stream(
-        request.method,
-        request.url.path,
+    client: httpx2.AsyncClient = request.state.client
+    path, body = request.url.path, await request.body()
+    headers = some(ASKED, request.headers) | {"accept-encoding": "identity"}
+    if request.method != "POST" or not asks_for_events(body):
+        upstream = client.stream(
+            request.method, path, params=request.url.query, content=body, headers=headers
+        )
+        return StreamResponse(whole(upstream), first_item_within=PATIENCE)
+    # Elsewhere, the end of a body has to do.
+    is_last, profile = ENDS.get(path, (None, OPENAI_CHAT))
+
+    def last_word(outcome: Outcome) -> list[Frame] | None:
+        """Tell of any end but the regular one: that is told by the upstream."""
+        return None if outcome.kind == "completed" else profile.final(outcome)
+
+    events = connect(
+        client,
+        path,
+        method=request.method,
         params=request.url.query,
         content=body,
-        headers=some(ASKED, request.headers) | {"accept-encoding": "identity"},
+        headers=headers,
+        last_word=is_last,
+        idle=PATIENCE,
+        head=ANSWERED,
     )
-    if asks_for_events(body):
-        return EventStream(
-            events(upstream),
-            profile=RAW,
-            keepalive=KEEPALIVE,
-            first_item_within=KEEPALIVE,
-            final=last_word,
-        )
-    return StreamResponse(whole(upstream), first_item_within=PATIENCE)
-
-
-async def events(
-    upstream: AbstractAsyncContextManager[httpx.Response],
-) -> AsyncGenerator[Head | bytes, None]:
-    """Yield whole events, so that neither a beat nor a last word gets into one."""
-    async with upstream as answer:
-        if not answer.is_success:
-            await answer.aread()
-        answer.raise_for_status()
-        yield Head(answer.status_code, some(ANSWERED, answer.headers))
-        async for event in whole_events(answer.aiter_bytes()):
-            yield event
+    return EventStream(
+        events, profile=RAW, keepalive=KEEPALIVE, first_item_within=KEEPALIVE, final=last_word
+    )
 
 
 async def whole(
-    upstream: AbstractAsyncContextManager[httpx.Response],
+    upstream: AbstractAsyncContextManager[httpx2.Response],
 ) -> AsyncGenerator[Head | bytes, None]:
     """Yield any other answer."""
     async with upstream as answer:
@@ -75,16 +89,10 @@ async def whole(
             yield chunk
 
 
-def last_word(outcome: Outcome) -> list[Frame] | None:
-    """Tell of any end but the regular one: that is told by the upstream."""
-    return None if outcome.kind == "completed" else OPENAI_CHAT.final(outcome)
-
-
 async def refused(request: Request, error: Exception) -> Response:
     """Answer as the upstream did. When that is too late, the last word tells of it."""
-    assert isinstance(error, httpx.HTTPStatusError)
-    answer = error.response
-    return Response(answer.content, answer.status_code, some(ANSWERED, answer.headers))
+    assert isinstance(error, Refused)
+    return Response(error.body, error.status, some(ANSWERED, error.headers))
 
 
 async def unreachable(request: Request, error: Exception) -> Response:
@@ -104,9 +112,9 @@ def some(names: Iterable[str], headers: Mapping[str, str]) -> dict[str, str]:
 
 @asynccontextmanager
 async def lifespan(app: Starlette) -> AsyncGenerator[dict[str, object], None]:
-    timeout = httpx.Timeout(PATIENCE, connect=10, pool=10)
+    timeout = httpx2.Timeout(PATIENCE, connect=10, pool=10)
     async with (
-        httpx.AsyncClient(base_url=UPSTREAM, timeout=timeout) as client,
+        httpx2.AsyncClient(base_url=UPSTREAM, timeout=timeout) as client,
         StreamHost() as host,
     ):
         yield {"client": client, "host": host}
@@ -114,6 +122,10 @@ async def lifespan(app: Starlette) -> AsyncGenerator[dict[str, object], None]:
 
 app = Starlette(
     routes=[Route("/v1/{path:path}", proxy, methods=["GET", "POST", "DELETE"])],
-    exception_handlers={httpx.HTTPStatusError: refused, httpx.TransportError: unreachable},
+    exception_handlers={
+        Refused: refused,
+        StreamCut: unreachable,
+        httpx2.TransportError: unreachable,
+    },
     lifespan=lifespan,
 )

@@ -22,6 +22,7 @@ from ._core.signal import Left as Left
 from ._core.source import AsyncSource as AsyncSource
 from ._core.stage import SKIP as SKIP, Skip as Skip, Stage as Stage
 from ._core.stream import Stream as Stream, with_stage as with_stage
+from ._core.telemetry import Telemetry as Telemetry
 from ._core.timer import Timer as Timer
 from ._signals.holder import Holder as Holder, KeyHeld as KeyHeld
 from ._signals.on_signals import on_signals as on_signals
@@ -60,6 +61,7 @@ __all__ = [
     "Stream",
     "StreamCancelled",
     "StreamTimeout",
+    "Telemetry",
     "TimedOut",
     "Timer",
     "current_cancellation",

@@ -18,6 +18,7 @@ from ._core.outcome import Outcome
 from ._core.public import name_publicly
 from ._core.source import AsyncSource
 from ._core.stream import with_stage
+from ._core.telemetry import Telemetry, check_telemetry
 from ._http.exchange import Exchange
 from ._http.headers import RawHeaders, merged, raw
 from ._http.home import HostStats as HostStats
@@ -35,6 +36,7 @@ from ._http.terms import (
     Terms,
     check_final as _check_final,
 )
+from ._http.watched import watched
 from ._signals.shutdown import Shutdown as Shutdown
 from ._websocket.arguments import check_socket_options, check_told
 from ._websocket.exchange import SocketExchange
@@ -81,6 +83,7 @@ class ResponseOptions(TypedDict, total=False):
     log_failures: bool
     receive: SharedReceive | None
     host: StreamHost | None
+    telemetry: Telemetry | None
 
 
 class StreamResponse(Returned):
@@ -147,6 +150,8 @@ class StreamResponse(Returned):
     :param host: where streams are drained, and who tells that the program ends. If it is ``None``,
         the :class:`StreamHost` in ``scope["state"]`` is taken, under whatever name the lifespan has
         put it there.
+    :param telemetry: where the stream tells how it goes, in place of where the host says:
+        :class:`streamkit.opentelemetry.OpenTelemetry`, for instance
     :raises TypeError: if an argument is of the wrong type
     :raises ValueError: if a time is negative or not finite, or a header none
 
@@ -170,6 +175,7 @@ class StreamResponse(Returned):
         log_failures: bool = True,
         receive: SharedReceive | None = None,
         host: StreamHost | None = None,
+        telemetry: Telemetry | None = None,
     ) -> None:
         # Before all other attributes.
         self._unserializable = UNSERIALIZABLE
@@ -179,6 +185,7 @@ class StreamResponse(Returned):
             )
         _check_host(host)
         _check_receive(receive)
+        check_telemetry(telemetry)
         if send_timeout is not None:
             seconds("send_timeout", send_timeout, positive=True)
         if finish is not None:
@@ -192,6 +199,7 @@ class StreamResponse(Returned):
             drain_timeout=seconds("drain_timeout", drain_timeout),
             send_timeout=send_timeout,
             logs_failures=log_failures,
+            telemetry=telemetry,
         )
         self._host = host
         self._receive = receive
@@ -249,7 +257,7 @@ class StreamResponse(Returned):
         host = self._host or _host_in(scope)
         if host is not None:
             host.note(scope)
-            stream = self._with_hook_of(host, stream, scope)
+        stream = watched(stream, self._terms, host, scope, self._first_item_within)
         self._outlet.expect(self._terms.status)
         exchange = self._exchange(stream, host, scope, receive, send)
         try:
@@ -295,19 +303,6 @@ class StreamResponse(Returned):
             is_head=scope["method"] == "HEAD",
             receive=self._receive or receive,
             send=send,
-        )
-
-    def _with_hook_of(
-        self, host: StreamHost, stream: StatusStream[Any], scope: Scope
-    ) -> StatusStream[Any]:
-        """Return the stream with the ``on_end`` of its host, which comes after its own."""
-        if not host.has_hook:
-            return stream
-        return with_status(
-            stream,
-            first_item_within=self._first_item_within,
-            on_end=lambda outcome: host.ended(outcome, scope),
-            on_end_timeout=host.hook_timeout,
         )
 
     def _refusal(self, *, closes: bool) -> Refusal:

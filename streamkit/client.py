@@ -7,11 +7,12 @@ functions here tells.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, overload
 
 from ._core.arguments import positive, seconds
 from ._core.extras import without_extra
+from ._core.metadata import Head
 from ._core.public import name_publicly
 from ._core.stage import Stage
 from ._core.stream import Stream, with_stage
@@ -53,6 +54,7 @@ __all__ = [
 ]
 
 
+@overload
 def connect(
     client: httpx2.AsyncClient,
     url: httpx2.URL | str,
@@ -70,7 +72,47 @@ def connect(
     idle: float = 45.0,
     attempts: int = 10,
     max_size: int = 16 * 1024 * 1024,
-) -> Stream[Event]:
+    head: None = None,
+) -> Stream[Event]: ...
+@overload
+def connect(
+    client: httpx2.AsyncClient,
+    url: httpx2.URL | str,
+    *,
+    method: str = "GET",
+    headers: Mapping[str, str] | None = None,
+    params: Any = None,
+    json: Any = None,
+    content: str | bytes | None = None,
+    data: Mapping[str, Any] | None = None,
+    auth: Any = None,
+    last_word: _LastWord | None = browser_end,
+    last_event_id: str = "",
+    resume: httpx2.URL | str | None = None,
+    idle: float = 45.0,
+    attempts: int = 10,
+    max_size: int = 16 * 1024 * 1024,
+    head: Iterable[str],
+) -> Stream[Event | Head]: ...
+def connect(
+    client: httpx2.AsyncClient,
+    url: httpx2.URL | str,
+    *,
+    method: str = "GET",
+    headers: Mapping[str, str] | None = None,
+    params: Any = None,
+    json: Any = None,
+    content: str | bytes | None = None,
+    data: Mapping[str, Any] | None = None,
+    auth: Any = None,
+    last_word: _LastWord | None = browser_end,
+    last_event_id: str = "",
+    resume: httpx2.URL | str | None = None,
+    idle: float = 45.0,
+    attempts: int = 10,
+    max_size: int = 16 * 1024 * 1024,
+    head: Iterable[str] | None = None,
+) -> Stream[Event] | Stream[Event | Head]:
     """
     Read an endpoint of server-sent events, or of JSON lines, as a stream of :class:`Event`.
 
@@ -111,6 +153,9 @@ def connect(
     :param attempts: how many may bring nothing at all, one after the other, before it is
         :exc:`StreamCut`
     :param max_size: bytes that a line may have, and an event; more is :exc:`TooLong`
+    :param head: names of headers, for a response that is to answer as the server does: a
+        :class:`~streamkit.Head` comes first, with the status of the first answer and those of them
+        that it has. ``None`` for no ``Head``
     :return: a stream, for all combinators and for a response
     :raises TypeError: if an argument is of the wrong type
     :raises ValueError: if a number is out of range, or a ``GET`` has a body
@@ -134,6 +179,8 @@ def connect(
     options = {name: value for name, value in given.items() if value is not None}
     if method == "GET":
         _check_get(options, resume)
+    if isinstance(head, str):
+        raise TypeError(f"head takes names of headers, got str: write head=[{head!r}]")
     own = httpx2.Headers(headers)
     if "last-event-id" in own:
         raise ValueError("the id changes: write last_event_id='...' in place of a header")
@@ -146,8 +193,9 @@ def connect(
         last_word=last_word,
         max_size=max_size,
         last_event_id=last_event_id,
+        head=None if head is None else tuple(head),
     )
-    return with_stage(connection.events(), Stage[Event, Event]())
+    return with_stage(connection.events(), Stage[Event | Head, Event | Head]())
 
 
 def _check_get(options: Mapping[str, Any], resume: object) -> None:

@@ -277,7 +277,13 @@ class RunEvents(EventStream):
         )
         answer.outlet = self._outlet
         self._answer, self._runs = answer, runs
-        self._terms = replace(self._terms, asks_for_head=True, tell=runs.shut_down)
+        self._terms = replace(
+            self._terms,
+            asks_for_head=True,
+            tell=runs.shut_down,
+            name=type(self).__name__,
+            told=answer.told,
+        )
 
     def _make_encoder(self) -> Outlet:
         # What it is given is encoded.

@@ -113,6 +113,7 @@ def test_every_combinator_is_exported() -> None:
         for module in MODULES.values()
         for name, value in vars(module).items()
         if name.startswith("with_") and inspect.isfunction(value)
+        if not is_public(module.__name__)
     }
     assert combinators
     assert combinators <= set(streamkit.__all__)
@@ -156,6 +157,7 @@ def test_an_arrow_never_runs_back() -> None:
         "_client": {"_core"},
         "_testing": {"_core", "_runs"},
         "_sqlite": {"_core", "_runs"},
+        "_telemetry": {"_core", "_combinators.timeout", "_runs.errors"},
     }
     wings = {name for name in MODULES if name.count(".") == 1 and not is_public(name)}
     assert wings == {f"streamkit.{wing}" for wing in below}
@@ -263,6 +265,19 @@ print(*{name.partition(".")[0] for name in set(sys.modules) - before})
 """
     loaded = set(run_python(program).split()) - sys.stdlib_module_names
     assert loaded - {"idna", "sniffio", "typing_extensions"} == {"anyio", "streamkit"}
+
+
+def test_telemetry_is_not_loaded() -> None:
+    """What streams may be watched with is loaded by its own module alone, whatever else is used."""
+    program = """
+import sys
+import streamkit, streamkit.asgi, streamkit.jsonlines, streamkit.redis, streamkit.runs
+import streamkit.sqlite, streamkit.sse
+print(*{name.partition(".")[0] for name in sys.modules} & {"opentelemetry", "prometheus_client"})
+import streamkit.opentelemetry
+print("opentelemetry" in sys.modules)
+"""
+    assert run_python(program).split() == ["True"]
 
 
 def test_runs_without_trio() -> None:

@@ -615,7 +615,7 @@ class TestDisconnect:
         await client.get(response)
         assert notes.log == [(0.0, "started"), (1.5, "told Disconnected()"), (3.5, "closed")]
         assert client.log == [(1.0, 200), (1.0, "0")]
-        assert client.late == []
+        assert client.late == [b""]
         outcome = outcome_of(response)
         assert (outcome.kind, outcome.reason) == ("cancelled", Disconnected())
         assert len(notes.tasks) == 1
@@ -646,7 +646,7 @@ class TestDisconnect:
         await client.get(response)
         assert anyio.current_time() == 1003.0
         assert client.log == [(1.0, 200), (1.0, "a")]
-        assert client.late == []
+        assert client.late == [b""]
         assert (probe.produced, probe.seen) == (["a", "b", "c"], [])
         assert (outcome_of(response).kind, len(probe.task_ids)) == ("completed", 1)
 
@@ -734,7 +734,7 @@ class TestDisconnect:
         client, probe = Client(goes_after=9, takes={2: math.inf}), Probe("a", "b", "c", every=1.0)
         await client.get(StreamResponse(probe.source(), on_disconnect=policy))
         assert client.log == [(1.0, 200), (1.0, "a")]
-        assert client.late == []
+        assert client.late == [b""]
         assert anyio.current_time() == (1010.0 if policy == "drain" else 1009.0)
         assert probe.produced == (["a", "b", "c"] if policy == "drain" else ["a", "b"])
 
@@ -743,7 +743,7 @@ class TestDisconnect:
         client = Client(goes_after=9, takes={1: math.inf})
         response = Noted(with_buffer(aiter_of("a", "b"), 8))
         await client.get(response)
-        assert client.late == []
+        assert client.late == [b""]
         assert not client.complete
         assert anyio.current_time() == 1009.0
         assert outcome_of(response).kind == "completed"
@@ -862,7 +862,7 @@ class TestDisconnect:
             tasks.start_soon(call_later, 1.5, token.cancel, "stop")
             await client.get(StreamResponse(with_cancellation(Notes().source(), signal())))
         assert client.log == [(1.0, 200), (1.0, "0")]
-        assert client.late == []
+        assert client.late == [b""]
 
     async def test_disconnect_with_the_first_item(self) -> None:
         """Web: no item is sent if the client goes just when the first one is there."""

@@ -22,6 +22,7 @@ import streamkit
 import streamkit.asgi
 import streamkit.client
 import streamkit.jsonlines
+import streamkit.opentelemetry
 import streamkit.redis
 import streamkit.runs
 import streamkit.sqlite
@@ -136,6 +137,7 @@ def test_page(page: Path, backend: Backend, monkeypatch: pytest.MonkeyPatch) -> 
         "docs/merging.md",
         "docs/web.md",
         "docs/reading.md",
+        "docs/telemetry.md",
         "docs/own-log.md",
         "docs/ownership.md",
         "docs/guarantees.md",
@@ -158,6 +160,7 @@ def test_reference_has_every_public_name() -> None:
             streamkit.asgi,
             streamkit.client,
             streamkit.jsonlines,
+            streamkit.opentelemetry,
             streamkit.redis,
             streamkit.runs,
             streamkit.sqlite,

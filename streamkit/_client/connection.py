@@ -8,12 +8,13 @@ server's fault. ``stream()`` of the user's client is all that is used of it.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing
 
 import anyio
 import httpx2
 
+from .._core.metadata import Head
 from .asking import Asking
 from .errors import Refused, StreamCut
 from .event import Event
@@ -43,6 +44,7 @@ class Connection:
     :param last_word: which event is the last; ``None`` for a body whose end is the end
     :param max_size: bytes that a line may have, and an event
     :param last_event_id: where to begin
+    :param head: the headers of the first answer that are told with its status, or ``None``
 
     """
 
@@ -53,6 +55,7 @@ class Connection:
         "_count",
         "_error",
         "_has_bytes",
+        "_head",
         "_idle",
         "_is_in_records",
         "_is_over",
@@ -73,6 +76,7 @@ class Connection:
         last_word: LastWord | None,
         max_size: int,
         last_event_id: str,
+        head: Iterable[str] | None,
     ) -> None:
         self._client = client
         self._asking = asking
@@ -85,6 +89,8 @@ class Connection:
         self._last_word = last_word
         self._max_size = max_size
         self._position = Position(last_event_id)
+        # As long as it is yet to be told.
+        self._head = head
         self._is_over = False
         # How many events there were, of all answers.
         self._count = 0
@@ -94,9 +100,9 @@ class Connection:
         self._error: Exception | None = None
         self._retry_after = 0.0
 
-    async def events(self) -> AsyncGenerator[Event, None]:
+    async def events(self) -> AsyncGenerator[Event | Head, None]:
         """
-        Yield the events, the last word included.
+        Yield the head, if it is asked for, and the events, the last word included.
 
         :raises Refused: if an answer is no stream
         :raises StreamCut: if there is no way to go on
@@ -108,7 +114,7 @@ class Connection:
             before = self._count, self._position.last_event_id
             async with aclosing(self._answer()) as answer:
                 async for event in answer:
-                    self._count += 1
+                    self._count += isinstance(event, Event)
                     yield event
             if self._is_over:
                 return
@@ -124,19 +130,24 @@ class Connection:
                 ) from self._error
             await anyio.sleep(pause(fruitless, self._position.retry, self._retry_after))
 
-    async def _answer(self) -> AsyncGenerator[Event, None]:
+    async def _answer(self) -> AsyncGenerator[Event | Head, None]:
         """Ask once, and yield the events of the answer."""
         self._has_bytes, self._error, self._retry_after = False, None, 0.0
         asked = self._asking.next(self._position.last_event_id)
         try:
             async with self._client.stream(**asked, timeout=self._timeout) as response:
                 self._asking.note(response)
-                if response.status_code == 204:
-                    self._is_over = True
-                    return
-                parser = self._parser_of(response)
-                if parser is None:
+                is_over = response.status_code == 204
+                parser = None if is_over else self._parser_of(response)
+                if parser is None and not is_over:
                     await self._no_stream(response)
+                    return
+                if self._head is not None:
+                    told = {n: response.headers[n] for n in self._head if n in response.headers}
+                    self._head = None
+                    yield Head(response.status_code, told)
+                if parser is None:
+                    self._is_over = True
                     return
                 async for piece in response.aiter_bytes():
                     self._has_bytes = True

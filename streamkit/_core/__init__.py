@@ -13,6 +13,6 @@ is inside a source is closed by ``unwinding`` and ``closing``, as found by ``gen
 and ``frames``.
 
 ``backend``, ``relay_asyncio``, ``relay_trio``, ``timer``, ``orphans`` and ``loop`` tell asyncio and
-trio apart; ``exceptions``, ``metadata``, ``advice``, ``clock``, ``arguments`` and ``public`` are
-small parts.
+trio apart; ``exceptions``, ``metadata``, ``telemetry``, ``advice``, ``clock``, ``arguments`` and
+``public`` are small parts.
 """

@@ -138,7 +138,8 @@ class Backend:
     make_wakeup: Callable[[], Wakeup]
     #: Returns a timer, given its function and what is called with an error of that.
     make_timer: Callable[[Callable[[], object], Callable[[BaseException], object]], Timer]
-    #: Has a function called with the next pass of the event loop, as if by a task that waits.
+    #: Has a function called with the next pass of the event loop, as if by a task: if that has not
+    #: ended by then.
     soon: Callable[[Any, Callable[[], object]], object]
     #: Lets other tasks run, and a cancellation through.
     checkpoint: Callable[[], Awaitable[None]]
@@ -191,18 +192,20 @@ def _soon_on_asyncio(task: asyncio.Task[Any], function: Callable[[], object]) ->
     loop = task.get_loop()
 
     def call() -> None:
-        # Outside of a task, anyio need not know which event loop is running.
-        asyncio._enter_task(loop, task)
-        try:
-            function()
-        finally:
-            asyncio._leave_task(loop, task)
+        # When that of asyncio.run() has ended, nothing is to be begun any more.
+        if not task.done():
+            # Outside of a task, anyio need not know which event loop is running.
+            asyncio._enter_task(loop, task)
+            try:
+                function()
+            finally:
+                asyncio._leave_task(loop, task)
 
     loop.call_soon(call)
 
 
 def _soon_on_trio(task: object, function: Callable[[], object]) -> None:
-    # By the task that does this, trio knows itself.
+    # Whose task ends with an open block is an orphan, and looked after.
     sys.modules["trio"].lowlevel.current_trio_token().run_sync_soon(function)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 import anyio
 
@@ -56,24 +57,20 @@ async def run_beside(
 
 def look_around(pump: Pump, exc: BaseException) -> None:
     """
-    See whether a scope that has ended a wait of the consumer's is around the block.
+    See soon whether a scope that has ended a wait of the consumer's is around the block.
 
-    As a rule, the consumer leaves the block then, at once. But it may stay: in a shield, and for a
-    lock that the source holds.
+    As a rule, the consumer leaves the block then, at once, and nobody has to look. But it may stay:
+    in a shield, and for a lock that the source holds.
     """
-    tasks = pump.tasks
-    if tasks is None or pump.backend.relay.is_native(exc):
-        # No scope is cancelled.
-        return
-    # What is seen with a shield around the block is inside of it.
-    tasks.cancel_scope.shield = True
-    is_inside = anyio.current_effective_deadline() == -math.inf
-    tasks.cancel_scope.shield = False
-    if is_inside:
-        # There may be another one around it. A task sees that, and costs as much as a stream.
-        tasks.start_soon(_leave_if_cancelled, pump, exc, name="looks for a scope around a stream")
-    elif anyio.current_effective_deadline() == -math.inf:
-        pump.leave_soon(exc)
+    if not pump.backend.relay.is_native(exc):
+        pump.soon(partial(_look_around, pump, exc))
+
+
+def _look_around(pump: Pump, exc: BaseException) -> None:
+    assert pump.tasks is not None
+    # A scope around the block is cancelled for whoever is in its group, and one inside is not.
+    name = "looks for a scope around a stream"
+    pump.tasks.start_soon(_leave_if_cancelled, pump, exc, name=name)
 
 
 async def _leave_if_cancelled(pump: Pump, exc: BaseException) -> None:

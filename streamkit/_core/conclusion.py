@@ -7,14 +7,12 @@ left before it came to that, or by ``aclose()``. Whoever asks first takes it.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import anyio
 
 from .ending import Ending
 from .exceptions import both, not_an_end
 from .handoff import Handoff
-from .outcome import Outcome
+from .outcome import Outcome, told_of_failure
 from .pipeline import Pipeline
 
 
@@ -54,7 +52,7 @@ class Conclusion:
         raises, handoff = self._raises, self._handoff
         failed: BaseException | None = None
         on_end_error = await _run_on_end(pipeline, outcome, self._cancelled)
-        told = outcome if on_end_error is None else _with_error(outcome, on_end_error)
+        told = outcome if on_end_error is None else told_of_failure(outcome, on_end_error)
         try:
             last = None if handoff.closed else pipeline.final(told)
             if last is None:
@@ -111,9 +109,3 @@ async def _run_on_end(
     except BaseException as exc:
         return not_an_end(exc)
     return None
-
-
-def _with_error(outcome: Outcome, error: BaseException) -> Outcome:
-    """Return the outcome as ``final`` sees it if ``on_end`` has failed: no success."""
-    kind = "failed" if outcome.kind == "completed" else outcome.kind
-    return replace(outcome, kind=kind, on_end_error=error)

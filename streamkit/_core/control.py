@@ -58,6 +58,11 @@ class Control:
         start_beside(self._pump, function, name)
 
     @property
+    def source_name(self) -> str:
+        """What the source is called: the name of the generator function, or of the class."""
+        return self._pump.source_name
+
+    @property
     def started_at(self) -> float:
         """When the stream was entered, in seconds on the clock of :func:`anyio.current_time`."""
         return self._pump.started_at

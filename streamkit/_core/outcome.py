@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 from .metadata import Head
@@ -30,8 +30,8 @@ class Outcome:
     #: What was raised while the source was closed. It surfaces from ``aclose()``, or where the
     #: block is left.
     cleanup_error: BaseException | None = None
-    #: What ``on_end`` raised. Only known to ``final``, for which a ``"completed"`` is ``"failed"``
-    #: then.
+    #: What ``on_end`` raised. Only known to what comes after it, the ``on_end`` of stages further
+    #: out and ``final``, for which a ``"completed"`` is ``"failed"`` then.
     on_end_error: BaseException | None = None
     #: ``True`` if the source was still at it when its time to clean up had passed.
     grace_exceeded: bool = False
@@ -51,3 +51,9 @@ class Outcome:
     first_item_at: float | None = None
     #: When the source was closed.
     ended_at: float
+
+
+def told_of_failure(outcome: Outcome, error: BaseException) -> Outcome:
+    """Return the outcome as it is told where ``on_end`` has failed: no success."""
+    kind = "failed" if outcome.kind == "completed" else outcome.kind
+    return replace(outcome, kind=kind, on_end_error=error)

@@ -241,14 +241,14 @@ class Pump:
             self.handoff.close()
             self._stop(is_native=is_native)
 
-    def leave_soon(self, exc: BaseException) -> None:
-        """Do so with the next pass of the event loop, unless the block is left by then."""
+    def soon(self, function: Callable[[], object]) -> None:
+        """Have something called with the next pass of the event loop, if the block is open then."""
         if not self.is_finished:
-            self.backend.soon(self._consumer, partial(self._leave_if_open, exc))
+            self.backend.soon(self._consumer, partial(self._call_if_open, function))
 
-    def _leave_if_open(self, exc: BaseException) -> None:
+    def _call_if_open(self, function: Callable[[], object]) -> None:
         if self.tasks is not None:
-            self.leave(exc)
+            function()
 
     def abandon(self) -> None:
         """End the stream, for the task that is to leave its block has ended."""
@@ -258,6 +258,8 @@ class Pump:
             self._source.name,
         )
         self._is_abandoned = True
+        # Nothing more can be started in the group of a task that has ended.
+        self.tasks = None
         self.leave()
 
     async def wait_abandoned(self) -> object:
@@ -272,6 +274,11 @@ class Pump:
         self.handoff.release()
         self._timers = ()
         return outcome
+
+    @property
+    def source_name(self) -> str:
+        """What the source is called."""
+        return self._source.name
 
     @property
     def has_item(self) -> bool:

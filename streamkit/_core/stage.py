@@ -11,10 +11,10 @@ import anyio
 
 from .arguments import check_made, check_plain
 from .control import Control
-from .exceptions import both
+from .exceptions import both, not_an_end, only_backend_cancellation
 from .handoff import BATCH
 from .metadata import Metadata
-from .outcome import Outcome
+from .outcome import Outcome, told_of_failure
 from .pipeline import SKIP as SKIP, Skip as Skip
 
 T_contra = TypeVar("T_contra", contravariant=True)
@@ -108,6 +108,8 @@ class Stage(Generic[T_contra, T_co]):
         """
         Take note of the end. Called once, in the source task, when the source has been closed.
 
+        If that of a stage further in has failed, the outcome says so, by its ``on_end_error``.
+
         Shielded from cancellation, and cancelled after :attr:`on_end_timeout` seconds.
         """
 
@@ -148,18 +150,21 @@ class Stages:
 
     async def end(self, outcome: Outcome) -> None:
         error: BaseException | None = None
+        told = outcome
         for stage in self._stages:
             if overrides(stage, "on_end"):
                 try:
-                    await _bounded_on_end(stage, outcome)
+                    await _bounded_on_end(stage, told)
                 except BaseException as exc:
                     error = both(error, exc)
+                    if not only_backend_cancellation(exc):
+                        told = told_of_failure(outcome, not_an_end(exc))
         if error is not None:
             try:
                 raise error
             finally:
                 # Its traceback includes this frame.
-                del error
+                del error, told
 
     def final(self, outcome: Outcome) -> Iterable[Any] | None:
         last = [(_final_of(stage, outcome), number) for number, stage in enumerate(self._stages, 1)]

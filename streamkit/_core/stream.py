@@ -78,6 +78,11 @@ class Stream(ObjectReceiveStream[T_co]):
         return f"<{type(self).__name__} of {self._source.name}, {self._state}>"
 
     @property
+    def source_name(self) -> str:
+        """What the source is called: the name of the function that made it, or of its class."""
+        return self._source.name
+
+    @property
     def outcome(self) -> Outcome:
         """
         How the stream ended. It is there as soon as the source is closed, and does not change.

@@ -49,6 +49,7 @@ class Connection:
         "_since",
         "has_started",
         "is_ending",
+        "is_gone",
         "is_lost",
         "is_sending",
         "is_too_slow",
@@ -79,6 +80,9 @@ class Connection:
         self.is_ending: bool = False
         #: Whether the client went before that.
         self.is_lost: bool = False
+        #: Whether ``receive`` has said that there is no client any more, so that whatever is sent
+        #: reaches nobody.
+        self.is_gone: bool = False
         #: Whether it was because it did not take a message in time.
         self.is_too_slow: bool = False
         self._receive = receive
@@ -118,6 +122,7 @@ class Connection:
         """Wait until the client has gone, and hear what it says until then."""
         with suppress(*GONE):
             await self._hear()
+        self.is_gone = True
         if self.is_ending:
             # A server may be at its own closing in there: it gets the time for that.
             await anyio.sleep(SHORT if self.send_timeout is None else self.send_timeout)

@@ -179,6 +179,8 @@ class Exchange:
             # Starlette's BaseHTTPMiddleware does.
             with anyio.move_on_after(SHORT), suppress(Exception):
                 await self._hang_up()
+        elif connection.is_lost:
+            await self._end_for_nobody()
         if not self.rest.has_let_go:
             await self._run_background()
 
@@ -186,6 +188,21 @@ class Exchange:
         """Send an answer to nobody."""
         await self._connection.raw_send(start(499, []))
         await self._connection.raw_send(body(b"", more_body=False))
+
+    async def _end_for_nobody(self) -> None:
+        """
+        Send the last message, when the client has gone.
+
+        What stands between, and measures, takes an answer without it for one that has failed:
+        FastAPI does. Not where a client may still be there, to which a cut would look complete.
+        """
+        connection = self._connection
+        if not (connection.is_gone or self.rest.has_let_go):
+            # It was send() that has said so.
+            await connection.look()
+        if connection.is_gone and not connection.is_sending:
+            with anyio.move_on_after(SHORT), suppress(Exception):
+                await connection.raw_send(body(b"", more_body=False))
 
     async def _run_background(self) -> None:
         if self._terms.background is not None:

@@ -13,6 +13,7 @@ from anyio.abc import TaskGroup
 
 from .._core.exceptions import StreamCancelled
 from .._core.outcome import Outcome
+from .._core.telemetry import Telemetry
 from .._signals.shutdown import Shutdown
 from .._signals.token import CancelToken
 from .connection import SHORT
@@ -90,7 +91,10 @@ class Home:
         max_drained: int | None,
         on_end: Callable[[Outcome, Scope], Awaitable[object]] | None,
         on_end_timeout: float,
+        telemetry: Telemetry | None,
     ) -> None:
+        #: Where its streams tell how they go, if they do not say another.
+        self.telemetry: Telemetry | None = telemetry
         self._max_streams = max_streams
         self._max_drained = max_drained
         self._on_end = on_end

@@ -13,6 +13,7 @@ import anyio
 from .._core.arguments import positive, seconds
 from .._core.exceptions import bare, both, error_in
 from .._core.outcome import Outcome
+from .._core.telemetry import Telemetry, check_telemetry
 from .._signals.shutdown import Shutdown
 from .._signals.token import CancelToken
 from .home import Guest, Home, HostStats as HostStats
@@ -54,6 +55,8 @@ class StreamHost(Home):
         same way: to count, for instance. Also for a stream that was refused. What it raises is
         logged, and has no effect.
     :param on_end_timeout: seconds after which ``on_end`` is cancelled
+    :param telemetry: where the streams of responses tell how they go, where a response does not say
+        another: :class:`streamkit.opentelemetry.OpenTelemetry`, for instance
     :raises TypeError: if an argument is of the wrong type
     :raises ValueError: if a time is negative or not finite, or a number not positive
 
@@ -68,6 +71,7 @@ class StreamHost(Home):
         max_drained: int | None = None,
         on_end: Callable[[Outcome, Scope], Awaitable[object]] | None = None,
         on_end_timeout: float = 5.0,
+        telemetry: Telemetry | None = None,
     ) -> None:
         if max_streams is not None:
             positive("max_streams", max_streams)
@@ -78,8 +82,9 @@ class StreamHost(Home):
                 f"on_end must be callable, got {type(on_end).__qualname__}: write "
                 "'async def on_end(outcome, scope): ...'"
             )
+        check_telemetry(telemetry)
         super().__init__(
-            max_streams, max_drained, on_end, seconds("on_end_timeout", on_end_timeout)
+            max_streams, max_drained, on_end, seconds("on_end_timeout", on_end_timeout), telemetry
         )
         self._grace = seconds("grace", grace)
         self._finish = seconds("finish", finish)

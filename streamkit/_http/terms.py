@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from .._core.arguments import check_plain
+from .._core.telemetry import Telemetry
 from .headers import RawHeaders
 
 # Seconds after which there is a status, whatever the source does: proxies wait for a minute or so.
@@ -63,6 +64,12 @@ class Terms:
     #: What to call when the program ends, in place of telling the stream: one that is to end by
     #: itself then.
     tell: Callable[[], object] | None = None
+    #: Where the stream tells how it goes, if not where the host says; and as what, if that has no
+    #: name for it.
+    telemetry: Telemetry | None = None
+    name: str | None = None
+    #: Returns the end of which the client was told, where it is another than that of the stream.
+    told: Callable[[], BaseException | None] | None = None
     #: To be called and awaited when the stream is closed, if nothing is raised.
     background: Callable[[], Awaitable[object]] | None = None
 

@@ -18,6 +18,7 @@ from anyio.abc import TaskGroup
 from anyio.lowlevel import EventLoopToken, current_token
 
 from .._core.exceptions import bare
+from .._core.process import check_process
 from .clients import Connect, by_factory, by_url
 from .link import Link
 from .quiet import Quiet
@@ -117,6 +118,8 @@ class Redis(Home):
         :raises RuntimeError: if it was entered before
 
         """
+        if self._process is not None:
+            check_process(self, self._process)
         if self._entered:
             raise RuntimeError(f"{self!r} is used once: make a new one")
         self._entered = True
@@ -161,17 +164,3 @@ class Redis(Home):
         quiet.begin()
         with scope:
             await self._link.keep()
-
-
-def check_process(what: object, entered_in: int) -> None:
-    """
-    Check that something is used in the process in which it was entered.
-
-    :raises RuntimeError: if that is another one
-
-    """
-    if entered_in != os.getpid():
-        raise RuntimeError(
-            f"{what!r} was entered in another process, which this one was forked from: it may be "
-            "made before the fork, but write 'async with' in each worker, in its lifespan"
-        )

@@ -33,8 +33,9 @@ from typing import Any, Literal, Self
 import anyio
 
 from .._core.arguments import seconds
+from .._core.process import check_process
 from .._signals.registry import CancelRegistry, Released
-from .connection import Redis, check_process
+from .connection import Redis
 from .holder import Desk, Holder
 from .lease import Leases
 from .ledger import Ledger

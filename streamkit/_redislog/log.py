@@ -92,11 +92,11 @@ class RedisLog:
         own = redis if isinstance(redis, Redis) else Redis(redis, **options)
         self._names = Names(check_prefix(prefix))
         self._prefix = prefix
-        self._desk = Desk(self.lease, self.outage)
-        self._writing = Writing(self._desk)
-        part = LogPart(self._desk, self._names.probe, self.reconcile)
+        self._unchecked = desk = Desk(self.lease, self.outage)
+        self._writing = Writing(desk)
+        part = LogPart(desk, self._names.probe, self.reconcile)
         make = partial(Redis, redis, **options) if isinstance(redis, str) else None
-        self._opened = Opened(own, make, part, self._desk)
+        self._opened = Opened(own, make, part, desk)
 
     def __repr__(self) -> str:
         state = "connected" if self._opened.is_connected else "not connected"
@@ -115,10 +115,11 @@ class RedisLog:
         Waits for the first attempt, and goes on without a server if that fails. Leaving it takes no
         longer than four seconds.
 
-        :raises RuntimeError: if a :class:`Redis` that was given is not open
+        :raises RuntimeError: if a :class:`Redis` that was given is not open, or the log is open in
+            another thread, or in the process that this one was forked from
 
         """
-        async with self._opened.once():
+        async with self._opened.once(self):
             yield
 
     # For producers
@@ -142,11 +143,9 @@ class RedisLog:
         )
         try:
             reply = await self._write(call)
-        except LogFull:
-            raise
-        except BaseException:
-            if call.sent:
-                # It may have been done.
+        except BaseException as exc:
+            # Refused, it was not done. The time before, with its answer lost, it may have been.
+            if call.sent > isinstance(exc, LogFull):
                 self._undo(names, epoch)
             raise
         if reply[0] == b"exists":
@@ -189,7 +188,7 @@ class RedisLog:
         try:
             return await self._writing.end(produced, outcome)
         finally:
-            self._desk.finish(produced)
+            self._unchecked.finish(produced)
 
     # For readers
 
@@ -289,6 +288,12 @@ class RedisLog:
             raise RunNotFound(run_id)
 
     # What is sent
+
+    @property
+    def _desk(self) -> Desk:
+        """What is to be done, where the log is open."""
+        self._opened.check(self)
+        return self._unchecked
 
     async def _write(self, call: Call) -> Any:
         await self._desk.call(call, self._desk.writes)

@@ -7,11 +7,14 @@ there keeps the connection; when it leaves, the next one makes it anew, and noth
 
 from __future__ import annotations
 
+import os
+import threading
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 
 import anyio
 
+from .._core.process import check_process
 from .._redis.connection import Redis
 from .._redis.link import Link
 from .desk import Desk
@@ -48,6 +51,9 @@ class Opened:
         self._part = part
         self._desk = desk
         self._blocks: dict[_Block, None] = {}
+        #: The process and the thread of the blocks.
+        self._process: int
+        self._thread: int
         self._link: Link | None = None
 
     @property
@@ -55,13 +61,39 @@ class Opened:
         """Whether the server is there, and does what is asked of it."""
         return self._link is not None and self._link.serves(self._part)
 
+    def check(self, log: object) -> None:
+        """
+        See that a log is open here: nobody else would do what it is asked, or tell that it is done.
+
+        :raises RuntimeError: if it is not
+
+        """
+        if not self._blocks:
+            raise RuntimeError(
+                f"{log!r} is not open: write 'async with Runs(log) as runs:', or 'async with "
+                "log.open():'"
+            )
+        check_process(repr(log), self._process)
+        if self._thread != threading.get_ident():
+            raise RuntimeError(
+                f"{log!r} is open in the event loop of another thread: make one for each"
+            )
+
     @asynccontextmanager
-    async def once(self) -> AsyncGenerator[None, None]:
-        """Keep the log open while the block is."""
+    async def once(self, log: object) -> AsyncGenerator[None, None]:
+        """
+        Keep a log open while the block is.
+
+        :raises RuntimeError: if it is open elsewhere, or the shared connection is not open
+
+        """
         if self._make is None:
             # Before anything begins.
             self._redis.link()
-        if not self._blocks:
+        if self._blocks:
+            self.check(log)
+        else:
+            self._process, self._thread = os.getpid(), threading.get_ident()
             self._desk.begin()
         leaving: BaseException | None = None
         block = _Block()

@@ -10,7 +10,8 @@ To read: ``runs`` (what users call), ``household`` (the block that runs live in)
 (where they are read). ``log`` (what a log must do) and ``memory`` (one that does it, with ``kept``,
 ``early`` and ``agenda``), ``codec`` and ``reasons`` (what travels through it). ``producer`` (one
 run, with ``recorder``, ``writer``, ``budget`` and ``lease``) and ``burial`` (of one that is lost).
-``reader``, ``attendance``, ``answer`` with ``asked`` and ``said_last`` (those who come and go),
-``hints`` (who waits for news, for logs that are kept elsewhere). ``entry``, ``cursor``, ``info``,
-``records`` and ``errors`` are words, ``arguments`` and ``options`` are what is said of a run.
+``reader``, ``attendance``, ``answer`` with ``asked`` and ``said_last`` (those who come and go), and
+``visit`` (what telemetry hears of them); ``hints`` (who waits for news, for logs that are kept
+elsewhere). ``entry``, ``cursor``, ``info``, ``records`` and ``errors`` are words, ``arguments`` and
+``options`` are what is said of a run.
 """

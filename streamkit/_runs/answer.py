@@ -91,6 +91,7 @@ class Answer:
         "_profile",
         "_run_id",
         "_runs",
+        "_told",
         "ahead",
         "outlet",
         "scope",
@@ -123,10 +124,16 @@ class Answer:
         self._final = final
         #: What has been said leaves the stream in this state, if the profile has a fold.
         self.state: Any = None
+        #: The end of the run, once it was said.
+        self._told: RunEnded | None = None
         self._has_resynced = False
         self._has_said = False
         # Whether the beginning is yet to be said.
         self._begins = False
+
+    def told(self) -> RunEnded | None:
+        """Return the end of the run that the client was told of, if it was no good one."""
+        return self._told
 
     async def content(self) -> AsyncGenerator[Head | bytes, None]:
         """Yield what is said to the client, in bytes, and the status first where it is not 200."""
@@ -254,6 +261,7 @@ class Answer:
             last: list[bytes] | None = self._final(outcome_of(info, error))
         if last is None and error is not None:
             return None
+        self._told = error
         if not self.outlet.has_body:
             return []
         parts: Parts = [opening] if opening else []

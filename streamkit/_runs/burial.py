@@ -8,11 +8,12 @@ from collections.abc import Awaitable, Callable
 
 import anyio
 
+from .._core.telemetry import RunsTold
 from .errors import LogUnavailable
 from .info import RunInfo, RunOutcome
 from .log import RunLog
 from .reasons import encode_outcome
-from .records import info_of
+from .records import info_of, note_of
 
 _logger = logging.getLogger("streamkit")
 
@@ -24,6 +25,7 @@ class Burial:
     :param log: where they are kept
     :param on_lost: called for each that is ended by this process, or ``None``
     :param timeout: seconds that it may take
+    :param told: hears of each that is ended by this process, or ``None``
 
     """
 
@@ -32,10 +34,12 @@ class Burial:
         log: RunLog,
         on_lost: Callable[[RunInfo], Awaitable[object]] | None,
         timeout: float,
+        told: RunsTold | None,
     ) -> None:
         self._log = log
         self._on_lost = on_lost
         self._timeout = timeout
+        self._told = told
 
     async def look(self, run_id: str, epoch: str) -> bool:
         """Look whether a run is dead, and bury it. Returns whether to look again."""
@@ -45,10 +49,16 @@ class Burial:
             if found != "buried":
                 return found == "doubted"
             _logger.warning("the run %r was lost: its process has died, or was cut off", run_id)
-            if self._on_lost is not None:
-                info = info_of(run_id, await self._log.get(run_id))
-                with anyio.fail_after(self._timeout):
-                    await self._on_lost(info)
+            if self._on_lost is not None or self._told is not None:
+                record = await self._log.get(run_id)
+                info = info_of(run_id, record)
+                if self._told is not None:
+                    assert info.ended_at is not None
+                    seconds = max(0.0, info.ended_at - info.started_at)
+                    self._told.buried(note_of(record.terms), seconds, info.last)
+                if self._on_lost is not None:
+                    with anyio.fail_after(self._timeout):
+                        await self._on_lost(info)
         except LogUnavailable:
             return True
         except Exception:

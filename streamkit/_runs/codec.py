@@ -2,22 +2,28 @@
 Items as bytes: what a log keeps of them.
 
 Each is a byte for the version of the form, a byte for the kind of the item, and the item. Text,
-bytes, events and frames come back as they were; all else is JSON, and comes back as what JSON makes
-of it. This holds for every log, also for one that could keep the objects themselves: so what works
-in one process works in several, and no reader can change what another one reads.
+bytes, events (of other libraries, too) and frames come back as they were; all else is JSON, and
+comes back as what JSON makes of it. This holds for every log, also for one that could keep the
+objects themselves: so what works in one process works in several, and no reader can change what
+another one reads.
 """
 
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 from .._sse.events import Frame, ServerSentEvent
+from .._sse.foreign import event_from, is_read
 from .._sse.json import to_json as _encode_json
 from .errors import UnknownVersion
 
 _VERSION = 1
 _TEXT, _BYTES, _JSON, _FRAME, _EVENT = (bytes([_VERSION, kind]) for kind in b"tbjfe")
+
+# What is no event of any library.
+_PLAIN: tuple[type[Any], ...] = (dict, list, int, float, type(None))
 
 
 def line_of(data: bytes) -> bytes | None:
@@ -45,9 +51,15 @@ def encode(item: object) -> bytes:
         return _TEXT + item.encode("utf-8", "surrogatepass")
     if isinstance(item, bytes | bytearray | memoryview):
         return (_FRAME if isinstance(item, Frame) else _BYTES) + item
-    if isinstance(item, ServerSentEvent):
-        return _EVENT + to_json(_fields_of(item))
-    return _JSON + to_json(item)
+    if isinstance(item, _PLAIN):
+        return _JSON + to_json(item)
+    event = item if isinstance(item, ServerSentEvent) else event_from(item, _text_of)
+    if event is None:
+        return _JSON + to_json(item)
+    if is_read(item):
+        # Its id says where it was elsewhere.
+        event = replace(event, id=None)
+    return _EVENT + to_json(_fields_of(event))
 
 
 def to_json(value: object) -> bytes:
@@ -66,6 +78,10 @@ def to_json(value: object) -> bytes:
             f"a run cannot keep an item of {type(value).__qualname__}, {exc}: yield text, bytes, a "
             "ServerSentEvent, or what json.dumps() takes"
         ) from exc
+
+
+def _text_of(value: object) -> str:
+    return to_json(value).decode("utf-8", "surrogatepass")
 
 
 def from_json(data: bytes) -> Any:

@@ -8,6 +8,7 @@ are told; when all have ended, the readers have some seconds, and the log is clo
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from functools import partial
@@ -18,6 +19,7 @@ import anyio
 from anyio.abc import TaskGroup
 
 from .._core.exceptions import bare, both, error_in
+from .._core.process import check_process
 from .._http.host import StreamHost
 from .._http.termination import Termination
 from .._signals.token import CancelToken
@@ -61,6 +63,8 @@ class Household:
         self._max_runs = max_runs
         self._burial = burial
         self._state: Literal["closed", "open", "closing"] = "closed"
+        #: Where it was entered.
+        self._process: int
         #: Those that are in a task here, also before the log has them.
         self._producers: set[Producer] = set()
         #: Those that the log has.
@@ -83,8 +87,9 @@ class Household:
 
         """
         if self._state != "closed":
+            check_process(self, self._process)
             raise RuntimeError(f"{self!r} is entered once at a time: make another one")
-        self._state = "closing"
+        self._state, self._process = "closing", os.getpid()
         self._notice, self._empty = CancelToken(), None
         self._attendance = Attendance(self._log, self._burial.look, self._is_own)
         self._termination = None if self.host is not None else Termination()
@@ -176,7 +181,7 @@ class Household:
 
     def check_open(self) -> None:
         """
-        See that the block was entered.
+        See that the block was entered, in this process.
 
         :raises RuntimeError: if it was not
 
@@ -186,6 +191,7 @@ class Household:
                 f"{self!r} was not entered: write 'async with runs:' in the lifespan of the "
                 "application"
             )
+        check_process(self, self._process)
 
     def note(self, scope: Mapping[str, Any]) -> None:
         """Note where a request came in, to notice when the server stops to listen there."""

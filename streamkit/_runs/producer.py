@@ -29,8 +29,8 @@ from .._core.outcome import Outcome
 from .._core.scopes import leave_streams
 from .._core.source import AsyncSource
 from .._core.stream import with_stage
+from .._core.telemetry import RunsTold, RunTold
 from .._signals.token import CancelToken
-from .codec import from_json
 from .errors import RunsClosed
 from .info import RunInfo, RunOutcome, RunOutcomeKind
 from .lease import Lease
@@ -38,6 +38,7 @@ from .log import RunLog, Terms
 from .options import OnEnd, Options
 from .reasons import Fenced, Shutdown, decode_outcome, encode_outcome
 from .recorder import Recorder
+from .records import data_of, noted
 from .writer import Writer
 
 _logger = logging.getLogger("streamkit")
@@ -60,6 +61,7 @@ class Producer:
     :param options: what else was said
     :param on_end: called before the end can be seen
     :param log: where it is kept
+    :param telemetry: where it tells how it goes, or ``None``
 
     """
 
@@ -72,6 +74,7 @@ class Producer:
         options: Options,
         on_end: OnEnd | None,
         log: RunLog,
+        telemetry: RunsTold | None = None,
     ) -> None:
         self.run_id: str = run_id
         self.epoch: str = epoch
@@ -88,6 +91,9 @@ class Producer:
         self.lease: Lease = Lease(run_id, epoch, log, self._token, self._writer, options.unwatched)
         cancellable = with_cancellation(source, self._token, grace=options.grace)
         self._stream: StatusStream[bytes] = with_status(with_stage(cancellable, self._recorder))
+        self._told: RunTold | None = (
+            None if telemetry is None else telemetry.run(self._stream.source_name)
+        )
         # Between start() and the task.
         self._created = anyio.Event()
         self._decided = anyio.Event()
@@ -116,7 +122,7 @@ class Producer:
         return RunInfo(
             id=self.run_id,
             owner=self._terms.owner,
-            data=from_json(self._terms.data),
+            data=data_of(self._terms),
             epoch=self.epoch,
             first=self._writer.first,
             last=self._writer.position,
@@ -173,13 +179,23 @@ class Producer:
         """
         leave_streams()
         running.set(self)
+        if self._told is not None:
+            self._told.begin()
+            self._terms = replace(self._terms, data=noted(self._terms.data, self._told.note))
         try:
             # The runs of a program are told of its end; no cancellation reaches them by itself.
             with anyio.CancelScope(shield=True):
                 if await self._create(on_created):
+                    if self._told is not None:
+                        self._told.start()
                     await self._record()
                     await self._conclude()
         finally:
+            if self._told is not None:
+                if self._stream.ended:
+                    # Nothing new, unless it was cut short.
+                    self._told.end(self._stream.outcome)
+                self._told.close()
             self.lease.close()
             self._created.set()
             self.gone.set()
@@ -258,7 +274,10 @@ class Producer:
                 self._writer.refuse_after(exc)
         outcome = self._outcome()
         outcome = await self._call_on_end(outcome)
-        if isinstance(self._writer.refused, Fenced):
+        is_fenced = isinstance(self._writer.refused, Fenced)
+        if self._told is not None:
+            self._told.end(outcome, fenced=is_fenced)
+        if is_fenced:
             return
         ended = RunOutcome(
             kind=cast("RunOutcomeKind", outcome.kind),

@@ -25,6 +25,7 @@ from .._core.metadata import Head
 from .._core.source import Batches
 from .._core.stage import Stage
 from .._core.stream import Stream, with_stage
+from .._core.telemetry import RunsTold
 from .attendance import Attendance
 from .codec import decode
 from .cursor import Cursor
@@ -33,6 +34,7 @@ from .errors import CursorMismatch, Gap, RunsClosed, UnknownVersion
 from .info import RunInfo
 from .log import Page, Record, RunLog, Watch
 from .records import check_owner, end_of, info_of
+from .visit import Visit
 
 # Entries that are handed to the consumer of an attached stream at once.
 _BATCH = 100
@@ -51,6 +53,8 @@ class ReadAhead(Stage[Any, Any]):
         self.read_ahead: float = read_ahead
         #: What is known of the run, once its end was read.
         self.ended: RunInfo | None = None
+        #: Whether a run was found, of which telemetry was told.
+        self.has_looked: bool = False
         self._control: Control | None = None
 
     def on_open(self, control: Control) -> None:
@@ -73,6 +77,7 @@ def attached(
     run_id: str,
     owner: str | None,
     after: Cursor | Literal["now"] | None,
+    told: RunsTold | None = None,
 ) -> Stream[Entry[Any]]:
     """
     Return the stream of a reader, whose first ask raises what is wrong with it.
@@ -82,7 +87,9 @@ def attached(
     :exc:`CursorMismatch` if the cursor is none of this run.
     """
     ahead = ReadAhead(_READ_AHEAD)
-    batches = Batches(read(ahead, log, attendance, run_id, owner, after, made_of=_entries_of))
+    batches = Batches(
+        read(ahead, log, attendance, run_id, owner, after, made_of=_entries_of, told=told)
+    )
     return with_stage(cast("Any", batches), ahead)
 
 
@@ -97,6 +104,7 @@ async def read(
     made_of: Callable[[int, Sequence[bytes], str], tuple[Any, int]],
     until: float = math.inf,
     for_a_response: bool = False,
+    told: RunsTold | None = None,
 ) -> AsyncGenerator[Any, None]:
     """
     Yield the entries of a run, those that are there and those that come, until its end.
@@ -107,13 +115,18 @@ async def read(
     :param for_a_response: whether to yield a :class:`Head` first: that of the run, if it has one
         and is read from its beginning, and else 200 before a wait, for it can be no other any more;
         and to raise what there is to raise at once, for it is answered
+    :param told: hears of the reader, or ``None``
 
     """
-    told: Exception | None
+    end: Exception | None
+    visit: Visit | None = None
     try:
         record = await log.get(run_id)
         check_owner(run_id, record, owner)
         epoch = record.epoch
+        if told is not None:
+            visit = Visit(told, record, after, is_new=not ahead.has_looked)
+            ahead.has_looked = True
         position = _position(after, record)
         async with attendance.reading(run_id, record, until) as seat, log.watch(run_id) as watch:
             page = await log.read(run_id, 0 if position is None else position)
@@ -121,6 +134,8 @@ async def read(
                 position = page.first - 1
                 if position:
                     page = await log.read(run_id, position)
+            if visit is not None:
+                visit.has_found(page, position, epoch)
             tells_status = for_a_response
             is_resumed = position > 0
             is_over = False
@@ -169,17 +184,19 @@ async def read(
                     raise RunsClosed
             record = replace(record, first=page.first, last=page.last, outcome=page.outcome)
         ahead.ended = info_of(run_id, record)
-        told = end_of(ahead.ended)
+        end = end_of(ahead.ended)
     except Exception as exc:
-        told = exc
-    if told is not None:
+        end = exc
+        if visit is not None:
+            visit.has_failed(exc)
+    if end is not None:
         try:
             if not for_a_response:
                 await ahead.until_asked()
-            raise told
+            raise end
         finally:
             # Its traceback includes this frame.
-            del told
+            del end
 
 
 def _entries_of(position: int, data: Sequence[bytes], epoch: str) -> tuple[list[Entry[Any]], int]:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from .codec import from_json
+from collections.abc import Mapping
+
+from .codec import from_json, to_json
 from .errors import RunCancelled, RunEnded, RunFailed, RunLost, RunNotFound, RunTimedOut
 from .info import RunInfo
-from .log import Record
+from .log import Record, Terms
 from .reasons import decode_outcome
+
+# JSON has none of it, outside of the white space that is never written here.
+_BREAK = b"\n"
 
 _ENDS: dict[str, type[RunEnded]] = {
     "cancelled": RunCancelled,
@@ -27,12 +32,28 @@ def check_owner(run_id: str, record: Record, owner: str | None) -> None:
         raise RunNotFound(run_id)
 
 
+def data_of(terms: Terms) -> object:
+    """Return what a run was started with."""
+    return from_json(terms.data.partition(_BREAK)[0])
+
+
+def noted(data: bytes, note: Mapping[str, str]) -> bytes:
+    """Return what a run was started with, and beside it what its telemetry is to find again."""
+    return data + _BREAK + to_json(note)
+
+
+def note_of(terms: Terms) -> dict[str, str]:
+    """Return what telemetry has said of a run when it was started: nothing, if there was none."""
+    note = terms.data.partition(_BREAK)[2]
+    return from_json(note) if note else {}
+
+
 def info_of(run_id: str, record: Record) -> RunInfo:
     """Return what users are told of a run."""
     return RunInfo(
         id=run_id,
         owner=record.terms.owner,
-        data=from_json(record.terms.data),
+        data=data_of(record.terms),
         epoch=record.epoch,
         first=record.first,
         last=record.last,

@@ -17,6 +17,7 @@ import anyio
 
 from .._core.arguments import seconds
 from .._core.source import AsyncSource
+from .._core.telemetry import Telemetry, check_telemetry
 from .._http.host import StreamHost
 from .arguments import Defaults, check_text
 from .burial import Burial
@@ -81,6 +82,8 @@ class Runs(Shelf):
         ``reconcile``
     :param on_lost: an async callable that takes a :class:`RunInfo`, called where a run is found
         whose process has died: once at most, in one process, and only if anybody asks for the run
+    :param telemetry: where runs tell how they go:
+        :class:`streamkit.opentelemetry.OpenTelemetry`, for instance
     :raises TypeError: if an argument is of the wrong type
     :raises ValueError: if a number is out of its range
 
@@ -101,7 +104,10 @@ class Runs(Shelf):
         when_full: Literal["trim", "end"] = "trim",
         unwatched: float | None = None,
         on_lost: Callable[[RunInfo], Awaitable[object]] | None = None,
+        telemetry: Telemetry | None = None,
     ) -> None:
+        check_telemetry(telemetry)
+        told = None if telemetry is None else telemetry.hooks.runs(self._count_held)
         log = MemoryLog() if log is None else log
         self._defaults = Defaults(
             log,
@@ -120,7 +126,8 @@ class Runs(Shelf):
             seconds("finish", finish),
             options.grace,
             self._defaults.limit("max_runs", max_runs),
-            Burial(log, on_lost, options.on_end_timeout),
+            Burial(log, on_lost, options.on_end_timeout, told),
+            told,
         )
 
     async def start(
@@ -197,7 +204,7 @@ class Runs(Shelf):
             )
         self.check_open()
         epoch = secrets.token_hex(8)
-        producer = Producer(run_id, epoch, source, terms, options, on_end, self._log)
+        producer = Producer(run_id, epoch, source, terms, options, on_end, self._log, self._told)
         await self._admit(producer)
         return producer.info()
 
@@ -300,8 +307,12 @@ class Runs(Shelf):
         return RunStats(
             running=len(self._own),
             readers=0 if self._state == "closed" else len(self._attendance),
-            held=sum(producer.held for producer in self._own.values()),
+            held=self._count_held(),
         )
+
+    def _count_held(self) -> int:
+        # All at once: another thread may ask, and runs come and go.
+        return sum(producer.held for producer in tuple(self._own.values()))
 
     async def _cancel(
         self, run_id: str, reason: object, owner: str | None, epoch: str | None

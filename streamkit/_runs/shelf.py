@@ -8,6 +8,7 @@ from weakref import WeakValueDictionary
 
 from .._core.metadata import Head
 from .._core.stream import Stream
+from .._core.telemetry import RunsTold
 from .._http.host import StreamHost
 from .._sse.json import to_json
 from .._sse.profile import Profile
@@ -34,8 +35,10 @@ class Shelf(Household):
         grace: float,
         max_runs: int | None,
         burial: Burial,
+        told: RunsTold | None,
     ) -> None:
         super().__init__(log, host, finish, grace, max_runs, burial)
+        self._told = told
         self._frames: WeakValueDictionary[tuple[str, str, Profile, str], Frames] = (
             WeakValueDictionary()
         )
@@ -76,7 +79,7 @@ class Shelf(Household):
         cursor = parse(after)
         check_text("run_id", run_id)
         self.check_open()
-        return attached(self._log, self._attendance, run_id, owner, cursor)
+        return attached(self._log, self._attendance, run_id, owner, cursor, self._told)
 
     def entries(
         self,
@@ -98,6 +101,7 @@ class Shelf(Household):
             made_of=Stretch.of,
             until=until,
             for_a_response=True,
+            told=self._told,
         )
 
     async def page(self, run_id: str, after: int) -> Page:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Protocol
 
+from .._core.process import check_process
 from .._runs.log import Requests
 from .clock import Clock
 from .forgetting import forget, is_long_dead, long_dead, shrink, until_due
@@ -33,6 +34,11 @@ _MOST_DUE = 60.0
 _LOCKED = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
 
 _VERSION = "SELECT epoch, changes, cancel, outcome IS NOT NULL FROM runs WHERE id = ?"
+
+#: What to do in place of a fork where a file is open.
+FORK_BEFORE = (
+    "SQLite cannot be used across a fork, so fork before the log is opened, or spawn the process"
+)
 
 # Files that are open, each as often as it is, with the process that has opened it. After a fork
 # that is another one, whose locks SQLite would take for its own.
@@ -100,7 +106,9 @@ class Database:
                 _left.append(self._connection)
                 self._forget_connection()
         if self._connection is None:
-            self._check_not_forked()
+            for path, process in _open:
+                if path == self._path:
+                    check_process(path, process, FORK_BEFORE)
             self._connection = connect(self._path)
             _open.append((self._path, os.getpid()))
             self._identity = self._identify()
@@ -256,13 +264,6 @@ class Database:
         self._connection = None
         self._rows.clear()
         _open.remove((self._path, os.getpid()))
-
-    def _check_not_forked(self) -> None:
-        if any(path == self._path and pid != os.getpid() for path, pid in _open):
-            raise RuntimeError(
-                f"this process was forked while {self._path} was open, and SQLite cannot be used "
-                "across a fork: fork before the log is opened, or spawn the process"
-            )
 
     def _identify(self) -> tuple[int, int] | None:
         try:

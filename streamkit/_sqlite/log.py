@@ -69,6 +69,8 @@ class SQLiteLog:
         self.outage: float = seconds("outage", outage, positive=True)
         self.max_held: int = positive("max_held", max_held)
         self._sessions: RunVar[Session] = RunVar("streamkit_sqlite")
+        #: Those of all event loops.
+        self._open: set[Session] = set()
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} in {self._path}>"
@@ -87,6 +89,7 @@ class SQLiteLog:
         :raises RuntimeError: if the process was forked while it was open
 
         """
+        self._check_process()
         session = self._sessions.get(None)
         if session is None:
             session = Session(
@@ -98,6 +101,7 @@ class SQLiteLog:
                 worker=self._worker,
             )
             session.unset = partial(self._sessions.reset, self._sessions.set(session))
+            self._open.add(session)
         session.users += 1
         try:
             await session.open()
@@ -106,6 +110,7 @@ class SQLiteLog:
             session.users -= 1
             if not session.users:
                 session.unset()
+                self._open.discard(session)
                 await session.close()
 
     # For producers
@@ -116,7 +121,12 @@ class SQLiteLog:
         """See :meth:`~streamkit.runs.RunLog.create`."""
         session = self._session
         write = partial(_create, run_id=run_id, epoch=epoch, terms=terms, lease=self.lease)
-        return await session.write(write, lambda requests: session.keep_told(run_id, epoch, notify))
+        return await session.write(
+            write,
+            lambda requests: session.keep_told(run_id, epoch, notify),
+            # Nobody would know of it.
+            lambda tx: writing.undo(tx, run_id, epoch),
+        )
 
     async def append(
         self,
@@ -200,6 +210,7 @@ class SQLiteLog:
 
     @property
     def _session(self) -> Session:
+        self._check_process()
         session = self._sessions.get(None)
         if session is None:
             raise RuntimeError(
@@ -207,6 +218,11 @@ class SQLiteLog:
                 "or 'async with log.open():'"
             )
         return session
+
+    def _check_process(self) -> None:
+        # First: where a loop of asyncio was forked, there is none to ask.
+        for session in tuple(self._open):
+            session.check_process()
 
 
 def _create(tx: Transaction, run_id: str, epoch: str, terms: Terms, lease: float) -> Requests:

@@ -8,6 +8,7 @@ is lost by that, for nothing is held.
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from typing import Any, TypeVar
@@ -15,11 +16,12 @@ from typing import Any, TypeVar
 import anyio
 
 from .._core.loop import Loop
+from .._core.process import check_process
 from .._runs.errors import LogUnavailable
 from .._runs.hints import Hints
 from .._runs.log import Requests
 from .clock import Clock
-from .database import Database
+from .database import FORK_BEFORE, Database
 from .opening import warn_of_network
 from .reading import Reading
 from .transaction import News, Transaction
@@ -67,8 +69,18 @@ class Session:
         self._ended: Call[None] = Call(_nothing)
         database = Database(path, clock, max_bytes, follow)
         self._worker = worker(database, self)
+        self._process = os.getpid()
         self._has_started = False
         self._is_closed = False
+
+    def check_process(self) -> None:
+        """
+        See that this is no fork of the process that has the thread, and perhaps a lock.
+
+        :raises RuntimeError: if it is
+
+        """
+        check_process(self._path, self._process, FORK_BEFORE)
 
     async def open(self) -> None:
         """
@@ -98,10 +110,19 @@ class Session:
     # For calls
 
     async def write(
-        self, function: Callable[[Transaction], T], then: Callable[[T], object] | None = None
+        self,
+        function: Callable[[Transaction], T],
+        then: Callable[[T], object] | None = None,
+        undo: Callable[[Transaction], object] | None = None,
     ) -> T:
-        """Have something done in a transaction, and wait until it is."""
-        call = Call(function, then)
+        """
+        Have something done in a transaction, and wait until it is.
+
+        :param then: called in the event loop with what was returned, even if nobody waits any more
+        :param undo: what to do in place of that, in a transaction, if nobody waits any more
+
+        """
+        call = Call(function, then, undo)
         self._check_open()
         self._worker.write(call)
         return await self._wait_for(call)
@@ -176,7 +197,9 @@ class Session:
 
     def _take(self, calls: list[Call[Any]], news: News) -> None:
         for call in calls:
-            if call.then is not None and call.is_done:
+            if call.is_done and call.is_given_up and call.undo is not None:
+                self._worker.write(Call(call.undo))
+            elif call.is_done and call.then is not None:
                 call.then(call.returned)
             call.is_over.set()
         for run_id in news.changed:

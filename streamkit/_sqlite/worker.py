@@ -54,16 +54,30 @@ class Call(Generic[T]):
 
     :param function: called in the thread, with a transaction or a reading, and again if that fails
     :param then: called in the event loop if it was done, before whoever waits for it goes on
+    :param undo: done in place of that if nobody waits for it any more
 
     """
 
-    __slots__ = ("function", "is_done", "is_given_up", "is_over", "raised", "returned", "then")
+    __slots__ = (
+        "function",
+        "is_done",
+        "is_given_up",
+        "is_over",
+        "raised",
+        "returned",
+        "then",
+        "undo",
+    )
 
     def __init__(
-        self, function: Callable[[Any], T], then: Callable[[T], object] | None = None
+        self,
+        function: Callable[[Any], T],
+        then: Callable[[T], object] | None = None,
+        undo: Callable[[Any], object] | None = None,
     ) -> None:
         self.function = function
         self.then = then
+        self.undo = undo
         self.returned: T
         self.raised: BaseException | None = None
         self.is_done: bool = False

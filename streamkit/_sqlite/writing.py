@@ -36,6 +36,13 @@ def create(tx: Transaction, run_id: str, epoch: str, terms: Terms, lease: float)
     return row.requests(tx.now)
 
 
+def undo(tx: Transaction, run_id: str, epoch: str) -> None:
+    """Remove a run that was created, and that nobody has heard of."""
+    row = tx.running(run_id, epoch)
+    if row is not None and not row.last:
+        tx.remove(row)
+
+
 def append(
     tx: Transaction,
     run_id: str,

@@ -8,12 +8,13 @@ Nothing comes after the end, and no event of another protocol.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
-from .events import Frame, ServerSentEvent, utf8
-from .items import SHORT_WAYS, makes_json, quoted
+from .events import Frame, utf8
+from .inside import DONE, Chunk, chunks_of, frame_of, pass_on
+from .items import SHORT_WAYS, makes_json, quoted, takes_events
 from .json import ToJSON, fields_of, to_json as _to_json
 from .profile import Profile
 
@@ -67,41 +68,58 @@ def _prefix(state: _State) -> str:
     return f'data: {_to_json(start)[:-1]},"delta":'
 
 
+@takes_events
 @makes_json
 def _event_of(item: object, state: _State | None, to_json: ToJSON = _to_json) -> Frame:
     state = _State() if state is None else state
-    if isinstance(item, str | bytes):
+    if isinstance(item, str | bytes) and not isinstance(item, Frame):
         text = item if isinstance(item, str) else item.decode("utf-8", "replace")
         # The client refuses a piece without text.
         return Frame(utf8(f"{_prefix(state)}{quoted(text)}}}\n\n") if text else b"")
+    passed = pass_on(item, state, _passing, _after, to_json)
+    if passed is not None:
+        return passed
     event = fields_of(item)
-    type_ = event.get("type")
-    if not isinstance(type_, str):
+    if not isinstance(event.get("type"), str):
         raise TypeError(
             f"the events of AG_UI have a type, and there is none in {type(item).__qualname__}: "
             "yield {'type': 'CUSTOM', 'name': ..., 'value': ...}, or text"
         )
-    if type_ == "RUN_STARTED" and state.run_id:
-        # It has begun.
-        return Frame()
-    before = reversed(state.open) if type_ in _ENDS else ()
-    return Frame(b"".join(b"data: %b\n\n" % utf8(to_json(each)) for each in (*before, item)))
+    before, said = _passing(state, event)
+    frames = [frame_of(each) for each in before]
+    if said is not None:
+        # A model knows itself how it becomes JSON.
+        frames.append(frame_of(item, to_json))
+    return Frame(b"".join(frames))
+
+
+def _passing(state: _State, event: Chunk) -> tuple[Iterable[Chunk], Chunk | None]:
+    type_ = event["type"]
+    if event is DONE or (type_ == "RUN_STARTED" and state.run_id):
+        # The client does not know the one, and has had the other.
+        return (), None
+    return reversed(state.open) if type_ in _ENDS else (), event
 
 
 def _fold(state: _State | None, item: object) -> _State:
     state = _State() if state is None else state
-    if isinstance(item, ServerSentEvent | Frame):
-        # It passes as it is.
-        return state
-    if isinstance(item, str | bytes):
+    if isinstance(item, str | bytes) and not isinstance(item, Frame):
         return state if state.has_text or not item else state._replace(has_text=True)
-    event = fields_of(item)
-    type_ = str(event.get("type"))
+    for event in chunks_of(item):
+        state = _after(state, event)
+    return state
+
+
+def _after(state: _State, event: Chunk) -> _State:
+    type_ = event["type"]
+    if event is DONE:
+        return state
     if state.has_text:
         # The client takes a message for complete when something else comes.
         state = state._replace(has_text=False, message=state.message + 1)
     if type_ == "RUN_STARTED" and not state.run_id:
-        return state._replace(thread_id=str(event["threadId"]), run_id=str(event["runId"]))
+        ids = str(event.get("threadId", "")), str(event.get("runId", ""))
+        return state._replace(thread_id=ids[0], run_id=ids[1])
     if type_ in _ENDS:
         return state._replace(open=(), has_ended=True)
     if type_ in _OPENS:
@@ -139,7 +157,8 @@ def _tail(kind: str, message: str, state: _State | None, *, by_error: bool) -> I
 #: For clients of AG-UI, 1.0 (``HttpAgent`` of npm ``@ag-ui/client``).
 #:
 #: A run begins with the ids of the request: ``about={"threadId": ..., "runId": ...}``. Text becomes
-#: a message of the assistant, and another one after anything else. Mappings and models are events.
+#: a message of the assistant, and another one after anything else. Mappings and models are events,
+#: and so is what is in a :class:`ServerSentEvent` or in the whole events of a :class:`Frame`.
 #: What is open at the end is closed. A cancelled run is finished with the ``outcome``
 #: ``{"type": "cancelled"}``; any other end is a ``RUN_ERROR`` with the kind as its ``code``.
 #: Nothing is added if the source has said the end. The client cannot come back to a run.

@@ -33,7 +33,7 @@ def event_from(item: object, to_json: ToJSON) -> ServerSentEvent | None:
         data = given.raw_data
         if data is None and given.data is not None:
             data = to_json(given.data)
-    elif _is_event_of("streamkit._client.event", item, "Event"):
+    elif is_read(item):
         name = None if given.event == "message" else given.event
         return ServerSentEvent(given.data, event=name, id=given.id or None)
     elif _is_event_of("sse_starlette", item):
@@ -45,6 +45,11 @@ def event_from(item: object, to_json: ToJSON) -> ServerSentEvent | None:
     return ServerSentEvent(
         data, event=given.event, id=given.id, retry=given.retry, comment=given.comment
     )
+
+
+def is_read(item: object) -> bool:
+    """Tell whether an item is an event that a client of ours has read."""
+    return _is_event_of("streamkit._client.event", item, "Event")
 
 
 def _is_event_of(module: str, item: object, name: str = "ServerSentEvent") -> bool:

@@ -25,6 +25,8 @@ _MakesEvents = TypeVar("_MakesEvents", bound=Callable[..., Any])
 #: What makes JSON of an item with the ``to_json`` that it is given, that of a profile.
 WITH_JSON: set[Callable[..., Any]] = set()
 
+#: What is also given events and frames, and looks into them.
+TAKING_EVENTS: set[Callable[..., Any]] = set()
 
 #: What text begins with on the wire in a state, before it as JSON and the end of the object, by the
 #: ``event_of`` and the ``fold`` of a profile. ``None`` where it is more, or is another state then.
@@ -36,6 +38,12 @@ quoted: Callable[[str], str] = json.JSONEncoder(ensure_ascii=False).encode
 def makes_json(event_of: _MakesEvents) -> _MakesEvents:
     """Take note that a function makes JSON as a profile does."""
     WITH_JSON.add(event_of)
+    return event_of
+
+
+def takes_events(event_of: _MakesEvents) -> _MakesEvents:
+    """Take note that a function is also for what is an event already."""
+    TAKING_EVENTS.add(event_of)
     return event_of
 
 

@@ -15,7 +15,7 @@ from .._core.outcome import Outcome, OutcomeKind
 from .._signals.shutdown import Shutdown
 from .events import Frame, ServerSentEvent
 from .foreign import event_from
-from .items import WITH_JSON, data_event
+from .items import TAKING_EVENTS, WITH_JSON, data_event
 from .json import ToJSON, encoding_with, to_json
 
 # Said to a client that is told no more. What an exception says is not for the public.
@@ -73,7 +73,8 @@ class Profile:
     name: str
     _: KW_ONLY
     #: Turns an item into an event; not called for a :class:`ServerSentEvent`, that of FastAPI or
-    #: of sse-starlette, or a :class:`Frame`. By default, ``str`` and ``bytes`` are the data as they
+    #: of sse-starlette, or a :class:`Frame` (of the ready-made ones, those with a memory look into
+    #: these, too). By default, ``str`` and ``bytes`` are the data as they
     #: are, and anything else becomes JSON: what ``json`` takes, dataclasses, models of pydantic,
     #: classes of attrs, structs of msgspec, mappings, sets, enums by their value, dates and times
     #: in ISO format, and UUIDs, paths, IP addresses and ``Decimal`` as text, in any nesting.
@@ -140,6 +141,7 @@ class Profile:
     # What is made of the fields above.
     _to_json: ToJSON = field(init=False, repr=False, default=to_json)
     _event_of: Callable[..., object] = field(init=False, repr=False)
+    _takes_events: bool = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         _check_beat(self.beat)
@@ -153,6 +155,7 @@ class Profile:
                 "ServerSentEvent(..., event='...')"
             )
         event_of: Any = self.event_of
+        object.__setattr__(self, "_takes_events", event_of in TAKING_EVENTS)
         if self.encoder is not None:
             if event_of not in WITH_JSON:
                 raise ValueError(
@@ -196,8 +199,10 @@ class Profile:
         """
         if self.fold is None:
             return self.encode(item)
-        if isinstance(item, Frame | ServerSentEvent):
-            event: object = item
+        if self._takes_events:
+            event: object = self._event_of(item, state)
+        elif isinstance(item, Frame | ServerSentEvent):
+            event = item
         else:
             known = None if isinstance(item, _PLAIN) else event_from(item, self._to_json)
             event = known or self._event_of(item, state)

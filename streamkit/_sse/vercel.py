@@ -19,7 +19,8 @@ from typing import Any, NamedTuple
 from uuid import uuid4
 
 from .events import Frame, ServerSentEvent, utf8
-from .items import SHORT_WAYS, makes_json, quoted
+from .inside import DONE, Chunk, chunks_of, frame_of, pass_on
+from .items import SHORT_WAYS, makes_json, quoted, takes_events
 from .json import ToJSON, fields_of, to_json as _to_json
 from .profile import HEADERS, Profile
 
@@ -27,8 +28,8 @@ from .profile import HEADERS, Profile
 _ID = "text"
 _DELTA = f'data: {{"type":"text-delta","id":"{_ID}","delta":'
 
-# What ends a message, or a step of one.
-_ENDS = frozenset(("finish", "abort", "error"))
+# What ends a message.
+_ENDS = frozenset(("finish", "abort", "error", DONE["type"]))
 
 _UNFINISHED = "The input is not complete."
 
@@ -43,7 +44,7 @@ class _State(NamedTuple):
     #: Which chunks there were that are sent once.
     said: frozenset[str] = frozenset()
 
-    def opened(self, kind: str, id_: str, end: Mapping[str, Any]) -> _State:
+    def opened(self, kind: str, id_: str, end: Chunk) -> _State:
         return self.closed(kind, id_)._replace(open=(*self.open, (kind, id_, end)))
 
     def closed(self, kind: str, id_: str) -> _State:
@@ -66,35 +67,40 @@ def _begin(about: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [{"type": "start", "messageId": message_id}]
 
 
+@takes_events
 @makes_json
 def _event_of(item: object, state: _State | None, to_json: ToJSON = _to_json) -> Frame:
-    if isinstance(item, str | bytes):
+    if isinstance(item, str | bytes) and not isinstance(item, Frame):
         text = item if isinstance(item, str) else item.decode("utf-8", "replace")
         delta = utf8(f"{_DELTA}{quoted(text)}}}\n\n")
         if state is not None and state.has_text:
             return Frame(delta)
-        return Frame(_chunk({"type": "text-start", "id": _ID}) + delta)
+        return Frame(frame_of({"type": "text-start", "id": _ID}) + delta)
+    state = _NOTHING if state is None else state
+    passed = pass_on(item, state, _passing, _after, to_json)
+    if passed is not None:
+        return passed
     chunk = fields_of(item)
-    type_ = chunk.get("type")
-    if not isinstance(type_, str):
+    if not isinstance(chunk.get("type"), str):
         raise TypeError(
             "the chunks of VERCEL_UI have a type, and there is none in "
             f"{type(item).__qualname__}: yield {{'type': 'data-...', 'data': ...}}, or text"
         )
-    before: Iterable[Mapping[str, Any]] = ()
-    if state is not None:
-        if type_ == "start" and "start" in state.said:
-            # Another id would be another message.
-            item = {name: value for name, value in chunk.items() if name != "messageId"}
-        elif type_ == "finish-step":
-            before = _ends(state, _UNFINISHED, step=True)
-        elif type_ in _ENDS:
-            before = _ends(state, _UNFINISHED)
-    return Frame(b"".join([*map(_chunk, before), b"data: %b\n\n" % utf8(to_json(item))]))
+    before, said = _passing(state, chunk)
+    frames = [frame_of(each) for each in before]
+    # A model knows itself how it becomes JSON.
+    frames.append(frame_of(item if said is chunk else said, to_json))
+    return Frame(b"".join(frames))
 
 
-def _chunk(chunk: Mapping[str, Any]) -> bytes:
-    return b"data: %b\n\n" % utf8(_to_json(chunk))
+def _passing(state: _State, chunk: Chunk) -> tuple[Iterable[Chunk], Chunk]:
+    type_ = chunk["type"]
+    if type_ == "start" and "start" in state.said:
+        # Another id would be another message.
+        return (), {name: value for name, value in chunk.items() if name != "messageId"}
+    if type_ == "finish-step":
+        return _ends(state, _UNFINISHED, step=True), chunk
+    return _ends(state, _UNFINISHED) if type_ in _ENDS else (), chunk
 
 
 def _ends(state: _State, message: str, *, step: bool = False) -> Iterator[dict[str, Any]]:
@@ -109,17 +115,17 @@ def _ends(state: _State, message: str, *, step: bool = False) -> Iterator[dict[s
 def _fold(state: _State | None, item: object) -> _State:
     if state is None:
         state = _NOTHING
-    if isinstance(item, ServerSentEvent | Frame):
-        # It passes as it is.
-        return state
-    if isinstance(item, str | bytes):
+    if isinstance(item, str | bytes) and not isinstance(item, Frame):
         if state.has_text:
             return state
         return state.opened("text", _ID, _TEXT_END)._replace(has_text=True)
-    chunk = fields_of(item)
-    type_ = chunk.get("type")
-    if not isinstance(type_, str):
-        return state
+    for chunk in chunks_of(item):
+        state = _after(state, chunk)
+    return state
+
+
+def _after(state: _State, chunk: Chunk) -> _State:
+    type_ = chunk["type"]
     kind, _, what = type_.partition("-")
     if kind in ("text", "reasoning"):
         return _after_text(state, kind, what, str(chunk.get("id")))
@@ -163,6 +169,9 @@ def _after_tool(state: _State, what: str, chunk: Mapping[str, Any]) -> _State:
 
 def _tail(kind: str, message: str, state: _State | None) -> Iterator[Any]:
     state = _NOTHING if state is None else state
+    if DONE["type"] in state.said:
+        # Who reads on after that?
+        return
     yield from _ends(state, message)
     if kind == "completed":
         if state.said.isdisjoint(_ENDS):
@@ -179,7 +188,8 @@ def _tail(kind: str, message: str, state: _State | None) -> Iterator[Any]:
 #: For the chats of the AI SDK (``useChat`` and ``Chat`` of npm ``ai``, 5 to 7).
 #:
 #: Text becomes one part of the message, and another one in the next step. Mappings and models are
-#: chunks of the protocol. The message begins with its id: that of the run, or
+#: chunks of the protocol, and so is what is in a :class:`ServerSentEvent` or in the whole events of
+#: a :class:`Frame`. The message begins with its id: that of the run, or
 #: ``about={"messageId": ...}``, or a random one. What is open at the end is closed. The chat is
 #: then ``ready``; after a failure, a time-out, a shutdown and a loss it has an ``error``. After a
 #: cancellation it is ``ready``, too: that is told to ``onData`` alone, by a part ``data-end`` with

@@ -249,3 +249,7 @@ class SocketExchange(Exchange):
 
     async def _hang_up(self) -> None:
         await self._connection.raw_send(close(DONE, ""))
+
+    async def _end_for_nobody(self) -> None:
+        # Of a socket that its client has left, nobody waits for an end.
+        pass

@@ -11,7 +11,7 @@ import httpx2
 import pytest
 
 from observing import call_later
-from streamkit import CancelToken, StreamCancelled, with_cancellation
+from streamkit import CancelToken, Head, StreamCancelled, with_cancellation
 from streamkit.client import Event, Refused, StreamCut, TooLong, connect, json_lines_end
 from streamkit.sse import RAW, EventStream
 from support import Client
@@ -31,7 +31,7 @@ async def read(server: Script, url: str = URL, **options: Any) -> list[str]:
     return [event.data for event in await read_events(server, url, **options)]
 
 
-async def read_events(server: Script, url: str = URL, **options: Any) -> list[Event]:
+async def read_events(server: Script, url: str = URL, **options: Any) -> list[Any]:
     try:
         async with server.client() as client:
             async with connect(client, url, **options) as stream:
@@ -139,6 +139,35 @@ class TestReads:
             sent = "".join(map(str, ours.log.events[1:-1])).encode()
             assert parse(sent).events == parse(expected).events
             assert ours.complete
+
+
+class TestHead:
+    @pytest.mark.parametrize("status", [200, 204])
+    async def test_first(self, status: int) -> None:
+        """Web: the status of the first answer that is one, and the named headers that it has."""
+        told = {**EVENTS, "x-request-id": "7", "secret": "x"}
+        server = script((503, {}), (status, told, A), (201, {**told, "x-request-id": "8"}, END))
+        async with server.client() as client:
+            async with connect(client, URL, head=["X-Request-ID", "retry-after"]) as stream:
+                head, *events = [item async for item in stream]
+        assert head == Head(status, {"X-Request-ID": "7"})
+        assert len(events) == (2 if status == 200 else 0)
+
+    async def test_of_a_response(self) -> None:
+        """Web: a response that passes it on answers as the server does, before any event."""
+        ours = Client()
+        async with script((201, {**EVENTS, "x-a": "1"}, 5.0, END)).client() as client:
+            stream = connect(client, URL, head=["content-type", "x-a"])
+            await ours.get(EventStream(stream, profile=RAW))
+        assert ours.log[0] == (0.0, 201)
+        assert (ours.headers["x-a"], ours.headers["content-type"]) == ("1", EVENTS["content-type"])
+        assert ours.complete
+
+    async def test_is_no_event(self) -> None:
+        """Web: where there is nothing else, the client comes less and less often."""
+        server = script(*[events(b": ping\n")] * 20, events(END))
+        assert len(await read_events(server, head=[])) == 2
+        assert max(server.pauses) > 10
 
 
 class TestComesBack:
@@ -379,6 +408,7 @@ class TestMisuse:
             ({"max_size": 0}, ValueError, "max_size must be an integer > 0"),
             ({"json": {}}, ValueError, r"write connect\(\.\.\., method='POST', json="),
             ({"resume": "/"}, ValueError, "write resume=... for a POST alone"),
+            ({"head": "x-a"}, TypeError, r"got str: write head=\['x-a'\]"),
             ({"headers": {"Last-Event-ID": "1"}}, ValueError, "write last_event_id='...'"),
         ],
     )

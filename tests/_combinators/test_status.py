@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import math
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 import anyio
@@ -945,15 +945,34 @@ class TestTheLastWordFails:
         assert outcome.on_end_error is None
 
     async def test_both_fail_in_a_chain(self) -> None:
-        """E12: every on_end of a chain runs, though an inner one has failed."""
-        calls = []
+        """E12: every on_end of a chain runs, though an inner one has failed, and is told so."""
+        calls: list[Outcome] = []
 
         async def on_end(outcome: Outcome) -> None:
             calls.append(outcome)
 
         async with with_status(with_status(aiter_of(), on_end=fails), on_end=on_end) as stream:
-            with pytest.raises(KeyError, match="on_end"):
+            with pytest.raises(KeyError, match="on_end") as caught:
                 await rest_of(stream)
+        assert stream.outcome.kind == "completed"
+        assert calls == [replace(stream.outcome, kind="failed", on_end_error=caught.value)]
+
+    @pytest.mark.asyncio_only
+    async def test_cancelled_in_a_chain(self) -> None:
+        """E12: an inner on_end was cancelled natively: that is no failure, to the outer ones."""
+        calls: list[Outcome] = []
+
+        async def cancelled(outcome: Outcome) -> None:
+            task = asyncio.current_task()
+            assert task is not None
+            task.cancel()
+            await anyio.sleep(1)
+
+        async def on_end(outcome: Outcome) -> None:
+            calls.append(outcome)
+
+        async with with_status(with_status(aiter_of(), on_end=cancelled), on_end=on_end) as stream:
+            assert await rest_of(stream) == []
         assert calls == [stream.outcome]
 
     async def test_consumer_has_left(self) -> None:

@@ -30,6 +30,7 @@ except ModuleNotFoundError as error:
     ("module", "package", "extra"),
     [
         ("client", "httpx2", "client"),
+        ("opentelemetry", "opentelemetry", "opentelemetry"),
         ("redis", "coredis", "redis"),
         ("starlette", "starlette", "starlette"),
     ],

@@ -191,6 +191,26 @@ class TestTold:
             assert log == []
         assert log[0] == (1, TOLD)
 
+    async def test_consumer_that_stays(self) -> None:
+        """L1: a scope around the block ends a wait, and a shield goes up in the same turn: the
+        source is told all the same, while its consumer stays."""
+        log = Log()
+        log.start()
+
+        def end_the_wait(outer: anyio.CancelScope, inner: anyio.CancelScope) -> None:
+            outer.cancel()
+            inner.shield = True
+
+        with anyio.CancelScope() as outer:
+            async with with_cancellation(saving(log)) as stream, anyio.create_task_group() as tasks:
+                with anyio.CancelScope() as inner:
+                    tasks.start_soon(call_later, 1, end_the_wait, outer, inner)
+                    with pytest.raises(anyio.get_cancelled_exc_class()):
+                        await anext(stream)
+                    await anyio.sleep(3)
+                    log("leaves")
+        assert log == [(1, TOLD), (1, Left()), (1.5, "saved"), (2, "closed"), (4, "leaves")]
+
     async def test_head(self) -> None:
         """L1: the wait is one for the status."""
         log = Log()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import sys
 from contextlib import aclosing, suppress
 from typing import TYPE_CHECKING, Any
@@ -471,6 +472,32 @@ class TestNativeCancellations:
             assert tasks[0].cancelled()
             assert log.events[0] == "told"
             assert (len(log) == 2) == (grace == 3)
+
+
+@pytest.mark.asyncio_only
+async def test_consumer_that_stays_in_a_loop_of_asyncio() -> None:
+    """L3: the same where the loop is not run by anyio, which only tasks can tell there."""
+    log = Log()
+    log.start()
+
+    async def source() -> AsyncIterator[object]:
+        try:
+            yield await asyncio.sleep(NEVER)
+        finally:
+            log("told")
+
+    async def main() -> None:
+        with anyio.move_on_after(1):
+            async with with_cancellation(source()) as stream:
+                try:
+                    await anext(stream)
+                finally:
+                    with anyio.CancelScope(shield=True):
+                        await anyio.sleep(3)
+                        log("leaves")
+
+    await asyncio.create_task(main(), context=contextvars.Context())
+    assert log == [(1, "told"), (4, "leaves")]
 
 
 @pytest.mark.asyncio_only

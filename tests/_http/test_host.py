@@ -648,7 +648,7 @@ class TestDrain:
         assert (probe.produced, probe.seen) == (["a", "b", "c"], [])
         assert len(probe.task_ids) == 1
         assert client.log == [(1.0, 200), (1.0, "a")]
-        assert client.late == []
+        assert client.late == [b""]
 
     async def test_complete(self) -> None:
         """Web: with a client that stays, it is an answer like any other."""

@@ -99,8 +99,8 @@ class Runner(subprocess.Popen[str]):
             pass
         return line.strip()
 
-    async def says(self) -> str:
-        with anyio.fail_after(2 * LIMIT):
+    async def says(self, within: float = 2 * LIMIT) -> str:
+        with anyio.fail_after(within):
             return await anyio.to_thread.run_sync(self.said, abandon_on_cancel=True)
 
 

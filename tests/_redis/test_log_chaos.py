@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 from contextlib import ExitStack
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import anyio
 import coredis
@@ -23,8 +23,12 @@ from runners import LEASE, QUIET, RECONCILE, Runner, kill, log_of, runner
 from streamkit._runs.log import AFTER_READ
 from streamkit.runs import Runs
 from support import Backend, backends, environment
+from support.processes import megabytes
 from support.proxy import Proxy, proxy_to
 from support.valkey import MARKS, admin_url, log_url, new_prefix, start_server, url_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 pytestmark = MARKS
 
@@ -32,7 +36,6 @@ SOAK = os.environ.get("STREAMKIT_SOAK")
 SECONDS = float(SOAK or 8)
 # Megabytes that a process may grow in three quarters of that.
 GROWTH = 24.0
-PAGE = 4096
 
 READERS = f"""
 import random, sys
@@ -66,6 +69,7 @@ async def main():
     log = RedisLog(url, prefix=prefix, lease={LEASE}, outage=30.0, reconcile={RECONCILE})
     seen.extend([0] * int(number))
     async with Runs(log) as runs, anyio.create_task_group() as tasks:
+        print("reading", flush=True)
         for reader in range(int(number)):
             tasks.start_soon(read, runs, reader)
     assert len(ended) == len(seen) and len(set(seen)) == 1, (ended, seen)
@@ -99,6 +103,8 @@ async def chaos(backend: Backend, tmp_path: Path, *, seconds: float, readers: in
         producer = stack.enter_context(runner(backend, urls[0], prefix, 30.0))
         name = backend.name.partition("+")[0]
         processes = [start_readers(stack, log_url(each), prefix, name, readers) for each in urls]
+        for process in processes:
+            assert await process.says() == "reading"
 
         async def restart() -> None:
             nonlocal server
@@ -119,9 +125,11 @@ async def chaos(backend: Backend, tmp_path: Path, *, seconds: float, readers: in
             await random.choice([restart, freeze, lambda: tell(url), lambda: disturb(ways)])()
             await anyio.sleep(0.5)
             if not early and anyio.current_time() > start + seconds / 4:
-                early = [megabytes(process) for process in (producer, *processes)]
-        for before, process in zip(early, (producer, *processes), strict=True):
-            assert megabytes(process) < before + GROWTH
+                early = [megabytes(process.pid) for process in (producer, *processes)]
+        late = [megabytes(process.pid) for process in (producer, *processes)]
+        # For a soak, with pytest -s.
+        print("\nmegabytes:", *(f"{a:.1f} -> {b:.1f}" for a, b in zip(early, late, strict=True)))
+        assert all(b < a + GROWTH for a, b in zip(early, late, strict=True))
         async with Runs(log_of(url, prefix)) as runs:
             assert await runs.cancel_and_wait("run", "enough", timeout=30)
             last = (await runs.get("run")).last - 1
@@ -136,12 +144,6 @@ async def until_forgotten(url: str, prefix: str) -> None:
         with anyio.fail_after(AFTER_READ + 30):
             while await client.keys(f"*{prefix}*"):
                 await anyio.sleep(1)
-
-
-def megabytes(process: Runner) -> float:
-    """Return what a process has in memory, where the system tells that in a file."""
-    status = Path(f"/proc/{process.pid}/statm")
-    return int(status.read_text().split()[1]) * PAGE / 2**20 if status.exists() else 0.0
 
 
 def start_readers(stack: ExitStack, url: str, prefix: str, backend: str, number: int) -> Runner:

@@ -595,6 +595,34 @@ async def test_nothing_is_left_in_memory(url: str) -> None:
         assert len(desk._subscribed) == 0
 
 
+async def test_used_where_it_is_not_open(url: str) -> None:
+    """Misuse: a log is asked where it is not open: an error, and nothing that nobody answers."""
+    log = log_of(url, new_prefix())
+    for advice in "never", "no more":
+        with pytest.raises(RuntimeError, match="is not open: write 'async with Runs"):
+            await log.get(advice)
+        with pytest.raises(RuntimeError, match="is not open: write 'async with Runs"):
+            log.watch(advice)
+        async with log.open(), log.open():
+            with pytest.raises(RunNotFound):
+                await log.get(advice)
+
+
+async def test_open_in_another_thread(url: str) -> None:
+    """Misuse: a log is asked, or opened once more, in another event loop: an error, early."""
+    log = log_of(url, new_prefix())
+
+    async def open_it() -> None:
+        with pytest.raises(RuntimeError, match="in the event loop of another thread"):
+            await log.get("run")
+        async with log.open():
+            raise AssertionError("it is open elsewhere")
+
+    async with log.open():
+        with pytest.raises(RuntimeError, match="in the event loop of another thread"):
+            await anyio.to_thread.run_sync(anyio.run, open_it)
+
+
 async def test_one_connection_for_both(url: str) -> None:
     """A registry and two logs share a connection that is subscribed, and one for commands."""
     prefix = new_prefix()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+import threading
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager, nullcontext, suppress
 from typing import Any
@@ -19,11 +21,13 @@ from coredis.exceptions import (
 from streamkit._redislog.call import Call
 from streamkit._redislog.desk import Desk
 from streamkit._redislog.names import Names, Wire
+from streamkit._redislog.opened import _Block
 from streamkit._redislog.part import LogPart
 from streamkit._redislog.produced import Produced
 from streamkit._redislog.scripts_others import TOUCH
-from streamkit._redislog.scripts_producer import APPEND, CREATE, PEEK, RENEW
-from streamkit.runs import LogFull, LogUnavailable, Page, Requests
+from streamkit._redislog.scripts_producer import APPEND, CREATE, PEEK, RENEW, UNDO
+from streamkit.redis import RedisLog
+from streamkit.runs import LogFull, LogUnavailable, Page, Requests, Terms
 from support import wait_all_blocked
 
 NAMES = Names("test")
@@ -522,3 +526,36 @@ def test_names() -> None:
     assert wire.channel("a") == "a@3"
     assert wire.name("a@3") == "a"
     assert wire.publish == b"SPUBLISH"
+
+
+@pytest.mark.parametrize("lost", [0, 1])
+async def test_full_after_a_lost_answer(lost: int) -> None:
+    """A server that is full may have created a run the time before, whose answer was lost: it is
+    removed. What was refused at once is not asked for again.
+    """
+    full = ResponseError("OOM command not allowed when used memory > 'maxmemory'.")
+    log = RedisLog("redis://localhost", prefix="test")
+    async with world(connected=False) as it:
+        log._unchecked = it.desk
+        log._opened._blocks[_Block()] = None
+        log._opened._process, log._opened._thread = os.getpid(), threading.get_ident()
+        answers = iter([LostConnection()] * lost + [full])
+
+        def answer(command: tuple[Any, ...]) -> object:
+            return next(answers) if CREATE.sha in command else b"deleted"
+
+        it.server.answer = answer
+
+        async def connect_again_and_again() -> None:
+            while True:
+                await it.connected()
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(connect_again_and_again)
+            with pytest.raises(LogFull):
+                await log.create("run", "0e", Terms(), lambda requests: None)
+            await wait_all_blocked()
+            tasks.cancel_scope.cancel()
+        sent = [command for trip in it.server.trips for command in trip]
+        assert sum(CREATE.sha in command for command in sent) == lost + 1
+        assert sum(UNDO.sha in command for command in sent) == lost

@@ -6,11 +6,14 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+import fastapi.sse
 import pytest
+import sse_starlette
 from hypothesis import given, strategies as st
 
 from odd_text import texts
 from streamkit._runs.codec import decode, encode
+from streamkit.client import Event
 from streamkit.runs import UnknownVersion
 from streamkit.sse import Frame, ServerSentEvent
 
@@ -47,6 +50,24 @@ def test_odd_text(text: str) -> None:
     """Text that is no text comes back, too, alone and inside of JSON."""
     assert decode(encode(text)) == text
     assert decode(encode({text: [text]})) == {text: [text]}
+
+
+@pytest.mark.parametrize(
+    ("item", "event"),
+    [
+        (
+            fastapi.sse.ServerSentEvent(data={"a": 1}, event="e", id="7", retry=5, comment="c"),
+            ServerSentEvent('{"a":1}', event="e", id="7", retry=5, comment="c"),
+        ),
+        (sse_starlette.ServerSentEvent("a", event="e"), ServerSentEvent("a", event="e")),
+        # What was read elsewhere has no place there any more.
+        (Event("a", event="e", id="7"), ServerSentEvent("a", event="e")),
+        (Event("a", event=None), ServerSentEvent("a")),
+    ],
+)
+def test_events_of_others(item: Any, event: ServerSentEvent) -> None:
+    """Foreign: an event of another library comes back as the event that it is."""
+    assert decode(encode(item)) == event
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sqlite3
 import subprocess
@@ -17,7 +18,10 @@ import anyio
 import anyio.to_thread
 import pytest
 
+from streamkit import StreamCancelled
 from streamkit.runs import (
+    LogLost,
+    LogUnavailable,
     RunCancelled,
     RunEnded,
     RunExists,
@@ -45,10 +49,13 @@ class Worker:
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self.process = process
 
-    def ask(self, command: str) -> str:
+    def tell(self, command: str) -> None:
         assert self.process.stdin is not None
         self.process.stdin.write(f"{command}\n")
         self.process.stdin.flush()
+
+    def ask(self, command: str) -> str:
+        self.tell(command)
         return self.hear()
 
     def hear(self) -> str:
@@ -58,6 +65,31 @@ class Worker:
     def kill(self) -> None:
         self.process.kill()
         self.process.wait()
+
+    def freeze(self) -> None:
+        """Freeze it, wherever it is."""
+        self.process.send_signal(signal.SIGSTOP)
+        self.is_frozen()
+
+    def is_frozen(self) -> None:
+        """Wait until it is."""
+        os.waitid(os.P_PID, self.process.pid, os.WSTOPPED)
+
+    def wake(self) -> None:
+        self.process.send_signal(signal.SIGCONT)
+
+    def freeze_unlocked(self, path: Path) -> None:
+        """Freeze it where it is not in a write: in one, it would have the file to itself."""
+        with closing(sqlite3.connect(path, timeout=0, isolation_level=None)) as connection:
+            while True:
+                self.freeze()
+                try:
+                    connection.execute("BEGIN IMMEDIATE")
+                except sqlite3.OperationalError:
+                    self.wake()
+                else:
+                    connection.execute("ROLLBACK")
+                    return
 
 
 @contextmanager
@@ -142,12 +174,12 @@ async def test_frozen(tmp_path: Path, backend: Backend) -> None:
         worker.ask("start a 100000 0.01")
         async with Runs(SQLiteLog(path, lease=LEASE)) as runs:
             await anyio.sleep(0.3)
-            worker.process.send_signal(signal.SIGSTOP)
+            worker.freeze_unlocked(path)
             seen: list[Any] = []
             end = await read(runs, "a", seen)
             assert isinstance(end, RunLost)
             assert seen == list(range(len(seen)))
-            worker.process.send_signal(signal.SIGCONT)
+            worker.wake()
             said = await anyio.to_thread.run_sync(worker.hear)
             assert said == "told a Fenced: the run was ended elsewhere"
             said = await anyio.to_thread.run_sync(worker.hear)
@@ -163,17 +195,97 @@ async def test_frozen_for_a_moment(tmp_path: Path, backend: Backend) -> None:
     with working(path, backend) as worker:
         worker.ask("start a 100 0.03")
         async with Runs(SQLiteLog(path, lease=LEASE)) as runs:
-            worker.process.send_signal(signal.SIGSTOP)
+            worker.freeze_unlocked(path)
             async with anyio.create_task_group() as tasks:
 
                 async def wake() -> None:
                     await anyio.sleep(LEASE + 2)
-                    worker.process.send_signal(signal.SIGCONT)
+                    worker.wake()
 
                 tasks.start_soon(wake)
                 seen: list[Any] = []
                 assert await read(runs, "a", seen) is None
             assert seen == list(range(100))
+
+
+async def test_frozen_in_a_write(tmp_path: Path, backend: Backend) -> None:
+    """A process is frozen in a write, and so has the file to itself: others read, and wait.
+
+    Its run is not buried. When it wakes, all goes on.
+    """
+    path = tmp_path / "runs.db"
+    with working(path, backend) as worker:
+        worker.ask("start a 3 -1")
+        async with Runs(SQLiteLog(path, lease=LEASE)) as runs:
+            go = anyio.Event()
+
+            async def source() -> AsyncGenerator[Any, None]:
+                yield [0]
+                await go.wait()
+                yield [1]
+
+            await runs.start(source(), id="b")
+            seen: dict[str, list[Any]] = {"a": [], "b": []}
+            ends: dict[str, RunEnded | None] = {}
+
+            async def follow(run_id: str) -> None:
+                ends[run_id] = await read(runs, run_id, seen[run_id])
+
+            async with anyio.create_task_group() as tasks:
+                for run_id in seen:
+                    tasks.start_soon(follow, run_id)
+                while seen != {"a": [0, 1, 2], "b": [0]}:
+                    await anyio.sleep(0.01)
+                worker.tell("freeze")
+                await anyio.to_thread.run_sync(worker.is_frozen)
+                go.set()
+                # Long enough for a run that could be looked at twice to be buried.
+                await anyio.sleep(LEASE + 6)
+                # Everything can be read, and no more is there to be.
+                again: list[Any] = []
+                with anyio.move_on_after(2):
+                    await read(runs, "a", again)
+                assert again == [0, 1, 2]
+                assert (await runs.get("b")).last == 1
+                assert (seen, ends) == ({"a": [0, 1, 2], "b": [0]}, {})
+                worker.wake()
+                assert await anyio.to_thread.run_sync(worker.hear) == "woken"
+                assert await runs.cancel_and_wait("a", "enough", timeout=20)
+            assert seen == {"a": [0, 1, 2, "last"], "b": [0, 1]}
+            assert ends["b"] is None
+            assert isinstance(ends["a"], RunCancelled)
+
+
+async def test_frozen_in_a_write_for_too_long(tmp_path: Path, backend: Backend) -> None:
+    """A process is frozen in a write for longer than others wait: their sources are told."""
+    path = tmp_path / "runs.db"
+    with working(path, backend) as worker:
+        async with Runs(SQLiteLog(path, lease=LEASE, outage=1.0)) as runs:
+            reasons: list[object] = []
+
+            async def source() -> AsyncGenerator[int, None]:
+                try:
+                    yield 0
+                    await anyio.sleep_forever()
+                except StreamCancelled as stop:
+                    reasons.append(stop.reason)
+                    raise
+
+            info = await runs.start(source())
+            while (await runs.get(info.id)).last == 0:
+                await anyio.sleep(0.01)
+            worker.tell("freeze")
+            await anyio.to_thread.run_sync(worker.is_frozen)
+            with anyio.fail_after(20):
+                while not reasons:
+                    await anyio.sleep(0.01)
+            assert isinstance(reasons[0], LogLost)
+            with pytest.raises(LogUnavailable, match="database is locked"):
+                await runs.start(nothing())
+            assert (await runs.get(info.id)).last == 1
+            worker.wake()
+            assert await anyio.to_thread.run_sync(worker.hear) == "woken"
+            await runs.start(nothing())
 
 
 def test_races(tmp_path: Path, backend: Backend) -> None:
@@ -183,9 +295,7 @@ def test_races(tmp_path: Path, backend: Backend) -> None:
         wins = [0, 0]
         for number in range(500):
             for worker in (one, two) if number % 2 else (two, one):
-                assert worker.process.stdin is not None
-                worker.process.stdin.write(f"race r{number}\n")
-                worker.process.stdin.flush()
+                worker.tell(f"race r{number}")
             answers = [one.hear(), two.hear()]
             assert sorted(answers) == ["lost", "won"]
             wins[answers.index("won")] += 1

@@ -67,21 +67,72 @@ anyio.run(count, backend=sys.argv[2])
 """
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="there is no fork")
-@pytest.mark.parametrize("runs_on", ["asyncio", "trio"])
-def test_forked(runs_on: str, tmp_path: Path) -> None:
-    """A log that was made before a fork works after it. One that is open says what to do."""
-    result = subprocess.run(
-        [sys.executable, "-W", "error", "-c", PROGRAM, str(tmp_path / "runs.db"), runs_on],
+ADVICE = "so fork before the log is opened, or spawn the process"
+
+
+def run(program: str, folder: Path, runs_on: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-c", program, str(folder / "runs.db"), runs_on],
         capture_output=True,
         text=True,
         timeout=60,
         check=False,
         env=environment(),
     )
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no fork")
+@pytest.mark.parametrize("runs_on", ["asyncio", "trio"])
+def test_forked(runs_on: str, tmp_path: Path) -> None:
+    """A log that was made before a fork works after it. One that is open says what to do."""
+    result = run(PROGRAM, tmp_path, runs_on)
     assert result.stderr == ""
     lines = result.stdout.splitlines()
     assert sorted(lines[:2]) == ["one done", "two done"]
-    assert lines[2].startswith("late RuntimeError this process was forked while ")
-    assert lines[2].endswith("fork before the log is opened, or spawn the process")
+    assert lines[2].startswith("late RuntimeError ")
+    assert lines[2].endswith(ADVICE)
     assert lines[3:] == ["3 processes"]
+
+
+OPEN_BEFORE = (
+    PROGRAM.partition("async def while_it_is_open")[0]
+    + """
+def use():
+    yield lambda: runs.attach("run")
+    yield runs.start(source()).__await__().__next__
+    yield log.renew("run", "epoch").__await__().__next__
+    yield log.read("run", 0).__await__().__next__
+    yield lambda: log.watch("run")
+    yield log.open().__aenter__().__await__().__next__
+
+runs = Runs(log)
+
+async def main():
+    async with runs:
+        child = os.fork()
+        if not child:
+            for number, used in enumerate(use()):
+                try:
+                    used()
+                except RuntimeError as exc:
+                    print(exc, flush=True)
+            os._exit(0)
+        os.waitpid(child, 0)
+        await runs.start(source(), id="mine")
+
+anyio.run(main, backend=sys.argv[2])
+"""
+)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no fork")
+@pytest.mark.parametrize("runs_on", ["asyncio", "trio"])
+def test_used_in_a_fork(runs_on: str, tmp_path: Path) -> None:
+    """Misuse: a log is open, and used in a process that was forked: an error, and no wait."""
+    result = run(OPEN_BEFORE, tmp_path, runs_on)
+    assert result.stderr == ""
+    lines = result.stdout.splitlines()
+    assert [ADVICE in line or "in each worker, in its lifespan" in line for line in lines] == [
+        True
+    ] * 6
+    assert sum(ADVICE in line for line in lines) == 4

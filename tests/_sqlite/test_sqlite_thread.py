@@ -14,6 +14,7 @@ import pytest
 
 from streamkit._sqlite import session as sessions, worker
 from streamkit._sqlite.database import Database
+from streamkit._sqlite.writing import undo
 from streamkit.runs import LogUnavailable, Requests, RunExists, RunNotFound, Runs, Terms
 from streamkit.sqlite import SQLiteLog
 from support import Backend
@@ -262,6 +263,49 @@ async def test_a_given_up_call_is_left_out(tmp_path: Path) -> None:
         await log.renew("a", "0e")
         await log.renew("a", "0e")
         assert (await log.get("a")).last == 0
+
+
+async def test_created_for_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that is there only when who creates it has gone is removed: its id is not taken."""
+    log = SQLiteLog(tmp_path / "runs.db")
+    written, go_on = threading.Event(), threading.Event()
+    write = Database.write
+
+    def write_and_wait(self: Database, *args: Any) -> Any:
+        news = write(self, *args)
+        written.set()
+        assert go_on.wait(10)
+        return news
+
+    async with log.open():
+        monkeypatch.setattr(Database, "write", write_and_wait)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(log.create, "a", "0e", Terms(), ignore)
+            await anyio.to_thread.run_sync(written.wait, 10)
+            tasks.cancel_scope.cancel()
+        monkeypatch.undo()
+        go_on.set()
+        with anyio.fail_after(10):
+            while True:
+                try:
+                    await log.create("a", "0f", Terms(), ignore)
+                except RunExists:
+                    await anyio.sleep(0.01)
+                else:
+                    break
+        assert await log.renew("a", "0e") == Requests(fenced=True)
+        assert log._session._own["a"][0] == "0f"
+
+
+async def test_created_for_nobody_and_written(tmp_path: Path) -> None:
+    """A run that is written, or another one of its id, is not removed with who has created it."""
+    log = SQLiteLog(tmp_path / "runs.db")
+    async with log.open():
+        await log.create("a", "0e", Terms(), ignore)
+        await append(log, "a", 0, b"one")
+        for epoch in "0e", "0f":
+            await log._session.write(partial(undo, run_id="a", epoch=epoch))
+        assert (await log.get("a")).last == 1
 
 
 async def test_locked_for_a_while(tmp_path: Path) -> None:

@@ -6,7 +6,9 @@ line. Where a run is told to stop, or has ended, it says that as well.
 
 from __future__ import annotations
 
+import signal
 import sys
+import threading
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -45,7 +47,13 @@ async def on_end(outcome: Any, info: Any) -> None:
     say(f"ended {info.id} {outcome.kind} {outcome.reason}")
 
 
-async def do(runs: Runs, command: str, *args: str) -> None:
+def freeze(tx: object) -> None:
+    """Freeze this process in the middle of a write."""
+    # By way of this thread: told by another one, it might get to the end of the write.
+    signal.pthread_kill(threading.get_ident(), signal.SIGSTOP)
+
+
+async def do(runs: Runs, log: SQLiteLog, command: str, *args: str) -> None:
     if command == "start":
         run_id, count, pause = args
         source = numbers(run_id, int(count), float(pause))
@@ -59,16 +67,19 @@ async def do(runs: Runs, command: str, *args: str) -> None:
             say("lost")
         else:
             say("won")
+    elif command == "freeze":
+        await log._session.write(freeze)
+        say("woken")
     else:
         raise ValueError(command)
 
 
 async def main() -> None:
-    path = sys.argv[1]
-    async with Runs(SQLiteLog(path, lease=LEASE), grace=1.0) as runs:
+    log = SQLiteLog(sys.argv[1], lease=LEASE)
+    async with Runs(log, grace=1.0) as runs:
         say("ready")
         while line := await anyio.to_thread.run_sync(sys.stdin.readline, abandon_on_cancel=True):
-            await do(runs, *line.split())
+            await do(runs, log, *line.split())
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -104,6 +105,44 @@ def test_a_start_of_its_own() -> None:
     """A run is started once."""
     assert said(STARTED, "a") == [text("a"), FINISHED]
     assert AG_UI.encode(STARTED) == b'data: {"type":"RUN_STARTED","threadId":"t","runId":"r"}\n\n'
+
+
+@pytest.mark.parametrize("kind", ["completed", "cancelled", "failed"])
+@pytest.mark.parametrize(
+    "as_event",
+    [
+        lambda event: ServerSentEvent(json.dumps(event), event=event["type"]),
+        lambda event: Frame(b"data: %b\r\n\r\n" % json.dumps(event).encode()),
+    ],
+)
+def test_in_events(as_event: Any, kind: str) -> None:
+    """An event in a ServerSentEvent, or in a frame, is what it says: a start, and an end, too."""
+    step, custom = {"type": "STEP_STARTED", "stepName": "s"}, {"type": "CUSTOM", "name": "n"}
+    for events in (
+        [STARTED, custom, FINISHED],
+        [step, {"type": "TEXT_MESSAGE_START", "messageId": "m"}],
+        [step, {"type": "STEP_FINISHED", "stepName": "s"}, {"type": "RUN_ERROR", "message": "x"}],
+        [step, FINISHED],
+    ):
+        expected = said("a", *events, "b", kind=kind)
+        assert said("a", *map(as_event, events), "b", kind=kind) == expected
+
+
+def test_what_the_client_fails_on() -> None:
+    """The last word of other protocols is left out, and lines end in LF alone."""
+    assert said("a", ServerSentEvent("[DONE]"), "b") == [text("a"), text("b"), FINISHED]
+    _, state = AG_UI.begun(IDS)
+    assert AG_UI.encode_in(state, Frame(b"data: {}\r\n\r\n")) == b"data: {}\n\n"
+    assert AG_UI.encode_in(state, Frame(b": c\n")) == b": c\n"
+
+
+def test_ids_of_the_source() -> None:
+    """Without a beginning, the ids are those of the source's own start, if it has any."""
+    alone = replace(AG_UI, begin=None)
+    for start, ids in (STARTED, ("t", "r")), ({"type": "RUN_STARTED"}, ("", "")):
+        assert alone.fold is not None
+        state = alone.fold(None, ServerSentEvent(json.dumps(start)))
+        assert (state.thread_id, state.run_id) == ids
 
 
 async def test_in_a_response() -> None:

@@ -7,12 +7,15 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import anyio
+import fastapi.sse
 import pytest
+import sse_starlette
 
 from streamkit import Outcome
 from streamkit.asgi import Shutdown
-from streamkit.sse import VERCEL_UI, EventStream, Frame, Profile, ServerSentEvent
-from support import Client
+from streamkit.client import Event
+from streamkit.sse import VERCEL_UI, EventStream, Frame, Profile, ServerSentEvent, whole_events
+from support import Client, aiter_of
 from support.event_stream import parse
 
 if TYPE_CHECKING:
@@ -229,10 +232,109 @@ def test_models() -> None:
     assert made["more"] == "odd"
 
 
+def event(chunk: Any, **options: Any) -> ServerSentEvent:
+    return ServerSentEvent(chunk if isinstance(chunk, str) else json.dumps(chunk), **options)
+
+
 def test_what_passes() -> None:
-    """Events and frames pass as they are."""
-    event, frame = ServerSentEvent('{"type":"data-x","data":1}'), Frame(b": x\n")
-    assert said(event, frame) == [{"type": "data-x", "data": 1}, FINISH]
+    """Events and frames that say nothing of the protocol pass as they are."""
+    part = {"type": "data-x", "data": 1}
+    comment, no_chunks = Frame(b": x\n"), [event("x"), event('{"n":1}'), event("{"), event("")]
+    assert VERCEL_UI.encode_in(None, comment) == comment
+    for each in no_chunks:
+        assert VERCEL_UI.encode_in(None, each) == each.encode()
+        assert VERCEL_UI.fold is not None
+        assert VERCEL_UI.fold(None, each) == VERCEL_UI.fold(None, comment)
+    assert said(event(part), comment) == [part, FINISH]
+
+
+AS_EVENTS = [
+    event,
+    lambda chunk: event(chunk).encode(),
+    lambda chunk: fastapi.sse.ServerSentEvent(data=chunk),
+    lambda chunk: sse_starlette.ServerSentEvent(json.dumps(chunk)),
+    lambda chunk: Event(json.dumps(chunk), id="7"),
+    lambda chunk: Frame(b"data: %b\r\n\r\n" % json.dumps(chunk).encode()),
+    lambda chunk: Frame(b"data: %b\r\r" % json.dumps(chunk).encode()),
+    # Of several lines.
+    lambda chunk: ServerSentEvent(json.dumps(chunk, indent=1)).encode(),
+]
+
+
+@pytest.mark.parametrize("kind", ["completed", "cancelled", "failed"])
+@pytest.mark.parametrize("as_event", AS_EVENTS)
+def test_chunks_in_events(as_event: Any, kind: str) -> None:
+    """A chunk in an event is what it says: ends are ends, and what it opens is closed."""
+    tool = {"type": "tool-input-start", "toolCallId": "c", "toolName": "t"}
+    start = {"type": "start", "messageId": "other", "messageMetadata": {"a": 1}}
+    for chunks in (
+        [FINISH],
+        [ABORT, FINISH],
+        [{"type": "error", "errorText": "x"}],
+        [start, *TEXT, {"type": "text-end", "id": "a"}, FINISH],
+        [*TEXT, {"type": "reasoning-start", "id": "b"}, tool],
+        [*TEXT, FINISH_STEP, tool, FINISH],
+    ):
+        expected = said("x", *chunks, "y", *chunks, kind=kind)
+        assert said("x", *map(as_event, chunks), "y", *map(as_event, chunks), kind=kind) == expected
+
+
+def test_several_in_a_frame() -> None:
+    """What is open is closed in the middle of a frame of several events, where one is an end."""
+    frame = b": a\n\nid: 7\n\n" + b"".join(event(chunk).encode() for chunk in [*TEXT, FINISH])
+    assert said("x", Frame(frame + b": b\n")) == [
+        *[START, delta("x")],
+        *TEXT,
+        *[END, {"type": "text-end", "id": "a"}],
+        FINISH,
+    ]
+    _, state = VERCEL_UI.begun({})
+    assert VERCEL_UI.encode_in(state, Frame(frame)).startswith(b": a\n\nid: 7\n\ndata: {")
+    # The rest of an event that has begun in another frame is left alone.
+    for part in b'data: {"type":"finish"}', b'data: {"type":"finish"}\r', b'"}\n\n', b"\n":
+        assert VERCEL_UI.encode_in(state, Frame(part)) == part
+        assert VERCEL_UI.fold is not None
+        assert VERCEL_UI.fold(state, Frame(part)) == state
+
+
+def test_another_id_in_an_event() -> None:
+    """A start in an event passes without its id, and with all else that is in the event."""
+    _, state = VERCEL_UI.begun({})
+    start = event({"messageId": "m", "type": "start"}, id="7", event="e", retry=5, comment="c")
+    [read] = parse(VERCEL_UI.encode_in(state, start)).events
+    assert (read.data, read.type, read.last_event_id) == ('{"type":"start"}', "e", "7")
+
+
+@pytest.mark.parametrize("kind", ["completed", "cancelled", "failed"])
+def test_done(kind: Any) -> None:
+    """After the last word of a source nothing is added, and what was open is closed before it."""
+    done = ServerSentEvent("[DONE]")
+    tool = {"type": "tool-input-start", "toolCallId": "c", "toolName": "t"}
+    failed = {**tool, "type": "tool-input-error", "input": None}
+    failed["errorText"] = "The input is not complete."
+    assert said("x", tool, done, kind=kind) == [START, delta("x"), tool, END, failed]
+    assert said(FINISH, done, kind=kind) == [FINISH]
+    # It is text, as text.
+    assert said("[DONE]")[1] == delta("[DONE]")
+
+
+async def test_relayed() -> None:
+    """What another server says is passed on as it is, whatever it comes in, and is told once."""
+    body = b"".join(
+        each if isinstance(each, bytes) else event(each).encode()
+        for each in [{"type": "start", "messageId": "m"}, *TEXT, FINISH, b"data: [DONE]\n\n"]
+    )
+    pieces = [body[at : at + 7] for at in range(0, len(body), 7)]
+    about = {"messageId": "m"}
+    client = Client("GET")
+    source = whole_events(aiter_of(*pieces))
+    await client.get(EventStream(source, profile=VERCEL_UI, about=about, keepalive=None))
+    told = "".join(map(str, client.log.events[1:-1])).encode()
+    assert [each.data for each in parse(told).events].count("[DONE]") == 1
+    chunks = [json.loads(each.data) for each in parse(told).events[:-1]]
+    start = {"type": "start"}
+    end = {"type": "text-end", "id": "a"}
+    assert chunks == [{**start, "messageId": "m"}, start, *TEXT, end, FINISH]
 
 
 def test_what_is_no_chunk() -> None:

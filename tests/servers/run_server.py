@@ -1,4 +1,8 @@
-"""Runs on any server: what ``test_many_readers.py`` asks. One process, one ``MemoryLog``."""
+"""
+Runs on any server: what ``test_many_readers.py`` and ``test_deploy.py`` ask.
+
+It is one process, and there may be others with the log that ``LOG`` names: a file, or an address.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +19,11 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from streamkit import StreamCancelled
+from streamkit._runs import codec
 from streamkit.asgi import StreamHost
-from streamkit.runs import RunInfo, Runs
+from streamkit.redis import RedisLog
+from streamkit.runs import MemoryLog, RunInfo, RunLog, Runs
+from streamkit.sqlite import SQLiteLog
 from streamkit.starlette import RunEvents
 
 if TYPE_CHECKING:
@@ -26,8 +33,21 @@ if TYPE_CHECKING:
 
     from streamkit import Outcome
 
-host = StreamHost(grace=3)
-runs = Runs(host=host, grace=3, max_bytes=2**20)
+
+def chosen_log() -> RunLog:
+    """Return the log, which is that of this process alone unless it has a name."""
+    where = os.environ.get("LOG", "")
+    if where.startswith("redis:"):
+        return RedisLog(where, prefix="servers")
+    return SQLiteLog(where) if where else MemoryLog()
+
+
+#: What is written by a later release, whose form of a text nobody knows yet.
+if "LATER" in os.environ:
+    codec._TEXT = bytes([codec._VERSION + 1]) + codec._TEXT[1:]
+
+host = StreamHost(grace=3, finish=float(os.environ.get("FINISH", "0")))
+runs = Runs(chosen_log(), host=host, grace=3, max_bytes=2**20)
 made = 0
 
 

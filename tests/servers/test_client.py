@@ -8,6 +8,7 @@ from itertools import count, repeat
 from typing import TYPE_CHECKING, Any
 
 import anyio
+import anyio.to_thread
 import httpx2
 import pytest
 
@@ -127,8 +128,11 @@ async def test_many_that_come_and_go(server: Program) -> None:
     assert all(events == seen[0] for events in seen)
 
 
-async def test_killed_and_restarted(tmp_path: Path) -> None:
-    """Runs: the server that is read from is killed, and another is there later: nothing is lost."""
+@pytest.mark.parametrize("signal", ["kill", "terminate"])
+async def test_killed_and_restarted(tmp_path: Path, signal: str) -> None:
+    """Runs: the server that is read from is killed, or asked to end, and another is there later:
+    nothing is lost, and of a shutdown nothing is seen.
+    """
     with running(program(tmp_path, "producer")) as producer:
         path = begin(producer, 60, 0.05)
         seen: list[Event] = []
@@ -140,9 +144,13 @@ async def test_killed_and_restarted(tmp_path: Path) -> None:
                 async with connect(client, path, idle=5) as stream:
                     async for event in stream:
                         seen.append(event)
-                        if len(seen) == 10:
-                            first.kill()
-                            second = program(tmp_path, "second", first.port)
+                        if len(seen) != 10:
+                            continue
+                        if signal == "terminate":
+                            first.terminate()
+                            await anyio.to_thread.run_sync(first.end)
+                        first.kill()
+                        second = program(tmp_path, "second", first.port)
         finally:
             first.kill()
             if second is not None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import random
 import time
 from typing import TYPE_CHECKING
 
+import anyio
+import anyio.to_thread
 import pytest
 
 from client import Client
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from support.event_stream import Event
+    from streamkit.client import Event
 
 RUNS = 100
 READERS = 300
@@ -53,6 +54,16 @@ def program(shared: Program) -> Program:
     return shared
 
 
+# On which the readers run.
+on_both = pytest.mark.parametrize("backend_name", ["asyncio", "trio"])
+
+
+@pytest.fixture
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have clients come back at once: how long they wait is tested in virtual time."""
+    monkeypatch.setattr("streamkit._client.connection.pause", lambda *told: 0.0)
+
+
 def begin(program: Program, kind: str) -> str:
     return str(program.post(f"/start/{kind}").json()["id"])
 
@@ -67,8 +78,10 @@ def without_information(lines: list[str]) -> list[str]:
     return [line for line in lines if not line.startswith("[INFO]")]
 
 
+@on_both
+@pytest.mark.usefixtures("at_once")
 @pytest.mark.parametrize("ending", ["ends", "fails", "is cancelled"])
-def test_come_and_go(program: Program, ending: str) -> None:
+def test_come_and_go(program: Program, ending: str, backend_name: str) -> None:
     """Runs: 100 readers leave and come back at random, and each has all of it, and the end."""
     run_id = begin(program, ending)
     seen: list[list[Event]] = []
@@ -76,17 +89,17 @@ def test_come_and_go(program: Program, ending: str) -> None:
     async def read(seed: int) -> None:
         numbers = random.Random(seed)
         reader = Reader(program.port, run_id)
-        seen.append(await reader.read_all(lambda: numbers.randrange(200, 3_000)))
+        seen.append(await reader.read(lambda: numbers.randrange(200, 3_000)))
 
     async def visit() -> None:
-        async with asyncio.TaskGroup() as tasks:
+        async with anyio.create_task_group() as tasks:
             for seed in range(COMING_AND_GOING):
-                tasks.create_task(read(seed))
+                tasks.start_soon(read, seed)
             if ending == "is cancelled":
-                await asyncio.sleep(1.0)
-                await asyncio.to_thread(program.post, f"/cancel/{run_id}")
+                await anyio.sleep(1.0)
+                await anyio.to_thread.run_sync(program.post, f"/cancel/{run_id}")
 
-    asyncio.run(visit())
+    anyio.run(visit, backend=backend_name)
     assert len(seen) == COMING_AND_GOING
     *items, end = seen[0]
     assert [item.data for item in items] == [f"text {number}, é" for number in range(len(items))]
@@ -100,7 +113,9 @@ def test_come_and_go(program: Program, ending: str) -> None:
     assert bool(trouble) is False or ending == "fails"
 
 
-def test_cut_at_every_byte(program: Program) -> None:
+@on_both
+@pytest.mark.usefixtures("at_once")
+def test_cut_at_every_byte(program: Program, backend_name: str) -> None:
     """Runs: cut at any byte of its first and last events, and after each, a reader has it all."""
     run_id = begin(program, "ends")
 
@@ -110,25 +125,24 @@ def test_cut_at_every_byte(program: Program) -> None:
         assert len(whole.events) == 61
         # As they were sent, each with its id.
         sizes = [
-            len(f"data: {event.data}\nid: {event.last_event_id}\n\n".encode())
-            for event in whole.events[:-1]
+            len(f"data: {event.data}\nid: {event.id}\n\n".encode()) for event in whole.events[:-1]
         ]
         after_each = [sum(sizes[:number]) for number in range(len(sizes) + 1)]
         cuts = {*range(after_each[3]), *after_each, *range(after_each[-2], after_each[-1] + 120)}
-        at_once = asyncio.Semaphore(10)
+        few = anyio.Semaphore(10)
 
         async def read(cut: int) -> None:
             limits = iter([cut])
             reader = Reader(program.port, run_id)
-            async with at_once:
-                events = await reader.read_all(lambda: next(limits, float("inf")))
+            async with few:
+                events = await reader.read(lambda: next(limits, float("inf")))
             assert events == whole.events, cut
 
-        async with asyncio.TaskGroup() as tasks:
+        async with anyio.create_task_group() as tasks:
             for cut in cuts:
-                tasks.create_task(read(cut))
+                tasks.start_soon(read, cut)
 
-    asyncio.run(visit())
+    anyio.run(visit, backend=backend_name)
     assert without_information(program.trouble()) == []
 
 
@@ -183,12 +197,16 @@ def test_sigterm(name: str, tmp_path: Path) -> None:
                 asked = time.monotonic()
                 program.terminate()
 
-        async def visit() -> None:
-            async with asyncio.TaskGroup() as tasks:
-                for reader in readers:
-                    tasks.create_task(reader.read(on_event=answer))
+        async def read(reader: Reader) -> None:
+            # Of a shutdown it would come back, and is not to.
+            await reader.read(last_word=lambda event: event.event == "end", on_event=answer)
 
-        asyncio.run(visit())
+        async def visit() -> None:
+            async with anyio.create_task_group() as tasks:
+                for reader in readers:
+                    tasks.start_soon(read, reader)
+
+        anyio.run(visit)
         program.end()
         assert time.monotonic() - asked < WITHIN
         logs: dict[str, list[Event]] = {}
@@ -197,7 +215,7 @@ def test_sigterm(name: str, tmp_path: Path) -> None:
             assert [event.data for event in items] == [str(n) for n in range(len(items))]
             assert told.data == "told"
             assert json.loads(end.data)["kind"] == "shutdown"
-            assert end.last_event_id.endswith(".end")
+            assert end.id.endswith(".end")
             assert logs.setdefault(reader.run_id, reader.events) == reader.events
         saved = [line.split() for line in (tmp_path / "saved.txt").read_text().splitlines()]
         assert sorted(saved) == sorted(

