@@ -728,6 +728,20 @@ class TestClient:
             await socket.open(WebSocketStream(source()))
         assert caught.value is error
 
+    async def test_goes_at_once(self) -> None:
+        """WS64: a client that has gone before anything was read of it holds nobody up."""
+
+        class Gone(Socket):
+            async def _receive(self) -> dict[str, Any]:
+                self.gone.set()
+                raise BrokenPipeError
+
+        told, socket = Told(), Gone()
+        with anyio.fail_after(5):
+            await socket.open(WebSocketStream(told.source()))
+        assert socket.log.events == []
+        assert socket.late == ["websocket.close"]
+
     @pytest.mark.parametrize("policy", ["drain", "close"])
     async def test_policies(self, policy: Any) -> None:
         """WS64: what becomes of the source is as for any response."""
