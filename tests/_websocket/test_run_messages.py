@@ -171,7 +171,7 @@ async def test_status_of_the_run() -> None:
         assert '"data":"busy"' in str(socket.log.events[1])
 
 
-async def test_status_too_late() -> None:
+async def test_status_too_late(caplog: pytest.LogCaptureFixture) -> None:
     """WS72: a status that comes after the handshake is none any more."""
 
     async def source() -> AsyncGenerator[Any, None]:
@@ -183,6 +183,7 @@ async def test_status_too_late() -> None:
         run = await runs.start(source())
         socket = await read(runs, run.id)
     assert [message.get("data") for message in said(socket)] == ["a", None]
+    assert "came too late" not in caplog.text
 
 
 @pytest.mark.parametrize(
