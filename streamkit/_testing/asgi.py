@@ -12,7 +12,6 @@ from collections import deque
 from collections.abc import (
     AsyncGenerator,
     AsyncIterable,
-    AsyncIterator,
     Awaitable,
     Callable,
     Iterable,
@@ -80,7 +79,7 @@ class AsgiClient:
         *,
         headers: Mapping[str, str] | None = None,
         body: Body = b"",
-    ) -> AsyncIterator[AsgiResponse]:
+    ) -> AsyncGenerator[AsgiResponse, None]:
         """
         Make a request, and wait for the beginning of its response.
 

@@ -16,7 +16,7 @@ import re
 import sys
 import warnings
 import weakref
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from types import CodeType
@@ -51,7 +51,7 @@ class Leftovers:
         self._begun: weakref.WeakSet[Any] = weakref.WeakSet()
 
     @contextmanager
-    def watched(self) -> Iterator[None]:
+    def watched(self) -> Generator[None, None, None]:
         """Take note of the generators that begin in this block."""
         hooks = sys.get_asyncgen_hooks()
 
@@ -103,7 +103,7 @@ class Leftovers:
 
 
 @contextmanager
-def collected() -> Iterator[list[str]]:
+def collected() -> Generator[list[str], None, None]:
     """Collect what a run has left for that, and yield a list of what was not closed."""
     found: list[str] = []
     with warnings.catch_warnings(record=True) as caught:
@@ -123,7 +123,7 @@ def collected() -> Iterator[list[str]]:
 
 
 @contextmanager
-def frozen() -> Iterator[None]:
+def frozen() -> Generator[None, None, None]:
     """Leave what is there already out of each collection in this block."""
     was_frozen, was_enabled = gc.get_freeze_count(), gc.isenabled()
     gc.collect()

@@ -53,13 +53,13 @@ async def made_by(make: Callable[[], Any]) -> AsyncGenerator[Subject, None]:
 def _subject(made: Any) -> Subject:
     given: tuple[Any, ...] = ()
     if isinstance(made, tuple):
-        if len(made) != 2:  # pyright: ignore[reportUnknownArgumentType]
+        things: tuple[Any, ...] = made
+        if len(things) != 2:
             raise TypeError(
-                f"make gave {len(made)} things: give the source, or the source and what check gets "  # pyright: ignore[reportUnknownArgumentType]
-                "beside the run; put several into one, as a tuple for instance"
+                f"make gave {len(things)} things: give the source, or the source and what check "
+                "gets beside the run; put several into one, as a tuple for instance"
             )
-        made, beside = made
-        given = (beside,)
+        made, given = things[0], things[1:]
     if inspect.iscoroutinefunction(made):
         made = made()
     if inspect.iscoroutine(made):

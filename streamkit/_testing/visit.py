@@ -51,7 +51,7 @@ class Visit(ABC):
         outside: Outside,
     ) -> None:
         self.subject = subject
-        self.kinds = [kind for _, kind in strikes]
+        self.kinds: list[Kind] = [kind for _, kind in strikes]
         points = tuple(point for point, _ in strikes)
         self.eye = Eye(points, self._strike, right_after_this_step, steps, outside)
         self.items: list[Any] = []
@@ -184,7 +184,7 @@ class StreamVisit(Visit):
         elif kind == "timeout":
             limit = TimedOut("idle", 0.0)
             control.cancel(limit, kind="timed_out", error=StreamTimeout)
-        elif kind in ("leave", "error"):
+        elif kind == "leave" or kind == "error":
             self._order = kind
             control.beat(_NUDGE)
         elif kind == "close":

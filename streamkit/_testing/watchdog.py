@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Self
 
@@ -39,7 +39,7 @@ class Watchdog:
         self._dog.join()
 
     @contextmanager
-    def watching(self, terms: Terms) -> Iterator[None]:
+    def watching(self, terms: Terms) -> Generator[None, None, None]:
         """Watch what is visited in this block."""
         self._terms = terms
         try:
@@ -64,7 +64,8 @@ class Watchdog:
                 )
 
     def _place(self) -> Place:
-        frame = sys._current_frames().get(self._thread)
+        frames = sys._current_frames()  # pyright: ignore[reportPrivateUsage]
+        frame = frames.get(self._thread)
         stack: list[tuple[str, int, str]] = []
         while frame is not None:
             code = frame.f_code
