@@ -53,7 +53,7 @@ async def made_by(make: Callable[[], Any]) -> AsyncGenerator[Subject, None]:
 def _subject(made: Any) -> Subject:
     given: tuple[Any, ...] = ()
     if isinstance(made, tuple):
-        things: tuple[Any, ...] = made
+        things: tuple[Any, ...] = made  # pyright: ignore[reportUnknownVariableType]
         if len(things) != 2:
             raise TypeError(
                 f"make gave {len(things)} things: give the source, or the source and what check "

@@ -33,7 +33,7 @@ def running_in_virtual_time() -> Generator[None, None, None]:
     if isinstance(loop, VirtualTime):
         yield
         return
-    former: Any = type(loop)
+    former: Any = type(loop)  # pyright: ignore[reportUnknownVariableType]
     # Those of asyncio and uvloop can be that; what cannot says so.
     loop.__class__ = type(f"Virtual{former.__name__}", (VirtualTime, former), {})
     duration = loop.slow_callback_duration

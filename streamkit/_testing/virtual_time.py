@@ -56,7 +56,7 @@ class VirtualTime(asyncio.AbstractEventLoop):
 
     def _begin(self, now: float) -> None:
         self._has_ended = False
-        self.slow_callback_duration = math.inf  # a jump is not a slow callback
+        self.slow_callback_duration: float = math.inf  # a jump is not a slow callback
         #: How many passes in a row must be quiet until the loop counts as idle.
         self._quiet_passes = QUIET_PASSES
         self._now = now

@@ -50,10 +50,10 @@ class Visit(ABC):
         steps: int,
         outside: Outside,
     ) -> None:
-        self.subject = subject
+        self.subject: Subject = subject
         self.kinds: list[Kind] = [kind for _, kind in strikes]
         points = tuple(point for point, _ in strikes)
-        self.eye = Eye(points, self._strike, right_after_this_step, steps, outside)
+        self.eye: Eye = Eye(points, self._strike, right_after_this_step, steps, outside)
         self.items: list[Any] = []
         self.outcome: Outcome | None = None
         #: What the consumer was raised, or the caller of the function.
@@ -62,7 +62,7 @@ class Visit(ABC):
         self.closing_error: BaseException | None = None
         self.result: Any = None
         #: Whether what was told has been let out.
-        self.let_out = False
+        self.let_out: bool = False
         self._scope = anyio.CancelScope()
         self._task: Any = None
         self._broken: BaseException | None = None
