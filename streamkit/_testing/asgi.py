@@ -221,7 +221,6 @@ class AsgiResponse:
     def leave(self) -> None:
         """Disconnect."""
         self._is_gone = True
-        self._feeding.cancel()
         self._change()
 
     async def feed(self, body: Body) -> None:

@@ -96,16 +96,17 @@ class Eye:
 
     def give_up(self, *, in_virtual_time: bool) -> bool:
         """
-        Abandon what waits, and will for ever. Does nothing before its first wait.
+        Abandon what waits, and will for ever.
 
         :return: ``False`` if virtual time has run past it, and it waits for what takes real time
         """
         if in_virtual_time and self._is_outside:
             return False
-        if self._last is not None and not self.is_over:
-            self.is_over = True
-            self.stuck_at, task = self._last
-            wake(task)
+        if self._last is None:
+            raise RuntimeError("what make gave waits for ever before its first step")
+        self.is_over = True
+        self.stuck_at, task = self._last
+        wake(task)
         return True
 
     def told(self, place: Place) -> None:

@@ -121,9 +121,6 @@ class _Observed(Relay):
                 try:
                     seen.suspended(yielded, in_source=self.in_source)
                     value = yield yielded
-                except GeneratorExit:
-                    driven.close()
-                    raise
                 except BaseException as thrown:
                     exc = thrown
                 if eye.is_over:

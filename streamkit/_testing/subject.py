@@ -31,12 +31,6 @@ class Subject:
         """Return the stream, with a stage on it."""
         return with_stage(self.source, stage)
 
-    @property
-    def name(self) -> str:
-        """What it is called, without its module."""
-        named = self.source if self.work is None else self.work
-        return str(getattr(named, "__qualname__", type(named).__qualname__))
-
 
 @asynccontextmanager
 async def made_by(make: Callable[[], Any]) -> AsyncGenerator[Subject, None]:

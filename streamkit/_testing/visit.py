@@ -65,19 +65,14 @@ class Visit(ABC):
         self.let_out: bool = False
         self._scope = anyio.CancelScope()
         self._task: Any = None
-        self._broken: BaseException | None = None
 
     async def go(self) -> None:
         """Pay the visit. Whatever the subject raises is kept."""
         try:
             await in_own_task(self._go)
-        except (KeyboardInterrupt, SystemExit):
-            raise
-        except BaseException as exc:
+        except Exception as exc:
             # What the subject leaves to its task, as scopes that are broken.
             self.error = exc if self.error is None else self.error
-        if self._broken is not None:
-            raise self._broken
 
     @abstractmethod
     async def _go(self) -> None:
@@ -110,10 +105,7 @@ class Visit(ABC):
     _has_raised = False
 
     def _strike(self, number: int) -> None:
-        try:
-            self._interrupt(self.kinds[number])
-        except BaseException as exc:
-            self._broken = exc
+        self._interrupt(self.kinds[number])
 
     def _interrupt(self, kind: Kind) -> None:
         if kind == "native":

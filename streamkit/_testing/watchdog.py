@@ -52,16 +52,14 @@ class Watchdog:
         while not self._over.wait(PATIENCE):
             terms = self._terms
             visit = None if terms is None else terms.visit
-            if visit is None or not visit.eye.is_running:
-                pulse = None
-            elif pulse != (pulse := (visit.eye, visit.eye.pulse)):
-                continue
-            else:
-                visit.eye.is_over = True
-                visit.eye.stuck_at = self._place()
+            eye = None if visit is None else visit.eye
+            now = None if eye is None or not eye.is_running else (eye, eye.pulse)
+            if eye is not None and now is not None and now == pulse:
+                eye.is_over, eye.stuck_at = True, self._place()
                 ctypes.pythonapi.PyThreadState_SetAsyncExc(
                     ctypes.c_ulong(self._thread), ctypes.py_object(Abandoned)
                 )
+            pulse = now
 
     def _place(self) -> Place:
         frames = sys._current_frames()  # pyright: ignore[reportPrivateUsage]
