@@ -1,8 +1,7 @@
 """
 What does not end is abandoned: it is kept, and never stepped again.
 
-To close it would let it run on. Were it collected, the interpreter would close it. The tasks that
-it has started, on trio, are cancelled, for a run ends when all of its tasks have.
+To close it would let it run on. Were it collected, the interpreter would close it.
 """
 
 from __future__ import annotations
@@ -21,12 +20,8 @@ kept: list[object] = []
 
 
 def abandon(suspended: object) -> None:
-    """Keep what is suspended, and cancel what the running task has started."""
+    """Keep what is suspended."""
     kept.append(suspended)
-    trio: Any = sys.modules.get("trio")
-    if trio is not None and trio.lowlevel.in_trio_task():
-        for nursery in trio.lowlevel.current_task().child_nurseries:
-            nursery.cancel_scope.cancel()
 
 
 def wake(task: Any) -> None:

@@ -12,7 +12,6 @@ from collections import deque
 from collections.abc import (
     AsyncGenerator,
     AsyncIterable,
-    AsyncIterator,
     Awaitable,
     Callable,
     Iterable,
@@ -80,7 +79,7 @@ class AsgiClient:
         *,
         headers: Mapping[str, str] | None = None,
         body: Body = b"",
-    ) -> AsyncIterator[AsgiResponse]:
+    ) -> AsyncGenerator[AsgiResponse, None]:
         """
         Make a request, and wait for the beginning of its response.
 
@@ -222,7 +221,6 @@ class AsgiResponse:
     def leave(self) -> None:
         """Disconnect."""
         self._is_gone = True
-        self._feeding.cancel()
         self._change()
 
     async def feed(self, body: Body) -> None:

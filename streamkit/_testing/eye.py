@@ -37,7 +37,7 @@ class Eye:
         #: Where it has waited.
         self.trace: list[Point] = []
         #: Whether it is not stepped any more, wherever it is.
-        self.is_over = False
+        self.is_over: bool = False
         #: How much of it there was when the run was told for the first time.
         self.told_after: int | None = None
         #: Where it was asked to stop.
@@ -53,9 +53,9 @@ class Eye:
         #: What it waited for that is not in the event loop, by the point.
         self.outside: dict[Point, str] = {}
         #: How many waits and steps there were: it grows as long as the event loop goes round.
-        self.pulse = 0
+        self.pulse: int = 0
         #: Whether the source, or the function, runs right now.
-        self.is_running = False
+        self.is_running: bool = False
         self._last: tuple[Place, object] | None = None
         self._is_outside = False
         self._strikes = strikes
@@ -96,16 +96,17 @@ class Eye:
 
     def give_up(self, *, in_virtual_time: bool) -> bool:
         """
-        Abandon what waits, and will for ever. Does nothing before its first wait.
+        Abandon what waits, and will for ever.
 
         :return: ``False`` if virtual time has run past it, and it waits for what takes real time
         """
         if in_virtual_time and self._is_outside:
             return False
-        if self._last is not None and not self.is_over:
-            self.is_over = True
-            self.stuck_at, task = self._last
-            wake(task)
+        if self._last is None:
+            raise RuntimeError("what make gave waits for ever before its first step")
+        self.is_over = True
+        self.stuck_at, task = self._last
+        wake(task)
         return True
 
     def told(self, place: Place) -> None:

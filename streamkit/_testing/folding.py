@@ -59,7 +59,8 @@ def _failure(sights: list[_Sight], order: dict[Point, int]) -> Failure:
     )
     shown = sights[0]
     struck = [sight for sight in sights if len(sight.strikes) == len(shown.strikes)]
-    backends = tuple(dict.fromkeys(sight.backend for sight in sights))
+    all_backends: list[Backend] = [sight.backend for sight in sights]
+    backends = tuple(dict.fromkeys(all_backends))
     if not shown.strikes:
         return Failure(shown.what, backends=backends, runs=len(sights))
     inner = None if shown.asked_in is None else shown.asked_in.inner

@@ -45,9 +45,6 @@ def watched(work: Coroutine[Any, Any, T], eye: Eye) -> Generator[Any, Any, T]:
             try:
                 eye.suspended(place, yielded, task)
                 value = yield yielded
-            except GeneratorExit:
-                work.close()
-                raise
             except BaseException as thrown:
                 exc = thrown
             if eye.is_over:

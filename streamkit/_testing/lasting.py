@@ -113,6 +113,10 @@ class Lasting(Generic[T]):
         finally:
             del error
 
+    def _raise_body(self) -> None:
+        if self._body is not None:
+            raise self._body
+
     async def _hold(self) -> None:
         # It must not raise: on trio, that would be the end of all.
         try:
@@ -121,8 +125,7 @@ class Lasting(Generic[T]):
                     self._value.append(value)
                     self._entered.set()
                     await self._leave.wait()
-                    if self._body is not None:
-                        raise self._body
+                    self._raise_body()
                 self._suppressed = self._body is not None
         except BaseException as exc:
             self._error = exc

@@ -10,13 +10,12 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import inspect
 import os
 import re
 import sys
 import warnings
 import weakref
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from types import CodeType
@@ -51,22 +50,23 @@ class Leftovers:
         self._begun: weakref.WeakSet[Any] = weakref.WeakSet()
 
     @contextmanager
-    def watched(self) -> Iterator[None]:
+    def watched(self) -> Generator[None, None, None]:
         """Take note of the generators that begin in this block."""
         hooks = sys.get_asyncgen_hooks()
 
         def begin(generator: Any) -> None:
             self._begun.add(generator)
-            if hooks.firstiter is not None:
-                hooks.firstiter(generator)
+            # The event loop has set both.
+            assert hooks.firstiter is not None
+            hooks.firstiter(generator)
 
         def finalize(generator: Any) -> None:
             self.dropped.append(_name(generator))
-            if hooks.finalizer is not None:
-                with warnings.catch_warnings():
-                    # trio warns of the same thing.
-                    warnings.simplefilter("ignore", ResourceWarning)
-                    hooks.finalizer(generator)
+            assert hooks.finalizer is not None
+            with warnings.catch_warnings():
+                # trio warns of the same thing.
+                warnings.simplefilter("ignore", ResourceWarning)
+                hooks.finalizer(generator)
 
         loop = None if on_trio() else asyncio.get_running_loop()
         handler = None if loop is None else loop.get_exception_handler()
@@ -103,7 +103,7 @@ class Leftovers:
 
 
 @contextmanager
-def collected() -> Iterator[list[str]]:
+def collected() -> Generator[list[str], None, None]:
     """Collect what a run has left for that, and yield a list of what was not closed."""
     found: list[str] = []
     with warnings.catch_warnings(record=True) as caught:
@@ -123,7 +123,7 @@ def collected() -> Iterator[list[str]]:
 
 
 @contextmanager
-def frozen() -> Iterator[None]:
+def frozen() -> Generator[None, None, None]:
     """Leave what is there already out of each collection in this block."""
     was_frozen, was_enabled = gc.get_freeze_count(), gc.isenabled()
     gc.collect()
@@ -161,12 +161,8 @@ def _body(holder: Any) -> Any:
 
 def _code(holder: Any) -> CodeType | None:
     """Return the code of what a task or a generator runs, without what anyio puts around it."""
-    body = _body(holder)
-    for frame in frames(body):
-        if not frame.f_code.co_filename.startswith(_ANYIO):
-            return frame.f_code
-    codes = (getattr(body, name, None) for name in ("cr_code", "ag_code", "gi_code"))
-    return next(filter(inspect.iscode, codes), None)
+    codes = (frame.f_code for frame in frames(_body(holder)))
+    return next((code for code in codes if not code.co_filename.startswith(_ANYIO)), None)
 
 
 def _name(holder: Any) -> str:

@@ -31,11 +31,11 @@ class Seen:
     """What is seen of one source that is stepped by streamkit."""
 
     def __init__(self, eye: Eye, source: Source[object], steps: Steps, *, is_first: bool) -> None:
-        self.eye = eye
+        self.eye: Eye = eye
         #: How many items the source had made when it was told.
         self.made_before: int | None = None
         #: Whether it has raised what it was told.
-        self.let_out = False
+        self.let_out: bool = False
         self._source = source
         self._steps = steps
         self._is_first = is_first
@@ -121,9 +121,6 @@ class _Observed(Relay):
                 try:
                     seen.suspended(yielded, in_source=self.in_source)
                     value = yield yielded
-                except GeneratorExit:
-                    driven.close()
-                    raise
                 except BaseException as thrown:
                     exc = thrown
                 if eye.is_over:

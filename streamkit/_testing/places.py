@@ -95,10 +95,8 @@ def _waits_for(stack: Stack) -> str | None:
 
 
 def _line(code: CodeType, at: int) -> int:
-    for begin, end, line in code.co_lines():
-        if begin <= at < end and line is not None:
-            return line
-    return code.co_firstlineno
+    lines = (line for begin, end, line in code.co_lines() if begin <= at < end and line)
+    return next(lines, code.co_firstlineno)
 
 
 def _users_spot(stack: Stack) -> Spot:

@@ -31,12 +31,6 @@ class Subject:
         """Return the stream, with a stage on it."""
         return with_stage(self.source, stage)
 
-    @property
-    def name(self) -> str:
-        """What it is called, without its module."""
-        named = self.source if self.work is None else self.work
-        return str(getattr(named, "__qualname__", type(named).__qualname__))
-
 
 @asynccontextmanager
 async def made_by(make: Callable[[], Any]) -> AsyncGenerator[Subject, None]:
@@ -53,13 +47,13 @@ async def made_by(make: Callable[[], Any]) -> AsyncGenerator[Subject, None]:
 def _subject(made: Any) -> Subject:
     given: tuple[Any, ...] = ()
     if isinstance(made, tuple):
-        if len(made) != 2:  # pyright: ignore[reportUnknownArgumentType]
+        things: tuple[Any, ...] = made  # pyright: ignore[reportUnknownVariableType]
+        if len(things) != 2:
             raise TypeError(
-                f"make gave {len(made)} things: give the source, or the source and what check gets "  # pyright: ignore[reportUnknownArgumentType]
-                "beside the run; put several into one, as a tuple for instance"
+                f"make gave {len(things)} things: give the source, or the source and what check "
+                "gets beside the run; put several into one, as a tuple for instance"
             )
-        made, beside = made
-        given = (beside,)
+        made, given = things[0], things[1:]
     if inspect.iscoroutinefunction(made):
         made = made()
     if inspect.iscoroutine(made):

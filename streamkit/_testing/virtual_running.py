@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
@@ -19,7 +19,7 @@ from .virtual_time import VirtualTime
 
 
 @contextmanager
-def running_in_virtual_time() -> Iterator[None]:
+def running_in_virtual_time() -> Generator[None, None, None]:
     """
     Let the running event loop run in virtual time.
 
@@ -33,7 +33,7 @@ def running_in_virtual_time() -> Iterator[None]:
     if isinstance(loop, VirtualTime):
         yield
         return
-    former = type(loop)
+    former: Any = type(loop)  # pyright: ignore[reportUnknownVariableType]
     # Those of asyncio and uvloop can be that; what cannot says so.
     loop.__class__ = type(f"Virtual{former.__name__}", (VirtualTime, former), {})
     duration = loop.slow_callback_duration

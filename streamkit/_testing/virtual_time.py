@@ -56,7 +56,7 @@ class VirtualTime(asyncio.AbstractEventLoop):
 
     def _begin(self, now: float) -> None:
         self._has_ended = False
-        self.slow_callback_duration = math.inf  # a jump is not a slow callback
+        self.slow_callback_duration: float = math.inf  # a jump is not a slow callback
         #: How many passes in a row must be quiet until the loop counts as idle.
         self._quiet_passes = QUIET_PASSES
         self._now = now
@@ -85,14 +85,14 @@ class VirtualTime(asyncio.AbstractEventLoop):
         self._busy = True
         if getattr(callback, "__name__", "") == "_deliver_cancellation":
             self._spinning = True
-        return super().call_soon(callback, *args, context=context)
+        return super().call_soon(callback, *args, context=context)  # pyright: ignore[reportAbstractUsage]
 
     def call_soon_threadsafe(
         self, callback: Callable[[*Ts], object], *args: *Ts, context: Context | None = None
     ) -> asyncio.Handle:
         """Call something with the next pass, from any thread."""
         self._busy = True
-        return super().call_soon_threadsafe(callback, *args, context=context)
+        return super().call_soon_threadsafe(callback, *args, context=context)  # pyright: ignore[reportAbstractUsage]
 
     def call_later(
         self,
@@ -139,7 +139,7 @@ class VirtualTime(asyncio.AbstractEventLoop):
     ) -> None:
         """Join the threads of the default executor, however long that takes."""
         # Joining threads takes real time: a virtual limit would be over at once.
-        await super().shutdown_default_executor()
+        await super().shutdown_default_executor()  # pyright: ignore[reportAbstractUsage]
 
     def _next_timer(self) -> float:
         return self._timers[0][0] if self._timers else math.inf
@@ -147,7 +147,7 @@ class VirtualTime(asyncio.AbstractEventLoop):
     def _arm(self) -> None:
         if not self._armed and (self._idle_waiters or self._next_timer() < math.inf):
             self._armed = True
-            super().call_soon(self._tick, context=self._tick_context)
+            super().call_soon(self._tick, context=self._tick_context)  # pyright: ignore[reportAbstractUsage]
 
     def _tick(self) -> None:
         if self._has_ended:
@@ -166,7 +166,7 @@ class VirtualTime(asyncio.AbstractEventLoop):
         while self._next_timer() <= self._now:
             _, _, handle = heapq.heappop(self._timers)
             # Queued and not called, so that a KeyboardInterrupt in one leaves the others.
-            super().call_soon(_run_timer, handle, context=self._tick_context)
+            super().call_soon(_run_timer, handle, context=self._tick_context)  # pyright: ignore[reportAbstractUsage]
         self._arm()
 
     def _release_idle_waiters(self) -> None:

@@ -50,10 +50,10 @@ class Visit(ABC):
         steps: int,
         outside: Outside,
     ) -> None:
-        self.subject = subject
-        self.kinds = [kind for _, kind in strikes]
+        self.subject: Subject = subject
+        self.kinds: list[Kind] = [kind for _, kind in strikes]
         points = tuple(point for point, _ in strikes)
-        self.eye = Eye(points, self._strike, right_after_this_step, steps, outside)
+        self.eye: Eye = Eye(points, self._strike, right_after_this_step, steps, outside)
         self.items: list[Any] = []
         self.outcome: Outcome | None = None
         #: What the consumer was raised, or the caller of the function.
@@ -62,22 +62,17 @@ class Visit(ABC):
         self.closing_error: BaseException | None = None
         self.result: Any = None
         #: Whether what was told has been let out.
-        self.let_out = False
+        self.let_out: bool = False
         self._scope = anyio.CancelScope()
         self._task: Any = None
-        self._broken: BaseException | None = None
 
     async def go(self) -> None:
         """Pay the visit. Whatever the subject raises is kept."""
         try:
             await in_own_task(self._go)
-        except (KeyboardInterrupt, SystemExit):
-            raise
-        except BaseException as exc:
+        except Exception as exc:
             # What the subject leaves to its task, as scopes that are broken.
             self.error = exc if self.error is None else self.error
-        if self._broken is not None:
-            raise self._broken
 
     @abstractmethod
     async def _go(self) -> None:
@@ -110,10 +105,7 @@ class Visit(ABC):
     _has_raised = False
 
     def _strike(self, number: int) -> None:
-        try:
-            self._interrupt(self.kinds[number])
-        except BaseException as exc:
-            self._broken = exc
+        self._interrupt(self.kinds[number])
 
     def _interrupt(self, kind: Kind) -> None:
         if kind == "native":
@@ -184,7 +176,7 @@ class StreamVisit(Visit):
         elif kind == "timeout":
             limit = TimedOut("idle", 0.0)
             control.cancel(limit, kind="timed_out", error=StreamTimeout)
-        elif kind in ("leave", "error"):
+        elif kind == "leave" or kind == "error":
             self._order = kind
             control.beat(_NUDGE)
         elif kind == "close":

@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Self
 
@@ -39,7 +39,7 @@ class Watchdog:
         self._dog.join()
 
     @contextmanager
-    def watching(self, terms: Terms) -> Iterator[None]:
+    def watching(self, terms: Terms) -> Generator[None, None, None]:
         """Watch what is visited in this block."""
         self._terms = terms
         try:
@@ -52,19 +52,18 @@ class Watchdog:
         while not self._over.wait(PATIENCE):
             terms = self._terms
             visit = None if terms is None else terms.visit
-            if visit is None or not visit.eye.is_running:
-                pulse = None
-            elif pulse != (pulse := (visit.eye, visit.eye.pulse)):
-                continue
-            else:
-                visit.eye.is_over = True
-                visit.eye.stuck_at = self._place()
+            eye = None if visit is None else visit.eye
+            now = None if eye is None or not eye.is_running else (eye, eye.pulse)
+            if eye is not None and now is not None and now == pulse:
+                eye.is_over, eye.stuck_at = True, self._place()
                 ctypes.pythonapi.PyThreadState_SetAsyncExc(
                     ctypes.c_ulong(self._thread), ctypes.py_object(Abandoned)
                 )
+            pulse = now
 
     def _place(self) -> Place:
-        frame = sys._current_frames().get(self._thread)
+        frames = sys._current_frames()  # pyright: ignore[reportPrivateUsage]
+        frame = frames.get(self._thread)
         stack: list[tuple[str, int, str]] = []
         while frame is not None:
             code = frame.f_code

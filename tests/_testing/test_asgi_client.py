@@ -112,7 +112,7 @@ async def test_sending_to_nobody(raises: bool) -> None:
     assert response.late == [b"late"]
 
 
-@pytest.mark.parametrize("how", ["at once", "in pieces", "by and by"])
+@pytest.mark.parametrize("how", ["at once", "in pieces", "by and by", "a stream"])
 async def test_body(how: str) -> None:
     """B1: a body comes at once or in pieces, which may take their time."""
     got: list[tuple[bytes, float]] = []
@@ -123,7 +123,16 @@ async def test_body(how: str) -> None:
             await anyio.sleep(1)
             yield piece
 
-    bodies: dict[str, Any] = {"at once": b"ab", "in pieces": [b"a", b"b"], "by and by": by_and_by()}
+    send_piece, stream = anyio.create_memory_object_stream[bytes](2)
+    for piece in (b"a", b"b"):
+        send_piece.send_nowait(piece)
+    send_piece.close()
+    bodies: dict[str, Any] = {
+        "at once": b"ab",
+        "in pieces": [b"a", b"b"],
+        "by and by": by_and_by(),
+        "a stream": stream,
+    }
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         assert scope["method"] == "POST"
@@ -144,6 +153,7 @@ async def test_body(how: str) -> None:
     ) as response:
         assert response.status == 204
         assert await response.read() == b""
+    stream.close()
     if how == "by and by":
         assert got == [(b"a", 1), (b"b", 2), (b"", 2)]
     else:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import warnings
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import anyio
@@ -14,8 +16,17 @@ import anyio.to_thread
 import pytest
 import trio
 
-from streamkit import StreamCancelled, with_buffer, with_cancellation, with_keepalive, with_status
+from streamkit import (
+    Stage,
+    StreamCancelled,
+    with_buffer,
+    with_cancellation,
+    with_keepalive,
+    with_stage,
+    with_status,
+)
 from streamkit._testing import trio_order, watchdog
+from streamkit._testing.places import is_users
 from streamkit._testing.run import KINDS
 from streamkit.testing import (
     ConsumerError,
@@ -169,6 +180,49 @@ class TestPoints:
             interrupt_everywhere(source, check, backends=["trio"], kinds=["stop"])
         assert "in _traps.py:" in str(caught.value)
 
+    def test_turn_of_others(self) -> None:
+        """A wait that another task ends at once is met: on trio, too, whatever the order."""
+
+        async def source() -> AsyncIterator[str]:
+            event = anyio.Event()
+
+            async def end() -> None:
+                event.set()
+
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(end)
+                await event.wait()
+            yield "a"
+
+        line = source.__code__.co_firstlineno + 8
+        options: Any = {"kinds": ["stop"], "backends": ["trio"], "seeds": 20}
+        arrived = {
+            run.arrived_at
+            for run in runs_of(source, **options)
+            if run.asked_at == f"test_everywhere.py:{line}#1"
+        }
+        assert arrived == {f"test_everywhere.py:{line}"}
+
+    def test_of_a_library(self) -> None:
+        """What is no user's has points all the same: a stream of anyio."""
+
+        @asynccontextmanager
+        async def make() -> AsyncIterator[Any]:
+            send, receive = anyio.create_memory_object_stream[int](1)
+            with send, receive:
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(_send_later, send)
+                    yield receive
+
+        assert interrupt_everywhere(make).points
+        assert not is_users("<string>")
+
+
+async def _send_later(send: Any) -> None:
+    with send, suppress(anyio.BrokenResourceError):
+        await anyio.sleep(1)
+        send.send_nowait(1)
+
 
 class TestFunctions:
     @BOTH
@@ -309,8 +363,85 @@ class TestEndless:
         [message] = failures_of(source, backends=["asyncio"], clock="real", max_seconds=0.2)
         assert message.startswith("does not end")
 
+    def test_never_begins(self) -> None:
+        """What waits for ever before its first step is an error."""
+
+        class NeverBegins(Stage[Any, Any]):
+            @asynccontextmanager
+            async def lifespan(self, control: Any) -> AsyncGenerator[None, None]:
+                await anyio.sleep_forever()
+                yield
+
+        with pytest.raises((RuntimeError, ExceptionGroup)):
+            interrupt_everywhere(lambda: with_stage(words(), NeverBegins()), backends=["asyncio"])
+
 
 class TestFound:
+    def test_interrupt_by_hand(self) -> None:
+        """Ctrl-C ends all of it."""
+
+        async def source() -> AsyncIterator[str]:
+            raise KeyboardInterrupt
+            yield
+
+        async def function() -> None:
+            raise KeyboardInterrupt
+
+        for make in (source, lambda: function):
+            with pytest.raises(KeyboardInterrupt):
+                interrupt_everywhere(make, backends=["asyncio"])
+
+    def test_error_of_the_consumer(self) -> None:
+        """A stage that takes the error of its consumer is found."""
+
+        class Takes(Stage[Any, Any]):
+            @asynccontextmanager
+            async def lifespan(self, control: Any) -> AsyncGenerator[None, None]:
+                with suppress(ConsumerError):
+                    yield
+
+        found = failures_of(lambda: with_stage(words(), Takes()), kinds=["error"])
+        assert found == ["loses the error of the consumer"]
+
+    def test_handled_in_the_exit_of_a_group(self) -> None:
+        """A group that waits for its children once more, when it was told, swallows nothing."""
+
+        async def source() -> AsyncIterator[str]:
+            async def child() -> None:
+                with anyio.CancelScope(shield=True):
+                    await anyio.sleep(2)
+
+            try:
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(child)
+            except StreamCancelled:
+                yield "stopped"
+            yield "a"
+
+        assert interrupt_everywhere(source, kinds=["timeout"]).points
+
+    def test_warnings(self) -> None:
+        """Warnings of other kinds go where they would."""
+
+        async def source() -> AsyncIterator[str]:
+            await anyio.sleep(1)
+            warnings.warn("of the source", UserWarning, stacklevel=1)
+            yield "a"
+
+        with pytest.warns(UserWarning, match="of the source"):
+            interrupt_everywhere(source, backends=["asyncio"], kinds=["stop"])
+
+    def test_collector(self) -> None:
+        """The garbage collector is left as it was."""
+        gc.disable()
+        try:
+            interrupt_everywhere(words, backends=["asyncio"], kinds=["stop"])
+            assert not gc.isenabled()
+        finally:
+            gc.enable()
+        interrupt_everywhere(words, backends=["asyncio"], kinds=["stop"])
+        assert gc.isenabled()
+
     def test_leaves_even_undisturbed(self) -> None:
         """What a source leaves in any case is told once."""
 
@@ -319,7 +450,10 @@ class TestFound:
             source.kept = words()  # type: ignore[attr-defined]
             yield await anext(source.kept)  # type: ignore[attr-defined]
 
-        assert failures_of(source, backends=["asyncio"]) == ["leaves behind: generator words"]
+        with pytest.raises(Interrupted) as caught:
+            interrupt_everywhere(source, backends=["asyncio"])
+        [failure] = caught.value.report.failures
+        assert (failure.message, failure.runs) == ("leaves behind: generator words", 1)
         interrupt_everywhere(source, backends=["asyncio"], ignore=["words"])
         asyncio.run(source.kept.aclose())  # type: ignore[attr-defined]
 

@@ -126,11 +126,13 @@ async def test_cancelled_while_entering() -> None:
                 await anyio.sleep(1)
             log.append("left")
 
+    began = anyio.current_time()
     with anyio.move_on_after(1) as scope:
         async with lasting(slow()):
             raise AssertionError("must not be entered")
     assert scope.cancelled_caught
     assert log == ["left"]
+    assert anyio.current_time() - began == 2
 
 
 async def test_cancelled_while_leaving() -> None:

@@ -34,6 +34,14 @@ def test_found(planted: Bug, name: Any) -> None:
     assert any(point.startswith(lines) for point in failure.points), str(caught.value)
 
 
+def test_left_open_by_one_that_raises() -> None:
+    """An exception that the run has ended with does not keep what it has left."""
+    bug = next(bug for bug in BUGS if "open Memory" in bug.found)
+    with pytest.raises(Interrupted) as caught:
+        interrupt_everywhere(make_of(bug.source), kinds=["stop"])
+    assert [bug.found in failure.message for failure in caught.value.report.failures] == [True]
+
+
 @pytest.mark.parametrize("source", CLEAN, ids=lambda source: source.__name__)
 def test_silent(source: Source) -> None:
     """Nothing is found in a clean source, on asyncio and in 20 orders of tasks on trio."""

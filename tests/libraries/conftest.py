@@ -61,7 +61,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Leave out what trio does not have. A skip would look like something that is missing."""
     kept, left_out = [], []
     for item in items:
-        parameters = item.callspec.params if isinstance(item, pytest.Function) else {}
+        # A plain test, which has event loops of its own, has none.
+        callspec = getattr(item, "callspec", None)
+        parameters = {} if callspec is None else callspec.params
         way, backend = parameters.get("way"), parameters.get("backend")
         impossible = (
             way is not None and way.asyncio_only and backend is not None and backend.is_trio
