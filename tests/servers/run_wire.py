@@ -54,8 +54,8 @@ async def start(request: Request) -> Response:
 class Framed:
     """A run whose lines end otherwise, after a byte order mark."""
 
-    def __init__(self, run_id: str, end: bytes, bom: bytes) -> None:
-        self._answer = RunEvents(runs, run_id, keepalive=0.05)
+    def __init__(self, run_id: str, end: bytes, bom: bytes, keepalive: float | None) -> None:
+        self._answer = RunEvents(runs, run_id, keepalive=keepalive)
         self._end = end
         self._bom = bom
 
@@ -71,7 +71,8 @@ class Framed:
 
 async def framed(scope: Any, receive: Any, send: Any) -> None:
     end, bom, run_id = scope["path"].split("/")[-3:]
-    answer = Framed(run_id, ENDS[end], b"\xef\xbb\xbf" if bom == "bom" else b"")
+    keepalive = None if bom == "quiet" else 0.05
+    answer = Framed(run_id, ENDS[end], b"\xef\xbb\xbf" if bom == "bom" else b"", keepalive)
     await answer(scope, receive, send)
 
 

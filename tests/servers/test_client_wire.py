@@ -22,6 +22,9 @@ pytestmark = [pytest.mark.real_time, pytest.mark.one_of_each]
 
 LINE = 100 * 2**20
 
+# Real seconds for what comes at once.
+PATIENCE = 20.0
+
 numbers = count()
 
 
@@ -90,23 +93,21 @@ async def test_ends_of_lines(server: Program, end: str, bom: str) -> None:
 
 @pytest.mark.parametrize("end", ["lf", "cr", "crlf"])
 async def test_no_event_is_late(server: Program, end: str) -> None:
-    """Runs: an event is there when its last byte is, and not with the next one."""
-    run_id = begin(server, 3, 0.5)
+    """Runs: an event is there when its last byte is, although nothing comes after it."""
+    run_id = begin(server, 2, 1000.0)
     async with asking_at(server.port) as client:
-        async with connect(client, f"/framed/{end}/none/{run_id}") as stream:
-            times = [time.monotonic() async for _ in stream]
-    assert times[2] - times[1] > 0.3
-    # The end comes half a second after the last item.
-    assert times[3] - times[2] > 0.3
+        with anyio.fail_after(PATIENCE):
+            async with connect(client, f"/framed/{end}/quiet/{run_id}", idle=1000) as stream:
+                assert (await stream.receive()).id.endswith(":1")
 
 
 @pytest.mark.usefixtures("at_once")
 async def test_beats_only(server: Program) -> None:
     """Runs: answers of beats alone, again and again, between those that bring something."""
-    run_id, requests = begin(server, 10, 0.1), list[httpx2.Request]()
+    run_id, requests = begin(server, 20, 0.1), list[httpx2.Request]()
     async with asking_at(server.port, **noting(requests)) as client:
-        check(await read(client, f"/beats/{run_id}", attempts=1), 10)
-    assert len(requests) > 8
+        check(await read(client, f"/beats/{run_id}", attempts=1), 20)
+    assert len(requests) > 4
 
 
 @pytest.mark.usefixtures("at_once")
@@ -169,9 +170,9 @@ async def test_who_is_authorized(server: Program, host: str) -> None:
 @pytest.mark.parametrize(("how", "seconds"), [("seconds", 1.0), ("date", 0.5)])
 async def test_503(server: Program, how: str, seconds: float) -> None:
     """Runs: a server that has no time, at first and in between, is asked when it says."""
-    run_id, requests = begin(server, 8, 0.4), list[httpx2.Request]()
+    run_id, requests = begin(server, 12, 0.4), list[httpx2.Request]()
     async with asking_at(server.port, **noting(requests)) as client:
-        check(await read(client, f"/busy/{how}/{run_id}"), 8)
+        check(await read(client, f"/busy/{how}/{run_id}"), 12)
     times = [request.extensions["at"] for request in requests]
     assert len(times) >= 4
     # A date has whole seconds.
