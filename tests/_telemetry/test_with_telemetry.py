@@ -28,7 +28,7 @@ from streamkit import (
 from streamkit._telemetry import instruments as of_instruments, safely
 from streamkit.opentelemetry import OpenTelemetry, with_telemetry
 from support import Log, PlainSource, Probe, aiter_of, environment
-from support.telemetry import ACTIVE, BEATS, DURATION, FIRST, ITEMS, Broken, Told
+from support.telemetry import ACTIVE, BEATS, DURATION, FIRST, ITEMS, Broken, Told, errors_in
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -476,7 +476,7 @@ class TestSpans:
         await stream.__aexit__(None, None, None)
         assert told.said == [("UNSET", {})]
         assert told.ends == [("closed", None)]
-        assert caplog.records == []
+        assert errors_in(caplog) == []
 
 
 class TestFailures:
@@ -499,7 +499,7 @@ class TestFailures:
                 assert await consume(stream) == ["a", "b"]
             assert stream.outcome.kind == "completed"
         assert provider.failed >= 2
-        (record,) = caplog.records
+        (record,) = errors_in(caplog)
         assert (record.name, record.levelno) == ("streamkit", logging.ERROR)
         assert "go on without it" in record.getMessage()
         assert record.exc_info is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 from opentelemetry.sdk.metrics import MeterProvider
@@ -15,6 +16,7 @@ from streamkit.opentelemetry import OpenTelemetry
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
+    import pytest
     from opentelemetry.trace import Span
 
 DURATION = "streamkit.stream.duration"
@@ -152,3 +154,8 @@ class BrokenInstrument:
 
     def record(self, *args: Any) -> None:
         self._provider.fail_in("record")
+
+
+def errors_in(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
+    """Return what was logged as an error. Other things may be, on a machine that is busy."""
+    return [record for record in caplog.records if record.levelno >= logging.ERROR]
