@@ -17,6 +17,7 @@ import pytest
 import trio
 
 from streamkit import (
+    CancelToken,
     Stage,
     StreamCancelled,
     with_buffer,
@@ -93,6 +94,26 @@ class TestPoints:
         of_inner = words.__code__.co_firstlineno + 2
         assert any(f":{of_inner}#2" in point for point in report.points)
         assert not any(f":{of_child}#" in point for point in report.points)
+
+    def test_inner_stream_is_told_alone(self) -> None:
+        """What only an inner stream is told is no interruption of the source."""
+
+        async def source() -> AsyncIterator[str]:
+            token = CancelToken()
+            with suppress(StreamCancelled):
+                async with with_cancellation(words(), token) as inner:
+                    async for _ in inner:
+                        token.cancel()
+            await anyio.sleep(1)
+            yield "a"
+
+        line = source.__code__.co_firstlineno + 6
+        arrived = {
+            run.arrived_at
+            for run in runs_of(source, kinds=["stop"])
+            if run.asked_at == f"test_everywhere.py:{line}#1"
+        }
+        assert arrived == {f"test_everywhere.py:{line}"}
 
     def test_chain(self) -> None:
         """A chain is interrupted as it is: with its beats, its buffer and its last items."""
