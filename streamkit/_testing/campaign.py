@@ -88,11 +88,8 @@ class Campaign:
         for record in undisturbed.records:
             self._note_unresolved(record)
         todo = list(self._todo(undisturbed, backend))
-        while todo:
+        while todo and not self._must_end:
             strikes = todo.pop(0)
-            if self._must_end:
-                self._leave_out([strikes, *todo], backend)
-                return
             record = self._one(terms, strikes, backend, seed)
             self._look_at(record, undisturbed)
             # The first kind is enough: what follows is the clean-up, which is the same in all.
@@ -100,6 +97,7 @@ class Campaign:
                 second: Kind = strikes[0][1] if not record.is_stream else "cancel"
                 points = dict.fromkeys(record.trace_after)
                 todo[:0] = [(strikes[0], (point, second)) for point in points]
+        self._leave_out(todo, backend)
 
     def _todo(self, undisturbed: Undisturbed, backend: Backend) -> Iterator[Strikes]:
         points = merged(record.trace for record in undisturbed.records)
@@ -127,11 +125,7 @@ class Campaign:
                 await check_run(self.check, record, given)
 
         with self._watchdog.watching(terms), collected() as unclosed:
-            try:
-                run_fresh(main, backend, self.clock, seed)
-            except BaseException:
-                if not (records and records[0].stuck_at is not None):
-                    raise
+            run_fresh(main, backend, self.clock, seed)
         record = records[0]
         record.left += unclosed
         self.report.runs += 1

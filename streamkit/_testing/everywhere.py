@@ -84,13 +84,17 @@ def interrupt_everywhere(
         max_seconds=max_seconds,
         ignore=frozenset(ignore),
     ).run()
+    _judge(report, at)
+    return report
+
+
+def _judge(report: Report, at: str | None) -> None:
     if at is not None and not report.points:
         raise ValueError(f"there is no point {at!r}: a report has their names")
     if report.failures:
         raise Interrupted(report)
     if report.unresolved:
-        warnings.warn("; ".join(report.unresolved), UnresolvedWarning, stacklevel=2)
-    return report
+        warnings.warn("; ".join(report.unresolved), UnresolvedWarning, stacklevel=3)
 
 
 def check_names(what: str, given: Collection[str], known: Collection[str]) -> None:

@@ -172,8 +172,5 @@ def _name(holder: Any) -> str:
 
 
 def _is_ours(holder: Any) -> bool:
-    if type(_body(holder)).__name__.startswith("async_generator_"):
-        # The event loop closes a generator that was dropped, which is found as such.
-        return True
     code = _code(holder)
     return code is not None and code.co_filename.startswith(_OURS)

@@ -273,6 +273,18 @@ class TestFunctions:
 
         assert failures_of(function) == ["swallows it: returns as if nothing had happened"]
 
+    def test_that_goes_on(self) -> None:
+        """A function that waits again at the same place is found."""
+
+        async def function() -> None:
+            for _ in range(3):
+                with suppress(BaseException):
+                    await anyio.sleep(1)
+
+        [message] = failures_of(lambda: function, kinds=["native"])
+        line = function.__code__.co_firstlineno + 3
+        assert message == f"swallows it, and goes on at test_everywhere.py:{line}"
+
     def test_stream_inside(self) -> None:
         """The waits of a stream that a function reads are points."""
 
@@ -460,8 +472,10 @@ class TestFound:
             assert not gc.isenabled()
         finally:
             gc.enable()
+        gc.unfreeze()
         interrupt_everywhere(words, backends=["asyncio"], kinds=["stop"])
         assert gc.isenabled()
+        assert not gc.get_freeze_count()
 
     def test_leaves_even_undisturbed(self) -> None:
         """What a source leaves in any case is told once."""
