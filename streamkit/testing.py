@@ -1,15 +1,21 @@
 """
-What a log of runs must do, as tests: for whoever writes one.
+What tests are made with: of a source, of an endpoint that streams, of a log of runs.
 
 .. code-block:: python
 
-    from streamkit.testing import log_conformance
+    from streamkit.testing import interrupt_everywhere
 
-    TestMyLog = log_conformance(lambda: MyLog("..."))
+    def test_nothing_is_left() -> None:
+        interrupt_everywhere(lambda: answer("question"))
 
-pytest collects the class under the name that it is given. Its tests are async, so they need a
-plugin: that of anyio is installed already, and runs them where ``pytestmark = pytest.mark.anyio``
-is written.
+stops, cancels, leaves and closes a source at each of its awaits, on both backends;
+:func:`interruptions` does it in the event loop of a test. :class:`AsgiClient` is a client that
+streams, leaves, and takes its time. :func:`virtual_time` lets a test wait for an hour, and
+:func:`lasting` lets a fixture end in another task. :func:`log_conformance` is what a log of runs
+must do.
+
+Its tests are async, as those of a source may be, so they need a plugin of pytest: that of anyio is
+installed already, and runs them where ``pytestmark = pytest.mark.anyio`` is written.
 """
 
 from __future__ import annotations

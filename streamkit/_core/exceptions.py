@@ -121,15 +121,23 @@ def set_traceback(exc: BaseException, traceback: TracebackType | None) -> BaseEx
     return BaseException.with_traceback(exc, traceback)
 
 
-def without_own_frames(exc: BaseException) -> BaseException:
-    """Drop the frames of the source task, which would keep the whole stream alive."""
+_HERE = f"{__package__}."
+
+
+def without_own_frames(exc: BaseException, package: str = _HERE) -> BaseException:
+    """
+    Drop the frames of the source task, which would keep the whole stream alive.
+
+    :param package: how the modules are called whose frames they are
+
+    """
     traceback = exc.__traceback__
-    while traceback is not None and traceback.tb_frame.f_globals["__name__"].startswith(_HERE):
+    # What exec() runs need not be in a module.
+    while traceback is not None and str(
+        traceback.tb_frame.f_globals.get("__name__", "")
+    ).startswith(package):
         traceback = traceback.tb_next
     return set_traceback(exc, traceback)
-
-
-_HERE = f"{__package__}."
 
 
 def not_an_end(exc: BaseException) -> BaseException:

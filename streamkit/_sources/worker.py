@@ -12,7 +12,7 @@ from typing import Any, Generic, TypeVar
 
 import anyio
 
-from .._core.exceptions import set_traceback
+from .._core.exceptions import without_own_frames
 from .._core.loop import Loop
 
 T = TypeVar("T")
@@ -38,7 +38,7 @@ class Call(Generic[T]):
             self.raised = RuntimeError("a sync iterable raised StopIteration where it does not end")
             self.raised.__cause__ = exc
         except BaseException as exc:
-            self.raised = _without_own_frames(exc)
+            self.raised = without_own_frames(exc, _HERE)
         self._function = None
         self.has_ended = True
 
@@ -68,13 +68,6 @@ class Thread:
         """Let the thread end after what it has to do."""
         if self._calls is not None:
             self._calls.put(None)
-
-
-def _without_own_frames(exc: BaseException) -> BaseException:
-    traceback = exc.__traceback__
-    while traceback is not None and traceback.tb_frame.f_globals["__name__"].startswith(_HERE):
-        traceback = traceback.tb_next
-    return set_traceback(exc, traceback)
 
 
 _HERE = f"{__package__}."

@@ -964,3 +964,13 @@ async def test_on_end_takes_too_long() -> None:
         await consume(with_status(probe.source(), on_end=on_end, on_end_timeout=2.0))
     assert log == [(0.0, "on_end"), (2.0, "cut")]
     assert probe.closed == 1
+
+
+async def test_source_without_a_module() -> None:
+    """E1: what ``exec()`` has made need not be in a module; its error is its own all the same."""
+    names: dict[str, Any] = {}
+    exec("async def source():\n    yield 1\n    raise LookupError('gone')", names)
+    async with with_keepalive(names["source"](), 1, "beat") as stream:
+        assert await anext(stream) == 1
+        with pytest.raises(LookupError, match="gone"):
+            await anext(stream)

@@ -1160,3 +1160,13 @@ class TestMisuse:
         """G3: iterated without the block, as any stream."""
         with pytest.raises(RuntimeError, match="write 'async with stream:'"):
             await anext(from_thread([1]))
+
+
+async def test_source_without_a_module() -> None:
+    """E1: what ``exec()`` has made need not be in a module; its error is its own all the same."""
+    names: dict[str, Any] = {}
+    exec("def source():\n    yield 1\n    raise LookupError('gone')", names)
+    async with from_thread(names["source"]()) as stream:
+        assert await anext(stream) == 1
+        with pytest.raises(LookupError, match="gone"):
+            await anext(stream)
