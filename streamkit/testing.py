@@ -22,19 +22,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from ._conformance.asking import Asking
+from ._conformance.ending import Ending
+from ._conformance.watching import Watching
+from ._conformance.writing import Writing
 from ._core.public import name_publicly
 from ._runs.log import RunLog
 from ._testing.asgi import AsgiClient, AsgiResponse
-from ._testing.asking import Asking
 from ._testing.cases import Case, Interruptions, interruptions
-from ._testing.ending import Ending
 from ._testing.everywhere import UnresolvedWarning, interrupt_everywhere
 from ._testing.lasting import Lasting, lasting
 from ._testing.report import Failure, Interrupted, Report
 from ._testing.run import ConsumerError, Run
 from ._testing.virtual_time import VirtualTime, VirtualTimeLoop, virtual_time
-from ._testing.watching import Watching
-from ._testing.writing import Writing
 
 __all__ = [
     "AsgiClient",

@@ -155,7 +155,8 @@ def test_an_arrow_never_runs_back() -> None:
         "_runs": {"_core", "_signals", "_combinators", "_sse", *HTTP_OF_RUNS},
         "_websocket": {"_core", "_signals", "_combinators", "_http", "_sse.json", "_runs"},
         "_client": {"_core"},
-        "_testing": {"_core", "_combinators", "_runs"},
+        "_testing": {"_core", "_combinators"},
+        "_conformance": {"_runs"},
         "_sqlite": {"_core", "_runs"},
         "_telemetry": {"_core", "_combinators.timeout", "_runs.errors"},
     }
