@@ -33,6 +33,7 @@ visible. The relay opens and closes it.
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from itertools import count
@@ -49,9 +50,6 @@ T = TypeVar("T")
 # Seconds to a deadline that is only set to be seen.
 _FAR = 1e6
 _SAFE = 1.0
-# A little more, by which no deadline of a source is the same. Where time is virtual, a shield of
-# its own for as many seconds as the grace would be.
-_ODD = 1.37e-8
 
 #: How a tag begins.
 TAG = "streamkit-"
@@ -78,6 +76,7 @@ class Scopes:
         "_has_deadline",
         "_inner",
         "_interrupt_scope",
+        "_is_coarse",
         "_loop",
         "_now",
         "_number",
@@ -101,6 +100,8 @@ class Scopes:
     def __init__(self, grace: float, now: Callable[[], float], loop: int) -> None:
         self.grace: float = grace
         self._now = now
+        # By such a clock, what is asked for one after the other may be for the same time.
+        self._is_coarse = now is not time.monotonic
         self._loop = loop
         #: The scopes of the source that the consumer is in, if it is in one.
         self.enclosing: Scopes | None = _current.get()
@@ -181,22 +182,25 @@ class Scopes:
 
         It does not where it is in a shield of its own, or in a scope that is cancelled. What tells
         is whether it sees a deadline: that of the grace, which can stay then, or one that is far
-        away, and if a nearer one of its own hides that, one between now and then. None may come
-        while it is set, however long that takes.
+        away. If one of its own is nearer and hides that, or may be the very same, as where time is
+        virtual, it is one between now and then. None may come while it is set, however long that
+        takes.
         """
         scope, now = self._grace_scope, self._now()
         before, seconds = scope.deadline, self._seconds
-        is_grace = _SAFE <= seconds < _FAR and not (self.grace_has_begun or self._pauses)
-        deadline = scope.deadline = now + (seconds + _ODD if is_grace else _FAR)
+        is_grace = 2 * _SAFE < seconds < _FAR and not (self.grace_has_begun or self._pauses)
+        deadline = scope.deadline = now + (seconds if is_grace else _FAR)
         nearest = anyio.current_effective_deadline()
-        if nearest == deadline and is_grace:
-            self._has_deadline = True
-            return True
         is_seen = nearest == deadline
-        if now + 2 * _SAFE < nearest < deadline:
-            deadline = scope.deadline = (now + nearest) / 2
-            is_seen = anyio.current_effective_deadline() == deadline
-        scope.deadline = before
+        if self._is_coarse if is_seen else now + 2 * _SAFE < nearest < deadline:
+            between = scope.deadline = (now + nearest) / 2
+            is_seen = anyio.current_effective_deadline() == between
+            if is_grace:
+                scope.deadline = deadline
+        if is_grace and is_seen:
+            self._has_deadline = True
+        else:
+            scope.deadline = before
         return is_seen
 
     def uncover(self) -> None:
