@@ -160,8 +160,10 @@ class VirtualTime(asyncio.AbstractEventLoop):
             self._quiet = self._spins = 0
             if self._idle_waiters:
                 self._release_idle_waiters()
-            elif (when := self._next_timer()) < math.inf:
-                self._now = max(self._now, when)
+            else:
+                # The last one may have been cancelled meanwhile.
+                when = self._next_timer()
+                self._now = max(self._now, when) if when < math.inf else self._now
         # Also without a jump: a timer that is due already does not wait for idleness.
         while self._next_timer() <= self._now:
             _, _, handle = heapq.heappop(self._timers)

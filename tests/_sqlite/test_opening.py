@@ -140,7 +140,7 @@ async def test_made_by_two_at_once(
 async def test_open_before_a_fork(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Misuse: what was open when the process was forked, as another process has opened it."""
     path = tmp_path / "runs.db"
-    monkeypatch.setattr(database, "_open", [(str(path), -1), (str(tmp_path / "other"), -1)])
+    monkeypatch.setattr(database, "_open", [(str(tmp_path / "other"), -1), (str(path), -1)])
     said = await refused(path, RuntimeError)
     assert said.endswith("fork before the log is opened, or spawn the process")
 

@@ -666,6 +666,7 @@ class TestOutside:
     def test_socket(self, name: Any) -> None:
         """So are those for a peer that is not in the event loop."""
         listener = __import__("socket").create_server(("127.0.0.1", 0))
+        waits = threading.Event()
 
         def answer() -> None:
             while True:
@@ -673,8 +674,10 @@ class TestOutside:
                     connection, _ = listener.accept()
                 except OSError:
                     return
-                # A real wait, for the peer takes its time.
-                time.sleep(0.02)
+                # A real wait, from when the source begins to wait, if it comes to that.
+                waits.wait(0.2)
+                waits.clear()
+                time.sleep(0.05)
                 connection.sendall(b"x")
                 connection.close()
 
@@ -684,6 +687,7 @@ class TestOutside:
 
         async def source() -> AsyncIterator[bytes]:
             async with await anyio.connect_tcp("127.0.0.1", port) as stream:
+                waits.set()
                 yield await stream.receive()
 
         try:
