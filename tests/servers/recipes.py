@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 
-from serving import HERE, PATIENCE, STARTS_WITHIN, TROUBLE, eventually, free_port
+from serving import HERE, PATIENCE, STARTS_WITHIN, eventually, free_port, trouble_in
 from support import environment
 from support.event_stream import EventStreamParser
 
@@ -82,7 +82,7 @@ class Program:
         """Return the lines with errors and warnings that are new."""
         output = self.output()
         self._seen += len(output.encode())
-        return [line for line in output.splitlines() if TROUBLE.search(line)]
+        return trouble_in(output)
 
     def terminate(self) -> None:
         """Ask it to end, as an operator would."""
@@ -92,7 +92,8 @@ class Program:
         """Wait until it has ended as it was asked to, without a word about errors."""
         code = self._process.wait(within)
         assert code in (0, -signal.SIGTERM), self.output()
-        assert self.trouble() == []
+        trouble = self.trouble()
+        assert trouble == [], trouble
 
     def kill(self) -> None:
         with suppress(ProcessLookupError):

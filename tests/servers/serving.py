@@ -41,9 +41,16 @@ COMMANDS = {
 STARTS_WITHIN = 20.0
 PATIENCE = 5.0
 
-TROUBLE = re.compile(
+_TROUBLE = re.compile(
     r"traceback|error|exception|warning|never (retrieved|awaited)|destroyed", re.IGNORECASE
 )
+
+
+def trouble_in(output: str) -> list[str]:
+    """Return the lines with errors and warnings."""
+    # granian mentions, as information, each message to a client that has gone.
+    lines = [line for line in output.splitlines() if not line.startswith("[INFO]")]
+    return [line for line in lines if _TROUBLE.search(line)]
 
 
 class Server:
@@ -187,9 +194,7 @@ class Server:
         """Return the lines with errors and warnings that are new."""
         output = self.output()
         self._seen += len(output.encode())
-        # granian mentions, as information, each message to a client that has gone.
-        lines = [line for line in output.splitlines() if not line.startswith("[INFO]")]
-        return [line for line in lines if TROUBLE.search(line)]
+        return trouble_in(output)
 
     def terminate(self) -> None:
         """Ask it to end, as an operator would."""

@@ -69,7 +69,7 @@ def ask(server: Program, path: str, *, reads: int, by_reset: bool) -> None:
         ("silent", False, "cancel", "cancelled"),
         ("silent", True, "cancel", "cancelled"),
         ("silent", False, "close", "closed"),
-        ("silent", True, "drain", "cancelled"),
+        ("silent", False, "drain", "cancelled"),
         ("kept in send", True, "cancel", "cancelled"),
     ],
 )
