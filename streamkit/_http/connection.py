@@ -43,6 +43,8 @@ class Connection:
     """
 
     __slots__ = (
+        "_is_heard",
+        "_left",
         "_nap",
         "_on_lost",
         "_receive",
@@ -90,6 +92,9 @@ class Connection:
         # When the message was sent that is on its way, where there is a limit.
         self._since = math.inf
         self._nap: anyio.CancelScope | None = None
+        self._is_heard = False
+        # Set when nobody is in one of the two any more. Made when somebody waits for that.
+        self._left: anyio.Event | None = None
 
     async def send(self, message: Message) -> None:
         """Send something, unless the client has gone. Ends at the latest when it goes."""
@@ -104,6 +109,11 @@ class Connection:
             self.lose()
         finally:
             self.is_sending = False
+
+    def done_sending(self) -> None:
+        """Take note that nothing more is sent by the task that answers."""
+        self.is_sending = False
+        self._note_left()
 
     async def end(self, message: Message) -> None:
         """Send the last message. A client that goes from now on is not lost."""
@@ -120,14 +130,23 @@ class Connection:
 
     async def wait_until_gone(self) -> None:
         """Wait until the client has gone, and hear what it says until then."""
-        with suppress(*GONE):
-            await self._hear()
-        self.is_gone = True
+        self._is_heard = True
+        try:
+            with suppress(*GONE):
+                await self._hear()
+            self.is_gone = True
+        finally:
+            self._is_heard = False
+            self._note_left()
         if self.is_ending:
             # A server may be at its own closing in there: it gets the time for that.
             await anyio.sleep(SHORT if self.send_timeout is None else self.send_timeout)
             self.scope.cancel()
         self.lose()
+
+    def _note_left(self) -> None:
+        if self._left is not None:
+            self._left.set()
 
     def _hear(self) -> Awaitable[None]:
         """Wait until the client has gone. Reads, and drops, what nobody has read of the request."""
@@ -137,7 +156,16 @@ class Connection:
         return _drop_until_disconnect(self._receive)
 
     async def look(self) -> None:
-        """See whether the client has gone by now. Does not wait for that."""
+        """
+        See whether the client has gone by now. Does not wait for that, but, for a moment, for other
+        tasks that are in ``send()`` or ``receive()`` and are about to hear of it.
+        """
+        with anyio.move_on_after(SHORT):
+            while self._is_heard or self.is_sending:
+                self._left = anyio.Event()
+                await self._left.wait()
+        if self.is_gone or self._is_heard:
+            return
         with anyio.CancelScope(shield=True) as scope, suppress(Exception):
             scope.cancel()
             await self.wait_until_gone()

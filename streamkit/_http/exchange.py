@@ -197,9 +197,8 @@ class Exchange:
         FastAPI does. Not where a client may still be there, to which a cut would look complete.
         """
         connection = self._connection
-        if not (connection.is_gone or self.rest.has_let_go):
-            # It was send() that has said so.
-            await connection.look()
+        # It may be send() that has said so, or be kept in there.
+        await connection.look()
         if connection.is_gone and not connection.is_sending:
             with anyio.move_on_after(SHORT), suppress(Exception):
                 await connection.raw_send(body(b"", more_body=False))
@@ -283,7 +282,8 @@ class Exchange:
                         else:
                             await self._send_stream()
                 finally:
-                    self._is_open = connection.is_sending = False
+                    self._is_open = False
+                    connection.done_sending()
                 self._raise_watch_error()
                 if connection.is_lost and not self._is_head:
                     await self.rest.consume()

@@ -650,6 +650,21 @@ class TestDrain:
         assert client.log == [(1.0, 200), (1.0, "a")]
         assert client.late == [b""]
 
+    async def test_ends_for_nobody(self) -> None:
+        """Web: the last message is sent also where a client went in the middle of one; where its
+        send has failed, once receive has said that it is gone, if that is soon."""
+        kept = Client(goes_after=1.5, takes={1: 5.0}, shields=True)
+        soon = Client(goes_after=1.5, takes={1: BrokenPipeError()})
+        never = Client(takes={1: BrokenPipeError()})
+        for client, ends_at, late in ((kept, 1.5, [b""]), (soon, 1.5, [b""]), (never, 2.0, [])):
+            probe, began = Probe("a", "b", "c", every=1.0), anyio.current_time()
+            async with StreamHost() as host:
+                await client.get(StreamResponse(probe.source(), on_disconnect="drain", host=host))
+                assert anyio.current_time() == began + ends_at
+                await anyio.sleep(5)
+            assert client.late == late
+            assert probe.produced == ["a", "b", "c"]
+
     async def test_complete(self) -> None:
         """Web: with a client that stays, it is an answer like any other."""
         client, probe = Client(), Probe("a", "b", every=1.0)
