@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeAlias, TypedDict, Unpack, cast
 
 from ._combinators.keepalive import with_keepalive
 from ._combinators.status import StatusStream, with_status
-from ._core.arguments import seconds
+from ._core.arguments import refuse_misplaced, seconds
 from ._core.metadata import Head
 from ._core.outcome import Outcome
 from ._core.public import name_publicly
@@ -38,7 +38,7 @@ from ._http.terms import (
 )
 from ._http.watched import watched
 from ._signals.shutdown import Shutdown as Shutdown
-from ._websocket.arguments import check_socket_options, check_told
+from ._websocket.arguments import OF_SOCKETS, check_told
 from ._websocket.exchange import SocketExchange
 from ._websocket.outlet import SocketOutlet
 from ._websocket.stops import check_stop as _check_stop, stop_in as _stop_in
@@ -382,7 +382,7 @@ class WebSocketStream(StreamResponse):
         final: Callable[[Outcome], object] | None = None,
         **options: Unpack[ResponseOptions],
     ) -> None:
-        check_socket_options(type(self).__qualname__, options)
+        refuse_misplaced(type(self).__qualname__, options, OF_SOCKETS)
         _check_stop(stop)
         _check_final(final)
         check_told(errors, subprotocols, encoder)

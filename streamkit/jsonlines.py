@@ -11,14 +11,14 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Unpack
 
 from ._combinators.keepalive import with_keepalive
-from ._core.arguments import seconds
+from ._core.arguments import refuse_misplaced, seconds
 from ._core.outcome import Outcome
 from ._core.public import name_publicly
 from ._core.source import AsyncSource
 from ._http.outlet import Outlet
 from ._http.returned import UNSERIALIZABLE
 from ._http.terms import FIRST_ITEM_WITHIN as _FIRST_ITEM_WITHIN, check_final as _check_final
-from ._sse.misplaced import check_line_options
+from ._sse.misplaced import OF_LINES
 from ._sse.records import MEDIA_TYPE as _MEDIA_TYPE, RecordOutlet, Records
 from .asgi import ResponseOptions, StreamResponse
 
@@ -68,7 +68,7 @@ class JsonLines(StreamResponse):
         headers: Mapping[str, str] | Iterable[tuple[str, str]] = (),
         **options: Unpack[ResponseOptions],
     ) -> None:
-        check_line_options(type(self).__qualname__, options)
+        refuse_misplaced(type(self).__qualname__, options, OF_LINES)
         _check_key(end_key)
         _check_encoder(encoder)
         _check_final(final)

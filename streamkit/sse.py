@@ -14,7 +14,7 @@ from functools import lru_cache, partial
 from typing import Any, Literal, Unpack, cast
 
 from ._combinators.keepalive import with_keepalive
-from ._core.arguments import seconds
+from ._core.arguments import refuse_misplaced, seconds
 from ._core.outcome import Outcome
 from ._core.public import name_publicly
 from ._core.source import AsyncSource
@@ -39,7 +39,7 @@ from ._sse.events import (
     ServerSentEvent as ServerSentEvent,
 )
 from ._sse.headers import last_event_id as last_event_id
-from ._sse.misplaced import by_name, check_options, check_reader_options
+from ._sse.misplaced import OF_A_RUN, OF_EVENTS, by_name
 from ._sse.openai import OPENAI_CHAT as OPENAI_CHAT, OPENAI_RESPONSES as OPENAI_RESPONSES
 from ._sse.outlet import EventOutlet, RememberingOutlet, encoded_final
 from ._sse.profile import Profile as Profile
@@ -114,7 +114,7 @@ class EventStream(StreamResponse):
         headers: Mapping[str, str] | Iterable[tuple[str, str]] = (),
         **options: Unpack[ResponseOptions],
     ) -> None:
-        check_options(type(self).__qualname__, options)
+        refuse_misplaced(type(self).__qualname__, options, OF_EVENTS)
         check_said(profile, about, errors)
         _check_final(final)
         # Before all other attributes.
@@ -243,7 +243,7 @@ class RunEvents(EventStream):
         check_text("run_id", run_id)
         if owner is not None:
             check_text("owner", owner)
-        check_reader_options(type(self).__qualname__, options)
+        refuse_misplaced(type(self).__qualname__, options, OF_A_RUN)
         check_said(profile, about, errors)
         _check_final(final)
         if max_age is not None:

@@ -11,11 +11,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal, Unpack
 
+from ._core.arguments import refuse_misplaced
 from ._core.public import name_publicly
 from ._core.stream import with_stage
 from ._http.messages import Receive, Scope, Send
 from ._runs.arguments import check_text
-from ._sse.misplaced import check_reader_options
+from ._sse.misplaced import OF_A_RUN
 from ._websocket.run import Reading
 from ._websocket.stops import stop_in as _stop_in
 from .asgi import ResponseOptions, WebSocketStream
@@ -76,7 +77,7 @@ class RunMessages(WebSocketStream):
         check_text("run_id", run_id)
         if owner is not None:
             check_text("owner", owner)
-        check_reader_options(name, options)
+        refuse_misplaced(name, options, OF_A_RUN)
         options["on_disconnect"] = "close"
         if options.get("host") is None:
             options["host"] = runs.host

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 import re
+from collections.abc import Mapping
 
 _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
@@ -126,6 +127,20 @@ def check_made(name: str, value: object) -> None:
     elif not inspect.isasyncgen(value):
         return
     raise TypeError(_must_be_plain(name))
+
+
+def refuse_misplaced(name: str, options: Mapping[str, object], instead: Mapping[str, str]) -> None:
+    """
+    Refuse an option that there is elsewhere.
+
+    :param name: of what was given it
+    :param instead: what to write, for each that is known
+    :raises TypeError: if there is one
+
+    """
+    for option in options:
+        if option in instead:
+            raise TypeError(f"{name} takes no {option}: {instead[option]}")
 
 
 def _must_be_plain(name: str) -> str:

@@ -2,32 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
-# What to write in place of an option of another response.
-_INSTEAD = {
-    "background": "on_end=..., or call it when the response has returned",
-    "interval": "keepalive=15, in seconds",
-    "media_type": "nothing: text is sent as text, and bytes as bytes",
-    "ping": "beat={'type': 'ping'}, or nothing: servers send pings of their own",
-    "profile": "nothing, or EventStream(source, profile=...)",
-    "receive": "stop=..., which is called with each message of the client",
-    "status_code": "nothing, and have the source yield a Head first where it refuses",
-    "subprotocol": "subprotocols=['...']",
+#: What to do about an option of another response.
+OF_SOCKETS = {
+    "background": "write on_end=..., or call it when the response has returned",
+    "interval": "write keepalive=15, in seconds",
+    "media_type": "write nothing: text is sent as text, and bytes as bytes",
+    "ping": "write beat={'type': 'ping'}, or nothing: servers send pings of their own",
+    "profile": "write nothing, or EventStream(source, profile=...)",
+    "receive": "write stop=..., which is called with each message of the client",
+    "status_code": "write nothing, and have the source yield a Head first where it refuses",
+    "subprotocol": "write subprotocols=['...']",
 }
-
-
-def check_socket_options(name: str, options: Mapping[str, object]) -> None:
-    """
-    Refuse an option that there is elsewhere.
-
-    :param name: of the response
-    :raises TypeError: if there is one
-
-    """
-    for option in options:
-        if option in _INSTEAD:
-            raise TypeError(f"{name} takes no {option}: write {_INSTEAD[option]}")
 
 
 def check_told(errors: object, subprotocols: object, encoder: object) -> None:
