@@ -57,9 +57,7 @@ EXAMPLES = {
 WHOLE = {"own-log"}
 
 FOUND = {page.stem: PROGRAM.search(page.read_text("utf-8")) for page in sorted(DOCS.glob("*.md"))}
-SCRIPTS = {
-    page: found for page, found in FOUND.items() if found and found["name"] != "app.py"
-}
+SCRIPTS = {page: found for page, found in FOUND.items() if found and found["name"] != "app.py"}
 
 
 class Application(Program):
