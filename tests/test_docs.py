@@ -146,7 +146,6 @@ def test_page(page: Path, backend: Backend, monkeypatch: pytest.MonkeyPatch) -> 
         "docs/web.md",
         "docs/reading.md",
         "docs/telemetry.md",
-        "docs/own-log.md",
         "docs/ownership.md",
         "docs/guarantees.md",
         "docs/limits.md",
