@@ -225,7 +225,7 @@ def clients(session: nox.Session) -> None:
     install_chromium(session)
     session.run(
         "pytest",
-        *(session.posargs or ["tests/clients"]),
+        *(session.posargs or ("tests/clients", "--numprocesses=auto", "--dist=loadfile")),
         env={"EVENTSOURCE": str(node_modules)},
     )
 
