@@ -1,4 +1,4 @@
-"""Frameworks that need no adapter of ours: what docs/web.md says of Litestar and Quart."""
+"""Frameworks that need no adapter of ours: what docs/asgi.md says of Litestar and Quart."""
 
 from __future__ import annotations
 
