@@ -146,6 +146,7 @@ def test_page(page: Path, backend: Backend, monkeypatch: pytest.MonkeyPatch) -> 
         "docs/web.md",
         "docs/reading.md",
         "docs/telemetry.md",
+        "docs/own-log.md",
         "docs/ownership.md",
         "docs/guarantees.md",
         "docs/limits.md",

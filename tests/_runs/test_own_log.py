@@ -1,27 +1,30 @@
-"""The log of ``examples/dictionary_log.py`` does what any log does."""
+"""The log of the page "Bring your own log" does what any log does."""
 
 from __future__ import annotations
 
+import re
 import sys
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from streamkit.testing import log_conformance
 
-EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "dictionary_log.py"
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "own-log.md"
 
 
-def example() -> Any:
-    """Import the example."""
-    spec = spec_from_file_location("dictionary_log", EXAMPLE)
-    assert spec is not None
-    assert spec.loader is not None
-    module = module_from_spec(spec)
+def from_the_page() -> dict[str, Any]:
+    """Run what the page defines, and return that."""
     # A dataclass looks its module up.
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    module = ModuleType("own_log")
+    sys.modules[module.__name__] = module
+    (code,) = re.findall(
+        r"^```python\n(.*?^class DictionaryLog.*?)^```$",
+        PAGE.read_text("utf-8"),
+        re.MULTILINE | re.DOTALL,
+    )
+    exec(compile(code, str(PAGE), "exec", dont_inherit=True), vars(module))
+    return vars(module)
 
 
-TestDictionaryLog = log_conformance(example().DictionaryLog, time_travels=True)
+TestDictionaryLog = log_conformance(from_the_page()["DictionaryLog"], time_travels=True)

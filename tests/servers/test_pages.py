@@ -44,7 +44,6 @@ OTHERS = {
 
 # A page with a name is about what its program in ``examples/`` does, and shows it or links to it.
 EXAMPLES = {
-    "own-log": "dictionary_log",
     "protocols": "ai_chat",
     "reading": "proxy",
     "recipes": "chat",
@@ -54,6 +53,9 @@ EXAMPLES = {
     "websocket": "websocket",
     "workers": "workers",
 }
+
+# It has no program: all of its blocks are one.
+WHOLE = {"own-log"}
 
 FOUND = {page.stem: PROGRAM.search(page.read_text("utf-8")) for page in sorted(DOCS.glob("*.md"))}
 SCRIPTS = {page: found for page, found in FOUND.items() if found and found["name"] != "app.py"}
@@ -100,7 +102,7 @@ def run(directory: Path, *command: str) -> str:
 def test_each_task_has_a_program() -> None:
     """Docs: each page about a task has a program that is started here, or in ``examples/``."""
     without = {page for page, found in FOUND.items() if found is None}
-    assert without - OTHERS == {*EXAMPLES}
+    assert without - OTHERS == {*EXAMPLES, *WHOLE}
     for page, example in EXAMPLES.items():
         assert (ROOT / "examples" / f"{example}.py").is_file(), page
 
@@ -113,9 +115,14 @@ def test_script(page: str, tmp_path: Path) -> None:
     assert run(tmp_path, found["name"]) == found["output"]
 
 
-def test_log(tmp_path: Path) -> None:
-    """Docs: the log of one's own keeps a run, which is read."""
-    assert run(tmp_path, str(ROOT / "examples" / "dictionary_log.py")) == "To be, or not to be\n"
+@pytest.mark.parametrize("page", sorted(WHOLE))
+def test_whole_page(page: str, tmp_path: Path) -> None:
+    """Docs: the blocks of a page, one after the other, are a program."""
+    text = (DOCS / f"{page}.md").read_text("utf-8")
+    code = re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    said = re.findall(r"^```text\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    (tmp_path / "page.py").write_text("\n".join(code), "utf-8")
+    assert run(tmp_path, "page.py") == "".join(said)
 
 
 def test_start(tmp_path: Path) -> None:
