@@ -39,7 +39,7 @@ PROGRAM = re.compile(
 # Not tasks: what a page says is shown by other tests.
 OTHERS = {
     *("api", "architecture", "changelog", "cost", "demo", "guarantees", "index", "limits"),
-    *("move", "ownership", "scenarios", "security", "trouble", "understand"),
+    *("move", "ownership", "scenario-tests", "scenarios", "security", "trouble", "understand"),
 }
 
 # A page with a name is about what its program in ``examples/`` does, and shows it or links to it.
