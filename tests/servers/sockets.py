@@ -1,4 +1,4 @@
-"""Clients of WebSockets: one on asyncio, one on trio, and one over a bare socket."""
+"""The servers of WebSockets, and their clients: one on asyncio, one on trio, and one over a bare socket."""
 
 from __future__ import annotations
 
@@ -15,9 +15,19 @@ import websockets
 from websockets.asyncio.client import connect
 
 from client import Connection
+from serving import HYPERCORN, UVICORN
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+COMMANDS = {
+    "uvicorn-sansio": [*UVICORN, "--ws", "websockets-sansio"],
+    "uvicorn-websockets": [*UVICORN, "--ws", "websockets"],
+    "uvicorn-wsproto": [*UVICORN, "--ws", "wsproto"],
+    "hypercorn-asyncio": [*HYPERCORN, "--worker-class", "asyncio"],
+    "hypercorn-trio": [*HYPERCORN, "--worker-class", "trio"],
+    "granian": ["granian", "--interface", "asgi", "--port", "{port}"],
+}
 
 # Real seconds for all that a client does.
 LONGEST = 15.0

@@ -9,21 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from serving import HYPERCORN, UVICORN, Server, eventually, running
-from sockets import CLIENTS, STOP, BareSocket, Seen
+from serving import Server, eventually, running
+from sockets import CLIENTS, COMMANDS, STOP, BareSocket, Seen
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
-
-COMMANDS = {
-    "uvicorn-sansio": [*UVICORN, "--ws", "websockets-sansio"],
-    "uvicorn-websockets": [*UVICORN, "--ws", "websockets"],
-    "uvicorn-wsproto": [*UVICORN, "--ws", "wsproto"],
-    "hypercorn-asyncio": [*HYPERCORN, "--worker-class", "asyncio"],
-    "hypercorn-trio": [*HYPERCORN, "--worker-class", "trio"],
-    "granian": ["granian", "--interface", "asgi", "--port", "{port}"],
-}
 
 # Of sockets that wait; real seconds in which all are closed; and what one may take of the server's
 # memory: most of it is the server's own, its buffers and those of the compression.
