@@ -1,4 +1,4 @@
-"""The servers of WebSockets, and their clients: one on asyncio, one on trio, and one over a bare socket."""
+"""Servers of WebSockets, and clients: one on asyncio, one on trio, one over a bare socket."""
 
 from __future__ import annotations
 
