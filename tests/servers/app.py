@@ -11,6 +11,7 @@ import asyncio
 import json
 import os
 import resource
+import signal
 import sys
 import time
 from collections import Counter
@@ -33,7 +34,9 @@ from streamkit.starlette import JsonLines, StreamResponse, WebSocketStream
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator
 
-host = StreamHost(**json.loads(os.environ["STREAMS_HOST"]))
+options = json.loads(os.environ["STREAMS_HOST"])
+options["signals"] = list(map(signal.Signals, options.pop("signals", [])))
+host = StreamHost(**options)
 produced: Counter[str] = Counter()
 log = os.open(os.environ["STREAMS_LOG"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
 

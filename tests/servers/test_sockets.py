@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+import signal
 import time
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
@@ -212,6 +213,28 @@ def test_sigterm(own: Server, talk: Callable[..., Seen]) -> None:
         assert (seen.messages, seen.code) == ([b"item\n"], 1006)
     assert own.events("host") == ["entered", "leaving", "left"]
     assert own.trouble() == []
+
+
+def test_held_signal(name: str, tmp_path: Path, talk: Callable[..., Seen]) -> None:
+    """WS67: a host that has the signal end its streams first: last words and 1001 on uvicorn, too.
+
+    Hypercorn's workers hear of no signal, and granian hears of it by its event loop.
+    """
+    signals = [signal.SIGTERM, signal.SIGINT]
+    with running(name, tmp_path, COMMANDS[name], signals=signals) as server:
+        server.trouble()
+        url, key = url_of(server, "idle with grace", final=True)
+        seen = talk(url, server.terminate)
+        if name == "granian":
+            assert (seen.messages, seen.code) == ([b"item\n"], 1006)
+        else:
+            assert seen.messages == [b"item\n", b"last item\n", "the end: cancelled Shutdown"]
+            assert (seen.code, seen.reason) == (1001, "shutdown")
+            assert server.record(key, "ended")["reason"] == "Shutdown"
+        server.wait()
+        assert server.events(key) == ["started", "saved", "closed", "ended", "returned"]
+        assert server.events("host") == ["entered", "leaving", "left"]
+        assert server.trouble() == []
 
 
 def test_shut_down(own: Server, talk: Callable[..., Seen]) -> None:
