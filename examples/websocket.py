@@ -88,7 +88,7 @@ async def page(request: Request) -> HTMLResponse:
 @asynccontextmanager
 async def lifespan(app: Starlette) -> AsyncGenerator[dict[str, StreamHost], None]:
     # The streams end before uvicorn hears of it, which closes all sockets at once.
-    async with StreamHost(signals=[signal.SIGTERM]) as host:
+    async with StreamHost(signals=[signal.SIGTERM, signal.SIGINT]) as host:
         yield {"host": host}
 
 

@@ -29,12 +29,13 @@ class HeldSignals:
     """
 
     def __init__(self, numbers: Iterable[signal.Signals]) -> None:
-        #: Fired by the first one, and at the latest when they are let go.
+        #: Fired by the first one.
         self.heard: CancelToken = CancelToken()
         self._numbers = numbers
         # The handlers in whose place ours are.
         self._found: dict[signal.Signals, Any] = {}
         self._held: list[int] = []
+        self._is_over = False
 
     def hold(self) -> None:
         """Begin. Nothing is held in another thread than the main one, which hears no signals."""
@@ -49,7 +50,7 @@ class HeldSignals:
 
     def let_go(self) -> None:
         """Put back what was found, and let it hear what was held. For good."""
-        self.heard.cancel()
+        self._is_over = True
         for number, found in self._found.items():
             # Only what is ours is taken away.
             if signal.getsignal(number) == self._handle:
@@ -61,8 +62,10 @@ class HeldSignals:
     def _handle(self, number: int, frame: FrameType | None) -> None:
         # In the main thread, between any two instructions, also of this.
         self._held.append(number)
-        if not self.heard.cancel():
-            # Somebody does not want to wait, or has put this back when it was over.
+        self.heard.cancel()
+        # Others have put this back when it was over; or Ctrl-C was pressed twice. Any other signal
+        # may well come twice: from a supervisor, and from what ends that with all its processes.
+        if self._is_over or self._held.count(signal.SIGINT) > 1:
             self.let_go()
 
 

@@ -62,8 +62,8 @@ class StreamHost(Home):
     :param signals: members of :class:`signal.Signals` at which to shut down before the server hears
         of them, for one that closes its connections at once, as uvicorn does its WebSockets. The
         server's own handler is called when no stream is open any more, or ``grace`` and
-        ``on_end_timeout`` after the last was told, or at a second signal. Has no effect where the
-        lifespan is not run in the main thread, and where signals are heard by the event loop
+        ``on_end_timeout`` after the last was told, or at a second ``SIGINT``. Has no effect where
+        the lifespan is not run in the main thread, and where the event loop hears of signals
     :raises TypeError: if an argument is of the wrong type
     :raises ValueError: if a time is negative or not finite, or a number not positive
 

@@ -40,7 +40,8 @@ class Server:
 @pytest.fixture
 def server() -> Iterator[Server]:
     server = Server()
-    before = {number: signal.signal(number, server.handle) for number in (USR1, USR2)}
+    numbers = USR1, USR2, signal.SIGINT
+    before = {number: signal.signal(number, server.handle) for number in numbers}
     yield server
     # Each has been given back, and hears of what comes.
     for number, default in before.items():
@@ -89,19 +90,22 @@ async def test_nothing_is_open(server: Server) -> None:
         assert host.is_shut_down
 
 
-async def test_second_signal(server: Server) -> None:
-    """WS67: at the second one, of whichever kind, the server hears of both."""
+async def test_pressed_twice(server: Server) -> None:
+    """WS67: when Ctrl-C is pressed twice, the server hears of it at once, and of what came before;
+    other signals may come more than once."""
     async with (
-        StreamHost(signals=[USR1, USR2]) as host,
+        StreamHost(signals=[USR1, signal.SIGINT]) as host,
         anyio.create_task_group() as tasks,
     ):
         tasks.start_soon(Client().get, StreamResponse(saving(2), host=host))
         await wait_all_blocked()
-        signal.raise_signal(USR1)
-        assert server.heard == []
-        signal.raise_signal(USR2)
-        assert server.heard == [USR1, USR2]
-    assert server.heard == [USR1, USR2]
+        for number in USR1, signal.SIGINT, USR1:
+            signal.raise_signal(number)
+            await anyio.sleep(0.1)
+            assert server.heard == []
+        signal.raise_signal(signal.SIGINT)
+        assert server.heard == [USR1, signal.SIGINT, USR1, signal.SIGINT]
+    assert len(server.heard) == 4
 
 
 async def test_finish(server: Server) -> None:
