@@ -193,7 +193,7 @@ def test_shut_down(own: Program, talk: Callable[..., Seen]) -> None:
     assert end["end"] == {"kind": "shutdown"}
     assert (seen.code, seen.reason) == (1001, "shutdown")
     seen = talk(url_of(own, run_id))
-    assert seen.status == 503
+    assert (seen.status, json.loads(seen.body)) == (503, {"code": "unavailable"})
     assert 0 < int(seen.headers["retry-after"]) < 60
     own.terminate()
     own.end()
