@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import pytest
+from fastapi import FastAPI
+from starlette.websockets import WebSocket
 
+from streamkit import Head
 from streamkit.asgi import StreamHost, WebSocketStream
 from streamkit.runs import Runs
+from streamkit.starlette import WebSocketStream as StarletteSocket
 from streamkit.websocket import RunMessages
 from support import Probe, Socket, aiter_of, wait_all_blocked
 from support.socket import STOP
 from support.telemetry import ITEMS, Told
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
 
 NAME = "streamkit.stream.name"
 RESUMED = "streamkit.runs.resumed"
@@ -53,6 +60,48 @@ async def test_host() -> None:
         host.shut_down()
         await Socket().open(WebSocketStream(aiter_of("a"), host=host))
     assert sorted(told.ends) == [("cancelled", None), ("completed", None)]
+
+
+@pytest.mark.parametrize(
+    ("source", "options", "kind", "error"),
+    [
+        (["a"], {}, "completed", None),
+        (["a", OwnError()], {}, "failed", f"{__name__}.OwnError"),
+        (None, {"says": {1.0: STOP}}, "cancelled", None),
+        (None, {"goes_after": 1.0}, "cancelled", None),
+        ([Head(409), "busy"], {}, "completed", None),
+    ],
+    ids=["completed", "failed", "stopped", "gone", "refused"],
+)
+async def test_fastapi(source: Any, options: Any, kind: str, error: str | None) -> None:
+    """Telemetry: FastAPI has a span for a socket, too. It says how the stream has ended, and the
+    failure of which the client was told by the last word."""
+    told = Told()
+    app = FastAPI(telemetry={"tracer_provider": told.tracers, "meter_provider": told.meters})
+
+    async def items() -> AsyncGenerator[Any, None]:
+        for item in source or ["a"]:
+            if isinstance(item, Exception):
+                raise item
+            yield item
+        if source is None:
+            await anyio.sleep_forever()
+
+    @app.websocket("/chat/{id}")
+    async def endpoint(websocket: WebSocket, id: int) -> None:
+        telemetry = told.telemetry()
+        stream = StarletteSocket(items(), final=lambda outcome: outcome.kind, telemetry=telemetry)
+        await stream.serve(websocket)
+
+    socket = Socket(**options)
+    socket.scope.update(path="/chat/7", root_path="", scheme="ws")
+    await socket.open(app)
+    (span,) = [span for span in told.spans if span.kind.name == "SERVER"]
+    assert span.attributes is not None
+    assert span.attributes["streamkit.outcome"] == kind
+    assert span.attributes.get("error.type") == error
+    assert span.status.status_code.name == ("UNSET" if error is None else "ERROR")
+    assert [attributes["http.route"] for attributes, _ in told.sums(ITEMS)] == ["/chat/{id}"]
 
 
 class TestRunMessages:
