@@ -194,6 +194,8 @@ async def socket(websocket: WebSocket) -> None:
         on_end=ended,
         send_timeout=None if timeout is None else float(timeout),
         errors="close" if "close" in query else "status",
+        beat="beat" if "beat" in query else None,
+        keepalive=float(query.get("beat", 15)),
         host=host,
     )
     await stream.serve(websocket)

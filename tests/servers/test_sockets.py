@@ -91,6 +91,49 @@ def test_items(server: Server, talk: Callable[..., Seen]) -> None:
     assert server.events(key) == ["started", "closed", "ended", "returned"]
 
 
+def test_beats(server: Server) -> None:
+    """WS60: beats while the source is silent, on each server."""
+    target, key = target_of(server, "idle", beat=0.02)
+    client = BareSocket(server.port, target)
+    client.wait_for_handshake()
+    said = b""
+    while said.count(b"beat") < 3:
+        said += client.socket.recv(100)
+    assert said.startswith(b"\x82\x05item\n\x81\x04beat\x81\x04beat")
+    client.leave()
+    server.wait_for(key, "returned")
+
+
+PINGS = {
+    "uvicorn": ["--ws-ping-interval", "0.2", "--ws-ping-timeout", "0.5"],
+    "hypercorn": ["--websocket-ping-interval", "1"],
+    "granian": [],
+}
+
+
+def test_pings(name: str, tmp_path: Path) -> None:
+    """WS64: a client that answers nothing has gone, where the server asks for an answer; hypercorn
+    asks for none, and granian says nothing."""
+    kind = name.partition("-")[0]
+    with running(name, tmp_path, [*COMMANDS[name], *PINGS[kind]]) as server:
+        server.trouble()
+        target, key = target_of(server, "idle")
+        with BareSocket(server.port, target) as client:
+            client.wait_for_handshake()
+            if kind != "granian":
+                said = b""
+                while b"\x89" not in said:
+                    said += client.socket.recv(100)
+            if kind == "uvicorn":
+                # The older implementation waits for an answer to its close, too.
+                eventually(lambda: "returned" in server.events(key), within=30, what=server.output)
+                assert server.record(key, "ended")["reason"] == "Disconnected"
+            else:
+                assert server.events(key) == ["started"]
+        server.wait_for(key, "returned")
+        server.end()
+
+
 def test_refusal(server: Server, talk: Callable[..., Seen]) -> None:
     """WS61: the status and the body of a source that says no, before there is a handshake."""
     url, key = url_of(server, "teapot")
