@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.websockets import WebSocket
 
-host = StreamHost(grace=3)
+host = StreamHost(grace=3, signals=[signal.SIGTERM])
 runs = Runs(host=host, grace=3)
 # Of the runs that wait: what lets them go on.
 gates: dict[str, anyio.Event] = {}

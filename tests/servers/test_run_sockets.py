@@ -197,3 +197,18 @@ def test_shut_down(own: Program, talk: Callable[..., Seen]) -> None:
     assert 0 < int(seen.headers["retry-after"]) < 60
     own.terminate()
     own.end()
+
+
+def test_sigterm(own: Program, name: str, talk: Callable[..., Seen]) -> None:
+    """WS75: so is a reader where the server is asked to end, but on granian, which cuts it."""
+    run_id, _ = begin(own, "idle")
+    seen = talk(url_of(own, run_id), own.terminate)
+    if name == "granian":
+        assert [message["data"] for message in said(seen)] == ["item"]
+        assert seen.code == 1006
+    else:
+        *items, end = said(seen)
+        assert [item["data"] for item in items] == ["item", "told: Shutdown"]
+        assert end["end"] == {"kind": "shutdown"}
+        assert (seen.code, seen.reason) == (1001, "shutdown")
+    own.end()
