@@ -188,11 +188,13 @@ def redis(session: nox.Session) -> None:
 def servers(session: nox.Session) -> None:
     """Test responses on uvicorn, hypercorn (asyncio and trio) and granian, and the recipes.
 
-    They are reached over HTTP/1.0, 1.1 and 2, and through nginx.
+    They are reached over HTTP/1.0, 1.1 and 2, and through nginx. With arguments it is one process.
     """
     install(session, "servers")
     install_nginx(session)
-    session.run("pytest", "-rs", "tests/servers", *session.posargs)
+    # They wait more than they work. The tests of one file share servers.
+    in_parallel = ("--numprocesses=auto", "--dist=loadfile")
+    session.run("pytest", "-rs", "tests/servers", *(session.posargs or in_parallel))
 
 
 def install_nginx(session: nox.Session) -> None:
@@ -223,7 +225,7 @@ def clients(session: nox.Session) -> None:
     install_chromium(session)
     session.run(
         "pytest",
-        *(session.posargs or ["tests/clients"]),
+        *(session.posargs or ("tests/clients", "--numprocesses=auto", "--dist=loadfile")),
         env={"EVENTSOURCE": str(node_modules)},
     )
 

@@ -22,12 +22,12 @@ from streamkit.runs import (
     Runs,
 )
 from support import Backend, wait_all_blocked
+from support.ports import free_port
 from support.proxy import proxy_to
 from support.valkey import (
     MARKS,
     Outage,
     admin,
-    free_port,
     log_url,
     new_prefix,
     start_server,

@@ -15,7 +15,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
 from support import environment
-from support.valkey import free_port
+from support.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from serving import STARTS_WITHIN, free_port
+from serving import STARTS_WITHIN
+from support.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 
-from serving import HERE, PATIENCE, STARTS_WITHIN, eventually, free_port, trouble_in
+from serving import HERE, PATIENCE, STARTS_WITHIN, eventually, trouble_in
 from support import environment
 from support.event_stream import EventStreamParser
+from support.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

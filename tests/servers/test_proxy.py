@@ -10,7 +10,8 @@ import openai
 import pytest
 
 from recipes import UVICORN, Program, Upstream, running
-from serving import PATIENCE, eventually, free_port
+from serving import PATIENCE, eventually
+from support.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -6,12 +6,11 @@ left, and the server has nothing to complain about (the fixture ``server`` looks
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING
 
 import pytest
 
-from checks import SOON, assert_cancelled, assert_closed
+from checks import assert_cancelled, assert_closed
 from serving import eventually
 
 if TYPE_CHECKING:
@@ -137,8 +136,8 @@ class TestDisconnect:
         client.head()
         client.read(b"item\n")
         left = client.leave()
+        # It is answered, or the client gives up.
         server.state()
-        assert time.monotonic() - left < SOON
         assert_cancelled(server, key, left)
 
     def test_drain(self, server: Server, under: str) -> None:

@@ -37,7 +37,7 @@ def server(followed: Path) -> Iterator[Program]:
 def processes(followed: Path) -> list[str]:
     """Return the processes that follow the file."""
     listed = subprocess.run(
-        ["ps", "-A", "-o", "args"], capture_output=True, text=True, check=True, timeout=10
+        ["ps", "-A", "-ww", "-o", "args"], capture_output=True, text=True, check=True, timeout=10
     )
     return [line for line in listed.stdout.splitlines() if str(followed) in line]
 

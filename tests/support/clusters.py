@@ -12,6 +12,7 @@ from pathlib import Path
 
 from coredis import RedisCluster
 
+from .ports import free_port
 from .valkey import LIMIT, LOG_USER, PREFIX, SERVER, USER
 
 SLOTS = 16384
@@ -30,16 +31,6 @@ CLUSTER_LOG_RIGHTS = (
     "+eval +evalsha +time "
     "+hset +hget +hmget +hgetall +hdel +xadd +xrange +xtrim +pexpire +pttl +del"
 )
-
-
-def free_port() -> int:
-    """Return a port that is free, and whose bus port is one: that is 10000 higher."""
-    while True:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port: int = probe.getsockname()[1]
-        if port < 50_000:
-            return port
 
 
 class Node:

