@@ -200,12 +200,12 @@ def test_shut_down(own: Program, talk: Callable[..., Seen]) -> None:
 
 
 def test_sigterm(own: Program, name: str, talk: Callable[..., Seen]) -> None:
-    """WS75: so is a reader where the server is asked to end, but on granian, which cuts it."""
+    """WS75: so is a reader where the server is asked to end. granian cuts it while the run ends."""
     run_id, _ = begin(own, "idle")
     seen = talk(url_of(own, run_id), own.terminate)
     if name == "granian":
-        assert [message["data"] for message in said(seen)] == ["item"]
-        assert seen.code == 1006
+        assert said(seen)[0]["data"] == "item"
+        assert seen.code in (1006, 1001)
     else:
         *items, end = said(seen)
         assert [item["data"] for item in items] == ["item", "told: Shutdown"]
