@@ -145,5 +145,11 @@ class BareSocket(Connection):
         """Read the answer, and not a byte more."""
         answer = b""
         while not answer.endswith(b"\r\n\r\n"):
-            answer += self.socket.recv(1)
+            answer += self.receive(1)
         assert answer.startswith(b"HTTP/1.1 101"), answer
+
+    def receive(self, most: int = 100) -> bytes:
+        """Wait for some bytes."""
+        received = self.socket.recv(most)
+        assert received, "the connection was closed"
+        return received
