@@ -57,16 +57,25 @@ class HeldSignals:
                 signal.signal(number, found)
         # Another one may come in between.
         while self._held:
-            signal.raise_signal(self._held.pop(0))
+            self._pass_on(self._held.pop(0))
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         # In the main thread, between any two instructions, also of this.
         self._held.append(number)
         self.heard.cancel()
-        # Others have put this back when it was over; or Ctrl-C was pressed twice. Any other signal
-        # may well come twice: from a supervisor, and from what ends that with all its processes.
+        # Others may call this when it is over, or put it back then; or Ctrl-C was pressed twice.
+        # Others may well come twice: from a supervisor, and from who ends that with all below it.
         if self._is_over or self._held.count(signal.SIGINT) > 1:
             self.let_go()
+
+    def _pass_on(self, number: int) -> None:
+        # Not by another signal: on top of this there may be a handler that calls this.
+        found = self._found[signal.Signals(number)]
+        if callable(found):
+            found(number, None)
+        elif found == signal.SIG_DFL:
+            signal.signal(number, found)
+            signal.raise_signal(number)
 
 
 def check_signals(given: object) -> tuple[signal.Signals, ...]:

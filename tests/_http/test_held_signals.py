@@ -204,6 +204,55 @@ async def test_put_back_later(server: Server) -> None:
     assert server.heard == [USR1]
 
 
+async def test_handler_on_top(server: Server) -> None:
+    """WS67: a handler that was put on top, and calls what it has found: the server hears once of
+    what was held, and of what comes later."""
+    on_top: list[int] = []
+    async with StreamHost(signals=[USR1]) as host, anyio.create_task_group() as tasks:
+        found: Any = signal.getsignal(USR1)
+
+        def handle(number: int, frame: Any) -> None:
+            on_top.append(number)
+            found(number, frame)
+
+        signal.signal(USR1, handle)
+        tasks.start_soon(Client().get, StreamResponse(saving(2), host=host))
+        await wait_all_blocked()
+        signal.raise_signal(USR1)
+        assert server.heard == []
+    assert server.heard == [USR1]
+    signal.raise_signal(USR1)
+    assert server.heard == on_top == [USR1, USR1]
+    signal.signal(USR1, server.handle)
+
+
+@pytest.mark.parametrize("has_other", [False, True])
+@pytest.mark.parametrize("found", [signal.SIG_IGN, signal.SIG_DFL])
+async def test_no_handler(
+    found: Any, has_other: bool, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """WS67: what is ignored stays so; what ends the process does when the streams have ended, also
+    if another handler is on top by then."""
+    signal.signal(USR1, found)
+    raised: list[Any] = []
+    raise_signal = signal.raise_signal
+
+    def note(number: int) -> None:
+        raised.append((number, signal.getsignal(number)))
+
+    async with StreamHost(signals=[USR1]) as host:
+        monkeypatch.setattr(signal, "raise_signal", note)
+        raise_signal(USR1)
+        if has_other:
+            signal.signal(USR1, server.handle)
+        assert raised == []
+    assert host.is_shut_down
+    ends = found == signal.SIG_DFL
+    assert raised == ([(USR1, signal.SIG_DFL)] if ends else [])
+    assert signal.getsignal(USR1) == (server.handle if has_other and not ends else found)
+    signal.signal(USR1, server.handle)
+
+
 async def test_not_pythons(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     """WS67: a handler that could not be put back is left alone."""
     with monkeypatch.context() as patch:
