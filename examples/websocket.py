@@ -18,7 +18,7 @@ from starlette.responses import HTMLResponse
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
-from streamkit import Head, Outcome, StreamCancelled, on_signals
+from streamkit import Head, Outcome, StreamCancelled
 from streamkit.asgi import Shutdown, StreamHost
 from streamkit.starlette import WebSocketStream
 
@@ -86,27 +86,9 @@ async def page(request: Request) -> HTMLResponse:
 
 
 @asynccontextmanager
-async def before_the_server(host: StreamHost) -> AsyncGenerator[None, None]:
-    """Let the streams end before uvicorn hears of a SIGTERM: it closes its sockets at once."""
-    server = signal.getsignal(signal.SIGTERM)
-
-    async def end() -> None:
-        await told.wait()
-        host.shut_down()
-        while host.stats().open:  # noqa: ASYNC110  looked at for some seconds at most
-            await anyio.sleep(0.05)
-        assert callable(server)
-        server(signal.SIGTERM, None)
-
-    async with on_signals(signal.SIGTERM) as told, anyio.create_task_group() as tasks:
-        tasks.start_soon(end)
-        yield
-        tasks.cancel_scope.cancel()
-
-
-@asynccontextmanager
 async def lifespan(app: Starlette) -> AsyncGenerator[dict[str, StreamHost], None]:
-    async with StreamHost() as host, before_the_server(host):
+    # The streams end before uvicorn hears of it, which closes all sockets at once.
+    async with StreamHost(signals=[signal.SIGTERM, signal.SIGINT]) as host:
         yield {"host": host}
 
 

@@ -15,6 +15,7 @@ from ._core.arguments import refuse_misplaced
 from ._core.public import name_publicly
 from ._core.stream import with_stage
 from ._http.messages import Receive, Scope, Send
+from ._http.refusal import Refusal
 from ._runs.arguments import check_text
 from ._sse.misplaced import OF_A_RUN
 from ._websocket.run import Reading
@@ -97,7 +98,12 @@ class RunMessages(WebSocketStream):
         reading.outlet = self._socket_outlet
         self._on_stop = reading.stop
         self._reading, self._runs = reading, runs
-        self._terms = replace(self._terms, tell=runs.shut_down)
+        self._terms = replace(
+            self._terms, tell=runs.shut_down, name=type(self).__name__, told=reading.told
+        )
+
+    def _refusal(self, *, closes: bool) -> Refusal:
+        return Refusal(None, self._terms.headers, closes=closes, json=b'{"code":"unavailable"}')
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """

@@ -10,6 +10,7 @@ where nothing starts) and ``failures`` (which are raised, and which logged); ``o
 ``last_word`` (what stands between the stream and its bytes), and
 ``watched`` (who else is told of it); ``messages``, ``headers`` and
 ``shared_receive`` (the words of ASGI); ``home``, ``lodger`` and ``host`` (who is there, what
-outlives a request, and the end of the program), ``termination`` (how a process learns of that), and
-``returned`` (what a framework is told that takes a response for something else).
+outlives a request, and the end of the program), ``termination`` and ``held_signals`` (how a process
+learns of that, and how before its server does), and ``returned`` (what a framework is told that
+takes a response for something else).
 """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import signal
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
 from types import TracebackType
@@ -16,6 +17,7 @@ from .._core.outcome import Outcome
 from .._core.telemetry import Telemetry, check_telemetry
 from .._signals.shutdown import Shutdown
 from .._signals.token import CancelToken
+from .held_signals import HeldSignals, check_signals
 from .home import Guest, Home, HostStats as HostStats
 from .messages import Scope
 from .termination import Termination
@@ -57,6 +59,11 @@ class StreamHost(Home):
     :param on_end_timeout: seconds after which ``on_end`` is cancelled
     :param telemetry: where the streams of responses tell how they go, where a response does not say
         another: :class:`streamkit.opentelemetry.OpenTelemetry`, for instance
+    :param signals: members of :class:`signal.Signals` at which to shut down before the server hears
+        of them, for one that closes its connections at once, as uvicorn does its WebSockets. The
+        server's own handler is called when no stream is open any more, or ``grace`` and
+        ``on_end_timeout`` after the last was told, or at a second ``SIGINT``. Has no effect where
+        the lifespan is not run in the main thread, and where the event loop hears of signals
     :raises TypeError: if an argument is of the wrong type
     :raises ValueError: if a time is negative or not finite, or a number not positive
 
@@ -72,6 +79,7 @@ class StreamHost(Home):
         on_end: Callable[[Outcome, Scope], Awaitable[object]] | None = None,
         on_end_timeout: float = 5.0,
         telemetry: Telemetry | None = None,
+        signals: Iterable[signal.Signals] = (),
     ) -> None:
         if max_streams is not None:
             positive("max_streams", max_streams)
@@ -88,6 +96,7 @@ class StreamHost(Home):
         )
         self._grace = seconds("grace", grace)
         self._finish = seconds("finish", finish)
+        self._signals = HeldSignals(check_signals(signals))
         # Given by any thread; read by the task that tells the streams.
         self._limits: deque[float] = deque()
         self._changed = CancelToken()
@@ -108,9 +117,12 @@ class StreamHost(Home):
         await self._tasks.__aenter__()
         self._termination = Termination()
         self._watching, self._telling = anyio.CancelScope(), anyio.CancelScope()
+        self._holding = anyio.CancelScope()
         name = type(self).__name__
         self._tasks.start_soon(self._watch, name=f"watcher of {name}")
         self._tasks.start_soon(self._tell, name=f"shutdown of {name}")
+        self._tasks.start_soon(self._hold, name=f"signals of {name}")
+        self._signals.hold()
         self._state = "open"
         return self
 
@@ -129,23 +141,25 @@ class StreamHost(Home):
         """
         self._watching.cancel()
         self.shut_down()
-        self._empty = anyio.Event()
         leaving: BaseException | None = exc
         try:
-            if self._guests:
-                await self._empty.wait()
+            await self._wait_until_empty()
         except BaseException as interrupted:
             self._tasks.cancel_scope.cancel()
             # There is no time left to finish in.
             self._tell_some(self._untold)
             leaving = both(error_in(exc), interrupted)
         self._telling.cancel()
+        self._holding.cancel()
         self._state = "left"
         try:
             # By now they have ended, or are being closed, which is bounded.
             self._tasks.cancel_scope.shield = True
-            # The body's exception is not the group's business: it would come back in a group.
-            await self._tasks.__aexit__(None, None, None)
+            try:
+                # The body's exception is not the group's business: it would come back in a group.
+                await self._tasks.__aexit__(None, None, None)
+            finally:
+                self._signals.let_go()
         except BaseException as raised:
             leaving = both(error_in(leaving), bare(raised))
         if leaving is not None and leaving is not exc:
@@ -174,6 +188,20 @@ class StreamHost(Home):
         changed, self._changed = self._changed, CancelToken()
         changed.cancel()
 
+    async def _hold(self) -> None:
+        """Have the server hear of a signal when the streams have ended."""
+        with self._holding:
+            await self._signals.heard.wait()
+            self.shut_down()
+            await self._wait_until_empty()
+        self._signals.let_go()
+
+    async def _wait_until_empty(self) -> None:
+        """Wait until no stream is there. From the notice on, none comes any more."""
+        if self._guests:
+            self._empty = anyio.Event() if self._empty is None else self._empty
+            await self._empty.wait()
+
     async def _watch(self) -> None:
         with self._watching:
             await self._termination.wait()
@@ -195,6 +223,10 @@ class StreamHost(Home):
                     until = min(until, now + self._limits.popleft())
                 due = {guest: min(until, noticed + self._time_of(guest)) for guest in self._untold}
                 self._tell_some([guest for guest, when in due.items() if when <= now])
+                if not self._untold:
+                    # A source may be kept where nobody can end it.
+                    patience = self._grace + self._on_end_timeout
+                    self._holding.deadline = min(self._holding.deadline, now + patience)
                 when_all = min(until, noticed + self._finish)
                 if when_all <= now and not are_told:
                     are_told = True

@@ -44,9 +44,9 @@ def on_signals(*signals: signal.Signals) -> AbstractAsyncContextManager[CancelTo
 
     """
     if not signals:
-        raise ValueError(f"on_signals needs a signal: {_ADVICE}")
+        raise ValueError(f"on_signals needs a signal: write {_WRITE}")
     for number in signals:
-        _check(number)
+        check_signal(number, _WRITE)
     return _OnSignals(dict.fromkeys(signals))
 
 
@@ -136,15 +136,21 @@ def _receive(number: signal.Signals, token: CancelToken) -> _Receiver:
     return receiver
 
 
-_ADVICE = "write on_signals(signal.SIGINT, signal.SIGTERM)"
+_WRITE = "on_signals(signal.SIGINT, signal.SIGTERM)"
 
 
-def _check(number: object) -> None:
+def check_signal(number: object, write: str) -> None:
+    """
+    Check that a signal is one that a process hears of on this platform.
+
+    :param write: what to write instead
+
+    """
     if not isinstance(number, signal.Signals):
-        raise TypeError(f"expected a signal, got {type(number).__qualname__}: {_ADVICE}")
+        raise TypeError(f"expected a signal, got {type(number).__qualname__}: write {write}")
     if number.name in _UNHEARD:
-        raise ValueError(f"{number.name} ends a process, which does not hear of it: {_ADVICE}")
+        raise ValueError(f"{number.name} ends a process, which does not hear of it: write {write}")
     if sys.platform == "win32" and number.name not in _ON_WINDOWS:
         raise ValueError(
-            f"Windows sends no {number.name}: write on_signals(signal.SIGINT, signal.SIGBREAK)"
+            f"Windows sends no {number.name}: write {write.replace('SIGTERM', 'SIGBREAK')}"
         )

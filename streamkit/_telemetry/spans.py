@@ -1,5 +1,6 @@
 """
-Which stream a span tells of: the outermost one of those that are open in it.
+Which stream a span tells of: the outermost one of those that are open in it. And which spans tell
+of a stream: the current one, and that of its request.
 
 A source may read another stream, and make good what went wrong there: that is no failure of the
 request. For who wants to see it, a span of its own goes around it.
@@ -16,21 +17,26 @@ _taken: dict[int, Span] = {}
 
 
 class Place:
-    """Where one stream tells how it goes: the current span, if no stream around it has that."""
+    """
+    Where one stream tells how it goes: each span that no stream around it has.
 
-    __slots__ = ("context", "span")
+    :param request: that of the request, which may be further out than the current one
 
-    def __init__(self) -> None:
+    """
+
+    __slots__ = ("context", "spans")
+
+    def __init__(self, request: Span | None = None) -> None:
         #: For what is measured: an exemplar shows the trace.
         self.context: Context = get_current()
         #: Where it is said.
-        self.span: Span | None = None
-        span = trace.get_current_span(self.context)
-        if span.is_recording() and id(span) not in _taken:
-            _taken[id(span)] = self.span = span
+        self.spans: list[Span] = []
+        for span in trace.get_current_span(self.context), request:
+            if span is not None and span.is_recording() and id(span) not in _taken:
+                _taken[id(span)] = span
+                self.spans.append(span)
 
     def leave(self) -> None:
-        """Let the span tell of another stream."""
-        span, self.span = self.span, None
-        if span is not None:
-            del _taken[id(span)]
+        """Let the spans tell of another stream."""
+        while self.spans:
+            del _taken[id(self.spans.pop())]

@@ -16,7 +16,7 @@ from .._core.outcome import Outcome
 from .._core.stage import Stage
 from .._runs.errors import RunEnded
 from .instruments import Active, Instruments
-from .route import route_of
+from .route import route_of, span_of
 from .safely import SAFELY
 from .saying import NAME, ROUTE, said_of, said_of_run, say
 from .spans import Place
@@ -56,13 +56,13 @@ class TelemetryStage(Stage[Any, Any]):
             instruments = self._find()
             name = control.source_name if self._name is None else self._name
             self._attributes = {NAME: name}
-            route = route_of(self._scope)
+            route, request = route_of(self._scope), span_of(self._scope)
             # The request is not held any longer.
             self._scope = None
             if route is not None:
                 self._attributes[ROUTE] = route
             # In the consumer's task: what the source makes current is its own.
-            self._place, self._instruments = Place(), instruments
+            self._place, self._instruments = Place(request), instruments
             self._active = Active(instruments, name)
 
     def on_close(self) -> None:
@@ -84,8 +84,9 @@ class TelemetryStage(Stage[Any, Any]):
         said = said_of_run(error) if isinstance(error, RunEnded) else said_of(outcome)
         attributes, context = {**self._attributes, **said}, place.context
         # First, for a meter may be what fails.
-        if place.span is not None and place.span.is_recording():
-            say(place.span, attributes, outcome.items, outcome.beats)
+        for span in place.spans:
+            if span.is_recording():
+                say(span, attributes, outcome.items, outcome.beats)
         seconds = outcome.ended_at - outcome.started_at
         instruments.duration.record(seconds, attributes, context)
         if outcome.first_item_at is not None:

@@ -9,7 +9,7 @@ OF_SOCKETS = {
     "background": "write on_end=..., or call it when the response has returned",
     "interval": "write keepalive=15, in seconds",
     "media_type": "write nothing: text is sent as text, and bytes as bytes",
-    "ping": "write beat={'type': 'ping'}, or nothing: servers send pings of their own",
+    "ping": "write beat={'type': 'ping'}, or nothing where the server sends pings of its own",
     "profile": "write nothing, or EventStream(source, profile=...)",
     "receive": "write stop=..., which is called with each message of the client",
     "status_code": "write nothing, and have the source yield a Head first where it refuses",

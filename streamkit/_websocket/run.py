@@ -55,7 +55,7 @@ class Reading:
 
     """
 
-    __slots__ = ("_owner", "_run_id", "_runs", "ahead", "outlet", "scope")
+    __slots__ = ("_owner", "_run_id", "_runs", "_told", "ahead", "outlet", "scope")
 
     def __init__(self, runs: Runs, run_id: str, owner: str | None) -> None:
         self.ahead: ReadAhead = ReadAhead()
@@ -66,6 +66,11 @@ class Reading:
         self._runs = runs
         self._run_id = run_id
         self._owner = owner
+        self._told: RunEnded | None = None
+
+    def told(self) -> RunEnded | None:
+        """Return the end of the run that the client was told of, if it was no good one."""
+        return self._told
 
     def stop(self, reason: object) -> None:
         """Ask the run to stop, in whichever process it is. Does not block."""
@@ -125,6 +130,7 @@ class Reading:
         self.outlet.closing = (FAILED, "lost") if isinstance(error, RunLost) else closing
         if cursor is not None and cursor.is_end:
             return []
+        self._told = error if isinstance(error, RunEnded) else None
         return [{"id": info.end_cursor, "end": {"kind": self.outlet.closing[1]}}]
 
     def _broken(self, error: Exception | None) -> Parts:

@@ -12,7 +12,7 @@ import anyio
 import pytest
 from fastapi import APIRouter, FastAPI, HTTPException
 
-from streamkit import Head
+from streamkit import CancelToken, Head, StreamTimeout, with_cancellation, with_timeout
 from streamkit.asgi import StreamHost
 from streamkit.runs import Runs
 from streamkit.starlette import EventStream, RunEvents, StreamResponse
@@ -166,6 +166,67 @@ async def test_failed(tells: bool) -> None:
     assert span.attributes["error.type"] == f"{__name__}.OwnError"
     # What cannot be had: FastAPI's own metric does not ask the span.
     assert [found["error.type"] is None for found in requests_of(told)] == [tells]
+
+
+@pytest.mark.parametrize("tells", [True, False])
+async def test_timed_out(tells: bool) -> None:
+    """Telemetry: so is a limit of time, which is an error of the kind that a consumer would get."""
+    told, client = Told(), Client()
+    final = {"final": lambda outcome: f"[{outcome.kind}]"} if tells else {}
+
+    def make() -> StreamResponse:
+        stream = with_timeout(Probe("a", block=True).source(), idle=2)
+        return StreamResponse(stream, telemetry=told.telemetry(), **final)
+
+    if tells:
+        await ask(application(told, make), client)
+    else:
+        with pytest.raises(StreamTimeout):
+            await ask(application(told, make), client)
+    assert client.complete == tells
+    span = request_span(told)
+    assert span.status.status_code.name == "ERROR"
+    assert span.attributes["streamkit.outcome"] == "timed_out"
+    assert span.attributes["error.type"] == "streamkit.StreamTimeout"
+    assert [found["error.type"] is None for found in requests_of(told)] == [tells]
+
+
+async def test_stopped() -> None:
+    """Telemetry: a stop is no error, neither for who pressed it nor for FastAPI."""
+    told, client, token = Told(), Client(), CancelToken()
+
+    def make() -> StreamResponse:
+        stream = with_cancellation(Probe("a", block=True).source(), token)
+        return StreamResponse(stream, telemetry=told.telemetry(), final=lambda outcome: "[stopped]")
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(ask, application(told, make), client)
+        await anyio.sleep(1)
+        token.cancel("stop")
+    assert client.log.events == [200, "a", "[stopped]", "end"]
+    span = request_span(told)
+    assert span.status.status_code.name == "UNSET"
+    assert span.attributes["streamkit.outcome"] == "cancelled"
+    assert requests_of(told) == GOOD
+
+
+async def test_shut_down() -> None:
+    """Telemetry: a stream that the end of the program ends, with its last word, is no error."""
+    told, client = Told(), Client()
+    async with (
+        StreamHost(telemetry=told.telemetry()) as host,
+        anyio.create_task_group() as tasks,
+    ):
+        make = lambda: StreamResponse(  # noqa: E731
+            Probe("a", block=True).source(), host=host, final=lambda outcome: "[over]"
+        )
+        tasks.start_soon(ask, application(told, make), client)
+        await anyio.sleep(1)
+        host.shut_down()
+    assert client.log.events == [200, "a", "[over]", "end"]
+    assert request_span(told).status.status_code.name == "UNSET"
+    assert request_span(told).attributes["streamkit.outcome"] == "cancelled"
+    assert requests_of(told) == GOOD
 
 
 async def test_http_exception() -> None:

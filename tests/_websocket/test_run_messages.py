@@ -261,7 +261,8 @@ async def test_shutdown() -> None:
             assert host.stats().open == 1
             host.shut_down()
             await late.open(RunMessages(runs, run.id))
-            assert late.log.events[0] == 503
+            assert late.log.events == [503, '{"code":"unavailable"}']
+            assert late.headers["content-type"] == "application/json"
     assert [message.get("data") for message in said(socket)] == ["a", "last", None]
     assert said(socket)[-1]["end"] == {"kind": "shutdown"}
     assert socket.log.events[-1] == (1001, "shutdown")

@@ -11,6 +11,7 @@ import asyncio
 import json
 import os
 import resource
+import signal
 import sys
 import time
 from collections import Counter
@@ -33,7 +34,9 @@ from streamkit.starlette import JsonLines, StreamResponse, WebSocketStream
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator
 
-host = StreamHost(**json.loads(os.environ["STREAMS_HOST"]))
+options = json.loads(os.environ["STREAMS_HOST"])
+options["signals"] = list(map(signal.Signals, options.pop("signals", [])))
+host = StreamHost(**options)
 produced: Counter[str] = Counter()
 log = os.open(os.environ["STREAMS_LOG"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
 
@@ -191,6 +194,8 @@ async def socket(websocket: WebSocket) -> None:
         on_end=ended,
         send_timeout=None if timeout is None else float(timeout),
         errors="close" if "close" in query else "status",
+        beat="beat" if "beat" in query else None,
+        keepalive=float(query.get("beat", 15)),
         host=host,
     )
     await stream.serve(websocket)

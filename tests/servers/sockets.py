@@ -1,4 +1,4 @@
-"""Clients of WebSockets: one on asyncio, one on trio, and one over a bare socket."""
+"""Servers of WebSockets, and clients: one on asyncio, one on trio, one over a bare socket."""
 
 from __future__ import annotations
 
@@ -15,9 +15,19 @@ import websockets
 from websockets.asyncio.client import connect
 
 from client import Connection
+from serving import HYPERCORN, UVICORN
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+COMMANDS = {
+    "uvicorn-sansio": [*UVICORN, "--ws", "websockets-sansio"],
+    "uvicorn-websockets": [*UVICORN, "--ws", "websockets"],
+    "uvicorn-wsproto": [*UVICORN, "--ws", "wsproto"],
+    "hypercorn-asyncio": [*HYPERCORN, "--worker-class", "asyncio"],
+    "hypercorn-trio": [*HYPERCORN, "--worker-class", "trio"],
+    "granian": ["granian", "--interface", "asgi", "--port", "{port}"],
+}
 
 # Real seconds for all that a client does.
 LONGEST = 15.0
@@ -135,5 +145,11 @@ class BareSocket(Connection):
         """Read the answer, and not a byte more."""
         answer = b""
         while not answer.endswith(b"\r\n\r\n"):
-            answer += self.socket.recv(1)
+            answer += self.receive(1)
         assert answer.startswith(b"HTTP/1.1 101"), answer
+
+    def receive(self, most: int = 100) -> bytes:
+        """Wait for some bytes."""
+        received = self.socket.recv(most)
+        assert received, "the connection was closed"
+        return received

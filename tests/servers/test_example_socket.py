@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
@@ -47,3 +50,15 @@ def test_sigterm(server: Program) -> None:
     assert texts(seen.messages)[-1] == "[stopped by the server]"
     assert (seen.code, seen.reason) == (1001, "shutdown")
     server.end()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_workers(number: signal.Signals, tmp_path: Path) -> None:
+    """WS67: so it is with several workers, which are told by what ends them all, and once more by
+    their supervisor."""
+    with running(Program([*UVICORN, "--workers", "2", "websocket:app"], tmp_path)) as server:
+        end = partial(os.killpg, server.pid, number)
+        seen = on_asyncio(f"{server.url.replace('http', 'ws')}/answer", end)
+        assert texts(seen.messages)[-1] == "[stopped by the server]"
+        assert (seen.code, seen.reason) == (1001, "shutdown")
+        server.end()
