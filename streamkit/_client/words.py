@@ -38,7 +38,13 @@ def browser_end(event: Event) -> bool | None:
 
 
 def json_lines_end(key: str) -> LastWord:
-    """Return a ``last_word`` for JSON lines whose end has another key."""
+    """
+    Return a ``last_word`` for JSON lines whose end has another key.
+
+    :param key: the ``end_key`` of the server
+    :raises TypeError: if it is not text
+
+    """
     if not isinstance(key, str):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise TypeError(
             f"json_lines_end takes a key, got {type(key).__qualname__}: write "

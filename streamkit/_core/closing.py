@@ -20,7 +20,8 @@ async def close_alone(iterator: Any) -> None:
         if hasattr(iterator, "aclose"):
             await iterator.aclose()
         return
-    # Asked twice, so that one that yields in its clean-up is not left to the garbage collector.
+    # Asked twice, so that a generator that yields in its clean-up is not left to the garbage
+    # collector.
     ignored = 0
     while iterator.ag_frame is not None and ignored < 2 and await _yields_on_exit(iterator):
         ignored += 1

@@ -1,5 +1,5 @@
 """
-Interruptions in the event loop of the test itself, one case after the other.
+Interruptions in the event loop of the test itself, one case after another.
 
 What a case holds belongs to a task of its own, and is torn down when the next one is asked for. The
 body of the loop is the check.
@@ -83,9 +83,15 @@ def interruptions(
             with case:
                 assert case.given.open_connections == 0
 
-    The arguments are those of :func:`interrupt_everywhere`. An interruption is one of the loop's
-    own tasks, so ``"native"`` cancels none of the test's.
+    An interruption is a task of its own in that loop, so ``"native"`` cancels no task of the test.
 
+    :param make: called for each run: see :func:`interrupt_everywhere`, as for all others
+    :param kinds: the ways to interrupt it
+    :param at: only the points with this name, as a report has it
+    :param steps: how often the source may wait after it was told
+    :param max_runs: how many runs there may be
+    :param max_seconds: real seconds after which no further run begins
+    :param ignore: qualified names of tasks, generators, streams and exceptions that are meant
     :return: an async iterator of :class:`Case`, which raises :exc:`Interrupted` at its end, if
         anything was wrong. After a ``break``, call its ``aclose()``, or enter it as a block
     """
