@@ -2,9 +2,9 @@
 What the two backends offer, in public, for less than it costs through anyio: a task that waits for
 another one, the clock, and the running task.
 
-Any number of tasks can wait for an event of anyio, and it stays set: each item pays for that. Here
-one task waits, and is woken once. The rest is the same as in anyio, but finding out which backend
-is running costs more than the answer, so it is done once for each stream.
+An event of anyio can be waited for by any number of tasks and stays set, which is paid for with
+each item. Here it is one task, and it is woken once. The rest is what anyio asks, too; but to find
+out which backend is running costs more than the answer, so it is done once for each stream.
 """
 
 from __future__ import annotations
@@ -136,7 +136,7 @@ class Backend:
     #: Identifies the event loop among those that run now.
     loop: int
     make_wakeup: Callable[[], Wakeup]
-    #: Returns a timer, given its function and a callback for the function's error.
+    #: Returns a timer, given its function and what is called with an error of that.
     make_timer: Callable[[Callable[[], object], Callable[[BaseException], object]], Timer]
     #: Has a function called with the next pass of the event loop, as if by a task: if that has not
     #: ended by then.

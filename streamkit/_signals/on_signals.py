@@ -143,7 +143,7 @@ def _check(number: object) -> None:
     if not isinstance(number, signal.Signals):
         raise TypeError(f"expected a signal, got {type(number).__qualname__}: {_ADVICE}")
     if number.name in _UNHEARD:
-        raise ValueError(f"{number.name} ends a process, which cannot handle it: {_ADVICE}")
+        raise ValueError(f"{number.name} ends a process, which does not hear of it: {_ADVICE}")
     if sys.platform == "win32" and number.name not in _ON_WINDOWS:
         raise ValueError(
             f"Windows sends no {number.name}: write on_signals(signal.SIGINT, signal.SIGBREAK)"

@@ -59,7 +59,7 @@ def test_control_characters(character: str) -> None:
 @pytest.mark.parametrize("name", ["", "a b", "a:", "\u00fc", "a\n"])
 def test_name(name: str) -> None:
     """Misuse: what is no name of a header is a ValueError."""
-    with pytest.raises(ValueError, match="is not a header: a name is of letters"):
+    with pytest.raises(ValueError, match="is not a header: a name has letters"):
         Head(409, {name: "a"})
 
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 def check_no_outcome(stream: Stream[Any], why: str) -> None:
     assert not stream.ended
-    with pytest.raises(RuntimeError, match=f"{why}.*: read it after 'async with stream:', or ask"):
+    with pytest.raises(RuntimeError, match=f"{why}.*; read it after 'async with stream:', or ask"):
         _ = stream.outcome
 
 
