@@ -358,7 +358,7 @@ class WebSocketStream(StreamResponse):
     :param accepted: whether the handshake is over because ``accept()`` was called already. A
         refusal is then told by the close
     :param beat: an item that is sent while the source is silent, which clients know and drop;
-        ``None`` for no beats, because servers send pings of their own
+        ``None`` for no beats, where the server sends pings of its own, as uvicorn does
     :param keepalive: seconds of silence before each beat, if there is one
     :param encoder: called with a value for which there would be no JSON, wherever in an item it is.
         Returns a value for which there is, or raises :exc:`TypeError`

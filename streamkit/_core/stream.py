@@ -239,7 +239,7 @@ class Stream(ObjectReceiveStream[T_co]):
         return anyio.BrokenResourceError("the source task was cancelled before it began")
 
     async def _enter_lifespans(self, controls: Sequence[Control]) -> TaskGroup:
-        """Enter what the stages enclose the stream with, and inside it the task group."""
+        """Enter what the stages enclose the stream with, and inside of it the task group."""
         tasks = anyio.create_task_group()
         if not any(overrides(stage, "lifespan") for stage in self._stages):
             await tasks.__aenter__()
