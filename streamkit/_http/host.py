@@ -55,8 +55,8 @@ class StreamHost(Home):
         same way: to count, for instance. It is also called for a refused stream. What it raises is
         logged, and has no other effect.
     :param on_end_timeout: seconds after which ``on_end`` is cancelled
-    :param telemetry: receives how the streams of responses go, unless a response has its own:
-        :class:`streamkit.opentelemetry.OpenTelemetry`, for instance
+    :param telemetry: where the streams of responses tell how they go, where a response does not say
+        another: :class:`streamkit.opentelemetry.OpenTelemetry`, for instance
     :raises TypeError: if an argument is of the wrong type
     :raises ValueError: if a time is negative or not finite, or a number is not positive
 
@@ -88,7 +88,7 @@ class StreamHost(Home):
         )
         self._grace = seconds("grace", grace)
         self._finish = seconds("finish", finish)
-        # Set by any thread; read by the task that tells the streams.
+        # Given by any thread; read by the task that tells the streams.
         self._limits: deque[float] = deque()
         self._changed = CancelToken()
 
@@ -144,7 +144,7 @@ class StreamHost(Home):
         try:
             # By now they have ended, or are being closed, which is bounded.
             self._tasks.cancel_scope.shield = True
-            # The group does not get the body's exception: it would come back in a group.
+            # The body's exception is not the group's business: it would come back in a group.
             await self._tasks.__aexit__(None, None, None)
         except BaseException as raised:
             leaving = both(error_in(leaving), bare(raised))

@@ -74,7 +74,7 @@ class Terms:
 
 
 def check_final(given: object) -> None:
-    """Check the function that has the last word."""
+    """Check what is to have the last word."""
     if given is not None and not callable(given):
         raise TypeError(
             f"final must be callable, got {type(given).__qualname__}: write "
