@@ -120,7 +120,7 @@ class Demo:
                 case _:
                     await reply(send, 404, {"message": "There is nothing here."})
         except RunNotFound:
-            await reply(send, 404, {"message": "There is no such run, or none any more."})
+            await reply(send, 404, {"message": "There is no such run, or no longer."})
         except LogFull:
             await reply(send, 503, {"message": f"There are {MOST} runs. Wait, or stop one."})
         except RunsClosed:

@@ -132,7 +132,7 @@ class _Keepalive(Stage[Any, Any]):
 
 
 class _TellingKeepalive(_Keepalive):
-    """Takes note of each item, to tell of the silence since."""
+    """Notes each item, to tell of the silence since."""
 
     def __init__(self, interval: float, beat: Callable[[Idle[Any]], Any], initial: bool) -> None:
         super().__init__(interval, beat, initial)

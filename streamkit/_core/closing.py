@@ -106,7 +106,7 @@ def _together(errors: list[BaseException]) -> BaseException | None:
     error = failures[0]
     if len(failures) > 1:
         error = BaseExceptionGroup("several generators failed while they were closed", failures)
-    # A cancellation is no error.
+    # A cancellation is not an error.
     for stopped in filter(is_backend_cancellation, errors):
         add_context(error, stopped)
     return error

@@ -102,7 +102,7 @@ class Source(Generic[T]):
         """
         Make the iterator. Call it before the first item is asked for.
 
-        :param generators: takes note of what it begins
+        :param generators: note the generators that it begins
 
         """
         self._iterator = self._source.__aiter__()

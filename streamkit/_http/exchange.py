@@ -174,7 +174,7 @@ class Exchange:
                 connection.send_timeout,
             )
         elif connection.is_lost and not connection.has_started:
-            # Not for the client, but for middleware: Starlette's BaseHTTPMiddleware takes a missing
+            # For middleware, not for the client: Starlette's BaseHTTPMiddleware takes a missing
             # answer for an error.
             with anyio.move_on_after(SHORT), suppress(Exception):
                 await self._hang_up()

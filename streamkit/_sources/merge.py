@@ -193,7 +193,7 @@ class _Merged(AsyncIterable[T]):
         if len(errors) > 1:
             error = BaseExceptionGroup("several merged sources failed", errors)
         if stop is not None:
-            # A cancellation is no error.
+            # A cancellation is not an error.
             add_context(error, stop)
         return error
 

@@ -27,7 +27,7 @@ _MESSAGES: dict[str, str] = {
     "lost": "The stream was lost.",
     "shutdown": "The server is shutting down.",
 }
-_GONE = "There is no such stream, or none any more."
+_GONE = "There is no such stream, or no longer."
 
 # A single line end. After an `id:` was sent, an empty line is one more event to some clients, and
 # the SDKs of OpenAI crash on it.

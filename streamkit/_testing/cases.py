@@ -31,7 +31,7 @@ from .run import KINDS, OF_FUNCTIONS, Kind, Run
 
 class Case:
     """
-    One case of :func:`interruptions`: a run that is over, and what is not torn down yet.
+    One case of :func:`interruptions`: a run that is over but not yet torn down.
 
     ``with case:`` around the assertions keeps their failures for the end, with the point.
     """
@@ -39,7 +39,7 @@ class Case:
     def __init__(self, run: Run, given: tuple[Any, ...], record: Record) -> None:
         #: The run.
         self.run: Run = run
-        #: What ``make`` gave beside the source, or ``None``.
+        #: What ``make`` gave besides the source, or ``None``.
         self.given: Any = given[0] if given else None
         self._record = record
 
@@ -76,7 +76,7 @@ def interruptions(
     """
     Interrupt a source at each of its waits, in the event loop and on the clock of the test.
 
-    For what belongs to that loop, a pool in a fixture for instance. The body of the loop is the
+    For objects that belong to that loop, such as a pool in a fixture. The body of the loop is the
     check, and nothing that ``make`` holds is torn down before it is over::
 
         async for case in interruptions(make):

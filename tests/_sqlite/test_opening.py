@@ -94,7 +94,7 @@ async def test_no_database(tmp_path: Path) -> None:
     """It is some other file."""
     path = tmp_path / "notes.txt"
     path.write_text("these are notes" * 100)
-    assert "is no database of SQLite" in await refused(path, ValueError)
+    assert "is not an SQLite database" in await refused(path, ValueError)
     assert path.read_text() == "these are notes" * 100
 
 
