@@ -65,7 +65,7 @@ LastWord: TypeAlias = Content | Sequence[Content] | Iterator[Content] | None
 # Seconds until the handshake, whatever the source does: a client waits for ten or so.
 _HANDSHAKE_WITHIN = 5.0
 
-# They keep proxies from buffering or changing what should be seen at once.
+# What keeps proxies from holding back or changing what is meant to be seen at once.
 _DEFAULT_HEADERS = {"cache-control": "no-cache, no-transform", "x-accel-buffering": "no"}
 
 
@@ -233,7 +233,7 @@ class StreamResponse(Returned):
         return Outlet()
 
     def _own_headers(self, media_type: str | None) -> RawHeaders:
-        """Return the default headers, which the user's may replace."""
+        """Return the headers that those of the user replace."""
         return _default_headers(media_type)
 
     def _opening(self) -> bytes:

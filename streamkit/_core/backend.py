@@ -120,7 +120,7 @@ class _TrioWakeup(Wakeup):
             self._reschedule(task)
 
 
-# Not frozen, which would cost three times as much: there is one for each stream.
+# Not frozen, which would make it three times as dear: there is one for each stream.
 @dataclass(slots=True)
 class Backend:
     """The backend of the running event loop."""

@@ -68,10 +68,10 @@ class Connection:
         send_timeout: float | None,
         on_lost: Callable[[], bool],
     ) -> None:
-        #: Everything is sent in here. Cancelled when the client has gone, if necessary: it costs
-        #: less if it ends by itself.
+        #: Everything is sent in here. Cancelled when the client has gone, if it must be: what
+        #: comes to its end by itself costs less.
         self.scope: anyio.CancelScope = anyio.CancelScope()
-        #: ``send`` of ASGI, for code that does what :meth:`send` does.
+        #: ``send`` of ASGI, for who does what :meth:`send` does.
         self.raw_send: Send = send
         self.send_timeout: float | None = send_timeout
         #: Whether something was sent.

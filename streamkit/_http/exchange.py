@@ -97,7 +97,7 @@ class Exchange:
         # Whether something is being sent, or will be.
         self._is_open = False
         self._has_clock = False
-        #: The error of receive().
+        #: What receive() has raised.
         self._watch_error: BaseException | None = None
 
     def _connect(self, receive: Receive, send: Send) -> Connection:
