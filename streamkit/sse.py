@@ -7,8 +7,7 @@ Server-sent events.
   :data:`OPENAI_CHAT`, :data:`OPENAI_RESPONSES`, :data:`ANTHROPIC`, :data:`VERCEL_UI`,
   :data:`AG_UI`, :data:`AG_UI_0` or :data:`RAW`
 * :class:`ServerSentEvent`: one event with a name, an id or a comment. :class:`Frame`: bytes as they
-go
-  on the wire, always whole, so that a beat can go between any two of them
+  go on the wire, always whole, so that a beat can go between any two of them
 * :func:`last_event_id`: where a client goes on. :func:`whole_events`: for the bytes of an upstream
 """
 
@@ -192,8 +191,7 @@ class RunEvents(EventStream):
     * 400 if what the client sends is not a position in a run;
     * 404 if there is no such run, or none of this ``owner``;
     * 410 if items that the client has not seen are missing, or it has seen items of another run
-    with
-      this id. The body says what is kept: ``{"code": ..., "first": ..., "last": ...}``
+      with this id. The body says what is kept: ``{"code": ..., "first": ..., "last": ...}``
     * 503 with a ``Retry-After`` if the log is away, or the program ends.
 
     An ``EventSource`` gives up for good on any status except 200. So with ``errors="event"``, the

@@ -141,7 +141,7 @@ class EventStream(sse.EventStream, StreamResponse):
     :param source: an async iterable of items, of :class:`~streamkit.sse.ServerSentEvent` or of
         :class:`~streamkit.sse.Frame`; an async context manager that yields one; or a stream. Owned
         and closed by the response. It may yield a :class:`~streamkit.Head` first
-    :param profile: the kind of client: one of :mod:`streamkit.sse`, or one of your own
+    :param profile: the kind of client: one of ``streamkit.sse``, or one of your own
     :param about: the data for :attr:`Profile.begin <streamkit.sse.Profile.begin>`, if the profile
         has it
     :param keepalive: seconds of silence before each beat, or ``None`` for no beats
@@ -264,7 +264,7 @@ class RunEvents(sse.RunEvents, EventStream):
     :param runs: the runs, entered in the lifespan of the application
     :param run_id: the id of the run
     :param owner: who reads. If the run was started with another owner, there is no such run
-    :param profile: the kind of client: one of :mod:`streamkit.sse`, or one of your own
+    :param profile: the kind of client: one of ``streamkit.sse``, or one of your own
     :param about: the data for :attr:`Profile.begin <streamkit.sse.Profile.begin>`, in addition to
         ``"run_id"`` and ``"epoch"``
     :param keepalive: seconds of silence before each beat, or ``None`` for no beats
