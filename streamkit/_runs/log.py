@@ -159,6 +159,7 @@ class RunLog(Protocol):
             the producer to write: a hint, which may never come
         :return: the requests. Among them is a cancellation that was remembered for the first run of
             this id (with the same owner, if it named one); it is forgotten now
+        :raises RunExists: if the id is taken
         :raises LogFull: if there is no room
 
         """
