@@ -49,7 +49,7 @@ class Terms:
     patience: float = _FOR_EVER
     owns_loop: bool = True
     undisturbed: list[Any] = field(default_factory=list[Any])
-    #: The current visit, for a watcher from outside.
+    #: The visit that goes on, for who watches from outside.
     visit: Visit | None = None
 
 
