@@ -85,7 +85,7 @@ async def one(block: Callable[[Watch, T], Coroutine[Any, Any, None]], target: T)
 
 
 async def single(rounds: int, repeats: int) -> tuple[list[list[float]], list[list[float]]]:
-    """Take turns. Returns, for each round, the latencies of streams and those of scopes."""
+    """Take turns. Returns the latencies of streams and of scopes for each round."""
     streams: list[list[float]] = []
     scopes: list[list[float]] = []
     # The first round is for warming up.

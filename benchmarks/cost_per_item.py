@@ -1,5 +1,5 @@
 """
-B1: what each item costs, beside the bare loop, the floor, and what people use today.
+B1: what each item costs, compared with the bare loop, the floor, and what people use today.
 
 A cost is processor time of the one thread that does all the work: nothing here waits for anything
 but the other task, and what else runs on the machine is not counted. It is taken from the first
@@ -40,7 +40,7 @@ from .sources import SOURCES, Run
 
 TITLE = "Cost per item"
 
-# What is compared with what it must be is measured side by side.
+# Anything that is compared with a target is measured side by side.
 ORDER = [
     BARE,
     FLOOR,
@@ -118,7 +118,7 @@ def _table(title: str, costs_of: dict[str, Costs]) -> Table:
     return Table(title, columns, rows)
 
 
-#: What must be, and what is aimed at.
+#: The requirement, and the aim.
 _OF_FLOOR = {
     ("asyncio", "ready"): (1.1, 0.9),
     ("asyncio", "suspending"): (1.3, 1.1),

@@ -36,7 +36,7 @@ COMBINATORS: list[Callable[[Any], Stream[int]]] = [
 
 
 def chain(source: Any, length: int) -> Stream[int]:
-    """Put so many combinators on a source."""
+    """Put this many combinators on a source."""
     for combinator in islice(cycle(COMBINATORS), length):
         source = combinator(source)
     assert isinstance(source, Stream)
@@ -123,10 +123,10 @@ async def count_up() -> AsyncGenerator[int, None]:
 
 
 async def take(items: Stream[int], first: int, count: int) -> float:
-    """Take so many items, the first of which is known. Returns microseconds per item."""
+    """Take this many items, the first of which is known. Returns microseconds per item."""
     start = time.thread_time()
     for expected in range(first, first + count):
         item = await anext(items)
         if item != expected:
-            raise RuntimeError(f"got {item} in place of {expected} from a long stream")
+            raise RuntimeError(f"got {item} instead of {expected} from a long stream")
     return (time.thread_time() - start) / max(count, 1) * 1e6

@@ -85,7 +85,7 @@ SHAPES: dict[str, Shape] = {
 async def open_and_close(
     shape: Shape, count: int, while_open: Callable[[], object] | None = None
 ) -> None:
-    """Have so many holders open at once, and then cancel each."""
+    """Open this many holders at once, and then cancel each."""
     opened = Countdown(count)
     scopes: list[anyio.CancelScope] = []
 
@@ -119,7 +119,7 @@ Times = dict[str, dict[int, list[float]]]
 
 
 async def weigh(shape: Shape, count: int) -> Weight:
-    """Count bytes and tasks of so many open ones."""
+    """Count bytes and tasks of this many open ones."""
     weight = Weight(0, 0)
 
     def look() -> None:
@@ -143,7 +143,7 @@ async def weigh_all(count: int) -> dict[str, Weight]:
     """Return bytes and tasks of each shape, per stream and without its holder."""
     weights = {}
     for name, shape in SHAPES.items():
-        # What is loaded or cached by the first is not weighed.
+        # What the first one loads or caches is not weighed.
         await open_and_close(shape, 1)
         weights[name] = await weigh(shape, count)
     holder = weights.pop(HOLDER)
@@ -227,7 +227,7 @@ def _ratios(name: str, weights: Weights, times: Times) -> list[Ratio]:
     for count in counts:
         what = f"{name}, {count:,}: {set_up}, asked / task group"
         ratios.append(Ratio.of(what, asked[count], group[count], 1.5))
-    # Many tasks are dearer than few, on their own account: flat is what grows no more than that.
+    # Many tasks cost more than few, by themselves: it is flat if it grows no more than that.
     growth = [many / one for many, one in zip(asked[most], asked[few], strict=True)]
     of_group = [many / one for many, one in zip(group[most], group[few], strict=True)]
     by_number = f"{name}: {most:,} by {few:,}"

@@ -1,5 +1,5 @@
 """
-B6: what a response costs on a real server, beside the responses that people use.
+B6: what a response costs on a real server, compared with those that people use.
 
 Each peer is an endpoint on a uvicorn of its own, in a process of its own: all of these run at the
 same time, and are measured in turns. The clients are in this process, and read what they are sent.
@@ -104,7 +104,7 @@ class Server:
 
 @contextmanager
 def serving(peer: str, kind: str) -> Iterator[Server]:
-    """Run the server of a peer for as long as the block lasts. It says when it has started."""
+    """Run the server of a peer while the block lasts. It says when it has started."""
     ours, theirs = socket.socketpair()
     with ours, theirs, socket.socket() as listener:
         for direction in (socket.SO_SNDBUF, socket.SO_RCVBUF):
@@ -168,7 +168,7 @@ class Crowd:
         self._readers: list[Reader] = []
 
     async def arrive(self, count: int) -> None:
-        """Connect so many. Returns when each has its first item."""
+        """Connect this many clients. Returns when each has its first item."""
         loop = asyncio.get_running_loop()
         places = asyncio.Semaphore(AT_ONCE)
         self.expected = count
@@ -186,7 +186,7 @@ class Crowd:
                 tasks.create_task(one())
 
     async def receive(self, count: int) -> None:
-        """Receive so many items more, each of them."""
+        """Receive this many more items, each of them."""
         self.has_all.clear()
         self.expected += count * len(self._readers)
         await self._server.command(f"go {count}")
@@ -207,7 +207,7 @@ class Crowd:
 
 
 async def visit(peer: str, server: Server, count: int, items: int) -> dict[str, float]:
-    """Open so many connections, receive so many items on each, and leave. Returns what it took."""
+    """Open some connections, receive some items on each, and leave. Returns what it took."""
     crowd = Crowd(server)
     # So that none has the garbage of the round before.
     await server.memory()
@@ -228,7 +228,7 @@ async def visit(peer: str, server: Server, count: int, items: int) -> dict[str, 
 
 @asynccontextmanager
 async def all_serving(kind: str) -> AsyncIterator[dict[str, Server]]:
-    """Run a server of each peer for as long as the block lasts."""
+    """Run a server of each peer while the block lasts."""
     async with AsyncExitStack() as stack:
         # They start at the same time.
         servers = {peer: stack.enter_context(serving(peer, kind)) for peer in PEERS}
@@ -243,7 +243,7 @@ async def time_all(kind: str, sizes: Sizes) -> Costs:
     costs: Costs = {what: {peer: [] for peer in peers} for what in (OPEN, ITEM, CLOSE)}
     async with all_serving(kind) as servers:
         for peer, server in servers.items():
-            # What is loaded and cached by the first is not measured.
+            # What the first one loads and caches is not measured.
             await visit(peer, server, sizes.active, 2)
         for turn in range(sizes.rounds):
             first = turn % len(peers)
@@ -273,7 +273,7 @@ async def weigh_all(kind: str, sizes: Sizes) -> dict[str, list[float]]:
 
 
 def allow_files(count: int) -> None:
-    """Have this process and its children open so many files, or fail early."""
+    """Let this process and its children open this many files, or fail early."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY and hard < count:
         raise RuntimeError(f"{count} connections are opened: 'ulimit -Hn' allows {hard} files")

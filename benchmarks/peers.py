@@ -1,5 +1,5 @@
 """
-What moves items from one task to another: streamkit, and what else there is.
+What moves items from one task to another: streamkit and its peers.
 
 A peer takes an async generator function, iterates over what that returns, and calls ``take`` with
 each item. Each is written as its documentation or its users write it, with nothing that is not

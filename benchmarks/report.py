@@ -33,11 +33,11 @@ LIBRARIES = (
 @dataclass(frozen=True)
 class Ratio:
     """
-    What one thing costs by another: the median and the quartiles of all rounds.
+    The cost of one thing relative to another: the median and the quartiles of all rounds.
 
     :param what: which two things
-    :param must: it is to be no more than this
-    :param aim: and rather no more than this
+    :param must: the most that it may be
+    :param aim: the most that it should be
     """
 
     what: str

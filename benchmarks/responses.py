@@ -1,5 +1,5 @@
 """
-B5: what a response costs, from the source to ``send``, beside the responses that people use.
+B5: what a response costs, from the source to ``send``, compared with those that people use.
 
 There is no server: each peer is called as an ASGI application, with a ``send`` that only takes
 notes, and never suspends. All send the same bytes, an event for each piece of text, and add nothing
@@ -150,7 +150,7 @@ def bare(source: Source) -> App:
 def floor(hand_over: HandOver, source: Source) -> App:
     async def app(scope: Any, receive: Any, send: Any) -> None:
         def take(event: Any) -> None:
-            # All of it at once, for it never suspends.
+            # All of it at once, because it never suspends.
             with suppress(StopIteration):
                 send(_body(event)).send(None)
 
@@ -259,7 +259,7 @@ async def weigh_all(backend: str, count: int) -> dict[str, Weight]:
     peers: dict[str, Peer | None] = {HOLDER: None, **peers_on(backend)}
     for name, peer in peers.items():
         shape = hold_nothing if peer is None else _holding(peer)
-        # What is loaded or cached by the first is not weighed.
+        # What the first one loads or caches is not weighed.
         await open_and_close(shape, 1)
         weights[name] = await weigh(shape, count)
     holder = weights.pop(HOLDER)

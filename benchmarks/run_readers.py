@@ -33,7 +33,7 @@ RESPONSE = "RunEvents"
 
 
 class Audience:
-    """Those who read one run: who is there, and when the last of them had the last item."""
+    """The readers of one run: which are there, and when the last of them had the last item."""
 
     def __init__(self, readers: int) -> None:
         self._coming = self._taking = readers
@@ -52,7 +52,7 @@ class Audience:
             self.ended_at = time.thread_time()
 
 
-#: Reads a run of so many items to its end.
+#: Reads a run of this many items to its end.
 Reader = Callable[[Runs, str, int, Audience], Coroutine[Any, Any, None]]
 
 

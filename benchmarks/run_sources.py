@@ -1,4 +1,4 @@
-"""What the runs of B7 yield, and what is taken of it."""
+"""What the runs of B7 yield, and what is taken from them."""
 
 from __future__ import annotations
 

@@ -108,7 +108,7 @@ async def measure_replay(count: int, rounds: int) -> Costs:
 
 
 async def weigh_entry(count: int) -> float:
-    """Return the bytes that an entry holds, beside its own."""
+    """Return the bytes that an entry holds, besides its own."""
     async with Runs(MemoryLog(), max_items=count) as runs:
         blocked = anyio.Event()
 

@@ -7,7 +7,7 @@ from anyio.lowlevel import checkpoint
 
 
 class Countdown:
-    """An event that is set when so many have come."""
+    """An event that is set when this many have come."""
 
     def __init__(self, count: int) -> None:
         self._missing = count

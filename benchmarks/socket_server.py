@@ -3,7 +3,7 @@ The server of B6: uvicorn in a process of its own, with the endpoint of one peer
 
 ``python -m benchmarks.socket_server PEER LISTENER CONTROL LOOP PROTOCOL``, where the second and the
 third are the numbers of open sockets: the one to listen on, and one for commands. A command is a
-line, and so is its answer, in JSON. ``go N`` lets each source say so many items more, ``look``
+line, and so is its answer, in JSON. ``go N`` lets each source yield that many more items, ``look``
 tells the processor time of the process, ``weigh`` its memory, and ``empty`` is answered when no
 source is open.
 """
@@ -50,7 +50,7 @@ class Sources:
         self._count = 0
 
     def go(self, count: int) -> None:
-        """Let each say so many more items."""
+        """Let each yield this many more items."""
         self._count = count
         self._go.set()
         self._go = asyncio.Event()
@@ -72,7 +72,7 @@ class Sources:
 
 
 class Application:
-    """What all peers have in common: the lifespan, in which commands are taken."""
+    """What all peers have in common: the lifespan, which takes commands."""
 
     def __init__(self, control: socket.socket) -> None:
         self.sources = Sources(self._note_empty)

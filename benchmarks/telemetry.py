@@ -4,7 +4,7 @@ B10: what telemetry costs an item, in a stream and in a response: nothing is don
 The chain of B1 and the response of B5, with telemetry and without, measured in turns. What is told
 goes to OpenTelemetry's SDK. As there, the clock runs from the first step of the source to the last
 item: what is told at the beginning and at the end is outside of it, and is in the table, by the
-stream. The time between items, which is for who asks for it, is there for comparison.
+stream. The time between items, which is optional, is there for comparison.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@ A chat of the AI SDK whose answer goes on when its page is left, and is there wh
 
 Needs ``fastapi``, ``openai``, ``uvicorn`` and ``anyio-streamkit[starlette]``. Start it with
 ``OPENAI_API_KEY=... uvicorn --app-dir examples ai_chat:app``; ``OPENAI_BASE_URL`` is for another
-model server, and ``MODEL`` for its model. A page needs no more than this, where ``stop()`` of the
+model server, and ``MODEL`` for its model. A page needs only this, since ``stop()`` of the
 chat would only leave::
 
     const { messages, sendMessage } = useChat({ id, resume: true });
@@ -27,7 +27,7 @@ from streamkit.starlette import RunEvents
 MODEL = os.environ.get("MODEL", "gpt-5-mini")
 model, runs = AsyncOpenAI(), Runs()
 
-# Which run a chat is at. For several workers it is a table, and runs are kept in Redis.
+# The current run of each chat. For several workers, use a table, and keep runs in Redis.
 active: dict[str, str] = {}
 
 
@@ -62,7 +62,7 @@ async def ask(
     chat: Annotated[str, Body(alias="id")], messages: Annotated[list[dict[str, Any]], Body()]
 ) -> RunEvents:
     async def ended(outcome: Outcome, info: RunInfo) -> None:
-        # Save the answer here. Whoever comes later reads it from there, unless they ask again.
+        # Save the answer here. A later visitor reads it from there, unless they ask again.
         if active.get(chat) == info.id:
             del active[chat]
 

@@ -1,5 +1,5 @@
 """
-A chat endpoint with a stop button. What there is of an answer is saved, however it ends.
+A chat endpoint with a stop button. The answer so far is saved, however it ends.
 
 Needs ``fastapi``, ``openai``, ``uvicorn`` and ``anyio-streamkit[starlette]``. Start it with
 ``OPENAI_API_KEY=... uvicorn --app-dir examples chat:app``; ``OPENAI_BASE_URL`` is for another model
@@ -61,7 +61,7 @@ async def chat(run_id: UUID, question: Annotated[str, Body(embed=True)]) -> Even
             logger.error("run %s failed", run_id, exc_info=outcome.error)
 
     stream = with_cancellation(answer(), runs.open(run_id))
-    # save() logs what fails, with the run that it was.
+    # save() logs failures, with the id of the run.
     return EventStream(stream, on_end=save, log_failures=False)
 
 

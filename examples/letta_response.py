@@ -54,7 +54,7 @@ OnEnd: TypeAlias = Callable[[Outcome], Awaitable[object]]
 
 PING_EVERY, DEAD_AFTER, CHECK_EVERY = 30.0, 600.0, 0.5  # seconds
 
-# In place of letta/server/rest_api/streaming_response.py
+# Instead of letta/server/rest_api/streaming_response.py
 
 
 def run_response(chunks: Chunks, run_id: str, is_cancelled: Check, on_end: OnEnd) -> EventStream:
@@ -68,7 +68,7 @@ def run_response(chunks: Chunks, run_id: str, is_cancelled: Check, on_end: OnEnd
         keepalive=None,
         headers={"x-run-id": run_id},
         on_end=on_end,
-        # It does so itself, with the run that it was.
+        # It does so itself, with the id of the run.
         log_failures=False,
         on_disconnect="drain",
     )
@@ -91,7 +91,7 @@ def run_again(runs: Runs, run_id: str) -> RunEvents:
         run_id,
         profile=BACKGROUND,
         keepalive=PING_EVERY,
-        first_item_within=15.0,  # the first ping is not to decide the status
+        first_item_within=15.0,  # the first ping should not decide the status
         headers={"x-run-id": run_id},
     )
 
@@ -128,7 +128,7 @@ def tail(kind: OutcomeKind, message: str) -> list[ServerSentEvent]:
 
 
 LETTA = Profile("LETTA", tail=tail)
-# To its readers, a ping is no chunk of the run, and does not count.
+# To its readers, a ping is not a chunk of the run, and does not count.
 PING = ServerSentEvent(json.dumps({"message_type": "ping"}))
 BACKGROUND = replace(LETTA, name="BACKGROUND", beat=PING.encode())
 

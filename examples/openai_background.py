@@ -142,6 +142,6 @@ async def cancel(response_id: str, owner: Owner, request: Request) -> dict[str, 
 
 @app.exception_handler(RunNotFound)
 async def not_found(request: Request, error: RunNotFound) -> JSONResponse:
-    message = "There is no such response, or it is not kept any more."
+    message = "There is no such response, or it is no longer kept."
     error_type = "invalid_request_error"
     return JSONResponse({"error": {"message": message, "type": error_type}}, status_code=404)

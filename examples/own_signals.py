@@ -1,8 +1,8 @@
 """
-Signals of one's own: what says stop is heard in a task beside the source, and fires a token.
+Your own signals: a task beside the source waits for a stop, and fires a token.
 
-Each of these goes where a token goes: ``with_cancellation(source, told_by(websocket))``. What is
-heard for as long as the stream is open is left with it.
+Each of these goes where a token goes: ``with_cancellation(source, told_by(websocket))``. Each
+listens while the stream is open.
 """
 
 from __future__ import annotations

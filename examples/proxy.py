@@ -1,5 +1,5 @@
 """
-A proxy in front of a server that has OpenAI's API, such as vLLM, Ollama or OpenAI itself.
+A proxy in front of a server with OpenAI's API, such as vLLM, Ollama or OpenAI itself.
 
 Needs ``uvicorn`` and ``anyio-streamkit[client,starlette]``. Start it with
 ``UPSTREAM=https://api.openai.com uvicorn --app-dir examples proxy:app``, and tell its clients that
@@ -38,7 +38,7 @@ ASKED = ("accept", "authorization", "content-type", "openai-organization", "open
 ANSWERED = ("content-type", "retry-after", "x-request-id")
 
 
-# What an event stream ends with: the last word of the upstream, and ours in place of it.
+# The last word of an event stream: that of the upstream, or ours instead.
 CHAT = openai_chat_end, OPENAI_CHAT
 ENDS = {
     "/v1/chat/completions": CHAT,

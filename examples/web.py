@@ -1,12 +1,12 @@
 """
 The demo in a browser: start a run, watch it from any tab, leave and come back, stop it.
 
-A run is a process. ``Runs`` keeps its lines, so it goes on when its tab is closed, and whoever
-comes to its address gets every line once, those from before as well. A page whose connection was
-cut goes on where it was. Any tab can stop a run, and so can Ctrl-C here; some stop when nobody
-watches. What a run has started ends with it. With ``--workers 2``, two processes share the runs in
-a file, and it is the same whichever of them answers. The page is ``web.html``. Needs ``uvicorn``,
-and listens on 127.0.0.1 only. For POSIX.
+A run is a process. ``Runs`` keeps its lines, so it goes on when its tab is closed, and every
+visitor of its address gets every line once, including the earlier ones. A page whose connection was
+cut goes on where it was. Any tab can stop a run, and so can Ctrl-C here; some runs stop when nobody
+watches. Whatever a run has started ends with it. With ``--workers 2``, two processes share the runs
+in a file, and either of them may answer. The page is ``web.html``. Needs ``uvicorn``, and listens
+on 127.0.0.1 only. For POSIX.
 """
 
 from __future__ import annotations
@@ -59,10 +59,10 @@ PROGRAMS = Path(__file__).with_name("programs")
 GRACE = 3.0  # seconds from SIGTERM to SIGKILL, within the grace of the stream
 LONGEST_LINE = 65536  # bytes: a longer line comes in pieces, so that memory is bounded
 MOST = 8  # runs of a worker at a time
-SHOWN = 20  # runs that have ended, and are in the list
+SHOWN = 20  # ended runs that the list shows
 UNWATCHED = 5.0  # seconds after which nobody watches
 LEASE = 3.0  # seconds after which, and five more, a worker that says nothing counts as dead
-COME_BACK = 500  # milliseconds after which a page does whose connection was cut
+COME_BACK = 500  # milliseconds until a page whose connection was cut reconnects
 
 # A page sees an event where it would not see a comment.
 PROFILE = replace(BROWSER, name="DEMO", beat=ServerSentEvent("", event="beat").encode())
@@ -120,7 +120,7 @@ class Demo:
                 case _:
                     await reply(send, 404, {"message": "There is nothing here."})
         except RunNotFound:
-            await reply(send, 404, {"message": "There is no such run, or none any more."})
+            await reply(send, 404, {"message": "There is no such run, or no longer."})
         except LogFull:
             await reply(send, 503, {"message": f"There are {MOST} runs. Wait, or stop one."})
         except RunsClosed:
@@ -190,7 +190,7 @@ def last_word(outcome: Outcome) -> list[ServerSentEvent | Frame]:
 
 
 async def ended(outcome: Outcome, run: RunInfo) -> None:
-    # What went wrong is for this terminal. A page is told that something did.
+    # The error is for this terminal. A page is only told that there was one.
     why = outcome.error or worded(outcome.reason)
     name = as_dict(run.data)["name"]
     print(f"{run.id} {name}: {outcome.kind}{why and f' ({why})'}", flush=True)
@@ -237,7 +237,7 @@ async def output_of(command: Sequence[str]) -> AsyncGenerator[ServerSentEvent | 
         except StreamCancelled:  # raised in the very await that waits for a line
             send_signal(signal.SIGTERM, process.pid)
             with anyio.move_on_after(GRACE):
-                async for line in lines:  # what it says while it ends
+                async for line in lines:  # its output while it ends
                     yield event(line.decode(errors="replace"))
                 await process.wait()
             if process.returncode is None:
@@ -301,7 +301,7 @@ async def reply(
 ) -> None:
     """Send a page, or anything else as JSON."""
     if isinstance(content, bytes):
-        # Nothing from anywhere else: all of the page is in one file.
+        # Nothing from anywhere else: the whole page is in one file.
         policy = "default-src 'none'; connect-src 'self'; img-src data:; base-uri 'none'; "
         policy += "style-src 'unsafe-inline'; script-src 'unsafe-inline'; frame-ancestors 'none'"
         sent = {"content-type": "text/html; charset=utf-8", "content-security-policy": policy}
@@ -320,7 +320,7 @@ def main() -> int:
     parser.add_argument("--port", type=int, default=8000, metavar="N", help="0 for any")
     parser.add_argument("--interval", type=float, default=1.0, metavar="S")
     parser.add_argument("--workers", type=int, default=1, metavar="N")
-    parser.add_argument("command", nargs="*", help="to be run in place of the first of the page")
+    parser.add_argument("command", nargs="*", help="to run instead of the first one of the page")
     args = parser.parse_args()
     if not 0 < args.interval < math.inf:
         parser.error(f"--interval must be a number of seconds > 0, not {args.interval}")
@@ -332,7 +332,7 @@ def main() -> int:
         listening = socket.create_server(("127.0.0.1", args.port))
     except OSError as error:
         parser.error(f"cannot listen on port {args.port}: {error.strerror}; write --port 0")
-    # What uvicorn raises when all has ended.
+    # uvicorn raises it when everything has ended.
     with suppress(KeyboardInterrupt), TemporaryDirectory() as directory:
         port = listening.getsockname()[1]
         print(f"Open http://127.0.0.1:{port} and press Ctrl-C to end", flush=True)

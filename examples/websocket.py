@@ -73,7 +73,7 @@ async def words(question: str) -> AsyncGenerator[Head | dict[str, str], None]:
 
 async def answer(websocket: WebSocket) -> None:
     question = websocket.query_params.get("question", "")
-    # A browser shows no status to its page.
+    # A browser does not show a status to its page.
     await WebSocketStream(words(question), errors="close", on_end=log).serve(websocket)
 
 

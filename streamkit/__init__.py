@@ -2,23 +2,23 @@
 Keep any async generator alive, cancel it and account for it, on asyncio and on trio.
 
 Put on a source, in any order: :func:`with_cancellation`, :func:`with_keepalive`,
-:func:`with_timeout`, :func:`with_status`, :func:`with_buffer`. Each returns a :class:`Stream`, a
-block that is iterated, and whose :class:`Outcome` tells how it ended.
+:func:`with_timeout`, :func:`with_status`, :func:`with_buffer`. Each returns a :class:`Stream`: a
+block to enter and iterate, whose :class:`Outcome` tells how it ended.
 
-What stops one: :class:`CancelToken`, :class:`CancelRegistry` (by a key), :func:`on_signals`,
-:func:`poll`. Sources that are no async generator: :func:`from_thread`, :func:`merge`. A combinator
-of one's own: :class:`Stage`, :func:`with_stage`.
+What stops a stream: :class:`CancelToken`, :class:`CancelRegistry` (by a key), :func:`on_signals`,
+:func:`poll`. Sources that are not async generators: :func:`from_thread`, :func:`merge`. For your
+own combinators: :class:`Stage`, :func:`with_stage`.
 
-Modules that are imported by name:
+Modules to import by name:
 
 * ``streamkit.starlette``: responses for FastAPI and Starlette
-* ``streamkit.asgi``: the same for any ASGI server; ``streamkit.sse`` with events and profiles,
+* ``streamkit.asgi``: the same for any ASGI server; ``streamkit.sse``, with events and profiles;
   ``streamkit.jsonlines`` with a record a line; ``streamkit.websocket`` for a run over a WebSocket
-* ``streamkit.client``: read such a stream, and come back to it
+* ``streamkit.client``: read such a stream, and reconnect to it
 * ``streamkit.runs``: streams that outlive their request, kept in memory; ``streamkit.sqlite``, in a
   file; ``streamkit.redis``, in Redis or Valkey, with a registry for several processes
 * ``streamkit.opentelemetry``: traces and metrics of all of these
-* ``streamkit.testing``: interrupt a source at each await, virtual time, what a log must do
+* ``streamkit.testing``: interrupt a source at each await, virtual time, tests for a log of your own
 """
 
 from ._combinators.buffer import with_buffer as with_buffer

@@ -1,7 +1,10 @@
 """
 Answer an HTTP request with a stream: for any ASGI server and framework, on asyncio and on trio.
 
-:class:`StreamResponse` is one answer, :class:`StreamHost` the home of all of an application.
+:class:`StreamResponse` answers one request, :class:`WebSocketStream` one WebSocket.
+:class:`StreamHost` is entered in the lifespan: it ends all streams of an application at shutdown,
+and drains those whose clients have gone. :class:`SharedReceive` is for a source that reads its own
+request.
 """
 
 from __future__ import annotations
@@ -59,7 +62,7 @@ __all__ = [
 #: What ``final`` may return: one item, several in a list, a tuple or an iterator, or nothing.
 LastWord: TypeAlias = Content | Sequence[Content] | Iterator[Content] | None
 
-# Seconds after which there is a handshake, whatever the source does: a client waits for ten or so.
+# Seconds until the handshake, whatever the source does: a client waits for ten or so.
 _HANDSHAKE_WITHIN = 5.0
 
 # What keeps proxies from holding back or changing what is meant to be seen at once.
@@ -68,8 +71,8 @@ _DEFAULT_HEADERS = {"cache-control": "no-cache, no-transform", "x-accel-bufferin
 
 class ResponseOptions(TypedDict, total=False):
     """
-    The options of a :class:`StreamResponse` that say nothing of its content: those of every
-    response that is made of one.
+    The options of a :class:`StreamResponse` that do not concern its content: all responses that are
+    built on it take them, too.
     """
 
     first_item_within: float | None
@@ -91,24 +94,24 @@ class StreamResponse(Returned):
     An answer to an HTTP request whose body is a stream: an ASGI application for one request.
 
     It enters the stream itself, in the task of the request, so an endpoint returns it as it is. The
-    status is that of the :class:`~streamkit.Head` that the source may yield first; without one it
-    is 200, sent with the first item, at the end, or after ``first_item_within`` seconds. Beats go
-    out after the status, and do not decide it. Nothing is read ahead of the client, unless the
+    status comes from the :class:`~streamkit.Head` that the source may yield first; without one it
+    is 200, sent with the first item, at the end, or after ``first_item_within`` seconds. Beats are
+    sent after the status, and do not decide it. Nothing is read ahead of the client, unless the
     source is :func:`~streamkit.with_buffer`.
 
-    What goes wrong before the first item is raised from the call, the same object, before anything
-    has been sent: a framework answers it like any error of an endpoint. Later, ``final`` has the
-    last word for each kind of outcome, in the body. If it has none for an outcome that raises, that
-    is raised from the call, and the server cuts the connection: it never looks like a complete
-    answer. A failure of which ``final`` tells the client is logged under ``streamkit``, and so is
-    that of an ``on_end``, of which ``final`` is told as ``outcome.on_end_error``. A cancellation
-    counts as no error: if it comes before the first item and ``final`` has something to say, that
-    is sent with status 200.
+    An error before the first item is raised from the call, the same object, before anything has
+    been sent: a framework answers it like any error of an endpoint. Later, ``final`` has the last
+    word in the body, for each kind of outcome. If it has none for an outcome that raises, the
+    exception is raised from the call, and the server cuts the connection, which never looks like a
+    complete answer. A failure that ``final`` tells the client is logged under ``streamkit``. So is
+    the failure of an ``on_end``, which ``final`` finds in ``outcome.on_end_error``. A cancellation
+    is not an error: if it comes before the first item and ``final`` has a last word, this is sent
+    with status 200.
 
-    An answer with the status 204, 205 or 304 has no body: no beat is sent, ``final`` is not asked,
+    An answer with the status 204, 205 or 304 has no body: no beat is sent, ``final`` is not called,
     and an item is an error.
 
-    When the client goes, whether ``receive()`` or ``send()`` tells, nothing more is sent, and
+    When the client goes, as ``receive()`` or ``send()`` tells, nothing more is sent, and
     ``on_disconnect`` decides:
 
     * ``"cancel"``: the source is told ``StreamCancelled(Disconnected())`` and has its ``grace``.
@@ -117,7 +120,7 @@ class StreamResponse(Returned):
       an error that comes later is logged; without one, it lasts until the source is closed.
     * ``"close"``: the stream is left, as at the end of a block.
 
-    An error of the source is raised from the call, also then; a client that has gone is none. A
+    An error of the source is still raised from the call; a client that has gone is not an error. A
     cancellation of the request task closes the stream and goes on. ``HEAD`` is answered without
     starting the source. A response is used once.
 
@@ -125,8 +128,8 @@ class StreamResponse(Returned):
         manager that yields one, or a stream; owned and closed by the response. An item of another
         type ends it with :exc:`TypeError`.
     :param headers: headers of the response, which may replace the default ones: these ask caches
-        and proxies to pass everything on at once. Those of a :class:`~streamkit.Head` replace both,
-        but for cookies, which are added.
+        and proxies to pass everything on at once. The headers of a :class:`~streamkit.Head` replace
+        both, except for cookies, which are added.
     :param media_type: the content type, or ``None`` for none
     :param first_item_within: seconds after which the status 200 is sent without an item; 15 if it
         is ``None``
@@ -134,26 +137,27 @@ class StreamResponse(Returned):
         last item, or several in a list, a tuple or an iterator; with ``None``, the outcome is
         raised if it is an error. Not called if the stream is left.
     :param on_end: called with the :class:`~streamkit.Outcome` and awaited, once, before ``final``.
-        Also for a ``HEAD``, with the outcome of a stream that nobody has asked for an item
+        It is also called for a ``HEAD``, with the outcome of a stream that nobody has asked
+        for an item
     :param on_end_timeout: seconds after which ``on_end`` is cancelled
-    :param on_disconnect: what to do when the client goes
+    :param on_disconnect: what to do when the client goes, as above
     :param grace: seconds that the source has to react to a disconnect, or to a shutdown
     :param drain_timeout: seconds for which a source runs on without a client
-    :param finish: seconds that the stream may go on for when the program ends, before it is told; 0
-        for a stream that would not end. With ``None`` it is as the host says.
+    :param finish: seconds that the stream may go on for when the program ends, before it is told.
+        Give 0 for a stream that would not end. ``None`` means: as the host says.
     :param send_timeout: seconds that the client may take for one message before it counts as gone.
-        The call then returns without the last message, and a warning is logged. When the connection
-        ends is up to the server, which may wait for the client to read what it was sent: until it
-        lets go of the message, the call does not return, though the source is closed
-    :param log_failures: whether a failure is logged that is not raised from the call
-    :param receive: what the source reads its own request from; ``None`` if it reads nothing
-    :param host: where streams are drained, and who tells that the program ends. If it is ``None``,
-        the :class:`StreamHost` in ``scope["state"]`` is taken, under whatever name the lifespan has
-        put it there.
-    :param telemetry: where the stream tells how it goes, in place of where the host says:
+        The call then returns without the last message, and a warning is logged. The server decides
+        when the connection ends. It may wait for the client to read what it was sent: until it lets
+        go of the message, the call does not return, though the source is closed
+    :param log_failures: whether a failure that is not raised from the call is logged
+    :param receive: where the source reads its own request; ``None`` if it reads nothing
+    :param host: drains streams and tells that the program ends. If it is ``None``, the
+        :class:`StreamHost` in ``scope["state"]`` is taken, under whatever name the lifespan has put
+        it there.
+    :param telemetry: receives how the stream goes, instead of the host's:
         :class:`streamkit.opentelemetry.OpenTelemetry`, for instance
     :raises TypeError: if an argument is of the wrong type
-    :raises ValueError: if a time is negative or not finite, or a header none
+    :raises ValueError: if a time is negative or not finite, or a header is not valid
 
     """
 
@@ -210,8 +214,8 @@ class StreamResponse(Returned):
         _check_final(final)
         self._last_word = _LastWord(final, self._outlet)
         # Given away with the call. Frames of a framework hold this response, an error holds them,
-        # and the outcome of the stream the error: such a cycle would keep send() alive, and granian
-        # ends the connection when nothing refers to that any more.
+        # and the outcome of the stream holds the error: such a cycle would keep send() alive, and
+        # granian ends the connection only when nothing refers to that.
         self._stream: StatusStream[Any] | None = with_status(
             with_stage(source, self._outlet),
             first_item_within=self._first_item_within,
@@ -225,7 +229,7 @@ class StreamResponse(Returned):
         return f"<{type(self).__name__} {state}>"
 
     def _make_outlet(self) -> Outlet:
-        """Return what makes bytes of the items. Called once, when the response is made."""
+        """Return the outlet that makes bytes of items. Called once, when the response is made."""
         return Outlet()
 
     def _own_headers(self, media_type: str | None) -> RawHeaders:
@@ -233,7 +237,7 @@ class StreamResponse(Returned):
         return _default_headers(media_type)
 
     def _opening(self) -> bytes:
-        """Return what is sent with a status that comes before the first item."""
+        """Return the bytes to send with a status that comes before the first item."""
         return b""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -242,11 +246,11 @@ class StreamResponse(Returned):
 
         Returns when the source is closed, or when it is drained by a host.
 
-        :raises BaseException: what the source, a stage or ``send`` raised, if nothing was sent in
-            its place
-        :raises ResponseCancelled: if the source was cancelled, let that out, and ``final`` had
-            nothing to say
-        :raises RuntimeError: if the scope is not that of an HTTP request, if the response was used
+        :raises BaseException: what the source, a stage or ``send`` raised, if nothing was sent
+            instead
+        :raises ResponseCancelled: if the source was cancelled, let the exception out, and ``final``
+            had no last word
+        :raises RuntimeError: if the scope is not of an HTTP request, if the response was used
             before, or if its host was not entered
 
         """
@@ -272,7 +276,7 @@ class StreamResponse(Returned):
             await exchange.conclude()
         finally:
             if host is not None and not exchange.rest.has_let_go:
-                # Its task may have been cancelled before it began. One that is drained lives on.
+                # Its task may have been cancelled before it began. A drained stream lives on.
                 host.leave(exchange, None)
             # The traceback of an error includes this frame.
             del stream, exchange
@@ -280,7 +284,7 @@ class StreamResponse(Returned):
     def _check_scope(self, scope: Scope) -> None:
         if scope["type"] != "http":
             raise RuntimeError(
-                f"a {type(self).__name__} answers an HTTP request, and was called with a scope of "
+                f"a {type(self).__name__} answers an HTTP request, but was called with a scope of "
                 f"the type {scope['type']!r}: return it from an HTTP endpoint"
             )
 
@@ -292,7 +296,7 @@ class StreamResponse(Returned):
         receive: Receive,
         send: Send,
     ) -> Exchange:
-        """Return what answers the request."""
+        """Return the object that answers the request."""
         return Exchange(
             stream,
             self._outlet,
@@ -315,55 +319,56 @@ class WebSocketStream(StreamResponse):
     stop.
 
     It makes the handshake when the status is known, sends a message for each item, and closes the
-    socket at the end. So it is called in place of ``accept()``, and nobody else reads what the
-    client says. Text is sent as text, ``bytes`` and ``memoryview`` as they are, and anything else
-    as text of JSON: what an event may be made of, see :class:`~streamkit.sse.EventStream`.
+    socket at the end. So it is called instead of ``accept()``, and nothing else may read the
+    client's messages. Text is sent as text, ``bytes`` and ``memoryview`` as they are, and anything
+    else as JSON text, like the data of an event: see :class:`~streamkit.sse.EventStream`.
 
-    If the source yields a :class:`~streamkit.Head` with a status from 300 on, or is not started at
-    all, there is no handshake: the client gets the status, and the items as the body of the answer.
-    Where the server cannot say that (``"websocket.http.response"`` is not in the extensions of the
-    scope), the status is 403, without a body. An error before the first item is raised from the
-    call, as that of any response.
+    If the source yields a :class:`~streamkit.Head` with a status of 300 or more, or is not started
+    at all, there is no handshake: the client gets the status, with the items as the body. If the
+    server cannot do that (``"websocket.http.response"`` is not in the extensions of the scope), the
+    status is 403, without a body. An error before the first item is raised from the call, as in any
+    response.
 
     The client asks for a stop by a message. The source is then told
-    :exc:`~streamkit.StreamCancelled` with the reason that the client gave, and has its ``grace``;
-    what it still says, and the last word, reach the client. Any other message is dropped, but all
-    are read, so that a stop is never behind one.
+    :exc:`~streamkit.StreamCancelled` with the reason that the client gave, and has its ``grace``.
+    Its last items and the last word reach the client. Any other message is read and dropped, so
+    that a stop never waits behind one.
 
     At the end the last word is sent, if ``final`` has one, and then the socket is closed. The code
-    says how the stream has ended, and the reason does so in a word: 1000 ``completed`` or
-    ``cancelled``; 1001 ``shutdown``; 1008 ``refused``, by a :class:`~streamkit.Head` that came
-    after the handshake; 1011 ``failed`` or ``timed_out``; 1013 ``overloaded``. So a cancellation is
-    never raised, and an error is if it came without a last word, when the socket is closed.
+    tells how the stream has ended, and the reason of the close says it in a word: 1000
+    ``completed`` or ``cancelled``; 1001 ``shutdown``; 1008 ``refused``, by a
+    :class:`~streamkit.Head` that came after the handshake; 1011 ``failed`` or ``timed_out``; 1013
+    ``overloaded``. So a cancellation is never raised. An error is raised if there was no last word
+    for it, once the socket is closed.
 
-    When the client goes, all is as for a :class:`StreamResponse`. A socket that the server closes
-    with 1012, since it is to be started again, has not lost its client: the source is told
-    ``Shutdown()``.
+    A client that goes is handled as by a :class:`StreamResponse`. If the server closes the socket
+    with 1012, because it restarts, the client was not lost: the source is told ``Shutdown()``.
 
     :param source: an async iterable of items, an async context manager that yields one, or a
         stream, whose own beats are sent, too. Owned and closed by the response
-    :param headers: headers of the handshake, or of the answer in its place
-    :param subprotocols: those that are spoken. The first that the client offers of them is chosen
-    :param stop: called with each message of the client, ``str`` or ``bytes``. What it returns
-        means: falsy, nothing; ``True``, stop; anything else, stop for this reason. By default a
-        message of JSON like ``{"type": "stop", "reason": "..."}`` is a stop. With ``None``, none is
+    :param headers: headers of the handshake, or of the response that replaces it
+    :param subprotocols: the supported ones. The first one that the client offers is chosen
+    :param stop: called with each message of the client, ``str`` or ``bytes``. A falsy result means:
+        no stop. ``True`` means: stop. Anything else means: stop, for this reason. By default, a
+        JSON message like ``{"type": "stop", "reason": "..."}`` is a stop. With ``None``, no message
+        is
     :param errors: how a client is told that there is no stream for it: by a ``"status"``, which a
         browser does not show to its page; or by a handshake and a ``"close"``, with the items in
         between
-    :param accepted: whether the handshake is over, since somebody has called ``accept()``. A
+    :param accepted: whether the handshake is over because ``accept()`` was called already. A
         refusal is then told by the close
     :param beat: an item that is sent while the source is silent, which clients know and drop;
         ``None`` for no beats, where the server sends pings of its own, as uvicorn does
     :param keepalive: seconds of silence before each beat, if there is one
     :param encoder: called with a value for which there would be no JSON, wherever in an item it is.
-        Returns one for which there is, or raises :exc:`TypeError`
-    :param final: called with the :class:`~streamkit.Outcome`. Returns what is to be sent last: an
-        item, several in a list, a tuple or an iterator, or ``None``. Not called for a client that
-        was refused
+        Returns a value for which there is, or raises :exc:`TypeError`
+    :param final: called with the :class:`~streamkit.Outcome`. Returns the last message: an item,
+        several in a list, a tuple or an iterator, or ``None``. Not called for a client that was
+        refused
     :param options: further options of :class:`StreamResponse`, all but ``media_type`` and
         ``receive``. ``first_item_within`` is 5 by default: clients do not wait for long
     :raises TypeError: if an argument is of the wrong type
-    :raises ValueError: if a time is negative or not finite, or a header none
+    :raises ValueError: if a time is negative or not finite, or a header is not valid
 
     """
 
@@ -392,7 +397,7 @@ class WebSocketStream(StreamResponse):
         self._socket_outlet = SocketOutlet(encoder)
         self._subprotocols = tuple(subprotocols)
         self._stop = stop
-        #: What is done about a stop, if not the source is told.
+        #: Called for a stop, if the source is not told.
         self._on_stop: Callable[[object], object] | None = None
         self._errors: Literal["status", "close"] = errors
         self._accepted = accepted
@@ -414,8 +419,8 @@ class WebSocketStream(StreamResponse):
     def _check_scope(self, scope: Scope) -> None:
         if scope["type"] != "websocket":
             raise RuntimeError(
-                f"a {type(self).__name__} answers a WebSocket, and was called with a scope of the "
-                f"type {scope['type']!r}: for a request of HTTP there are StreamResponse and "
+                f"a {type(self).__name__} answers a WebSocket, but was called with a scope of the "
+                f"type {scope['type']!r}: for an HTTP request, write StreamResponse or "
                 "EventStream"
             )
 

@@ -1,8 +1,10 @@
 """
-Read a stream over HTTP, and come back when it is cut. Needs the extra ``client``.
+Read a stream over HTTP, and reconnect when it is cut. Needs the extra ``client``.
 
-:func:`connect` makes a stream of the events of a server; which of them is the last, one of the
-functions here tells.
+:func:`connect` makes a stream of the :class:`Event` objects that a server sends. Its ``last_word``
+is the function here that knows the last event: :func:`browser_end`, :func:`json_lines_end`,
+:func:`openai_chat_end`, :func:`openai_responses_end`, :func:`anthropic_end`, :func:`vercel_ui_end`
+or :func:`ag_ui_end`. It raises :exc:`Refused`, :exc:`StreamCut` and :exc:`TooLong`.
 """
 
 from __future__ import annotations
@@ -117,47 +119,46 @@ def connect(
     """
     Read an endpoint of server-sent events, or of JSON lines, as a stream of :class:`Event`.
 
-    The last event is the one that ``last_word`` knows; it is passed on, and the stream ends. A body
-    that ends before it was cut, and so was one that is silent for ``idle`` seconds. Then a ``GET``
-    is asked again, as it was, with the id of the last event as ``Last-Event-ID``: an endpoint that
-    takes it goes on after that event, and nothing is lost or doubled. One that gives no ids begins
-    anew, as with an ``EventSource``.
+    The function ``last_word`` knows the last event: it is passed on, and the stream ends. A body
+    that ends earlier was cut, and so was a body that is silent for ``idle`` seconds. Then a ``GET``
+    is sent again, unchanged, with the id of the last event as ``Last-Event-ID``: an endpoint that
+    takes it goes on after that event, and nothing is lost or doubled. An endpoint without ids
+    begins anew, as with an ``EventSource``.
 
-    Any other method is sent once. It goes on by ``GET``: at the ``Location`` that its answer has,
-    if that is of the same origin, or at ``resume``. Without either, or without ids, a cut is
-    :exc:`StreamCut`, and so it is in the middle of JSON lines, which have no ids.
+    Any other method is sent once. It goes on by ``GET``: at the ``Location`` of its answer, if that
+    is of the same origin, or at ``resume``. Without either, or without ids, a cut raises
+    :exc:`StreamCut`. So does a cut in JSON lines, which have no ids.
 
-    The client waits as long as ``retry:`` in the stream says, and ``Retry-After``, and up to half a
-    second more; twice as much after each attempt that brings no event, up to half a minute. It
-    stops at the status 204. An answer that is no stream is :exc:`Refused`, but for a status of 500
-    or more, which counts as an attempt that brings nothing.
+    The client waits as ``retry:`` in the stream and ``Retry-After`` say, plus up to half a second:
+    twice as much after each attempt that brings no event, up to half a minute. The status 204 ends
+    the stream. An answer that is not a stream raises :exc:`Refused`, except for a status of 500 or
+    more, which counts as an attempt that brings nothing.
 
-    Of the client only ``stream()`` is used, with its own settings, but for the time to read, which
-    is ``idle``, redirects, which a ``GET`` follows, and what is asked for, which is nothing packed.
-    It must be open as long as the stream is.
+    Only ``stream()`` of the client is used, with the client's settings, except that the read
+    timeout is ``idle``, a ``GET`` follows redirects, and no compression is asked for. The client
+    must stay open while the stream is open.
 
-    :param client: of httpx2
-    :param url: of the endpoint
-    :param method: of the first request
-    :param headers: of each request; an ``Accept`` and an ``Accept-Encoding`` are added
+    :param client: an open client of httpx2
+    :param url: the URL of the endpoint
+    :param method: the method of the first request
+    :param headers: headers of each request; an ``Accept`` and an ``Accept-Encoding`` are added
     :param params: for the query of ``url``
-    :param json: the body, as JSON; for any method but ``GET``, as the next two
+    :param json: the body, as JSON; for any method except ``GET``, like the next two
     :param content: the body, as it is
     :param data: the body, as a form
-    :param auth: of each request, as in httpx2
-    :param last_word: called with each event. Returns whether it is the last; ``None`` if the server
-        asks to come back, and the event is not to be passed on. In place of the function, ``None``
-        is for a server that has no last word: what looks like the end of a body is the end
-    :param last_event_id: where to go on
-    :param resume: where to go on after a method that is not ``GET``, in place of a ``Location``
+    :param auth: the credentials of each request, as in httpx2
+    :param last_word: called with each event. Returns whether it is the last, or ``None`` if the
+        server asks its clients to come back and the event should not be passed on. Give ``None``
+        instead of a function if the server has no last word: the end of a body is then the end
+    :param last_event_id: the id of the last event that was read, to go on after it
+    :param resume: the URL to go on at after a method other than ``GET``, instead of a ``Location``
     :param idle: seconds of silence after which a body was cut: more than the server leaves between
         its beats
-    :param attempts: how many may bring nothing at all, one after the other, before it is
-        :exc:`StreamCut`
-    :param max_size: bytes that a line may have, and an event; more is :exc:`TooLong`
-    :param head: names of headers, for a response that is to answer as the server does: a
-        :class:`~streamkit.Head` comes first, with the status of the first answer and those of them
-        that it has. ``None`` for no ``Head``
+    :param attempts: how many attempts in a row may bring nothing at all before :exc:`StreamCut`
+    :param max_size: the most bytes in a line and in an event; more raise :exc:`TooLong`
+    :param head: names of headers, for a response that should answer as the server does: a
+        :class:`~streamkit.Head` comes first, with the status of the first answer and those of these
+        headers that it has. ``None`` for no ``Head``
     :return: a stream, for all combinators and for a response
     :raises TypeError: if an argument is of the wrong type
     :raises ValueError: if a number is out of range, or a ``GET`` has a body
@@ -177,8 +178,8 @@ def connect(
         check_plain("last_word", last_word)
     if not BREAKS.isdisjoint(last_event_id.encode()):
         raise ValueError(
-            "last_event_id must be one line without NUL: write last_event_id=event.id, of the last "
-            "event that was read"
+            "last_event_id must be one line without NUL: write last_event_id=event.id, with the "
+            "last event that was read"
         )
     seconds("idle", idle, positive=True)
     positive("attempts", attempts)
@@ -192,7 +193,7 @@ def connect(
         raise TypeError(f"head takes names of headers, got str: write head=[{head!r}]")
     own = httpx2.Headers(headers)
     if "last-event-id" in own:
-        raise ValueError("the id changes: write last_event_id='...' in place of a header")
+        raise ValueError("the id changes: write last_event_id='...' instead of a header")
     asking = Asking(method, url, own, options, resume)
     connection = Connection(
         client,

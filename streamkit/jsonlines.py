@@ -2,7 +2,7 @@
 JSON lines: ``JsonLines``, a response whose items are records of JSON, one a line.
 
 For clients that read line by line, in any language, and need no parser of events. They are not told
-where to go on, so what is to outlive its client is better read as :mod:`streamkit.sse` has it.
+where to go on, so for a stream that outlives its client, :mod:`streamkit.sse` is better.
 """
 
 from __future__ import annotations
@@ -29,30 +29,30 @@ class JsonLines(StreamResponse):
     """
     An answer of JSON lines: a :class:`~streamkit.asgi.StreamResponse` with one record a line.
 
-    Each item becomes JSON, as by a :class:`~streamkit.sse.Profile`, but text is a text of JSON,
-    too. The lines end in LF and have no other end of a line in them, for any reader: U+0085, U+2028
-    and U+2029 are escaped. The media type is ``application/x-ndjson``.
+    Each item becomes JSON, as by a :class:`~streamkit.sse.Profile`, but text becomes a JSON string,
+    too. The lines end in LF and contain no other line end, for any reader: U+0085, U+2028 and
+    U+2029 are escaped. The media type is ``application/x-ndjson``.
 
     The last record says how the stream has ended: ``{"end": {"kind": "completed", "message":
     ...}}``, or ``"cancelled"``, ``"timed_out"``, ``"failed"`` or ``"shutdown"``, with a message for
     the public. An answer without it was cut, however complete it looks.
 
-    :param source: an async iterable of what there is JSON for, an async context manager that yields
-        one, or a stream, whose own beats become records, too. Owned and closed by the response. An
-        item that has the key of the last record ends it with :exc:`ValueError`.
-    :param beat: a record that is sent while the source is silent, an object of JSON that clients
-        know and drop; ``None`` for no beats, since there is nothing that every client drops
+    :param source: an async iterable of items for which there is JSON, an async context manager that
+        yields one, or a stream, whose own beats become records, too. Owned and closed by the
+        response. An item with the key of the last record ends it with :exc:`ValueError`.
+    :param beat: a record that is sent while the source is silent, a JSON object that clients know
+        and drop; ``None`` for no beats, because there is nothing that every client drops
     :param keepalive: seconds of silence before each beat, if there is one
     :param end_key: the key of the last record
     :param encoder: called with a value for which there would be no JSON, wherever in an item it is.
-        Returns one for which there is, or raises :exc:`TypeError`
-    :param final: called with the :class:`~streamkit.Outcome`, in place of the last record. Returns
-        what is to be sent last: a record, several in a list, a tuple or an iterator, or ``None``
+        Returns a value for which there is, or raises :exc:`TypeError`
+    :param final: called with the :class:`~streamkit.Outcome`, instead of the last record. Returns
+        what to send last: a record, several in a list, a tuple or an iterator, or ``None``
     :param headers: as for :class:`~streamkit.asgi.StreamResponse`
-    :param options: further options of :class:`~streamkit.asgi.StreamResponse`, all but
+    :param options: further options of :class:`~streamkit.asgi.StreamResponse`, except for
         ``media_type``. With a ``beat``, ``first_item_within`` is at most ``keepalive`` by default
-    :raises TypeError: if an argument is of the wrong type, or a beat no object
-    :raises ValueError: if a time is out of range, a header none, or the key empty
+    :raises TypeError: if an argument is of the wrong type, or a beat is not an object
+    :raises ValueError: if a time is out of range, a header is not valid, or the key is empty
 
     """
 

@@ -3,7 +3,7 @@ Tell OpenTelemetry how streams go: how long they last, how soon their first item
 they have, how many are open, and how they end.
 
 :class:`OpenTelemetry` is given as ``telemetry`` to responses, to a host or to runs.
-:func:`with_telemetry` is for a stream that is none of these.
+:func:`with_telemetry` is for any other stream.
 """
 
 from __future__ import annotations
@@ -32,36 +32,37 @@ T = TypeVar("T")
 
 class OpenTelemetry(Telemetry):
     """
-    Tells OpenTelemetry how streams go. One may serve any number of them.
+    Tells OpenTelemetry how streams go. One object may serve any number of them.
 
-    Of each stream, when its source is closed:
+    For each stream, when its source is closed, it records
 
     * the histograms ``streamkit.stream.duration`` and ``streamkit.stream.time_to_first_item``, in
       seconds, ``streamkit.stream.items`` and ``streamkit.stream.beats``;
     * the attributes ``streamkit.stream.name``, ``streamkit.outcome``, which is the kind of its
       :class:`~streamkit.Outcome`, ``http.route`` where that is known, and ``error.type`` where
       there was an error;
-    * on the span that was current when the stream was entered the same attributes, and the counts.
-      The status of the span is ERROR if the stream has failed, has timed out or was lost, and is
-      left alone else: a client that has gone is no error. If several streams are open in one span,
-      it is told of the first one.
+    * on the span that was current when the stream was entered: the same attributes, and the counts.
+      The status of the span is ERROR if the stream has failed, has timed out or was lost. Otherwise
+      it is left alone: a client that has gone is not an error. If several streams are open in one
+      span, it is told of the first one.
 
-    While it is open, it counts in ``streamkit.active_streams``, by its name.
+    While a stream is open, it counts in ``streamkit.active_streams``, by its name.
 
-    Of each run of :class:`~streamkit.runs.Runs` the same, with a span of its own, which is current
-    in its source; and ``streamkit.runs.lag``, ``streamkit.runs.buried``, ``streamkit.runs.fenced``
-    and ``streamkit.runs.resumed``. The span of a reader links to that of its run.
+    It does the same for each run of :class:`~streamkit.runs.Runs`, with a span of its own, which is
+    current in its source. It also counts ``streamkit.runs.lag``, ``streamkit.runs.buried``,
+    ``streamkit.runs.fenced`` and ``streamkit.runs.resumed``. The span of a reader links to that of
+    its run.
 
     Nothing is done for each item, unless ``item_gaps`` is true. What OpenTelemetry raises is logged
     once, and breaks no stream.
 
-    :param name: of the streams: one for all of a kind, as for each name there are series of its
-        own. With ``None``, it is the name of the source: of the function that has made it
+    :param name: of the streams: one name for all of a kind, because each name has its own series.
+        With ``None``, it is the name of the source: that of the function that has made it
     :param item_gaps: whether to measure the time between items,
-        ``streamkit.stream.item_gap``, which costs each of them some microseconds
-    :param meter_provider: where it is measured; with ``None``, the global one
-    :param tracer_provider: where the spans of runs are made; with ``None``, the global one
-    :raises TypeError: if the name is no text
+        ``streamkit.stream.item_gap``, which costs some microseconds for each item
+    :param meter_provider: makes the instruments; with ``None``, the global one
+    :param tracer_provider: makes the spans of runs; with ``None``, the global one
+    :raises TypeError: if the name is not text
 
     """
 
@@ -88,15 +89,16 @@ def with_telemetry(
     """
     Tell OpenTelemetry how a stream goes.
 
-    What is told, and on which span, is told of :class:`OpenTelemetry`.
+    :class:`OpenTelemetry` says what is told, and on which span.
 
     :param source: an async iterable, an async context manager that yields one, or a stream; owned
         and closed by the new stream
-    :param name: of the stream: one for all of a kind
-    :param item_gaps: whether to measure the time between items, which costs each of them
-    :param meter_provider: where it is measured; with ``None``, the global one
+    :param name: of the stream: one name for all of a kind
+    :param item_gaps: whether to measure the time between items, which costs some time for each of
+        them
+    :param meter_provider: makes the instruments; with ``None``, the global one
     :return: a stream of the same items
-    :raises TypeError: if the source is none, or the name is no text
+    :raises TypeError: if ``source`` is not a source, or the name is not text
 
     """
     _check_name("with_telemetry", name)

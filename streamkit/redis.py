@@ -1,8 +1,9 @@
 """
-``RedisCancelRegistry``: cancel a run by its key in whichever process it is, through Redis or
-Valkey. ``RedisLog``: keep runs where every worker can read them. Needs the extra ``redis``.
+Runs and stops across processes, over Redis or Valkey. Needs the extra ``redis``.
 
-:class:`Redis` is the connection, for a cluster, for Sentinel, or for several that share one.
+* :class:`RedisCancelRegistry`: cancel a run by its key, in whichever process it is
+* :class:`RedisLog`: keep runs where every worker can read them
+* :class:`Redis`: the connection, for a cluster, for Sentinel, or to share one
 """
 
 from __future__ import annotations

@@ -1,9 +1,14 @@
 """
-Runs: streams that outlive their request. What a run yields is kept in a log, and any number of
-readers attach to it, at any position, while it goes on and when it has ended.
+Streams that outlive their request. What a run yields is kept in a log, and any number of readers
+attach to it, at any position, while it goes on and after it has ended.
 
-:class:`Runs` is what a program uses. Where runs are kept is up to a log: :class:`MemoryLog`, or
-anything else that follows :class:`RunLog`, which the suite in :mod:`streamkit.testing` tests.
+A program uses :class:`Runs`: ``start()`` returns a :class:`RunInfo`, and ``attach()`` a stream of
+each :class:`Entry`. A log decides where runs are kept: :class:`MemoryLog`,
+:class:`streamkit.sqlite.SQLiteLog`, :class:`streamkit.redis.RedisLog`, or anything else that
+follows :class:`RunLog` and passes the tests of :func:`streamkit.testing.log_conformance`.
+
+A reader may get :exc:`RunNotFound`, :exc:`Gap`, :exc:`CursorMismatch` or :exc:`LogUnavailable`, and
+at the end of the run :exc:`RunFailed`, :exc:`RunCancelled`, :exc:`RunTimedOut` or :exc:`RunLost`.
 """
 
 from __future__ import annotations

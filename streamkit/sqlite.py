@@ -1,6 +1,6 @@
 """
-``SQLiteLog``: runs that all processes of one machine share, in a file. Needs nothing but Python's
-own :mod:`sqlite3`.
+``SQLiteLog``: runs that all processes of one machine share, in a file. It needs only Python's own
+:mod:`sqlite3`.
 """
 
 from __future__ import annotations

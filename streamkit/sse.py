@@ -1,9 +1,14 @@
 """
-Server-sent events: ``ServerSentEvent``, profiles that fit the clients that read them, and
-``EventStream``, a response of both.
+Server-sent events.
 
-What a stream yields becomes a :class:`Frame`: bytes as they go on the wire. Each frame is whole, so
-that a beat can go between any two of them.
+* :class:`EventStream`: a response of events, on any ASGI server
+* :class:`RunEvents`: the same for a run of :mod:`streamkit.runs`
+* :class:`Profile`: how items, beats and the end are sent to one kind of client: :data:`BROWSER`,
+  :data:`OPENAI_CHAT`, :data:`OPENAI_RESPONSES`, :data:`ANTHROPIC`, :data:`VERCEL_UI`,
+  :data:`AG_UI`, :data:`AG_UI_0` or :data:`RAW`
+* :class:`ServerSentEvent`: one event with a name, an id or a comment. :class:`Frame`: bytes as they
+  go on the wire, always whole, so that a beat can go between any two of them
+* :func:`last_event_id`: where a client goes on. :func:`whole_events`: for the bytes of an upstream
 """
 
 from __future__ import annotations
@@ -71,33 +76,33 @@ __all__ = [
 
 class EventStream(StreamResponse):
     """
-    An answer of server-sent events: a :class:`~streamkit.asgi.StreamResponse` that speaks to its
-    clients as a profile says.
+    An answer of server-sent events: a :class:`~streamkit.asgi.StreamResponse` that encodes items
+    for one kind of client, as a profile says.
 
     Items are encoded by the profile, one at a time, in the source task. While the source is silent,
-    the client receives the profile's beat, which it does not notice, and which carries no id. The
-    end is told as the profile tells it, with a message for the public.
+    the client receives the profile's beat, which it does not notice, and which carries no id. At
+    the end, the profile tells the client how the stream ended, with a message for the public.
 
-    :param source: an async iterable of what the profile encodes, and of :class:`ServerSentEvent`
-        and :class:`Frame`, which every profile takes; an async context manager that yields one; or
-        a stream, whose own beats are encoded, too. Owned and closed by the response.
-    :param profile: for which kind of client: one of this module's, or one of your own
-    :param about: what the beginning is made of, if the profile has one: :attr:`Profile.begin`
+    :param source: an async iterable of items that the profile encodes, of :class:`ServerSentEvent`
+        or of :class:`Frame`, which every profile takes; an async context manager that yields one;
+        or a stream, whose own beats are encoded, too. Owned and closed by the response.
+    :param profile: the kind of client: a profile of this module, or one of your own
+    :param about: the data for the beginning, if the profile has one: :attr:`Profile.begin`
     :param keepalive: seconds of silence before each beat, or ``None`` for no beats
     :param errors: how a client is told that its stream does not start, because the program ends or
         too many are open: by the ``"status"`` 503 with a ``Retry-After``, or by an ``"event"``, the
         profile's ``shutdown``, with the status 200. ``None``: as the profile says
-    :param final: called with the :class:`~streamkit.Outcome`, in place of :meth:`Profile.final`.
-        Returns what is to be sent last: an item, several in a list, a tuple or an iterator, or
-        ``None``. To change the message alone, write ``final=lambda outcome: profile.final(outcome,
+    :param final: called with the :class:`~streamkit.Outcome`, instead of :meth:`Profile.final`.
+        Returns what to send last: an item, several in a list, a tuple or an iterator, or ``None``.
+        To change only the message, write ``final=lambda outcome: profile.final(outcome,
         message="...")``.
     :param headers: headers of the response, which may replace those of the profile
     :param first_item_within: seconds after which the status 200 is sent without an item. With
         ``None`` it is the shorter of ``keepalive`` and 15; then the beats begin
-    :param options: further options of :class:`~streamkit.asgi.StreamResponse`, all but
+    :param options: further options of :class:`~streamkit.asgi.StreamResponse`, except for
         ``media_type``, which is that of the profile
     :raises TypeError: if an argument is of the wrong type
-    :raises ValueError: if a time is out of range, or a header none
+    :raises ValueError: if a time is out of range, or a header is not valid
 
     """
 
@@ -125,10 +130,10 @@ class EventStream(StreamResponse):
         self._errors = profile.errors if errors is None else errors
         beating = source if keepalive is None else with_keepalive(source, keepalive, profile.beat)
         if keepalive is not None and options.get("first_item_within") is None:
-            # Beats come after a status, and a proxy that waits for them cuts what is silent.
+            # Beats come after a status, and a proxy that waits for them cuts silent connections.
             options["first_item_within"] = min(keepalive, _FIRST_ITEM_WITHIN)
         said_last = profile.final if final is None else encoded_final(final, profile)
-        #: Made here already, for what is said last depends on what was said before.
+        #: Made here already, because the last items depend on the earlier ones.
         self._encoder = self._make_encoder()
         if isinstance(self._encoder, RememberingOutlet):
             said_last = partial(self._encoder.last, said_last)
@@ -172,54 +177,55 @@ class RunEvents(EventStream):
     An answer of server-sent events that reads a run: an :class:`EventStream` of
     :meth:`Runs.attach() <streamkit.runs.Runs.attach>`, whose clients may go and come back.
 
-    Where a client goes on, it says itself: by ``Last-Event-ID``, as an ``EventSource`` does, or
-    else by ``?starting_after=``, with the ``id`` of the last event that it has seen, or with a
-    position. Each event of an item has such an id, and so has the end, in order that who comes back
-    between the two receives the end. The end is that of the run, told as the profile tells it, and
-    the same for every reader. A client that goes leaves the run alone.
+    The client says where it goes on: by ``Last-Event-ID``, as an ``EventSource`` does, or else by
+    ``?starting_after=``, with the ``id`` of the last event that it has seen, or with a position.
+    Each event of an item has such an id. So has the end, so that a client that comes back between
+    the last item and the end receives the end. The end is that of the run, told as the profile
+    tells it, and the same for every reader. When a client goes, the run goes on.
 
     The status of the answer is
 
-    * 200, and that of the run's :class:`~streamkit.Head` for who reads from the beginning, if there
-      is something to read, or the run goes on;
+    * 200, or that of the run's :class:`~streamkit.Head` for a client that reads from the beginning,
+      if there is something to read, or the run goes on;
     * 204 if the client has seen the end: an ``EventSource`` then stops;
-    * 400 if what the client says is no place in a run;
+    * 400 if what the client sends is not a position in a run;
     * 404 if there is no such run, or none of this ``owner``;
-    * 410 if something is missing that the client has not seen, or what it has seen is of another
-      run of this id. The body says what is kept: ``{"code": ..., "first": ..., "last": ...}``
+    * 410 if items that the client has not seen are missing, or it has seen items of another run
+      with this id. The body says what is kept: ``{"code": ..., "first": ..., "last": ...}``
     * 503 with a ``Retry-After`` if the log is away, or the program ends.
 
-    An ``EventSource`` gives up for good on any but 200. So with ``errors="event"``, which is what
-    :data:`BROWSER` says, it is told by events in place of the last three: ``resync``, and then what
-    is kept; an end of the kind ``gone``; and to come back. What happens later, and is no end of the
-    run, is told in the same way, or else cuts the connection, so that it looks like no end.
+    An ``EventSource`` gives up for good on any status except 200. So with ``errors="event"``, the
+    choice of :data:`BROWSER`, events tell it of the last three cases: ``resync``, and then the
+    kept items; an end of the kind ``gone``; and the advice to come back. What happens later, and is
+    not the end of the run, is told in the same way, or else cuts the connection, so that it does
+    not look like an end.
 
     ``HEAD`` has the same status. No answer is stored by a cache.
 
-    :param runs: where the run is
-    :param run_id: which one
-    :param owner: who reads. If it is not the one that the run was started with, there is no such
-        run
+    :param runs: the runs, entered in the lifespan of the application
+    :param run_id: the id of the run
+    :param owner: who reads. If the run was started with another owner, there is no such run
     :param profile: as for :class:`EventStream`
-    :param about: as for :class:`EventStream`, beside the ``"run_id"`` and the ``"epoch"``, which
-        are there. It must be the same for all requests that are to be told the same
+    :param about: as for :class:`EventStream`, in addition to the ``"run_id"`` and the ``"epoch"``,
+        which are there. It must be the same in all requests that should be told the same
     :param keepalive: as for :class:`EventStream`
-    :param errors: how a client is told that it cannot read, or not on: by the ``"status"``, or by
-        an ``"event"``. ``None``: as the profile says
-    :param max_age: seconds after which the body ends, give or take a tenth, without an end: for a
-        proxy that would cut it. The client comes back by itself, so it is for profiles whose
-        clients do
+    :param errors: how a client is told that it cannot read, or not go on: by the ``"status"``, or
+        by an ``"event"``. ``None``: as the profile says
+    :param max_age: seconds after which the body ends without an end of the run, give or take a
+        tenth, before a proxy would cut it. The client comes back by itself, so this is for profiles
+        whose clients do
     :param location: for the answer to the request that has started the run: the URL at which its
-        client comes back, with ``{run_id}`` in the place of the id. It is sent as ``Location``,
-        whatever the status, for the run goes on also where its first reader is refused
-    :param final: called with the :class:`~streamkit.Outcome` of the run, in place of
+        client comes back, with ``{run_id}`` instead of the id. It is sent as ``Location``, whatever
+        the status, because the run goes on even if its first reader is refused
+    :param final: called with the :class:`~streamkit.Outcome` of the run, instead of
         :meth:`Profile.final`
     :param headers: as for :class:`EventStream`
-    :param options: further options of :class:`EventStream`, all but ``on_disconnect``,
-        ``drain_timeout`` and ``on_end``, which are for who starts a run
+    :param options: further options of :class:`EventStream`, except for ``on_disconnect``,
+        ``drain_timeout`` and ``on_end``, which belong to :meth:`Runs.start()
+        <streamkit.runs.Runs.start>`
     :raises TypeError: if an argument is of the wrong type
     :raises ValueError: if a time is out of range, or the profile has no events for its errors, or
-        clients that do not come back
+        its clients do not come back
 
     """
 
@@ -250,7 +256,7 @@ class RunEvents(EventStream):
             seconds("max_age", max_age, positive=True)
             _check_reconnects(profile)
         if profile.begin is not None:
-            # What is missing is told now, and not to the client.
+            # A missing argument is an error now, and not for the client.
             profile.begun({"run_id": run_id, "epoch": "", **(about or {})})
         answer = Answer(
             runs,
@@ -286,7 +292,7 @@ class RunEvents(EventStream):
         )
 
     def _make_encoder(self) -> Outlet:
-        # What it is given is encoded.
+        # The items that it is given are encoded.
         return Outlet()
 
     def _refusal(self, *, closes: bool) -> Refusal:
@@ -300,10 +306,10 @@ class RunEvents(EventStream):
 
         Returns when the client has gone, or has been told everything.
 
-        :raises RuntimeError: if the runs were not entered, and as
+        :raises RuntimeError: if the runs were not entered, and like
             :meth:`streamkit.asgi.StreamResponse.__call__`
-        :raises BaseException: as :meth:`streamkit.asgi.StreamResponse.__call__`, and what can only
-            be told by a cut
+        :raises BaseException: like :meth:`streamkit.asgi.StreamResponse.__call__`, and what can
+            only be told by a cut
 
         """
         self._runs.check_open()
@@ -323,13 +329,13 @@ def _check_runs(given: object) -> None:
 def _check_reconnects(profile: Profile) -> None:
     if not profile.reconnects:
         raise ValueError(
-            f"the clients of {profile.name} do not come back by themselves after max_age: write it "
+            f"the clients of {profile.name} do not reconnect by themselves after max_age: write it "
             "for clients that do, with profile=BROWSER, for instance"
         )
 
 
 def _said_of_reading(profile: Profile, answer: Answer, outcome: Outcome) -> list[Frame] | None:
-    """Return what is said last of the reading, which the end of the run is a part of."""
+    """Return the last word of the reading, which includes the end of the run."""
     if outcome.kind == "completed":
         return []
     return None if isinstance(outcome.error, CUTS) else profile.final(outcome, state=answer.state)
@@ -338,7 +344,7 @@ def _said_of_reading(profile: Profile, answer: Answer, outcome: Outcome) -> list
 def _with_own(
     headers: Mapping[str, str] | Iterable[tuple[str, str]], location: str | None
 ) -> list[tuple[str, str]]:
-    """Return headers, and those of an answer that reads a run, where they do not say the same."""
+    """Add the headers of an answer that reads a run to others, which take precedence."""
     given = list(
         cast("Mapping[str, str]", headers).items() if isinstance(headers, Mapping) else headers
     )

@@ -1,5 +1,5 @@
 """
-What tests are made with: of a source, of an endpoint that streams, of a log of runs.
+Tools for tests: of a source, of an endpoint that streams, of a log of runs.
 
 .. code-block:: python
 
@@ -11,11 +11,11 @@ What tests are made with: of a source, of an endpoint that streams, of a log of 
 stops, cancels, leaves and closes a source at each of its awaits, on both backends;
 :func:`interruptions` does it in the event loop of a test. :class:`AsgiClient` is a client that
 streams, leaves, and takes its time. :func:`virtual_time` lets a test wait for an hour, and
-:func:`lasting` lets a fixture end in another task. :func:`log_conformance` is what a log of runs
-must do.
+:func:`lasting` lets a fixture end in another task. :func:`log_conformance` makes the tests that a
+log of runs must pass.
 
-Its tests are async, as those of a source may be, so they need a plugin of pytest: that of anyio is
-installed already, and runs them where ``pytestmark = pytest.mark.anyio`` is written.
+Those tests are async, as tests of a source may be, so they need a pytest plugin: that of anyio is
+already installed, and runs them where ``pytestmark = pytest.mark.anyio`` is written.
 """
 
 from __future__ import annotations
@@ -66,9 +66,10 @@ def log_conformance(
     Return a suite that tests a log, as a class for pytest.
 
     :param factory: returns a log that was not opened. It is called anew for each test, and may
-        return logs of one store: ids are random. Give it a short lease, for that is waited for
-    :param time_travels: whether a sleep takes no time, for the log as well, so that it may be
-        waited for what takes minutes
+        return logs of one store: ids are random. Give it a short lease, because the tests wait for
+        it
+    :param time_travels: whether a sleep takes no time, for the log as well, so that the tests may
+        wait for minutes
     :return: a class whose name begins with ``Test``
 
     """
@@ -77,7 +78,7 @@ def log_conformance(
 
 
 class LogConformance(Writing, Ending, Asking, Watching):
-    """The tests themselves: made into a class for one log by :func:`log_conformance`."""
+    """The tests themselves: which become a class for one log by :func:`log_conformance`."""
 
 
 name_publicly(globals())

@@ -1,8 +1,8 @@
 """
 A run over a WebSocket: ``RunMessages``, a :class:`~streamkit.asgi.WebSocketStream` of one reader.
 
-Its client comes back with what it has seen, as the clients of :class:`~streamkit.sse.RunEvents` do,
-and can stop the run.
+Its client comes back with the last id that it has seen, like the clients of
+:class:`~streamkit.sse.RunEvents`, and can stop the run.
 """
 
 from __future__ import annotations
@@ -28,32 +28,39 @@ __all__ = ["RunMessages"]
 
 class RunMessages(WebSocketStream):
     """
-    A socket that reads a run: what is kept of it, and what comes.
+    A socket that reads a run: the kept items, and those that follow.
 
-    Each item is a message ``{"id": ..., "data": ...}``, with the item as JSON. The id is where to
-    go on: the query of the next socket has it as ``starting_after``. The last message is ``{"id":
+    Each item is a message ``{"id": ..., "data": ...}``, with the item as JSON. The id says where to
+    go on: the next socket gives it as ``starting_after`` in its query. The last message is ``{"id":
     ..., "end": {"kind": ...}}``, with the kind of the run's outcome, or ``"shutdown"`` if the
-    program of the run has ended; then the socket is closed with the code for it. One that is closed
-    without that message goes on elsewhere, or later: the client comes back.
+    program of the run has ended; then the socket is closed with the code for it. A socket that is
+    closed without that message is not the end: the client comes back.
 
     The status is that of the run, if it begins with a :class:`~streamkit.Head`; 404 if there is no
-    such run; 410 if the next entry is kept no more, or the cursor is of another run; 400 if it is
-    none; 503 if the log cannot be reached, or the program ends. After the handshake, it is the
-    close that says so: 1008 with ``run_not_found``, ``gap`` or ``cursor_mismatch``, 1013 with
+    such run; 410 if the next entry is no longer kept, or the cursor is of another run; 400 if it is
+    not a cursor; 503 if the log cannot be reached, or the program ends. After the handshake, the
+    close says so: 1008 with ``run_not_found``, ``gap`` or ``cursor_mismatch``, 1013 with
     ``unavailable``, 1001 with ``shutdown``.
 
     When a client goes, the run goes on. When it asks for a stop, the run is told, in whichever
-    process it is, and all its readers get the last items. Who may read may stop: for those who may
-    not, write ``stop=None``.
+    process it is, and all its readers get the last items. Whoever may read may stop. For clients
+    that may not stop it, write ``stop=None``.
 
-    :param runs: where the run is; entered in the lifespan of the application
-    :param run_id: the id
+    :param runs: the runs, entered in the lifespan of the application
+    :param run_id: the id of the run
     :param owner: who reads, if the run has an owner
-    :param stop: as for :class:`~streamkit.asgi.WebSocketStream`, like all that follow
-    :param options: further options of :class:`~streamkit.asgi.StreamResponse`, all but those that
-        say what becomes of a source. The host is that of the runs by default
+    :param headers: as for :class:`~streamkit.asgi.WebSocketStream`
+    :param subprotocols: as for :class:`~streamkit.asgi.WebSocketStream`
+    :param stop: as for :class:`~streamkit.asgi.WebSocketStream`; a stop is for the run
+    :param errors: as for :class:`~streamkit.asgi.WebSocketStream`
+    :param accepted: as for :class:`~streamkit.asgi.WebSocketStream`
+    :param beat: as for :class:`~streamkit.asgi.WebSocketStream`
+    :param keepalive: as for :class:`~streamkit.asgi.WebSocketStream`
+    :param encoder: as for :class:`~streamkit.asgi.WebSocketStream`
+    :param options: further options of :class:`~streamkit.asgi.StreamResponse`, except for those
+        that decide what becomes of a source. The default host is that of the runs
     :raises TypeError: if an argument is of the wrong type
-    :raises ValueError: if a time is out of its range, or a header none
+    :raises ValueError: if a time is out of its range, or a header is not valid
 
     """
 
@@ -111,9 +118,9 @@ class RunMessages(WebSocketStream):
 
         Returns when the client has gone, or has been told everything.
 
-        :raises RuntimeError: if the runs were not entered, and as
+        :raises RuntimeError: if the runs were not entered, and like
             :meth:`streamkit.asgi.StreamResponse.__call__`
-        :raises BaseException: as :meth:`streamkit.asgi.StreamResponse.__call__`
+        :raises BaseException: like :meth:`streamkit.asgi.StreamResponse.__call__`
 
         """
         self._runs.check_open()

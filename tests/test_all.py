@@ -10,6 +10,7 @@ import subprocess
 import sys
 import typing
 from collections.abc import Iterator
+from dataclasses import is_dataclass
 from pathlib import Path
 from types import ModuleType
 
@@ -235,6 +236,23 @@ def test_has_a_docstring(value: object) -> None:
     docstring = vars(value).get("__doc__") if inspect.isclass(value) else inspect.getdoc(value)
     assert docstring
     assert not docstring.startswith(f"{getattr(value, '__name__', '')}(")
+
+
+@named(exported())
+def test_explains_its_parameters(value: object) -> None:
+    """Hovered, a public function or class explains each of its own parameters, not its base's."""
+    docstring = vars(value).get("__doc__") if inspect.isclass(value) else inspect.getdoc(value)
+    if inspect.isclass(value):
+        if is_dataclass(value) or issubclass(value, BaseException):
+            return  # its fields are explained one by one
+        if not any(":param " in (base.__doc__ or "") for base in value.__mro__ if is_ours(base)):
+            return  # programs do not make it
+    elif not inspect.isfunction(value):
+        return
+    parameters = inspect.signature(value).parameters
+    if parameters.keys() == {"event"}:
+        return  # "Tell whether an event is ..."
+    assert [name for name in parameters if f":param {name}:" not in (docstring or "")] == []
 
 
 def test_is_typed() -> None:

@@ -271,8 +271,8 @@ class TestArguments:
             ({"send_timeout": 0}, ValueError, "send_timeout=5.0"),
             ({"first_item_within": "15"}, TypeError, "first_item_within=5.0"),
             ({"final": "[DONE]"}, TypeError, "final=lambda"),
-            ({"headers": {"a b": "c"}}, ValueError, "'a b': 'c' is no header"),
-            ({"headers": {"": "c"}}, ValueError, "is no header"),
+            ({"headers": {"a b": "c"}}, ValueError, "'a b': 'c' is not a header"),
+            ({"headers": {"": "c"}}, ValueError, "is not a header"),
             ({"headers": {"a": "b\r\nc: d"}}, ValueError, "a value is one line"),
             ({"headers": {"a": "\u20ac"}}, ValueError, "outside latin-1"),
             ({"media_type": "text/plain\n"}, ValueError, "a value is one line"),
@@ -308,7 +308,7 @@ class TestArguments:
         source = aiter_of(Head(200, headers), "a")
         # Past the check where it is written.
         headers["location"] = "a\r\nb: c"
-        with pytest.raises(ValueError, match="is no header"):
+        with pytest.raises(ValueError, match="is not a header"):
             await client.get(StreamResponse(source))
         assert client.log == []
 

@@ -1,9 +1,9 @@
 """
-What is asked, at first and later.
+The first request, and the later ones.
 
-A GET is asked again as it was, with the id of the last event. Anything else may have done
-something, so it is never sent again, neither after a cut nor along a redirect: what it has started
-is read by a GET, at the ``Location`` of its answer, or where its user says.
+A GET is sent again as it was, with the id of the last event. Any other request may have had an
+effect, so it is never sent again, neither after a cut nor along a redirect: what it has started is
+read by a GET, at the ``Location`` of its response, or where the user says.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from typing import Any
 
 import httpx2
 
-# Of what it is that comes, and of nothing else. What is packed comes late, and may become larger
-# than it ought to be.
+# Of the response that comes, and of nothing else. A compressed one comes late, and may grow larger
+# than it should.
 _ASKED = {"accept": "text/event-stream, application/x-ndjson", "accept-encoding": "identity"}
 
-# What ends a word in a header, and may not be in one.
+# Characters that end a word in a header, and may not be in one.
 _BLANKS = b"\v\f"
 
-# What says something of the body, which a GET has none of.
+# Headers that describe the body, which a GET does not have.
 _OF_BODY = ("content-type", "content-length", "content-encoding", "transfer-encoding")
 
 
@@ -31,7 +31,7 @@ class Asking:
     :param url: of the first one
     :param headers: of each one
     :param options: further arguments of the first one, and of each that is the same
-    :param resume: where to go on if it is no GET, or ``None``
+    :param resume: where to go on if it is not a GET, or ``None``
 
     """
 
@@ -45,7 +45,7 @@ class Asking:
         options: Mapping[str, Any],
         resume: httpx2.URL | str | None,
     ) -> None:
-        #: A ``Location`` that is not believed, because it is elsewhere, or nowhere.
+        #: A ``Location`` that is not trusted, because it is at another origin, or nowhere.
         self.foreign: str = ""
         self._method = method
         self._url = url
@@ -89,7 +89,7 @@ class Asking:
         return again
 
     def note(self, response: httpx2.Response) -> None:
-        """Take note of where an answer says to go on, if nobody has said so yet."""
+        """Note where an answer says to go on, if nothing has said so yet."""
         if self.is_repeatable or self._resume is not None:
             return
         location = response.headers.get("location")
@@ -99,7 +99,7 @@ class Asking:
             url = response.url.join(location)
         except httpx2.InvalidURL:
             url = None
-        # What authorizes the first request goes along with the next ones.
+        # The credentials of the first request are sent with the next ones.
         if url is not None and _origin(url) == _origin(response.url):
             self._resume = url
         else:
@@ -112,7 +112,7 @@ def can_be_sent(last_event_id: str) -> bool:
 
 
 def _sent(last_event_id: str) -> bytes:
-    # It is text in UTF-8, which no string of a header is. What is around a value is no part of it.
+    # It is UTF-8 text, unlike the strings of headers. Space around a value is not part of it.
     return last_event_id.encode().strip(b" \t")
 
 

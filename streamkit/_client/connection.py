@@ -1,9 +1,9 @@
 """
-One answer after the other, until there is a last word.
+One answer after another, until there is a last word.
 
-What is read of an answer is passed on at once; what becomes of it, when it has ended, decides if
-there is a next one. Only errors of the connection are tried again, and answers that say it is the
-server's fault. ``stream()`` of the user's client is all that is used of it.
+What is read of an answer is passed on at once; how it has ended decides whether there is a next
+one. Only errors of the connection are tried again, and answers with a status that blames the
+server. Of the user's client, only ``stream()`` is used.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from .words import LastWord
 _EVENTS = ("text/event-stream",)
 _RECORDS = tuple(f"application/{name}" for name in ("x-ndjson", "ndjson", "jsonl", "x-jsonl"))
 
-# Bytes of an answer that is no stream.
+# Bytes to read of an answer that is not a stream.
 _BODY = 64 * 1024
 
-# They are told by the client itself, and would be so again.
+# The client itself raises them, and would do so again.
 _OWN = (httpx2.UnsupportedProtocol, httpx2.LocalProtocolError)
 
-# That a body has broken off, or is not what it was packed to be.
+# The body has broken off, or is not compressed as it claims.
 _CUTS = (httpx2.TransportError, httpx2.DecodingError)
 
 
@@ -43,11 +43,11 @@ class Connection:
     :param client: the user's
     :param asking: what is asked
     :param idle: seconds of silence after which an answer counts as cut
-    :param attempts: how many may bring nothing, not even a beat, one after the other
-    :param last_word: which event is the last; ``None`` for a body whose end is the end
-    :param max_size: bytes that a line may have, and an event
+    :param attempts: how many attempts in a row may bring nothing, not even a beat
+    :param last_word: which event is the last; ``None`` for a body that simply ends
+    :param max_size: the most bytes in a line, and in an event
     :param last_event_id: where to begin
-    :param head: the headers of the first answer that are told with its status, or ``None``
+    :param head: the headers of the first answer to pass on with its status, or ``None``
 
     """
 
@@ -93,14 +93,14 @@ class Connection:
         self._last_word = last_word
         self._max_size = max_size
         self._position = Position(last_event_id)
-        # As long as it is yet to be told.
+        # Until it has been told.
         self._head = head
         self._is_over = False
         # How many events there were, of all answers.
         self._count = 0
-        # The end that asks to come back. If there is nothing to come back to, it is the end.
+        # An end that asks clients to come back. If there is nothing to come back to, it is the end.
         self._withheld: Event | None = None
-        # Of the present one.
+        # Of the current one.
         self._has_bytes = False
         self._is_in_records = False
         self._error: Exception | None = None
@@ -110,9 +110,9 @@ class Connection:
         """
         Yield the head, if it is asked for, and the events, the last word included.
 
-        :raises Refused: if an answer is no stream
+        :raises Refused: if an answer is not a stream
         :raises StreamCut: if there is no way to go on
-        :raises TooLong: if a line is, or an event
+        :raises TooLong: if a line or an event is
 
         """
         silent = fruitless = 0
@@ -131,7 +131,7 @@ class Connection:
             fruitless = 0 if has_progress else fruitless + 1
             silent = 0 if self._has_bytes else silent + 1
             if silent >= self._attempts:
-                # Of a refusal not more than that: its headers and its text are for nobody else.
+                # No more than that of a refusal: its headers and its text are for nobody else.
                 last = str(self._error) if isinstance(self._error, Refused) else repr(self._error)
                 raise StreamCut(
                     f"{silent} attempts have brought nothing: the last one ended with "
@@ -195,11 +195,11 @@ class Connection:
         return EventParser(self._position, self._max_size)
 
     async def _no_stream(self, response: httpx2.Response) -> None:
-        """Take note of an answer that is no stream, and raise what asking again would not mend."""
+        """Note an answer that is not a stream, and raise what another request would not mend."""
         status = response.status_code
         self._retry_after = seconds_in(response.headers.get("retry-after"))
         body = bytearray()
-        # What there is of it will do.
+        # The part that was read will do.
         with anyio.move_on_after(self._idle), suppress(*_CUTS):
             async for piece in response.aiter_bytes():
                 body += piece

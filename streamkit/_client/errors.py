@@ -1,4 +1,4 @@
-"""What a reader is told when there is no stream, or no way to go on with it."""
+"""The errors of a reader: there is no stream, or no way to go on with it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 
 class Refused(Exception):
-    """Raised for an answer that is no stream: its status, or its content type, says so."""
+    """Raised for an answer that is not a stream, by its status or its content type."""
 
     def __init__(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
         super().__init__(status, headers, body)
@@ -14,16 +14,16 @@ class Refused(Exception):
         self.status: int = status
         #: The headers of the answer.
         self.headers: Mapping[str, str] = headers
-        #: What the answer says, the first 64 KiB of it.
+        #: The body of the answer, or the first 64 KiB of it.
         self.body: bytes = body
 
     def __str__(self) -> str:
         kind = self.headers.get("content-type", "no content type")
-        return f"the answer is no stream: status {self.status}, {kind}"
+        return f"the answer is not a stream: status {self.status}, {kind}"
 
 
 class StreamCut(Exception):
-    """Raised when the answer has broken off before its last word, and there is no way to go on."""
+    """Raised when the answer has broken off before its last word, with no way to go on."""
 
     def __init__(self, message: str, last_event_id: str) -> None:
         super().__init__(message, last_event_id)
@@ -35,15 +35,15 @@ class StreamCut(Exception):
 
 
 class TooLong(Exception):
-    """Raised for a line, or an event, that is longer than ``max_size``."""
+    """Raised for a line or an event that is longer than ``max_size``."""
 
     def __init__(self, max_size: int) -> None:
         super().__init__(max_size)
-        #: How many bytes it might have had.
+        #: How many bytes were allowed.
         self.max_size: int = max_size
 
     def __str__(self) -> str:
         return (
             f"a line or an event has more than {self.max_size} bytes: write "
-            "connect(..., max_size=...) if that is what the server is to send"
+            "connect(..., max_size=...) if the server should send that much"
         )

@@ -11,20 +11,20 @@ from typing import Any
 class Event:
     """An event of an event stream, or a record of JSON lines."""
 
-    #: The text. Of an event with several lines, they are joined by LF.
+    #: The text. The lines of an event are joined by LF.
     data: str
     _: KW_ONLY
-    #: The name: ``"message"`` if it has none. ``None`` for a record of JSON lines.
+    #: The name, or ``"message"`` if it has none. ``None`` for a record of JSON lines.
     event: str | None = "message"
-    #: The id that was the last when the event came, after which its reader goes on; ``""`` if there
-    #: was none, or an empty one.
+    #: The last id when the event came, after which its reader goes on; ``""`` if there was none, or
+    #: an empty one.
     id: str = ""
 
     def json(self) -> Any:
         """
-        Return what the data is as JSON.
+        Return the data, parsed as JSON.
 
-        :raises ValueError: if it is none
+        :raises ValueError: if it is not JSON
 
         """
         return json.loads(self.data)

@@ -1,8 +1,9 @@
 """
-Bytes as lines, however they are cut, and none of them longer than it may be.
+Bytes as lines, however they are cut, and none of them too long.
 
-Each byte is looked at once. A CR ends a line as soon as it is there; an LF that comes after it, in
-the next piece even, belongs to it. A byte order mark at the beginning is no part of the first line.
+Each byte is looked at once. A CR ends a line as soon as it is there; an LF that comes after it,
+even in the next piece, belongs to it. A byte order mark at the beginning is not part of the first
+line.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ class Lines:
     """
     Takes bytes and gives lines, without their ends.
 
-    :param max_size: bytes that a line may have
+    :param max_size: the most bytes in a line
     :param cr: whether a CR ends a line
 
     """
@@ -40,7 +41,7 @@ class Lines:
         """
         Take a piece, and yield the lines that end in it.
 
-        :raises TooLong: if a line is
+        :raises TooLong: if a line is too long
 
         """
         if not piece:

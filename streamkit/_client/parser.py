@@ -2,7 +2,7 @@
 Lines as events: the text of the standard, line by line.
 
 https://html.spec.whatwg.org/multipage/server-sent-events.html, sections 9.2.5 (parsing) and 9.2.6
-(interpretation). One thing is as browsers do it: the id goes on over connections, so that an event
+(interpretation). One thing follows the browsers: the id is kept over connections, so that an event
 without one, after a reconnect, does not make a reader forget where it is.
 """
 
@@ -15,17 +15,17 @@ from .errors import TooLong
 from .event import Event
 from .lines import Lines
 
-# Digits of what is a time for somebody; more are as good as for ever.
+# Digits of a time that is of use; more of them are as good as for ever.
 _DIGITS = 15
 
 
 @dataclass(slots=True)
 class Position:
-    """Where a reader is, over all of its connections."""
+    """Where a reader is, across all of its connections."""
 
     #: What the server has said last.
     last_event_id: str = ""
-    #: Milliseconds that it wants its clients to wait before they come back, if it has said so.
+    #: Milliseconds that the server wants its clients to wait before they reconnect, if it said so.
     retry: int | None = None
 
 
@@ -34,7 +34,7 @@ class EventParser:
     Takes the bytes of an event stream and gives its events.
 
     :param position: is kept up to date
-    :param max_size: bytes that a line may have, and the data of an event
+    :param max_size: the most bytes in a line, and in the data of an event
 
     """
 
@@ -53,7 +53,7 @@ class EventParser:
         """
         Take a piece, and yield the events that end in it.
 
-        :raises TooLong: if a line is, or an event
+        :raises TooLong: if a line or an event is too long
 
         """
         for line in self._lines.feed(piece):
@@ -64,11 +64,11 @@ class EventParser:
 
     @property
     def is_cut(self) -> bool:
-        """Whether the end of the stream cannot be where it is: nothing tells that, of events."""
+        """Whether the end of the stream cannot be here: events do not tell."""
         return False
 
     def close(self) -> Iterator[Event]:
-        """Yield what the end of the stream ends: nothing, for an event ends with an empty line."""
+        """Yield what the end of the stream completes: nothing, as an empty line ends an event."""
         return iter(())
 
     def _read(self, line: bytes) -> None:

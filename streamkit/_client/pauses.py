@@ -1,8 +1,8 @@
 """
-How long to wait before a client comes back.
+How long to wait before a client reconnects.
 
-As long as the server says, and then some: not all clients are to come at the same time, and none
-often where nothing is to be had. Whoever got something begins anew.
+As long as the server says, and a little more: clients should not all reconnect at once, nor often
+where there is nothing to get. A client that got something starts over.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ import random
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
-# Seconds within which who was cut comes back, if nothing else is said; they double up to the last.
+# Seconds within which a client that was cut reconnects, by default; they double up to the last.
 _FIRST = 0.5
 _LAST = 30.0
 _DOUBLINGS = 8
 
-# Digits of a number of seconds that is one.
+# Digits of a sensible number of seconds.
 _DIGITS = 12
 
 
@@ -24,9 +24,9 @@ def pause(fruitless: int, retry: int | None, retry_after: float) -> float:
     """
     Return the seconds to wait.
 
-    :param fruitless: how many attempts have brought nothing, one after the other
-    :param retry: milliseconds that the server has told all of its clients, in the stream
-    :param retry_after: seconds that it has told this one, with a refusal
+    :param fruitless: how many attempts in a row have brought nothing
+    :param retry: milliseconds that the server has told all clients, in the stream
+    :param retry_after: seconds that it has told this client, with a refusal
 
     """
     told = max(retry_after, 0.0 if retry is None else retry / 1000)
@@ -34,7 +34,7 @@ def pause(fruitless: int, retry: int | None, retry_after: float) -> float:
 
 
 def seconds_in(header: str | None) -> float:
-    """Return the seconds that a ``Retry-After`` asks to wait, or 0 if it says nothing of use."""
+    """Return the seconds to wait by a ``Retry-After``, or 0 if it is of no use."""
     if header is None:
         return 0.0
     header = header.strip()

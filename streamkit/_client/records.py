@@ -1,4 +1,4 @@
-"""Lines of JSON as events: one record each, and no place to go on from."""
+"""Lines of JSON as events: one record each, without a place to go on from."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from .lines import Lines
 
 class RecordParser:
     """
-    Takes the bytes of JSON lines and gives its records.
+    Takes the bytes of JSON lines and gives their records.
 
-    :param max_size: bytes that a line may have
+    :param max_size: the most bytes in a line
 
     """
 
     __slots__ = ("_lines", "is_cut")
 
     def __init__(self, max_size: int) -> None:
-        #: Whether the end of the body cannot be where it is: it is within a record.
+        #: Whether the end of the body cannot be here: it is within a record.
         self.is_cut: bool = False
         self._lines = Lines(max_size, cr=False)
 
@@ -27,14 +27,14 @@ class RecordParser:
         """
         Take a piece, and yield the records that end in it.
 
-        :raises TooLong: if a line is
+        :raises TooLong: if a line is too long
 
         """
         for line in self._lines.feed(piece):
             yield from _record(line)
 
     def close(self) -> Iterator[Event]:
-        """Yield the record that the end of the body ends, unless it was cut there."""
+        """Yield the record that the end of the body completes, unless it was cut there."""
         for event in _record(self._lines.rest()):
             try:
                 event.json()

@@ -1,8 +1,8 @@
 """
-The last word of each protocol: by which an end is told from a cut.
+The last word of each protocol: it tells an end from a cut.
 
-A body that ends without it was cut, however clean that looks: proxies end a body well that their
-upstream has left, and so does a server of HTTP/1.0.
+A body that ends without it was cut, however clean that looks: a proxy ends a body cleanly when its
+upstream has gone, and so does a server of HTTP/1.0.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from typing import Any, TypeAlias, cast
 
 from .event import Event
 
-#: Tells whether an event is the last. ``None``: the server asks to come back, and the event is for
-#: nobody else.
+#: Tells whether an event is the last. ``None``: the server asks its clients to come back, and the
+#: event is not passed on.
 LastWord: TypeAlias = Callable[[Event], bool | None]
 
 _RESPONSES = frozenset(
@@ -25,9 +25,9 @@ _AG_UI = ("RUN_FINISHED", "RUN_ERROR")
 
 def browser_end(event: Event) -> bool | None:
     """
-    Tell whether an event is the last of :data:`streamkit.sse.BROWSER`, or a record that of
-    :class:`streamkit.jsonlines.JsonLines`. The end of the kind ``shutdown`` of an event stream
-    is none: who is told so comes back.
+    Tell whether an event is the last of :data:`streamkit.sse.BROWSER`, or a record the last of
+    :class:`streamkit.jsonlines.JsonLines`. In an event stream, the end of the kind ``shutdown`` is
+    not the last: its reader comes back.
     """
     if event.event is None:
         return _has(event, "end")
@@ -38,7 +38,13 @@ def browser_end(event: Event) -> bool | None:
 
 
 def json_lines_end(key: str) -> LastWord:
-    """Return what tells the last of JSON lines by its key, where that is another one."""
+    """
+    Return a ``last_word`` for JSON lines whose end has another key.
+
+    :param key: the ``end_key`` of the server
+    :raises TypeError: if it is not text
+
+    """
     if not isinstance(key, str):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise TypeError(
             f"json_lines_end takes a key, got {type(key).__qualname__}: write "
@@ -73,8 +79,8 @@ def ag_ui_end(event: Event) -> bool:
 
 
 def _has(event: Event, key: str) -> bool:
-    # Most events cannot have it, which is seen without reading them. A key may be written with
-    # escapes, which only those that have any are read for.
+    # Most events cannot have it, which shows without reading them. A key may be written with
+    # escapes; only events that have any are read for that.
     if key not in event.data and "\\" not in event.data:
         return False
     return key in _object(event)

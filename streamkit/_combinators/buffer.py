@@ -17,10 +17,10 @@ def with_buffer(source: AsyncSource[T], size: float) -> Stream[T]:
     """
     Let the source run ahead, while up to ``size`` items wait for the consumer.
 
-    The source begins with the consumer's first ask, as ever. From then on it waits only while
-    ``size`` items are there: they are ready when the consumer asks, and most asks do not switch
-    tasks. Several buffers in a chain add up, and add no task and no hand-off. With a ``size`` of 0
-    nothing is read ahead.
+    The source begins at the consumer's first ask, as always. From then on it waits only while
+    ``size`` items are there. They are ready when the consumer asks, and most asks do not switch
+    tasks. Several buffers in a chain add up, and need no extra task or hand-off. With a ``size`` of
+    0 nothing is read ahead.
 
     An ask that finds an item need not be a checkpoint: every 64th is one. So is every 64th step of
     the source. A source or a consumer that never blocks still lets other tasks run.
@@ -31,9 +31,9 @@ def with_buffer(source: AsyncSource[T], size: float) -> Stream[T]:
 
     :param source: an async iterable, an async context manager that yields one, or a stream; owned
         and closed by the new stream
-    :param size: number of items: an ``int`` >= 0, or ``math.inf`` for as many as there are
+    :param size: number of items: an ``int`` >= 0, or ``math.inf`` for no limit
     :return: a stream of the same items
-    :raises TypeError: if the source is none, or ``size`` is no number
+    :raises TypeError: if ``source`` is not a source, or ``size`` is not a number
     :raises ValueError: if ``size`` is negative, or a ``float`` other than ``math.inf``
 
     """
@@ -51,5 +51,5 @@ def _checked(size: object) -> float:
         raise TypeError(advice)
     if size != math.inf and (isinstance(size, float) or size < 0):
         raise ValueError(advice)
-    # As much, and no more than what several of them add up to can be counted with.
+    # The same, and no more than can be counted with when several of them add up.
     return size if size < sys.maxsize else math.inf

@@ -37,24 +37,24 @@ def with_cancellation(
 
     Exactly one :exc:`StreamCancelled` with the reason of the first signal is raised inside the
     source: in its innermost frame, at the await in which it is blocked. At a ``yield``, the source
-    is resumed at once, without waiting for the consumer, and its first await raises; if it comes to
-    another ``yield`` before, that one raises. In a shielded scope or in a thread, this happens when
-    that ends. A source that has not started never will. Items that it has produced arrive first.
-    ``token.cancel(reason, at_yield=True)`` waits for a ``yield`` in any case.
+    is resumed at once, without waiting for the consumer, and its first await raises; if it reaches
+    another ``yield`` before that, that one raises. In a shielded scope or in a thread, it happens
+    when that ends. A source that has not started never will. Items that it has produced arrive
+    first. ``token.cancel(reason, at_yield=True)`` waits for a ``yield`` in any case.
 
     The source then has ``grace`` seconds in which its awaits are shielded, from this cancellation
-    and from scopes around the stream: it can save, close, and yield last items. Time that it spends
-    waiting for the consumer does not count. After that it is cancelled like any task and closed.
+    and from scopes around the stream: it can save, close, and yield last items. The time in which
+    it waits for the consumer does not count. After that it is cancelled like any task and closed.
     If it lets the exception out, the consumer receives :exc:`StreamCancelled`; if it ends, the
     iteration ends. ``outcome.kind`` is ``"cancelled"`` either way.
 
     :param source: an async iterable, an async context manager that yields one, or a stream; owned
         and closed by the new stream
-    :param signals: tokens, or sync or async context managers that yield one, which are entered for
-        as long as the stream is open
-    :param grace: seconds that the source has, for its reaction to a signal and for its closing
+    :param signals: tokens, or sync or async context managers that yield one, which stay entered
+        while the stream is open
+    :param grace: seconds that the source has to react to a signal and to close
     :return: a stream of the same items
-    :raises TypeError: if the source or a signal is none
+    :raises TypeError: if ``source`` is not a source, or a signal is not a signal
     :raises ValueError: if ``grace`` is negative or not finite
 
     """

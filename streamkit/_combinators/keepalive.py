@@ -23,19 +23,19 @@ T_co = TypeVar("T_co", covariant=True)
 
 @dataclass(frozen=True, slots=True)
 class Idle(Generic[T_co]):
-    """What a beat may say about the silence that it breaks."""
+    """What a beat may tell of the silence that it breaks."""
 
     #: The last item of the source, or ``None`` if there was none yet.
     last: T_co | None
     #: Seconds since that item, or since the consumer's first ask.
     silent_for: float
-    #: How many beats there are in this silence, with this one.
+    #: How many beats there were in this silence, this one included.
     count: int
 
 
-# mypy finds no type for what fits two parts of a union that make different types of it, and so the
-# union does not take it. That keeps async beats out of both of these, and other callables out of
-# the second: a lambda would fit both, and be `Any`.
+# mypy finds no type for a callable that fits two parts of a union and would get different types
+# from them, so the union rejects it. That keeps async beats out of both of these, and other
+# callables out of the second: a lambda would fit both, and be `Any`.
 
 
 @overload
@@ -64,19 +64,20 @@ def with_keepalive(
     """
     Give the consumer a beat whenever it has been waiting for ``interval`` seconds.
 
-    The source is not touched: no beat cancels it, delays it or ends it, and it goes on through a
-    cancellation's grace. The clock starts anew with each ask, so there is no beat while the
+    The source is not touched: no beat cancels it, delays it or ends it, and beats go on through the
+    grace of a cancellation. The clock starts anew with each ask, so there is no beat while the
     consumer is busy, and never more than one at a time. An item that is ready wins over a beat.
 
     :param source: an async iterable, an async context manager that yields one, or a stream; owned
         and closed by the new stream
     :param interval: seconds of waiting before each beat: finite, and more than 0
     :param beat: the item to send, or a callable that receives an :class:`Idle` and returns it. What
-        it raises ends the stream.
+        the callable raises ends the stream.
     :param initial: whether the first ask is answered with a beat, before the source starts. An item
-        that is there by then wins, as after :meth:`StatusStream.head`.
+        that is already there wins, as after :meth:`StatusStream.head`.
     :return: a stream of items and beats
-    :raises TypeError: if the source is none, ``interval`` is no number, or ``beat`` is async
+    :raises TypeError: if ``source`` is not a source, ``interval`` is not a number, or ``beat`` is
+        async
     :raises ValueError: if ``interval`` is not finite, or not positive
 
     """
@@ -93,7 +94,7 @@ class _Keepalive(Stage[Any, Any]):
         self._interval = interval
         self._beat = beat
         self._initial = initial
-        #: The wait that is to last no longer than until the timer.
+        #: The wait that should end no later than the timer.
         self._wait = 0
         self._control: Control | None = None
         self._timer: Timer | None = None
@@ -103,7 +104,7 @@ class _Keepalive(Stage[Any, Any]):
             control.beat_first(self._make(control))
         self._control = control
         self._timer = control.timer(self._look)
-        # Whatever the consumer waits for by then, no beat is due before.
+        # Whatever the consumer waits for then, no beat is due before that.
         self._timer.set(control.now() + self._interval)
 
     def on_close(self) -> None:
@@ -131,7 +132,7 @@ class _Keepalive(Stage[Any, Any]):
 
 
 class _TellingKeepalive(_Keepalive):
-    """Takes note of each item, to tell of the silence since."""
+    """Notes each item, to tell of the silence since."""
 
     def __init__(self, interval: float, beat: Callable[[Idle[Any]], Any], initial: bool) -> None:
         super().__init__(interval, beat, initial)

@@ -31,7 +31,7 @@ F = TypeVar("F")
 A = TypeVar("A", bound=Callable[..., Coroutine[Any, Any, Any]])
 T_co = TypeVar("T_co", covariant=True)
 
-#: Several items from ``final``. Anything else that it returns is one item.
+#: Several items from ``final``. Anything else counts as one item.
 Items: TypeAlias = list[T] | tuple[T, ...] | Iterator[T]
 
 
@@ -49,11 +49,11 @@ class StatusStream(Stream[T_co]):
         Wait for the status: for a :class:`Head`, the first item, the end, or an error.
 
         Starts the source if it has not been asked for an item yet. The first item is not consumed,
-        and beats do not count. Returns at once when the status is decided, and always the same.
+        and beats do not count. Returns at once when the status is decided, and always the same one.
 
-        :return: the :class:`Head` that the source yielded, or one with status 200, also when
-            ``first_item_within`` seconds have passed; with status 500 if an error has been raised
-            from here before
+        :return: the :class:`Head` that the source yielded. Otherwise one with status 200, also when
+            ``first_item_within`` seconds have passed; or with status 500 if this method has raised
+            an error before
         :raises BaseException: the source's error, if it comes before the first item; it is not
             raised again by the iteration
         :raises StreamCancelled: if the source is cancelled before its first item
@@ -92,7 +92,7 @@ def with_status(
     source: AsyncSource[T | Head],
     *,
     first_item_within: float | None = None,
-    # As for the beats of with_keepalive: what is async fits none of these, for mypy.
+    # As for the beats of with_keepalive: to mypy, nothing async fits any of these.
     final: Callable[[Outcome], F | None] | A,  # pyright: ignore[reportInvalidTypeVarUse]
     on_end: Callable[[Outcome], Awaitable[object]] | None = None,
     on_end_timeout: float = 5.0,
@@ -116,18 +116,18 @@ def with_status(
     :param source: an async iterable, an async context manager that yields one, or a stream; owned
         and closed by the new stream. It may yield a :class:`Head` first.
     :param first_item_within: seconds that :meth:`StatusStream.head` waits at most. A :class:`Head`
-        that comes later is dropped, with a warning if it says anything else.
+        that comes later is dropped, with a warning if it has another status or has headers.
     :param final: called with the :class:`Outcome`. Returns the last item, or a list, a tuple or an
-        iterator of items. If it returns something for an outcome that raises in the consumer, that
-        comes in place of the exception; on ``None`` the exception is raised. Not called if the
-        consumer has left.
+        iterator of items. Where the outcome would raise in the consumer, these items come instead
+        of the exception; on ``None`` the exception is raised. Not called if the consumer has left.
     :param on_end: called with the :class:`Outcome` and awaited, once, however the stream ends, in
-        the source task, shielded from cancellation. What it raises surfaces in the consumer.
+        the source task, shielded from cancellation. An error that it raises is raised in the
+        consumer.
     :param on_end_timeout: seconds after which ``on_end`` is cancelled, and :exc:`TimeoutError`
         is raised
     :return: a stream of the same items, with :meth:`~StatusStream.head`
-    :raises TypeError: if the source is none, ``final`` or ``on_end`` is not callable, or ``final``
-        is async
+    :raises TypeError: if ``source`` is not a source, ``final`` or ``on_end`` is not callable, or
+        ``final`` is async
     :raises ValueError: if a time is negative or not finite
 
     """
@@ -154,7 +154,7 @@ class _Status(Stage[Any, Any]):
     ) -> None:
         self.innermost: _Status = self
         self.given: Head | None = None
-        #: What was decided in place of a Head that has yet to come.
+        #: What was decided instead of a Head that may still come.
         self.decided_without: Head | None = None
         self._first_item_within = math.inf if first_item_within is None else first_item_within
         self._final = final
@@ -182,7 +182,7 @@ class _Status(Stage[Any, Any]):
             self._control.note_head(self.given)
         elif self.decided_without != replace(item, decided_by="timeout"):
             _logger.warning(
-                "a Head with status %d came too late and was dropped, for the status had been "
+                "a Head with status %d came too late and was dropped: the status had been "
                 "decided: yield it earlier, or give first_item_within more time",
                 item.status,
             )
@@ -251,7 +251,7 @@ class _StatusWithOnEnd(_Status):
         await ending
 
 
-# As that of Stream.__anext__: what was never awaited says what was written.
+# Like that of Stream.__anext__: the warning "was never awaited" names what was written.
 _Status.decide.__qualname__ = f"{StatusStream.__qualname__}.head"
 
 

@@ -21,14 +21,14 @@ T = TypeVar("T")
 P = ParamSpec("P")
 R = TypeVar("R")
 
-# Passes of the event loop in which what is ready at a deadline comes before it. Each stream inside
+# Passes of the event loop in which an item that is ready at a deadline wins. Each stream inside
 # the source takes one or two to hand an item on.
 _LAST_CHANCE = 4
 
 
 @dataclass(frozen=True, slots=True)
 class TimedOut:
-    """Which limit of :func:`with_timeout` was reached: the reason of the cancellation."""
+    """The reason of the cancellation: which limit of :func:`with_timeout` was reached."""
 
     #: The name of the limit.
     limit: Literal["first", "idle", "total"]
@@ -59,7 +59,7 @@ class StreamTimeout(TimeoutError):
 
 
 def _named_limits(function: Callable[P, R]) -> Callable[P, R]:
-    """Say which limits there are, where a number is given and not which of them it is."""
+    """Name the limits when a number is given without saying which one it is."""
 
     @wraps(function)
     def with_names(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -87,25 +87,25 @@ def with_timeout(
 
     ``first`` and ``idle`` limit how long the consumer waits for an item. Only the time in which it
     waits counts, also in :meth:`StatusStream.head`, and all of its waits for the same item add up:
-    neither a beat nor a wait that is cancelled starts anew. A :class:`Head` is no item. ``total``
-    limits the whole life of the stream, from entering the block on, and goes on while the consumer
-    is busy. What is ready when the time is up comes first.
+    neither a beat nor a cancelled wait restarts the clock. A :class:`Head` is not an item.
+    ``total`` limits the whole life of the stream, from entering the block, and goes on while the
+    consumer is busy. An item or an end that is ready when the time is up comes first.
 
     When a limit is reached, :exc:`StreamCancelled` is raised inside the source, as by
     :func:`with_cancellation`, with a :class:`TimedOut` as its reason. The source then has ``grace``
     seconds to clean up and to yield last items. If it lets the exception out, the consumer receives
     :exc:`StreamTimeout`; if it ends, the iteration ends. ``outcome.kind`` is ``"timed_out"`` either
-    way. If something else has ended the stream, the limits count no more.
+    way. If something else has ended the stream, the limits no longer count.
 
     :param source: an async iterable, an async context manager that yields one, or a stream; owned
         and closed by the new stream
     :param first: seconds of waiting for the first item
-    :param idle: seconds of waiting for any item; without ``first`` for the first one, too
+    :param idle: seconds of waiting for any item; without ``first`` it limits the first one, too
     :param total: seconds from entering the block to the end of the source
-    :param grace: seconds that the source has for its reaction to a limit. It says nothing of how
-        long it may take to close otherwise, which is up to :func:`with_cancellation`.
+    :param grace: seconds that the source has to react to a limit. It does not limit any other
+        closing, which is up to :func:`with_cancellation`.
     :return: a stream of the same items
-    :raises TypeError: if the source is none, or a limit is no number
+    :raises TypeError: if ``source`` is not a source, or a limit is not a number
     :raises ValueError: if there is no limit, or one is not finite, or not positive; if ``grace`` is
         negative or not finite
 
@@ -140,7 +140,7 @@ class _Timeout(Stage[T, T]):
         control.cancel(limit, grace=self._grace, kind="timed_out", error=StreamTimeout)
 
     async def _too_long_a_wait(self, control: Control) -> TimedOut:
-        """Wait until a limit on the wait for an item is reached: there is none in this class."""
+        """Wait until a limit on the wait for an item is reached: this class has none."""
         while True:
             await anyio.sleep_forever()
 
@@ -155,7 +155,7 @@ class _WaitingTimeout(_Timeout[T]):
         self._shortest = min(limit for limit in (first, idle) if limit is not None)
         self._control: Control | None = None
         self._items = 0
-        # What the clock of the consumer's waits showed at the last item.
+        # The reading of the clock of the consumer's waits at the last item.
         self._shown = 0.0
 
     def on_open(self, control: Control) -> None:

@@ -1,8 +1,8 @@
 """
-What a log of runs must do, as tests that are shipped, for ``streamkit.testing``.
+What a log of runs must do, as shipped tests, for ``streamkit.testing``.
 
-May import ``_runs``, and no test framework: who has tests brings one.
+May import ``_runs``, but no test framework: the tests that use it bring their own.
 
-To read: ``suite`` (how a log is made, and a run that is written to), then ``writing``, ``ending``,
+To read: ``suite`` (how a log is made, and a run to write to), then ``writing``, ``ending``,
 ``asking`` and ``watching``, one subject each.
 """

@@ -18,7 +18,7 @@ class Asking(Suite):
     # A run is cancelled
 
     async def test_cancelled(self) -> None:
-        """A producer is told with its next write and its next renewal. The first reason stays."""
+        """A producer is told at its next write and its next renewal. The first reason stays."""
         async with self._opened() as log:
             run = await WrittenRun.create(log)
             assert await log.request_cancel(run.id, b"one") == "running"
@@ -28,7 +28,7 @@ class Asking(Suite):
             assert (await log.get(run.id)).cancel_requested
 
     async def test_cancelled_too_late(self) -> None:
-        """A run that has ended, or an incarnation that is not there any more, is not cancelled."""
+        """A run that has ended, or an incarnation that no longer exists, is not cancelled."""
         async with self._opened() as log:
             run = await WrittenRun.create(log)
             assert await log.request_cancel(run.id, b"one", epoch="0e") == "ended"
@@ -51,7 +51,7 @@ class Asking(Suite):
             await raises(RunNotFound, log.request_cancel(run.id, b"one", owner="you"))
 
     async def test_cancelled_before(self) -> None:
-        """A cancellation that comes before its run is for the first one, and no other."""
+        """A cancellation that comes before its run is for the first run, and no other."""
         async with self._opened() as log:
             run_id = secrets.token_hex(8)
             assert await log.request_cancel(run_id, b"one") == "unknown"
@@ -63,7 +63,7 @@ class Asking(Suite):
             assert (await log.create(run_id, "0b", Terms(), ignore)).cancel is None
 
     async def test_cancelled_before_by_whom(self) -> None:
-        """One that names an owner is for a run of that owner."""
+        """A cancellation that names an owner is for a run of that owner."""
         async with self._opened() as log:
             run_id = secrets.token_hex(8)
             await log.request_cancel(run_id, b"you", owner="you")
@@ -73,7 +73,7 @@ class Asking(Suite):
             await log.end(run_id, "0a", b"end")
             await log.delete(run_id, "0a")
             assert (await log.create(run_id, "0b", terms, ignore)).cancel is None
-            # One that means a run that was there is for no other.
+            # One that meant an existing run is for no other.
             other = secrets.token_hex(8)
             assert await log.request_cancel(other, b"one", epoch="0e") == "ended"
             assert (await log.create(other, "0a", Terms(), ignore)).cancel is None
@@ -88,7 +88,7 @@ class Asking(Suite):
             assert cancel == (None if self.time_travels else b"one")
 
     async def test_unwatched(self) -> None:
-        """A run knows since when nobody reads it, and is cancelled for that only if it is true."""
+        """A run knows since when nobody reads it, and is cancelled for that only if nobody does."""
         async with self._opened() as log:
             run = await WrittenRun.create(log, Terms(unwatched=0.5))
             await anyio.sleep(0.6)

@@ -34,7 +34,7 @@ class Ending(Suite):
             assert await run.entries() == [b"one"]
 
     async def test_kept(self) -> None:
-        """An ended run is kept for as long as it was said, and then gone; its id is free."""
+        """An ended run is kept for the given time, and is then gone; its id is free."""
         async with self._opened() as log:
             run = await WrittenRun.create(log, Terms(keep=0.5))
             await log.end(run.id, run.epoch, b"end")
@@ -46,7 +46,7 @@ class Ending(Suite):
             assert (record.epoch, record.last, record.outcome) == ("0e", 0, None)
 
     async def test_kept_for_readers(self) -> None:
-        """An ended run that is read is kept for a minute more."""
+        """An ended run that is being read is kept for a minute more."""
         async with self._opened() as log:
             run = await WrittenRun.create(log, Terms(keep=0.5))
             await run.append(b"one")
@@ -57,7 +57,7 @@ class Ending(Suite):
             assert await run.entries() == [b"one"]
 
     async def test_kept_for_who_follows(self) -> None:
-        """Who watches a run sees its end, however short it is kept."""
+        """Whoever watches a run sees its end, however short it is kept."""
         async with self._opened() as log:
             run = await WrittenRun.create(log, Terms(keep=0.0))
             async with log.watch(run.id):
@@ -83,7 +83,7 @@ class Ending(Suite):
     # A producer dies
 
     async def test_lease(self) -> None:
-        """A producer that gives a sign of life keeps its run; one that does not, does not."""
+        """A producer that gives a sign of life keeps its run; one that does not loses it."""
         async with self._opened() as log:
             run = await WrittenRun.create(log)
             for sign in (partial(log.renew, run.id, run.epoch), partial(run.append, b"one")):

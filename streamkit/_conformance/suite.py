@@ -1,4 +1,4 @@
-"""What the tests of a log have in common: how it is made, and a run that is written to."""
+"""What the tests of a log have in common: how it is made, and a run to write to."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Suite:
 
 
 class WrittenRun:
-    """A run that is written to."""
+    """A run to write to."""
 
     def __init__(self, log: RunLog, terms: Terms) -> None:
         self.id: str = secrets.token_hex(8)

@@ -1,4 +1,4 @@
-"""What a log must do for those who watch a run, whose calls may be cancelled, as tests."""
+"""What a log must do for the watchers of a run, whose calls may be cancelled, as tests."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Watching(Suite):
     # A run is watched
 
     async def test_watched(self) -> None:
-        """Who watches is woken by an entry, the end and the removal, also while nobody waits."""
+        """A watcher is woken by an entry, the end and the removal, even if it was not waiting."""
         async with self._opened() as log:
             run = await WrittenRun.create(log)
             for change in (
@@ -33,7 +33,7 @@ class Watching(Suite):
                         await before.wait()
 
     async def test_watched_by_many(self) -> None:
-        """However many read, each gets everything; one that is cancelled disturbs no other."""
+        """However many read, each gets everything; a cancelled reader disturbs no other."""
         async with self._opened() as log:
             run = await WrittenRun.create(log)
 

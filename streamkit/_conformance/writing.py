@@ -16,7 +16,7 @@ class Writing(Suite):
     # A run is created
 
     async def test_created(self) -> None:
-        """What was said of a run is what is known of it."""
+        """What was given for a run is what is known of it."""
         async with self._opened() as log:
             terms = Terms(owner="me", data=b'{"a":1}', keep=60.0, unwatched=30.0, started_at=12.5)
             run = await WrittenRun.create(log, terms)
@@ -35,7 +35,7 @@ class Writing(Suite):
             assert not run.requests.fenced
 
     async def test_created_twice(self) -> None:
-        """The same epoch is the same run, as when a reply was lost; another finds the id taken."""
+        """The same epoch is the same run, as after a lost reply; another one finds the id taken."""
         async with self._opened() as log:
             run = await WrittenRun.create(log)
             await run.append(b"one")
@@ -62,7 +62,7 @@ class Writing(Suite):
             assert sum(created) == 1
 
     async def test_unknown(self) -> None:
-        """Of a run that is not there, nothing is known."""
+        """Nothing is known of a run that does not exist."""
         async with self._opened() as log:
             await raises(RunNotFound, log.get("nobody"))
             await raises(RunNotFound, log.read("nobody", 0))
@@ -85,7 +85,7 @@ class Writing(Suite):
     # Entries are added, and read
 
     async def test_read_in_order(self) -> None:
-        """Entries are read as they were added, from any position, so many at a time."""
+        """Entries are read as they were added, from any position, a limited number at a time."""
         async with self._opened() as log:
             run = await WrittenRun.create(log)
             entries = [b"%d" % number for number in range(1, 11)]
@@ -102,7 +102,7 @@ class Writing(Suite):
             assert list((await log.read(run.id, 11)).entries) == []
 
     async def test_any_bytes(self) -> None:
-        """An entry may be any bytes, of any number."""
+        """An entry may be any bytes, however many."""
         async with self._opened() as log:
             run = await WrittenRun.create(log)
             entries = [b"", b"\0", bytes(range(256)), b"\r\n", b"x" * 1_000_000]
@@ -110,7 +110,7 @@ class Writing(Suite):
             assert await run.entries() == entries
 
     async def test_append_twice(self) -> None:
-        """What is written again, since a reply was lost, is there once."""
+        """An entry that is written again, because a reply was lost, is there once."""
         async with self._opened() as log:
             run = await WrittenRun.create(log)
             await run.append(b"one", b"two")
@@ -119,7 +119,7 @@ class Writing(Suite):
             assert await run.entries() == [b"one", b"two", b"three"]
 
     async def test_no_hole(self) -> None:
-        """What cannot follow is not written."""
+        """An entry that cannot follow is not written."""
         async with self._opened() as log:
             run = await WrittenRun.create(log)
             await run.append(b"one")
@@ -131,7 +131,7 @@ class Writing(Suite):
             assert (await log.get(run.id)).last <= 1
 
     async def test_less_than_was_acknowledged(self) -> None:
-        """A producer that knows more to be written than there is goes on no more."""
+        """A producer that knows of more entries than there are does not go on."""
         async with self._opened() as log:
             run = await WrittenRun.create(log)
             await run.append(b"one", b"two")
@@ -159,7 +159,7 @@ class Writing(Suite):
             assert (await log.get(run.id)).outcome is None
 
     async def test_trimmed(self) -> None:
-        """The oldest entries go, and what is kept is told; those after it stay."""
+        """The oldest entries are dropped, the kept range is told, and later entries stay."""
         async with self._opened() as log:
             run = await WrittenRun.create(log)
             entries = [b"%d" % number for number in range(1, 501)]

@@ -1,4 +1,4 @@
-"""What the errors say of a stream that is used wrongly: what came, and what to write instead."""
+"""The messages about a stream that is used wrongly: what came, and what to write instead."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ IN_ANOTHER_LOOP = (
 )
 END_OF_STREAM = (
     "the source raised EndOfStream: end it by 'return', or ask for its items by 'async for', which "
-    "passes that on"
+    "passes it on"
 )
 LEFT = "the stream has been closed: its block was left"
 NOT_OPEN = (
-    "the stream is not open: start what goes on beside it in a hook that is called while it is, "
+    "the stream is not open: start tasks beside it in a hook that is called while it is open, "
     "such as on_item, and not in on_open, lifespan or on_close"
 )
 
@@ -49,8 +49,8 @@ def wrapped_too_late(stream: object) -> str:
 def left_in_another_task(stream: object) -> str:
     return (
         f"the block of {stream!r} is left in another task than it was entered in: close an async "
-        "generator that holds a stream, with contextlib.aclosing(); where that is not yours to "
-        "close, as a fixture of pytest-asyncio, let it return the stream, and enter it where it is "
+        "generator that holds a stream, with contextlib.aclosing(); if you cannot close it, as in "
+        "a fixture of pytest-asyncio, let it return the stream, and enter it where it is "
         "iterated"
     )
 
@@ -58,20 +58,20 @@ def left_in_another_task(stream: object) -> str:
 def no_outcome_yet(stream: object, *, is_new: bool) -> str:
     why = "it was not entered" if is_new else "its source is not closed"
     return (
-        f"{stream!r} has no outcome yet, for {why}: read it after 'async with stream:', or ask "
+        f"{stream!r} has no outcome yet: {why}; read it after 'async with stream:', or ask "
         "'if stream.ended:' before"
     )
 
 
 def never_open(stream: object) -> str:
-    return f"{stream!r} has no outcome, for it was closed without having been open"
+    return f"{stream!r} has no outcome: it was closed without having been open"
 
 
 def no_attribute(stream: object, name: str) -> str:
     advice = ""
     if name == "head":
         advice = (
-            ": it is of with_status, which must be the outermost; write with_status(stream), and "
-            "enter that"
+            ": it belongs to with_status, which must be the outermost; write "
+            "with_status(stream), and enter that"
         )
     return f"{type(stream).__name__!r} object has no attribute {name!r}{advice}"

@@ -18,7 +18,7 @@ def seconds(name: str, value: object, *, positive: bool = False) -> float:
     """
     Check a time in seconds.
 
-    :raises TypeError: if it is no number
+    :raises TypeError: if it is not a number
     :raises ValueError: if it is not finite, negative, or zero where it must be positive
 
     """
@@ -41,7 +41,7 @@ def positive(name: str, value: object) -> int:
     """
     Check a number of things.
 
-    :raises TypeError: if it is no integer
+    :raises TypeError: if it is not an integer
     :raises ValueError: if it is not positive
 
     """
@@ -56,7 +56,7 @@ def check_status(name: str, value: object) -> None:
     """
     Check the status of an answer.
 
-    :raises TypeError: if it is no ``int``
+    :raises TypeError: if it is not an ``int``
     :raises ValueError: if it is not from 200 to 599
 
     """
@@ -69,21 +69,21 @@ def check_status(name: str, value: object) -> None:
 
 def check_header(name: object, value: object) -> None:
     """
-    Check a header of HTTP.
+    Check an HTTP header.
 
-    :raises TypeError: if its name or its value is no text
+    :raises TypeError: if its name or its value is not text
     :raises ValueError: if it cannot be sent
 
     """
     if not isinstance(name, str) or not isinstance(value, str):
         given = value if isinstance(name, str) else name
         raise TypeError(
-            f"{name!r}: {value!r} is no header: its name and its value must be str, got "
+            f"{name!r}: {value!r} is not a header: its name and its value must be str, got "
             f"{type(given).__qualname__}; write 'retry-after': '5', for instance"
         )
     if not _NAME.fullmatch(name) or _CONTROL.search(value):
         raise ValueError(
-            f"{name!r}: {value!r} is no header: a name is of letters, digits and '-', and a "
+            f"{name!r}: {value!r} is not a header: a name has letters, digits and '-', and a "
             "value is one line, without control characters"
         )
     try:
@@ -102,7 +102,7 @@ def check_plain(name: str, function: object) -> None:
     :raises TypeError: if it is
 
     """
-    # Functions and methods have it, and tell with it what inspect would tell in ten times the time.
+    # Functions and methods have it, and asking it is ten times as fast as asking inspect.
     code = getattr(function, "__code__", None)
     if code is None:
         called = getattr(type(function), "__call__", None)  # noqa: B004
@@ -117,7 +117,7 @@ def check_plain(name: str, function: object) -> None:
 
 def check_made(name: str, value: object) -> None:
     """
-    Check that what a function returned is no coroutine, which nobody would await.
+    Check that the result of a function is not a coroutine, which nobody would await.
 
     :raises TypeError: if it is one, or an async generator
 
@@ -131,10 +131,10 @@ def check_made(name: str, value: object) -> None:
 
 def refuse_misplaced(name: str, options: Mapping[str, object], instead: Mapping[str, str]) -> None:
     """
-    Refuse an option that there is elsewhere.
+    Refuse an option that exists elsewhere.
 
-    :param name: of what was given it
-    :param instead: what to write, for each that is known
+    :param name: of the callable that was given the option
+    :param instead: what to write, for each known option
     :raises TypeError: if there is one
 
     """

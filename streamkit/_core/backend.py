@@ -28,7 +28,7 @@ from .relay_asyncio import AsyncioRelay
 from .relay_trio import TrioRelay
 from .timer import AsyncioTimer, Timer, TrioTimer
 
-# After a turn that was not enough, so many waits pass without one.
+# After a turn that was not enough, this many waits pass without one.
 _PATIENCE = 15
 
 
@@ -43,7 +43,7 @@ class Wakeup(ABC):
         Wait until another task calls :meth:`set`. To be awaited at once.
 
         A cancellation of the wait leaves nothing. One that comes after :meth:`set`, and before the
-        task runs again, may still end the wait: what was to be told must be found elsewhere.
+        task runs again, may still end the wait: the message itself must be found elsewhere.
         """
 
     @abstractmethod
@@ -53,7 +53,7 @@ class Wakeup(ABC):
 
 class _AsyncioWakeup(Wakeup):
     """
-    Gives other tasks a turn before it waits, as long as that is all it takes.
+    Gives other tasks a turn before it waits, while that is enough.
 
     Tasks of asyncio run in the order in which they became ready. So whoever wakes another task, and
     then waits here, has the answer after one turn, if the other one gives it without waiting for
@@ -67,7 +67,7 @@ class _AsyncioWakeup(Wakeup):
         self._create_future = asyncio.get_running_loop().create_future
         self._waiter: asyncio.Future[None] | None = None
         self._is_set = False
-        #: How many waits are to pass until a turn is tried (again).
+        #: How many waits must pass until a turn is tried (again).
         self._waits_until_turn = 1
 
     def wait(self) -> Awaitable[None]:
@@ -127,13 +127,13 @@ class Backend:
 
     #: Makes the relay of a source, in the source task.
     relay: type[Relay]
-    #: What it raises in a task that is cancelled.
+    #: The exception that it raises in a cancelled task.
     cancelled: type[BaseException]
     #: The clock of :func:`anyio.current_time`.
     now: Callable[[], float]
-    #: Returns the running task, as an object that is nobody else.
+    #: Returns the running task, as an object of its own.
     current_task: Callable[[], object]
-    #: Tells the event loop from any other that runs now.
+    #: Identifies the event loop among those that run now.
     loop: int
     make_wakeup: Callable[[], Wakeup]
     #: Returns a timer, given its function and what is called with an error of that.
@@ -192,7 +192,7 @@ def _soon_on_asyncio(task: asyncio.Task[Any], function: Callable[[], object]) ->
     loop = task.get_loop()
 
     def call() -> None:
-        # When that of asyncio.run() has ended, nothing is to be begun any more.
+        # When that of asyncio.run() has ended, nothing may begin.
         if not task.done():
             # Outside of a task, anyio need not know which event loop is running.
             asyncio._enter_task(loop, task)

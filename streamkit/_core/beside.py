@@ -1,7 +1,7 @@
 """
-What runs beside the source, in tasks of the stream's group.
+Tasks beside the source, in the stream's group.
 
-Functions, and no methods of the stream: an error holds the frames that it has passed, and the
+Functions, not methods of the stream: an error holds the frames that it has passed, and the
 stream holds the error.
 """
 
@@ -38,8 +38,8 @@ async def run_beside(
     """
     Run something beside the source.
 
-    :param scope: what ends it: a shield, for it hears of no scope around the stream, as the source
-        does not
+    :param scope: the scope that ends it: a shield, because like the source, it hears no scope
+        around the stream
 
     """
     with scope:
@@ -57,7 +57,7 @@ async def run_beside(
 
 def look_around(pump: Pump, exc: BaseException) -> None:
     """
-    See soon whether a scope that has ended a wait of the consumer's is around the block.
+    See soon whether the scope that has ended a wait of the consumer is around the block.
 
     As a rule, the consumer leaves the block then, at once, and nobody has to look. But it may stay:
     in a shield, and for a lock that the source holds.

@@ -1,11 +1,11 @@
 """
-Which generators a suspended one iterates, and which of them nobody else holds.
+Which generators a suspended generator iterates, and which of them nobody else holds.
 
-Looked for when a source is told or closed, and only then. Whether somebody else holds something is
-what the reference counts say: all that is not accounted for by what was seen is somebody else's.
+Looked for only when a source is told or closed. Reference counts tell whether somebody else holds
+something: every reference that was not seen here is somebody else's.
 
-With ``yield from`` in async generators (PEP 828, Python 3.16), one that delegates will close what
-it delegates to by itself, and the chain is closed by the interpreter. This is for ``async for``.
+With ``yield from`` in async generators (PEP 828, Python 3.16), a generator will itself close what
+it delegates to, and the interpreter closes the chain. This is for ``async for``.
 """
 
 from __future__ import annotations
@@ -27,24 +27,24 @@ from .frames import (
     open_loops,
 )
 
-#: Tells which generators may be closed, by whoever looks after them.
+#: Tells which generators may be closed, by their keeper.
 IsOurs: TypeAlias = Callable[[Generator], bool]
 
 # How many attributes lie between an iterator of a library and the generator inside it, at most.
 _DEPTH = 2
-# So many objects are looked at. It is reached where a local leads to half of an application, and
-# then what cannot be told counts as somebody else's.
+# This many objects are looked at. The limit is reached where a local leads to half of an
+# application, and then anything uncertain counts as somebody else's.
 _LIMIT = 1000
 
 
 class Chain:
     """
-    What hangs on some suspended generators, frames or library iterators.
+    The objects that hang on some suspended generators, frames or library iterators.
 
     Holds on to all that it has seen: drop it before any of that runs.
 
     :param roots: where to begin
-    :param given: what is nobody else's either
+    :param given: objects that nobody else holds either
     :param is_ours: which generators may be closed, if nobody else holds them
 
     """
@@ -85,7 +85,7 @@ class Chain:
         return found
 
     def to_close(self, holder: object) -> list[Any]:
-        """Return what to close in its place, one after the other: the holder is among it."""
+        """Return what to close instead of it, one after another: the holder is among them."""
         if id(holder) in self._ordered:
             return []
         self._ordered.add(id(holder))
@@ -151,7 +151,7 @@ class Chain:
             for value in self._held[id(holder)]:
                 if is_generator(value):
                     if self._is_ours(value):
-                        # Before anything else, lest the limit is reached.
+                        # Before anything else, in case the limit is reached.
                         todo.appendleft((value, 0))
                 elif depth < limit and has_attributes(value):
                     todo.append((value, depth + 1))
@@ -192,5 +192,5 @@ class Chain:
         return ours
 
 
-# Elsewhere nobody can tell who holds what. What was abandoned is closed all the same.
+# Elsewhere nobody can tell who holds what. Abandoned generators are still closed.
 _COUNTS_REFERENCES = sys.implementation.name == "cpython"

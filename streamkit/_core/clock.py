@@ -21,7 +21,7 @@ class WaitClock:
 
     @property
     def seconds(self) -> float:
-        """What it shows now."""
+        """Its reading now."""
         if self._since is None:
             return self._before
         return self._before + (anyio.current_time() - self._since)
@@ -34,7 +34,7 @@ class WaitClock:
             self._start = None
 
     def stop(self) -> None:
-        """Let it stand still. Does nothing if it does so already."""
+        """Let it stand still. Does nothing if it already does."""
         self._before, self._since = self.seconds, None
 
     async def reach(self, seconds: float) -> None:
@@ -48,7 +48,7 @@ class WaitClock:
                 continue
             due = self._since + (seconds - self._before)
             if due <= reached:
-                # It was waited for, whatever a coarse clock or a rounded sum makes of it.
+                # That time has passed, even if a coarse clock or a rounded sum disagrees.
                 break
             await anyio.sleep_until(due)
             reached = due

@@ -20,7 +20,8 @@ async def close_alone(iterator: Any) -> None:
         if hasattr(iterator, "aclose"):
             await iterator.aclose()
         return
-    # Asked twice, so that one that yields in its clean-up is not left to the garbage collector.
+    # Asked twice, so that a generator that yields in its clean-up is not left to the garbage
+    # collector.
     ignored = 0
     while iterator.ag_frame is not None and ignored < 2 and await _yields_on_exit(iterator):
         ignored += 1
@@ -105,7 +106,7 @@ def _together(errors: list[BaseException]) -> BaseException | None:
     error = failures[0]
     if len(failures) > 1:
         error = BaseExceptionGroup("several generators failed while they were closed", failures)
-    # A cancellation is no error.
+    # A cancellation is not an error.
     for stopped in filter(is_backend_cancellation, errors):
         add_context(error, stopped)
     return error

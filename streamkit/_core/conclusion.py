@@ -2,7 +2,7 @@
 What is left to do when a source has been closed: ``on_end``, the last items, and the error.
 
 An error is raised once: by the ask after the last item, or where the block ends if the consumer has
-left before it came to that, or by ``aclose()``. Whoever asks first takes it.
+left before that, or by ``aclose()``. Whoever asks first takes it.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Conclusion:
         self._cleanup_error = ending.cleanup_error
         self._error = ending.error
         self._raises = ending.raises
-        # What remains of the error at the end if the consumer does not meet it.
+        # The part of the error that remains at the end if the consumer does not meet it.
         self._unseen: BaseException | None = None
         #: Whether the end has something to raise in the consumer.
         self.failed: bool = ending.raises is not None
@@ -66,14 +66,14 @@ class Conclusion:
                     with anyio.CancelScope(shield=True):
                         await handoff.demand()
                     handoff.put(item)
-                # All was said in its place.
+                # Everything was said instead.
                 raises = None
         except self._cancelled:
             failed = anyio.BrokenResourceError("the source task was cancelled before the last item")
         except BaseException as exc:
             failed = not_an_end(exc)
         failed = both(on_end_error, failed)
-        # What only says how the source was ended is no failure.
+        # An exception that only says how the source was ended is not a failure.
         failure = raises if raises is self._error else None
         if handoff.closed:
             self._cleanup_error = both(failure, both(self._cleanup_error, failed))
@@ -84,14 +84,14 @@ class Conclusion:
         del raises, failure, failed, on_end_error, told, outcome, self
 
     def take_error(self) -> BaseException | None:
-        """Return what failed and was raised nowhere yet: in the closing, or before it unseen."""
+        """Return the failure that was not raised yet: in the closing, or unseen before it."""
         error, self._cleanup_error, self._raises = self._cleanup_error, None, None
         if self._handoff.take_error() is not None:
             error = both(self._unseen, error)
         return error
 
     def take_raises(self) -> BaseException | None:
-        """Return what the source's end raises in the consumer, which then receives it no more."""
+        """Return what the source's end raises in the consumer, which then no longer receives it."""
         error, raises, self._raises = self._handoff.take_error(), self._raises, None
         return raises if error is None else error
 

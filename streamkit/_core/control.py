@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 class Control:
     """
-    What a stage may do with its stream. None of it blocks but :meth:`until_waited`, and all of it
-    belongs to the event loop that the stream was opened in.
+    What a stage may do with its stream. None of it blocks, except :meth:`until_waited`, and all of
+    it belongs to the event loop in which the stream was opened.
     """
 
     __slots__ = ("_handoff", "_outer", "_pump")
@@ -45,13 +45,13 @@ class Control:
         self, function: Callable[[], Awaitable[object]], *, name: str | None = None
     ) -> None:
         """
-        Call an async function in a task beside the source, which the block of the stream waits for.
+        Call an async function in a task beside the source. The block of the stream waits for it.
 
-        It is cancelled when the block is being left, and by nothing that is around the stream. What
-        it raises ends the stream, like an error of any hook.
+        It is cancelled when the block is being left, and by no scope around the stream. An error
+        that it raises ends the stream, like an error of any hook.
 
         :param function: the function
-        :param name: of the task, or ``None`` for that of the function
+        :param name: the name of the task, or ``None`` for that of the function
         :raises RuntimeError: if the stream is not open yet, or was left
 
         """
@@ -59,7 +59,7 @@ class Control:
 
     @property
     def source_name(self) -> str:
-        """What the source is called: the name of the generator function, or of the class."""
+        """The name of the source: that of the generator function, or of the class."""
         return self._pump.source_name
 
     @property
@@ -77,13 +77,13 @@ class Control:
         """
         Seconds for which the consumer has waited for items, in all its waits together.
 
-        Those in :meth:`StatusStream.head` are among them. It counts from the first read on: read it
+        Includes those in :meth:`StatusStream.head`. It counts from the first read on: read it
         in :meth:`Stage.lifespan` to miss none.
         """
         return self._handoff.clock().seconds
 
     async def until_waited(self, seconds: float) -> None:
-        """Wait until :attr:`waited` has come to so many seconds: without end, if it never does."""
+        """Wait until :attr:`waited` has reached this many seconds: for ever, if it never does."""
         await self._handoff.clock().reach(seconds)
 
     @property
@@ -120,9 +120,10 @@ class Control:
 
     def take_error(self) -> BaseException | None:
         """
-        Return what the end of the stream is to raise in the consumer, which then gets an end.
+        Return the error that the end of the stream would raise in the consumer, which then gets an
+        end.
 
-        Takes it even where the items of :meth:`Stage.final` come in its place.
+        Takes it even if the items of :meth:`Stage.final` come instead.
 
         :return: ``None`` if the end raises nothing, or has done so
 
@@ -135,11 +136,11 @@ class Control:
         return self._pump.has_failed
 
     def note_head(self, head: Head) -> None:
-        """Let :attr:`Outcome.head` say that this is what was given as the status of the stream."""
+        """Let :attr:`Outcome.head` be this one: the status that the stream was given."""
         self._pump.head = head
 
     def wake_consumer(self) -> None:
-        """Have a consumer that waits look again at what it waits for."""
+        """Make a waiting consumer look again at what it waits for."""
         self._handoff.wake_consumer()
 
     def cancel(
@@ -161,8 +162,8 @@ class Control:
         :param error: called with the reason, for the exception that the consumer receives if the
             source lets this one out
         :param at_yield: deliver it at the ``yield`` that the source is at or comes to next, when
-            the item was taken. A source that has not started is told at once, and any other
-            cancellation until then counts in place of this one
+            the item was taken. A source that has not started is told at once. Any other
+            cancellation until then counts instead of this one
         :return: ``False`` if the stream is ending already, and the call changed nothing
 
         """
@@ -171,9 +172,9 @@ class Control:
 
     def end_grace(self) -> None:
         """
-        End the grace of the source, as if its time were over: that which runs, or will.
+        End the grace of the source, as if its time were over: the running one, or a later one.
 
-        The same goes for the streams inside of it that are being left.
+        The same holds for the streams inside it that are being left.
         """
         self._pump.end_grace()
 
@@ -183,7 +184,7 @@ class Control:
 
     def beat(self, beat: object) -> bool:
         """
-        Give the consumer something that is no item, if it waits and no item is ready.
+        Give the consumer something that is not an item, if it waits and no item is ready.
 
         :return: ``False`` if it does not wait, or has something to receive already
 
@@ -192,7 +193,7 @@ class Control:
         return beat is not SKIP and self._handoff.offer_beat(beat)
 
     def beat_first(self, beat: object) -> None:
-        """Let the consumer's first ask be answered with something that is no item."""
+        """Let the consumer's first ask be answered with something that is not an item."""
         beat = self._through_outer(beat)
         if beat is not SKIP:
             self._handoff.put_beat_first(beat)

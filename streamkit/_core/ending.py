@@ -50,14 +50,14 @@ def judge(
 
     :param raised: what the source raised
     :param exhausted: whether it came to its own end
-    :param signal: the typed cancellation that it was, or was about to be, told of
+    :param signal: the typed cancellation that it was told, or was about to be told
     :param failure: the error of a stage
     :param left: whether the consumer has left
 
     """
     error = error_in(raised)
     if error is not None and (signal is not None or left):
-        # What closing an inner generator has made of it, by the way.
+        # Closing an inner generator may have turned it into this.
         error = without(error, was_thrown_at_yield)
     untold = None if error is None else without(error, is_stream_cancelled)
     if signal is not None and not signal.is_left:

@@ -44,7 +44,7 @@ def without(exc: BaseException, drop: Callable[[BaseException], bool]) -> BaseEx
     try:
         dropped, rest = exc.split(lambda leaf: not is_group(leaf) and drop(leaf))
     except BaseException:
-        # Groups of a class of its own are made by a method of that, which may fail.
+        # Group classes of others are made by a method of theirs, which may fail.
         kept = [leaf for leaf in leaves(exc) if not drop(leaf)]
         dropped, rest = exc, BaseExceptionGroup(exc.message, kept) if kept else None
     return exc if dropped is None else rest
@@ -81,13 +81,13 @@ def leaves(exc: BaseException) -> Iterator[BaseException]:
 
 
 def shares_leaf(exc: BaseException, other: BaseException | None) -> bool:
-    """Tell whether the same exception is in both, so that who meets the one knows of the other."""
+    """Tell whether the same exception is in both, so that meeting one reveals the other."""
     found = () if other is None else tuple(leaves(other))
     return any(leaf is each for leaf in leaves(exc) for each in found)
 
 
 def first_leaf(exc: BaseException) -> BaseException:
-    """Return an exception that is no group: the first in a group, or the exception itself."""
+    """Return an exception that is not a group: the first in a group, or the exception itself."""
     return next(leaves(exc))
 
 
@@ -102,7 +102,7 @@ def is_backend_cancellation(exc: BaseException) -> bool:
 
 
 def error_in(exc: BaseException | None) -> BaseException | None:
-    """Return what there is in an exception beside such cancellations."""
+    """Return the part of an exception that is not such a cancellation."""
     return None if exc is None else without(exc, is_backend_cancellation)
 
 
@@ -117,7 +117,7 @@ def is_cancellation(exc: BaseException) -> bool:
 
 
 def set_traceback(exc: BaseException, traceback: TracebackType | None) -> BaseException:
-    """Set the traceback of an exception, whatever its class makes of that."""
+    """Set the traceback of an exception, even if its class interferes."""
     return BaseException.with_traceback(exc, traceback)
 
 
@@ -132,7 +132,7 @@ def without_own_frames(exc: BaseException, package: str = _HERE) -> BaseExceptio
 
     """
     traceback = exc.__traceback__
-    # What exec() runs need not be in a module.
+    # Code in exec() need not be in a module.
     while traceback is not None and str(
         traceback.tb_frame.f_globals.get("__name__", "")
     ).startswith(package):
@@ -180,9 +180,9 @@ def was_cancelled_before(exc: BaseException) -> bool:
 
 def both(first: BaseException | None, second: BaseException | None) -> BaseException | None:
     """
-    Return what there is of two errors: a group of both, so that neither is lost.
+    Return both of two errors: a group if there are two, so that neither is lost.
 
-    A cancellation is no error: together with one, it is its context.
+    A cancellation is not an error: together with one, it is its context.
     """
     if first is None or second is None:
         return second if first is None else first

@@ -1,4 +1,4 @@
-"""What a module says that needs an extra, where that is not installed."""
+"""The error of a module that needs an extra which is not installed."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ def without_extra(module: str, extra: str, package: str, error: ImportError) -> 
     :param module: the public module that needs an extra
     :param extra: the extra
     :param package: the package that it brings
-    :param error: what the import has raised
-    :return: this, unless it is that package which was not found: then an error that says what to
+    :param error: the error of the import
+    :return: that error, or, if the package was not found, an error that says what to
         install
 
     """

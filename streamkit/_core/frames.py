@@ -2,7 +2,7 @@
 What a suspended generator holds, read from its frame.
 
 A generator that is suspended at a ``yield`` keeps the iterators of its open loops on the value
-stack of its frame, and there is no other place to learn of them. The garbage collector can see that
+stack of its frame, and nowhere else. The garbage collector can see that
 stack: what :func:`gc.get_referents` finds in a generator are the locals of its frame and then, from
 the bottom to the top, its stack. This is how it is in CPython 3.11 to 3.14.
 """
@@ -22,7 +22,7 @@ from typing import Any, TypeAlias, TypeGuard
 
 Generator: TypeAlias = AsyncGeneratorType[Any, Any]
 
-# More attributes has no object: that is a cache or the like.
+# No usual object has more attributes: it is a cache or the like.
 _MANY = 200
 # Set for classes that are not part of the interpreter.
 _HEAP_TYPE = 1 << 9
@@ -59,7 +59,7 @@ def _stack(generator: Generator, held: list[Any]) -> list[Any]:
     code: CodeType = generator.ag_code
     before = {**held[0]} if _is_dict(held[0]) else {}
     values: Any = frame.f_locals
-    # What a cell holds is not in the frame itself.
+    # The content of a cell is not in the frame itself.
     names = set(code.co_varnames).difference(code.co_cellvars)
     local = count([value for name, value in values.items() if name in names])
     # Until Python 3.12 the frame keeps this copy, once somebody has asked for it. Put back as it

@@ -6,11 +6,11 @@ collector, which has them closed later, in another task. Here they are closed wh
 in its task, the innermost first. What a source has begun is learnt from two hooks of the
 interpreter, which every async generator passes at its first step and when it is abandoned. What it
 iterates at the moment is read from its frames, in ``chain``; how it is closed is in ``closing``.
-What somebody else has begun, or holds, is theirs.
+A generator that somebody else has begun, or holds, is left alone.
 
 The hooks are set on top of those that are there, which are the event loop's. A loop sets its own
-anew for each run, and puts back what it found when that is over. So they are looked at whenever a
-source starts, and never put back from here.
+anew for each run, and restores the earlier ones when the run is over. So they are looked at
+whenever a source starts, and never restored from here.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Generators:
     def __init__(self, current_task: Callable[[], object]) -> None:
         #: Those that the source has abandoned, and that are not closed yet.
         self.abandoned: list[Generator] = []
-        #: What closing them has raised, while the source went on.
+        #: The errors of closing them, while the source went on.
         self.errors: list[BaseException] = []
         # By its address, with the task if that is not the source's own.
         self._begun: dict[int, ref[Any] | None] = {}
@@ -69,10 +69,11 @@ class Generators:
 
     def start(self, source: object, given: object) -> None:
         """
-        Take note of what begins from now on: in this task, and in those that are started by it.
+        Note the generators that begin from now on: in this task, and in those that are started by
+        it.
 
         :param source: what is iterated, which is looked after by others
-        :param given: what it was made of: held by nobody else, for it was handed over
+        :param given: the objects it was made of, held by nobody else because they were handed over
 
         """
         _set_hooks()
@@ -123,7 +124,7 @@ class Generators:
                 _finalize(sys.get_asyncgen_hooks().finalizer, generator)
 
     def begin(self, generator: Generator, address: int) -> bool:
-        """Take note of a generator at its first step, if it is the source's."""
+        """Note a generator at its first step, if it is the source's."""
         own = self._task
         try:
             task = self._current_task()
@@ -144,7 +145,7 @@ class Generators:
         return by is None or _has_ended(by())
 
     def abandon(self, generator: Generator) -> bool:
-        """Keep a generator that nobody holds any more, if it is the source's."""
+        """Keep a generator that nobody holds now, if it is the source's."""
         # A collection may run in any thread, and there the source may be ending right now.
         if get_ident() != self._thread or not self._may_close(generator):
             return False
@@ -187,7 +188,7 @@ def _finalize(former: _Hook | None, generator: Generator) -> None:
 
 
 def _close_without_loop(generator: Generator) -> None:
-    # What the interpreter does where there is no hook.
+    # Like the interpreter where there is no hook.
     try:
         generator.aclose().send(None)
     except StopIteration:
@@ -198,5 +199,5 @@ def _close_without_loop(generator: Generator) -> None:
 def _has_ended(task: Any) -> bool:
     if task is None or not hasattr(task, "coro"):
         return task is None or bool(task.done())
-    # trio's, which does not tell. A coroutine that has ended has no frame any more.
+    # trio's, which does not tell. A coroutine that has ended has no frame.
     return getattr(task.coro, "cr_frame", task) is None

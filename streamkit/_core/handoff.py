@@ -1,13 +1,13 @@
 """
 The hand-off between the source task and the consumer: the one place where they meet.
 
-The consumer asks, and only then the source goes on, so nothing is read ahead. Where read-ahead is
-wanted, the first ask is one for so many items at a time, and the source goes on while fewer are
+The consumer asks, and only then the source goes on, so nothing is read ahead. With read-ahead, the
+first ask is one for several items at a time, and the source goes on while fewer are
 here. An item stays here until the consumer takes it: a consumer that is cancelled while it waits
 loses nothing, the item is there for its next ask. Beats wait in a place of their own, so that an
 item which is ready wins over a beat.
 
-Nothing in here is held across an ``await`` but the right to be the only receiver, so both sides may
+Only the right to be the only receiver is held across an ``await`` in here, so both sides may
 be cancelled at any point.
 """
 
@@ -32,7 +32,7 @@ BATCH = 64
 
 
 class _AtOnce:
-    """What need not be waited for: not even a checkpoint."""
+    """An awaitable that does not wait: it is not even a checkpoint."""
 
     def __await__(self) -> Generator[Any, None, None]:
         yield from ()
@@ -42,7 +42,7 @@ _AT_ONCE = _AtOnce()
 
 
 def _ignore(exc: BaseException) -> None:
-    """Take no note of an interruption."""
+    """Ignore an interruption."""
 
 
 class Handoff:
@@ -91,7 +91,7 @@ class Handoff:
     )
 
     def __init__(self, backend: Backend, read_ahead: float = 0, in_a_row: int = BATCH) -> None:
-        #: The present, in seconds.
+        #: The current time, in seconds.
         self.now: Callable[[], float] = backend.now
         self._reads_ahead = read_ahead > 0
         self._read_ahead = read_ahead
@@ -134,7 +134,7 @@ class Handoff:
         self.dropped: int = 0
         self._clock: WaitClock | None = None
         self._cancelled = backend.cancelled
-        #: Called with a cancellation of the backend that ended a wait of the consumer's.
+        #: Called with a backend's cancellation that ended a wait of the consumer.
         self.on_interrupted: Callable[[BaseException], object] = _ignore
         # Looked at where the first ask parks: with each, it would cost each item.
         self._is_here = backend.is_here
@@ -267,7 +267,7 @@ class Handoff:
                 self._clock.stop()
 
     def raise_error(self) -> None:
-        """Raise the error that ended the stream, if there is one, and no second time."""
+        """Raise the error that ended the stream, if there is one, and only once."""
         error = self.take_error()
         if error is not None:
             try:
@@ -276,7 +276,7 @@ class Handoff:
                 del error, self
 
     def take_error(self) -> BaseException | None:
-        """Return the error that ended the stream, if it was not raised yet."""
+        """Return the error that ended the stream, if it has not been raised yet."""
         error, self._error = self._error, None
         return error
 
@@ -335,7 +335,7 @@ class Handoff:
 
     def skip(self) -> bool:
         """
-        Take note of a step that makes no item.
+        Note a step that makes no item.
 
         :return: whether the source task must await :meth:`demand` before its next step
 
@@ -383,11 +383,11 @@ class Handoff:
         self.wake_consumer()
 
     def release(self) -> None:
-        """Let go of who is told of interruptions."""
+        """Drop the callback for interruptions."""
         self.on_interrupted = _ignore
 
     def end_if_open(self) -> None:
-        """Let nobody wait for what does not come any more."""
+        """Let nobody wait for what will never come."""
         if not self._ended:
             self.closed = True
             self.wake_consumer()
@@ -409,12 +409,12 @@ class Handoff:
         return not (self._has_arrived() or self._due_beats)
 
     def stop_beats(self) -> None:
-        """Let no beat through any more, and drop what was not taken: they are counted now."""
+        """Let no more beats through, and drop what was not taken: they are counted now."""
         self._silent = True
         self._first_beats = self._due_beats = ()
 
     def offer_beat(self, beat: Any) -> bool:
-        """Give a waiting consumer something that is no item, unless an item is there already."""
+        """Give a waiting consumer something that is not an item, unless an item is ready."""
         if not self.wants_beat():
             return False
         self._due_beats = (beat,)
@@ -422,5 +422,5 @@ class Handoff:
         return True
 
     def put_beat_first(self, beat: Any) -> None:
-        """Answer the consumer's next ask with something that is no item."""
+        """Answer the consumer's next ask with something that is not an item."""
         self._first_beats = (*self._first_beats, beat)

@@ -13,7 +13,7 @@ from anyio.lowlevel import current_token
 
 
 class Loop:
-    """The event loop that is running in the current thread, to be reached from elsewhere."""
+    """The event loop that is running in the current thread, within reach from elsewhere."""
 
     def __init__(self) -> None:
         self._native: Any = current_token().native_token
@@ -57,14 +57,14 @@ def is_current_on_trio(native: object) -> bool:
 
 def _in_signal_handler() -> bool:
     """
-    Tell whether a signal handler calls, which has interrupted the task at any instruction.
+    Tell whether the caller is a signal handler, which has interrupted the task at any instruction.
 
     The task may be inside an ``Event.set()`` of the backend, which must not be entered again. What
     gives a handler away is that it is passed the very frame that it will return to.
     """
     if threading.current_thread() is not threading.main_thread():
         return False
-    # Neither this function nor who calls it is one.
+    # Neither this function nor its caller is one.
     here = inspect.currentframe()
     frame = here and here.f_back and here.f_back.f_back
     del here

@@ -1,4 +1,4 @@
-"""What a source may yield that says something of its stream, and is no item."""
+"""What a source may yield that describes its stream and is not an item."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .arguments import check_header, check_status
 
 class Metadata:
     """
-    The base of what a source may yield that says something of the stream, and is no item.
+    The base of what a source may yield that describes the stream and is not an item.
 
     Stages see it in :meth:`Stage.on_metadata`. If none takes it, it is an item like any other.
     """
@@ -24,10 +24,10 @@ class Head(Metadata):
     """
     The status of a stream, as a source may yield it before its first item.
 
-    It is metadata, and no item: a consumer gets it from :meth:`StatusStream.head`.
+    It is metadata, not an item: a consumer gets it from :meth:`StatusStream.head`.
 
-    :raises TypeError: if ``status`` is no ``int``, ``headers`` no mapping, or a name or a value in
-        it no text
+    :raises TypeError: if ``status`` is not an ``int``, ``headers`` is not a mapping, or a name or a
+        value in it is not text
     :raises ValueError: if ``status`` is not from 200 to 599, or a header cannot be sent
 
     """

@@ -4,7 +4,7 @@ Streams whose task has ended without leaving their blocks, on trio.
 That happens where a generator holds a stream, and nobody closes it. trio then cancels what is left
 of the task group, and goes on to end the run; but a source is shielded, and a run that has tasks
 left does not end well. So the source is told that its consumer has left, and the run waits for it.
-The task fails all the same, with what trio has to say of that.
+The task still fails, with trio's error.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ class Child(Protocol):
     is_finished: bool
 
     def abandon(self) -> None:
-        """End it, for nobody leaves its block."""
+        """End it, because nobody leaves its block."""
         ...
 
     async def wait_abandoned(self) -> Any:

@@ -30,16 +30,16 @@ class Outcome:
     #: What was raised while the source was closed. It surfaces from ``aclose()``, or where the
     #: block is left.
     cleanup_error: BaseException | None = None
-    #: What ``on_end`` raised. Only known to what comes after it, the ``on_end`` of stages further
-    #: out and ``final``, for which a ``"completed"`` is ``"failed"`` then.
+    #: What ``on_end`` raised. Only known to what comes after it: the ``on_end`` of outer stages,
+    #: and ``final``. For them, a ``"completed"`` is then ``"failed"``.
     on_end_error: BaseException | None = None
-    #: ``True`` if the source was still at it when its time to clean up had passed.
+    #: ``True`` if the source was still busy when its time to clean up was over.
     grace_exceeded: bool = False
     #: Where it was at that moment, as ``"file:line"``: the innermost frame that is not of asyncio,
     #: Trio or anyio. ``None`` if its time had not passed, or if there was no frame to be seen.
     stuck_at: str | None = None
-    #: The :class:`Head` that the source has given before its first item, which is to tell how it
-    #: went. ``None`` if there was none, or if it came when the status had been decided without.
+    #: The :class:`Head` that the source gave before its first item, which says how it went.
+    #: ``None`` if there was none, or if the status had been decided before it came.
     head: Head | None = None
     #: Items handed to the consumer, without beats and without the items that ``final`` adds.
     items: int = 0
@@ -54,6 +54,6 @@ class Outcome:
 
 
 def told_of_failure(outcome: Outcome, error: BaseException) -> Outcome:
-    """Return the outcome as it is told where ``on_end`` has failed: no success."""
+    """Return the outcome as it is told after ``on_end`` has failed: not a success."""
     kind = "failed" if outcome.kind == "completed" else outcome.kind
     return replace(outcome, kind=kind, on_end_error=error)

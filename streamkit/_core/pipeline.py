@@ -1,4 +1,4 @@
-"""What stands between a source and its consumer, as far as the source task knows of it."""
+"""What stands between a source and its consumer, as the source task knows it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class _Skip(Enum):
     SKIP = "SKIP"
 
 
-#: Returned by :meth:`Stage.on_item` for an item that the consumer is not to receive.
+#: Returned by :meth:`Stage.on_item` for an item that the consumer should not receive.
 SKIP: Final = _Skip.SKIP
 Skip: TypeAlias = Literal[_Skip.SKIP]
 
@@ -31,7 +31,7 @@ class Pipeline(Protocol):
         ...
 
     async def end(self, outcome: Outcome) -> None:
-        """Run what is to run once the source is closed."""
+        """Run the hooks that run once the source is closed."""
         ...
 
     def final(self, outcome: Outcome) -> Iterable[Any] | None:

@@ -1,6 +1,6 @@
 """
-In which process something is open. One that is forked from it has the memory that says so, and none
-of the threads, tasks and connections: it would wait for them.
+In which process something is open. A forked process has the memory that says so, but none of the
+threads, tasks and connections: it would wait for them.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ def check_process(what: object, opened_in: int, advice: str = _ADVICE) -> None:
     :param what: named in the error
     :param opened_in: the id of that process
     :param advice: what to write instead
-    :raises RuntimeError: if it is another one
+    :raises RuntimeError: if it is another process
 
     """
     if opened_in != os.getpid():

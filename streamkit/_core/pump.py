@@ -146,7 +146,7 @@ class Pump:
         self._left = False
         self._is_abandoned = False
         self._failure: BaseException | None = None
-        #: What a stage raised when the stream was ending already.
+        #: What a stage raised when the stream was already ending.
         self._late_failure: BaseException | None = None
         self._conclusion: Conclusion | None = None
 
@@ -173,9 +173,9 @@ class Pump:
         """
         Deliver a signal into the source at a ``yield``, when what it has yielded was taken.
 
-        Whatever else tells the source until then counts in its place.
+        Anything else that tells the source before then counts instead.
 
-        :return: ``False`` if the stream is ending already, or is to be told so already
+        :return: ``False`` if the stream is ending already, or will be told so already
 
         """
         steps = self._steps
@@ -217,10 +217,10 @@ class Pump:
 
     def leave(self, exc: BaseException | None = None) -> None:
         """
-        End the stream because nobody takes its items any more.
+        End the stream because nobody takes its items now.
 
-        :param exc: what leaves the block: a typed cancellation is for the source, too, and so is
-            that of a stream around, which reaches a task that is no source as the backend's own
+        :param exc: what leaves the block: a typed cancellation is for the source, too. So is that
+            of a stream around, which reaches a task that is not a source as the backend's own
 
         """
         # At the end of asyncio.run(), what leaves this block may be what its task was told then.
@@ -229,7 +229,7 @@ class Pump:
         if exc is not None:
             stop = cancelled_only(exc)
             if stop is not None:
-                # A source that was told so leaves the streams inside of it, too: they are closed.
+                # A source that was told so also leaves the streams inside it: they are closed.
                 if not isinstance(stop.reason, Left):
                     self.cancel(Signal(stop.reason, self._scopes.grace))
             elif only_backend_cancellation(exc):
@@ -252,7 +252,7 @@ class Pump:
             function()
 
     def abandon(self) -> None:
-        """End the stream, for the task that is to leave its block has ended."""
+        """End the stream, because the task that should leave its block has ended."""
         _logger.error(
             "the block of a stream of %s was never left: close the generator that holds it, with "
             "contextlib.aclosing()",
@@ -328,13 +328,13 @@ class Pump:
         await self._finished.wait()
 
     def take_error(self) -> BaseException | None:
-        """Return what failed and was raised nowhere yet: in the closing, or before it unseen."""
+        """Return the failure that was not raised yet: in the closing, or unseen before it."""
         error = None if self._conclusion is None else self._conclusion.take_error()
         late, self._late_failure = self._late_failure, None
         return both(error, late)
 
     def take_raises(self) -> BaseException | None:
-        """Return what the source's end raises in the consumer, which then receives it no more."""
+        """Return what the source's end raises in the consumer, which then no longer receives it."""
         return None if self._conclusion is None else self._conclusion.take_raises()
 
     @property
@@ -401,8 +401,8 @@ class Pump:
     def _judge(self, raised: BaseException | None) -> Ending:
         scopes = self._scopes
         signal = scopes.signal
-        # One that fired, but came too late to be raised in the source, has changed nothing: unless
-        # it kept the source from starting, or was seen as the backend's own.
+        # A signal that fired too late to be raised in the source has changed nothing, unless it
+        # kept the source from starting, or was seen as the backend's own.
         if signal is not None and not (
             scopes.delivered or not self._steps.has_started or only_backend_cancellation(raised)
         ):
@@ -436,7 +436,7 @@ class Pump:
         del ending, failed
 
     def _note_open_scope(self, ending: Ending, exc: RuntimeError) -> None:
-        """Take note that a scope of the source's was in the way when its own were left."""
+        """Note that a scope of the source was in the way when the two around it were left."""
         self.has_open_scope = True
         error = RuntimeError(
             f"{self._source.name} has ended, and left a cancel scope or a task group open: in a "
@@ -450,7 +450,7 @@ class Pump:
         self.handoff.stop_beats()
         scopes = self._scopes
         if scopes.cut:
-            # What waits for streams inside of it has no place of its own: they tell theirs.
+            # A source that waits for streams inside it has no place of its own: they tell theirs.
             _logger.warning(
                 "%s was cut when its grace of %s seconds was over%s",
                 self._source.name,

@@ -35,7 +35,7 @@ class Relay(ABC):
         #: The task that has opened the stream.
         self._consumer = consumer
         #: Whether the source is being stepped. Otherwise its task waits for the consumer, and what
-        #: reaches it then is none of the source's business.
+        #: reaches the task then does not concern the source.
         self.in_source = False
         #: What the source has awaited last, while it is being stepped.
         self._awaited: Any = None
@@ -74,12 +74,13 @@ class Relay(ABC):
 
     def put_off(self, exc: BaseException) -> BaseException | None:
         """
-        Take note that a cancellation reached the source task while it was not running the source.
+        Note that a cancellation reached the source task while it was not running the source.
 
         A cancel scope asks again, at the next await. Clean-up that looks at ``Task.cancelling()``,
         as asyncio's task group does, must not find a request that nobody has seen.
 
-        :return: what comes only once and must not be lost, to be raised in the source
+        :return: a cancellation that comes only once and must not be lost, to be raised in the
+            source
 
         """
         return None
@@ -99,7 +100,7 @@ class Relay(ABC):
 
     @abstractmethod
     def _resumes(self) -> None:
-        """Have the source go on without having been told."""
+        """Let the source go on without having been told."""
 
     def _thrown(self, exc: BaseException) -> BaseException:
         """Return what the source sees of an exception thrown by the event loop."""
@@ -111,7 +112,7 @@ class Relay(ABC):
 
     @coroutine
     def drive(self, work: Coroutine[Any, Any, T]) -> Generator[Any, Any, T]:
-        """Await what the source task does: all of it at once, so that no step costs anything."""
+        """Await all that the source task does, as a whole, so that no step costs anything."""
         value: Any = None
         exc: BaseException | None = None
         scopes = self._scopes
@@ -140,7 +141,7 @@ class Relay(ABC):
                 try:
                     value = yield yielded
                 except GeneratorExit:
-                    # The event loop drops the task: no way back from here.
+                    # The event loop drops the task: there is no way back from here.
                     work.close()
                     raise
                 except BaseException as thrown:

@@ -88,8 +88,8 @@ class AsyncioRelay(Relay):
         return True
 
     def put_off(self, exc: BaseException) -> BaseException | None:
-        # asyncio folds requests of the same tick into one exception, under the message of the last
-        # one. A scope does not ask after anybody else, so there is one of a scope at most.
+        # asyncio folds requests of the same tick into one exception, with the message of the last
+        # one. A scope does not ask after anybody else, so at most one is from a scope.
         several = self._task.cancelling() - self._requests_before > 1
         native = self.is_native(exc)
         if not native or (several and anyio.current_effective_deadline() == -math.inf):
@@ -104,7 +104,7 @@ class AsyncioRelay(Relay):
         return asyncio.CancelledError(*exc.args) if native else asyncio.CancelledError()
 
     def _open_way(self) -> None:
-        # The source itself may be who tells it: it is suspended later.
+        # The source itself may be telling it: it is suspended later.
         if asyncio.current_task() is not self._task:
             self._ask()
 
@@ -205,7 +205,7 @@ class AsyncioRelay(Relay):
         return task.cancelling()
 
     def _see_native(self) -> None:
-        """Take note that a native request reached the source, and if its consumer got one, too."""
+        """Note that a native request reached the source, and whether its consumer got one, too."""
         self._unwinding_at = self._task.cancelling()
         enclosing, consumer = self._scopes.enclosing, cast("asyncio.Task[Any]", self._consumer)
         told_so = enclosing is not None and enclosing.told_natively

@@ -1,12 +1,12 @@
 """
-How a source is told on trio: what it waits for is aborted, with the exception that it is to see.
+How a source is told on trio: its wait is aborted, with the exception that it should see.
 
 Each wait of trio comes with a function that aborts it. The one of the source's waits is called
 through the relay, or by it. That function is given what it may raise: a nursery at its end raises
 it, and would take trio's own cancellation for nothing.
 
 Where the source has no child tasks, a scope does that: the way is open until the source goes on, so
-that who has an item for it in the meantime, in an anyio memory stream for instance, can see that it
+that whoever has an item for it meanwhile, in an anyio memory stream for instance, can see that it
 is cancelled. But a scope would cancel the children, too. A group cancels itself when a child was,
 and that would take the place of what the source is told, and be caught by the group. Nor may they
 see a way that is closed again: ``trio.lowlevel.checkpoint_if_cancelled()``, which most of trio is
@@ -30,8 +30,8 @@ from .exceptions import StreamCancelled
 from .relay import Relay
 from .scopes import Scopes
 
-# So often a source that has children, or may be unwinding from a scope of its own, can give way in
-# a row, until it is told all the same.
+# This often in a row, a source that has children, or may be unwinding from a scope of its own, can
+# give way before it is told all the same.
 _PATIENCE = 64
 
 
@@ -153,7 +153,7 @@ class TrioRelay(Relay):
 
 @cache
 def _trap_class(trio: Any) -> Any:
-    """Return the class of what a task yields that waits: made by a wait."""
+    """Return the class of what a waiting task yields, found by a wait."""
     waiting = trio.wait_task_rescheduled(None)
     trap: object = waiting.send(None)
     waiting.close()

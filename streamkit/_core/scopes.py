@@ -25,7 +25,7 @@ What a source is told passes through these states, each once::
                (source blocked, or          (grace runs)
                 about to be resumed)
 
-While it is armed, the way is open only as long as the source is suspended: a scope of the source's
+While it is armed, the way is open only while the source is suspended: a scope of the source's
 own must be able to claim its exception, which backends allow only while no outer cancellation is
 visible. The relay opens and closes it.
 """
@@ -105,7 +105,7 @@ class Scopes:
         self._loop = loop
         #: The scopes of the source that the consumer is in, if it is in one.
         self.enclosing: Scopes | None = _current.get()
-        #: What the source was or is to be told: the first signal, for good.
+        #: What the source was told, or will be: the first signal, for good.
         self.signal: Signal | None = None
         #: The signal is on its way: the next suspension point of the source raises it.
         self.armed: bool = False
@@ -163,7 +163,7 @@ class Scopes:
 
     @property
     def is_left(self) -> bool:
-        """Whether what the source is told is that nobody takes its items any more."""
+        """Whether the source is told that nobody takes its items now."""
         return self.signal is not None and self.signal.is_left
 
     @property
@@ -223,7 +223,7 @@ class Scopes:
         Decide about a backend cancellation that has just reached the source.
 
         :param tag: the reason that the backend's exception carries
-        :return: ``True`` if the source is to see the typed cancellation in its place
+        :return: ``True`` if the source should see the typed cancellation instead
 
         """
         if self.delivered:
@@ -231,7 +231,8 @@ class Scopes:
             return False
         if not self.armed:
             return False
-        # Who was asked, and has not heard of it until the end of the grace, hears of it then.
+        # A source that was asked, and has not heard of it before the end of the grace, hears it
+        # then.
         if tag == self.tag or self.expired:
             self.deliver()
             return True
@@ -262,7 +263,7 @@ class Scopes:
         self.begin_grace()
 
     def tell_at_yield(self, signal: Signal) -> None:
-        """Take note of a signal that is being raised at a ``yield`` of the source."""
+        """Note a signal that is being raised at a ``yield`` of the source."""
         self.signal = signal
         self._told = next(_numbers)
         self.deliver()
@@ -293,7 +294,7 @@ class Scopes:
 
     def look_at(self, suspended: object) -> None:
         """
-        See whether the grace is over, and if so, take note of where the source is, once.
+        See whether the grace is over, and if so, note where the source is, once.
 
         :param suspended: what has been suspended in the meantime
 
@@ -341,14 +342,14 @@ class Scopes:
         return None if enclosing is None or enclosing._loop != self._loop else enclosing
 
     def wait_for(self, inner: Scopes, end_inner: Callable[[], object]) -> None:
-        """Take note that the source waits for the end of a stream inside of it."""
+        """Note that the source waits for the end of a stream inside it."""
         self.pause()
         self._inner = (*self._inner, end_inner)
         if self._ended > inner._number:
             end_inner()
 
     def has_waited_for(self, end_inner: Callable[[], object]) -> None:
-        """Take note that it does so no more."""
+        """Note that it no longer does."""
         position = self._inner.index(end_inner)
         self._inner = self._inner[:position] + self._inner[position + 1 :]
         self.resume()
@@ -378,9 +379,9 @@ def current_cancellation() -> object:
     for instance, to tell a cancellation from an ordinary end. It does not block. The innermost
     stream that was told to stop answers.
 
-    :return: the reason given to :meth:`CancelToken.cancel`, or :class:`Left` if the consumer just
-        went, or ``None`` if no stream around the running code was told to stop (or if it was told
-        so without a reason)
+    :return: the reason given to :meth:`CancelToken.cancel`, or :class:`Left` if the consumer simply
+        went. ``None`` if no stream around the running code was told to stop, or if it was told
+        without a reason
 
     """
     scopes = _current.get()
@@ -391,7 +392,7 @@ def leave_streams() -> None:
     """
     Let the running task be in no stream, wherever it was started.
 
-    A task inherits what its maker is in. One that outlives its maker's stream has no part in that:
-    it is told nothing of what that is told, and that does not wait for it.
+    A task inherits the streams of its maker. A task that outlives its maker's stream has no part
+    in it: it is not told what that stream is told, and the stream does not wait for it.
     """
     _current.set(None)

@@ -1,4 +1,4 @@
-"""What a source is told when it is to stop."""
+"""What a source is told when it should stop."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from .outcome import OutcomeKind
 @dataclass(frozen=True, slots=True)
 class Left:
     """
-    The reason of a source whose consumer just went: nobody takes its items any more.
+    The reason of a source whose consumer has gone: nobody takes its items now.
 
-    It has left the block, closed the stream, or was cancelled itself; or a stage has failed.
+    The consumer has left the block, closed the stream, or was cancelled itself; or a stage has
+    failed.
     """
 
     def __str__(self) -> str:
@@ -25,18 +26,19 @@ class Left:
 
 @dataclass(frozen=True, slots=True)
 class Signal:
-    """A typed cancellation: what the source is told, and how long it may take over it."""
+    """A typed cancellation: what the source is told, and how long it may take."""
 
     reason: object
     grace: float
     kind: OutcomeKind = "cancelled"
-    #: Makes of the reason what the consumer receives, if the source does not handle it. Made late:
-    #: an exception that was raised holds frames, and contexts of finished tasks may hold this.
+    #: Makes the exception that the consumer receives, from the reason, if the source does not
+    #: handle it. Made late: a raised exception holds frames, and contexts of finished tasks may
+    #: hold this.
     error: Callable[[Any], BaseException] = StreamCancelled
 
     @property
     def is_left(self) -> bool:
-        """Whether nobody waits for an answer: at a ``yield``, the source is just closed."""
+        """Whether nobody waits for an answer: at a ``yield``, the source is simply closed."""
         return self.kind == "closed"
 
 

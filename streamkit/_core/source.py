@@ -1,4 +1,4 @@
-"""One shape for all that can be iterated asynchronously: step it, throw into it, close it."""
+"""One shape for all async iteration: step a source, throw into it, close it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from .unwinding import close, throw
 
 T = TypeVar("T")
 
-#: Seconds that a source has to clean up, where nothing else is said.
+#: Seconds that a source has to clean up, by default.
 DEFAULT_GRACE = 5.0
 
 #: What the combinators take: an async iterable, or an async context manager that yields one.
@@ -31,7 +31,7 @@ AsyncSource: TypeAlias = AsyncIterable[T] | AbstractAsyncContextManager[AsyncIte
 
 class Batches(Generic[T]):
     """
-    A source of streamkit's own that yields lists: what is in them are the items.
+    A source of streamkit's own that yields lists of items.
 
     A list that is handed over as a whole costs less than its items one by one. No item of it may be
     metadata, and it belongs to the stream.
@@ -55,12 +55,12 @@ class Source(Generic[T]):
     """
 
     def __init__(self, source: AsyncSource[T] | Batches[T]) -> None:
-        #: Whether what it yields are lists of items.
+        #: Whether it yields lists of items.
         self.is_batched: bool = isinstance(source, Batches)
         if isinstance(source, Batches):
             source = cast("AsyncSource[T]", source.lists)
         self._given: Any = source
-        # What is both wants to be entered: aiostream's streamers, for one, insist on it.
+        # An object that is both must be entered: aiostream's streamers insist on it.
         if hasattr(source, "__aenter__") and hasattr(source, "__aexit__"):
             manager = cast("AbstractAsyncContextManager[AsyncIterable[T], Any]", source)
             self._source: Any = self._entered(manager)
@@ -100,9 +100,9 @@ class Source(Generic[T]):
 
     def start(self, generators: Generators) -> None:
         """
-        Make the iterator. To be called before the first item is asked for.
+        Make the iterator. Call it before the first item is asked for.
 
-        :param generators: takes note of what it begins
+        :param generators: note the generators that it begins
 
         """
         self._iterator = self._source.__aiter__()
@@ -169,7 +169,7 @@ class Source(Generic[T]):
 
 
 def _advice(given: object) -> str:
-    """Say what came in place of a source, and what to write."""
+    """Say what came instead of a source, and what to write."""
     what = f"expected an async iterable, got {type(given).__qualname__}"
     if inspect.isasyncgenfunction(given):
         return f"{what}: call the async generator function, {given.__name__}(...)"

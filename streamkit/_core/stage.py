@@ -21,13 +21,13 @@ T_contra = TypeVar("T_contra", contravariant=True)
 T_co = TypeVar("T_co", covariant=True)
 
 
-# They are called, and nothing of them is awaited.
+# They are called, and their results are not awaited.
 _PLAIN_HOOKS = ("on_open", "on_close", "on_item", "on_metadata", "on_beat", "final")
 
 
 class Stage(Generic[T_contra, T_co]):
     """
-    A combinator as a set of hooks: what it does with items, and what it does beside them.
+    A combinator as a set of hooks: what it does with items, and beside them.
 
     Override what you need, and put the stage on a stream with :func:`with_stage`. A stage belongs
     to one stream. Stages are called in the order in which they were put on: the innermost first.
@@ -37,7 +37,7 @@ class Stage(Generic[T_contra, T_co]):
 
     #: Seconds that :meth:`on_end` may take.
     on_end_timeout: float = 5.0
-    #: Seconds that a source has to clean up, or ``None`` to leave that to other stages.
+    #: Seconds that a source has to clean up, or ``None`` to leave it to other stages.
     grace: float | None = None
     #: Number of items that the source may be ahead of the consumer. Those of several stages add up.
     read_ahead: float = 0
@@ -57,7 +57,7 @@ class Stage(Generic[T_contra, T_co]):
 
     def on_open(self, control: Control) -> None:
         """
-        Take note that the stream is being entered. Called once, in the consumer's task.
+        Note that the stream is being entered. Called once, in the consumer's task.
 
         :param control: what the stage may do with its stream until :meth:`on_close`
 
@@ -77,7 +77,7 @@ class Stage(Generic[T_contra, T_co]):
         Enclose the time in which the stream is open, between :meth:`on_open` and :meth:`on_close`.
 
         Entered and left in the consumer's task, before the source starts and after it is closed.
-        What needs no ``await`` costs less in these two.
+        Code without an ``await`` costs less in those two.
         """
         yield
 
@@ -97,18 +97,18 @@ class Stage(Generic[T_contra, T_co]):
         return cast("T_co", item)
 
     def on_metadata(self, item: Metadata) -> bool:
-        """Take what is no item. Returns ``True`` if the stage has taken it."""
+        """Take metadata, which is not an item. Returns ``True`` if the stage has taken it."""
         return False
 
     def on_beat(self, beat: Any) -> Any:
-        """Return what the consumer receives for a beat of a stage further in, or :data:`SKIP`."""
+        """Return what the consumer receives for a beat of an inner stage, or :data:`SKIP`."""
         return beat
 
     async def on_end(self, outcome: Outcome) -> None:
         """
-        Take note of the end. Called once, in the source task, when the source has been closed.
+        Note the end. Called once, in the source task, when the source has been closed.
 
-        If that of a stage further in has failed, the outcome says so, by its ``on_end_error``.
+        If the ``on_end`` of an inner stage has failed, the outcome's ``on_end_error`` says so.
 
         Shielded from cancellation, and cancelled after :attr:`on_end_timeout` seconds.
         """
@@ -118,7 +118,7 @@ class Stage(Generic[T_contra, T_co]):
         Return items for the consumer to receive last, or ``None``.
 
         Not called if the consumer has left. If the outcome would raise in the consumer, the items
-        come in place of the exception, also if there are none.
+        come instead of the exception, even if there are none.
         """
         return None
 

@@ -2,8 +2,8 @@
 How a source is stepped: from the first ask on, until it ends or must not be stepped again.
 
 Each step gives one item, which is handed over; then the next ask is waited for. In between, the
-source may hold scopes and task groups. They are its own business: what cancels them while it waits
-for its consumer is found by the source when it goes on.
+source may hold scopes and task groups. They are its own business: if one of them is cancelled
+while it waits for its consumer, the source finds that out when it goes on.
 """
 
 from __future__ import annotations
@@ -77,11 +77,11 @@ class Steps:
         self.first_item_at: float | None = None
         #: It came to its own end.
         self.exhausted = False
-        #: The consumer has left, or a stage has failed: it is not stepped any more.
+        #: The consumer has left, or a stage has failed: it is no longer stepped.
         self.stopping = False
-        #: What it is to be told at a yield, and nowhere else.
+        #: What it will be told at a yield, and nowhere else.
         self.at_yield: Signal | None = None
-        #: It was told something, or is to be: it does not just wait for the next ask.
+        #: It was told something, or will be: it does not just wait for the next ask.
         self.disturbed = False
         #: Something that it has abandoned is being closed, while it is at a yield.
         self.is_tidying = False
@@ -197,9 +197,9 @@ class Steps:
 
     async def _look_up(self, must_wait: bool) -> BaseException | None:
         """
-        Wait at a yield for what comes next, with an eye on what the source was or is to be told.
+        Wait at a yield for what comes next, and watch for what the source is told.
 
-        :return: what is to be raised in the source
+        :return: what to raise in the source
 
         """
         throw: BaseException | None = None
@@ -246,7 +246,7 @@ class Steps:
 
     async def _next_demand(self) -> BaseException | None:
         """
-        Wait until the source is to be stepped or told, or to be left alone.
+        Wait until the source should be stepped or told, or be left alone.
 
         :return: a native cancellation of asyncio, which comes only once, to be raised in the source
 
@@ -271,7 +271,7 @@ class Steps:
 
     async def _demand_again(self, interrupted: BaseException) -> BaseException | None:
         """
-        Go on with a wait for the consumer that was cancelled, unless that is to end it.
+        Go on with a wait for the consumer that was cancelled, unless that should end it.
 
         The wait may be inside scopes and task groups that the source holds across its yield. When
         one of them is cancelled, that is the source's business and not the consumer's, so the
@@ -297,9 +297,9 @@ class Steps:
 
     @property
     def _is_told_here(self) -> bool:
-        """Whether the source is to be told at its yield, and is not told otherwise meanwhile."""
+        """Whether the source should be told at its yield, and is not told otherwise meanwhile."""
         return self.at_yield is not None and self._scopes.signal is None
 
     def _must_act(self) -> bool:
-        """Tell whether the source is to be told or closed, and not to wait for the consumer."""
+        """Tell whether the source should be told or closed, not wait for the consumer."""
         return self.stopping or self._scopes.has_pending_signal or self._scopes.expired

@@ -32,8 +32,8 @@ class Stream(ObjectReceiveStream[T_co]):
     A source under the care of a task of its own: an async context manager and an async iterator.
 
     It is an :class:`~anyio.abc.ObjectReceiveStream` as well, so it goes wherever the receiving end
-    of a memory object stream goes. Enter it first. Who is given it may end it by :meth:`aclose`;
-    the block still ends at its own place.
+    of a memory object stream goes. Enter it first. Code that is given the stream may end it by
+    :meth:`aclose`; the block still ends at its own place.
 
     Nothing of the source runs before the block is entered and the first item is asked for. When the
     block has been left, the source is closed, every task of the stream is gone, and :attr:`outcome`
@@ -42,8 +42,8 @@ class Stream(ObjectReceiveStream[T_co]):
     Streams are made by the combinators and by :func:`with_stage`.
     """
 
-    # What it begins with is kept here and not in each, for most streams only pass on what they have
-    # to the next one in the chain.
+    # Its initial values are here and not in each object, because most streams only pass on what
+    # they have to the next one in the chain.
     _state: Literal["new", "open", "left"] = "new"
     _owner: Stream[Any] | None = None
     _pump: Pump | None = None
@@ -70,7 +70,7 @@ class Stream(ObjectReceiveStream[T_co]):
     if TYPE_CHECKING:
         pass
     else:
-        # Asked only for what is not there. Type checkers know that it is not.
+        # Called only for missing attributes. Type checkers know that they are missing.
         def __getattr__(self, name: str) -> Any:
             raise AttributeError(advice.no_attribute(self, name), name=name, obj=self)
 
@@ -79,15 +79,15 @@ class Stream(ObjectReceiveStream[T_co]):
 
     @property
     def source_name(self) -> str:
-        """What the source is called: the name of the function that made it, or of its class."""
+        """The name of the source: that of the function that made it, or of its class."""
         return self._source.name
 
     @property
     def outcome(self) -> Outcome:
         """
-        How the stream ended. It is there as soon as the source is closed, and does not change.
+        How the stream ended. It is set as soon as the source is closed, and does not change.
 
-        :raises RuntimeError: before that, as long as :attr:`ended` is false; and if the stream was
+        :raises RuntimeError: before that, while :attr:`ended` is false; and if the stream was
             closed without having been open
 
         """
@@ -99,7 +99,7 @@ class Stream(ObjectReceiveStream[T_co]):
 
     @property
     def ended(self) -> bool:
-        """Whether the source is closed, and :attr:`outcome` tells how that came."""
+        """Whether the source is closed, and :attr:`outcome` tells how it ended."""
         return self._outermost._outcome_so_far is not None
 
     @property
@@ -108,7 +108,7 @@ class Stream(ObjectReceiveStream[T_co]):
 
     @property
     def _outermost(self) -> Stream[Any]:
-        """The stream that this one is a part of: it is what is entered and iterated."""
+        """The stream that this one is part of, which is entered and iterated."""
         stream: Stream[Any] = self
         while stream._owner is not None:
             stream = stream._owner
@@ -175,7 +175,7 @@ class Stream(ObjectReceiveStream[T_co]):
         traceback: TracebackType | None,
     ) -> bool:
         """
-        Close the source and wait until that and ``on_end`` are done.
+        Close the source, and wait until the closing and ``on_end`` are done.
 
         The wait is shielded from cancellation. It is bounded by the grace and by
         ``on_end_timeout``, unless the source hides in a shield of its own or in a thread. A
@@ -200,11 +200,11 @@ class Stream(ObjectReceiveStream[T_co]):
             self._tasks.cancel_scope.shield = True
             leaving: BaseException | None = exc
             try:
-                # The body's exception is not the group's business: it would come back in a group.
+                # The group does not get the body's exception: it would come back in a group.
                 await self._pump.pausing(self._tasks.__aexit__(None, None, None))
             except BaseException as interrupted:
                 # Only a native Task.cancel() or a KeyboardInterrupt comes through the shield; and
-                # what anyio says when the source has left a scope open, which is said already.
+                # anyio's error after the source has left a scope open, which was already reported.
                 if not self._pump.has_open_scope:
                     leaving = bare(interrupted)
             if not self._pump.is_finished:
@@ -272,13 +272,13 @@ class Stream(ObjectReceiveStream[T_co]):
 
     async def receive(self) -> T_co:
         """
-        Ask for the next item and wait for it, as ``await anext(stream)`` does, but for the end.
+        Ask for the next item and wait for it, like ``await anext(stream)``, except for the end.
 
-        For what takes a receive stream of anyio. An :exc:`~anyio.EndOfStream` that the *source* has
-        raised is no end of this stream, and so becomes a :exc:`RuntimeError`.
+        For code that takes a receive stream of anyio. An :exc:`~anyio.EndOfStream` raised by the
+        *source* is not the end of this stream, so it becomes a :exc:`RuntimeError`.
 
         :raises ~anyio.EndOfStream: when the source has ended, also after an error
-        :raises BaseException: as :meth:`__anext__`
+        :raises BaseException: like :meth:`__anext__`
 
         """
         try:
@@ -296,7 +296,7 @@ class Stream(ObjectReceiveStream[T_co]):
         """The typed attributes of the source, if it is a stream of anyio that has some."""
         return self._source.extra_attributes
 
-    # No coroutine of its own, which each item would pay for: that of the hand-off.
+    # Not a coroutine of its own, which would cost each item some time: that of the hand-off.
     def __anext__(  # pyright: ignore[reportIncompatibleMethodOverride]
         self,
     ) -> Coroutine[Any, Any, T_co]:
@@ -323,7 +323,7 @@ class Stream(ObjectReceiveStream[T_co]):
         """
         End the source early and wait until it is closed. The block still ends at its own place.
 
-        May be called from any task and more than once. A task that waits for an item meanwhile
+        May be called from any task and more than once. A task that is waiting for an item
         gets :exc:`~anyio.ClosedResourceError`. Called by the source itself, it does not wait. A
         cancelled wait does not stop the closing. What the closing raised is raised from here,
         once.
@@ -386,22 +386,22 @@ class Stream(ObjectReceiveStream[T_co]):
             await self._source.close()
 
 
-# What was never awaited says what was written, and not what it is made of.
+# The warning "was never awaited" names what was written, not what it is made of.
 Handoff.receive.__qualname__ = f"{Stream.__qualname__}.__anext__"
 
 
 def with_stage(source: AsyncSource[T], stage: Stage[T, U]) -> Stream[U]:
     """
-    Put a stage on a source: the way in which all combinators are made.
+    Put a stage on a source: all combinators are made like this.
 
-    On a stream that was not entered yet, the stage goes on top of those that are there: however
-    many there are, the stream has one source task and one hand-off.
+    On a stream that was not entered yet, the stage goes on top of its stages: however many there
+    are, the stream has one source task and one hand-off.
 
     :param source: an async iterable, an async context manager that yields one, or a stream. The
         new stream owns it and closes it.
     :param stage: the stage, which belongs to the new stream
     :return: a stream of what the stage makes of the items
-    :raises TypeError: if the source is none
+    :raises TypeError: if ``source`` is not a source
 
     """
     return Stream(source, stage)

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from types import AsyncGeneratorType, CoroutineType, FrameType, GeneratorType
 from typing import Any
 
-# What a wait ends in, on any backend, what only passes it on, and what is around the source.
+# Where a wait ends, on any backend, what only passes it on, and what is around the source.
 _BELOW = frozenset(
     {"anyio", "asyncio", "contextlib", "outcome", "trio", __name__.partition(".")[0]}
 )

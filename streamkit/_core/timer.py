@@ -3,7 +3,7 @@ A function that is called at a time: by the event loop, where it has timers.
 
 A task that sleeps does the same, and weighs as much as the source's own. asyncio has timers, so it
 gets a task only when the time has come. trio has none, so a task does it there: one for all the
-streams of a run, which is there as long as a timer is set.
+streams of a run, which exists while a timer is set.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ class Timer(ABC):
 
     def set(self, when: float) -> None:
         """
-        Have the function called once, at this time, and not at the one set before.
+        Have the function called once, at this time instead of the one set before.
 
         :param when: seconds on the clock of :func:`anyio.current_time`
-        :raises TypeError: if it is no number
+        :raises TypeError: if it is not a number
         :raises ValueError: if it is ``nan``, or an ``int`` that is too large for a ``float``
 
         """
@@ -62,7 +62,7 @@ class Timer(ABC):
             self._schedule(when)
 
     def close(self) -> None:
-        """Call it no more."""
+        """Stop calling it."""
         self._is_closed = True
         self._cancel()
 
@@ -76,7 +76,7 @@ class Timer(ABC):
 
     @abstractmethod
     def _cancel(self) -> None:
-        """Take back what was scheduled, if it was."""
+        """Cancel what was scheduled, if anything was."""
 
     def _call(self) -> None:
         """Call the function, in a task, in the context in which the timer was made."""
@@ -103,7 +103,7 @@ class AsyncioTimer(Timer):
 
     def _start(self) -> None:
         # Outside of a task, anyio need not know which event loop is running. No factory makes this
-        # one: it is to run with the next pass of the loop, as a task that slept until now would.
+        # one: it should run with the next pass of the loop, as a task that slept until now would.
         self._handle = None
         asyncio.Task(self._run(), loop=self._loop, name="timer of a stream")
 
@@ -161,7 +161,7 @@ class _AlarmClock:
     def __init__(self, trio: Any) -> None:
         self._trio = trio
         self._numbers = count()
-        #: A heap. Most are removed long before their time, and are here for a while yet.
+        #: A heap. Most are removed long before their time, and stay here for a while.
         self._alarms: list[_Alarm] = []
         self._set = 0
         self._is_running = False
@@ -215,7 +215,7 @@ class _AlarmClock:
                         self._set -= 1
                         timer.ring()
         finally:
-            # Where the run is ending, it does so with alarms that nobody hears.
+            # A run that is ending leaves alarms that nobody hears.
             self._is_running, self._scope = False, None
 
 

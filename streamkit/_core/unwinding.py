@@ -54,9 +54,9 @@ def throw(iterator: Any, exc: BaseException) -> Awaitable[Any]:
 
 async def close_abandoned(generators: Generators) -> BaseException | None:
     """
-    Close what a source has abandoned that goes on afterwards. What this raises waits for its end.
+    Close what a source has abandoned, before it goes on. Errors from this wait for its end.
 
-    :return: a cancellation of the source that has ended this, to be raised in it
+    :return: a cancellation of the source that has ended this, to raise in it
 
     """
     todo: list[Generator] = []
@@ -93,7 +93,7 @@ async def close_all(
     try:
         await close_source()
     except GeneratorExit:
-        # The event loop drops the task: nothing can be awaited any more.
+        # The event loop drops the task: it can no longer await anything.
         raise
     except BaseException as exc:
         errors.append(without_own_frames(exc))
@@ -131,7 +131,7 @@ async def _throw_inside(generators: Generators, iterator: Generator, exc: BaseEx
             else:
                 exc = await _close_under(generator, exc)
             del generator
-            # What it has left by the way.
+            # What it has left on the way.
             await _close_abandoned(generators, generators.errors)
         return await iterator.athrow(exc)
     finally:
@@ -147,7 +147,7 @@ async def _pass_through(
         try:
             await generator.athrow(exc)
         except StopAsyncIteration:
-            # It has handled that. The one around it is to be told all the same.
+            # It has handled that. The one around it must still be told.
             return _fresh(told)
         except BaseException as raised:
             left = without_own_frames(raised)
@@ -184,7 +184,7 @@ async def _close_abandoned(generators: Generators, errors: list[BaseException]) 
 
 
 def _fresh(exc: BaseException) -> BaseException:
-    """Return a cancellation to be raised in one more place."""
+    """Return a cancellation to raise in one more place."""
     return set_traceback(type(exc)(*exc.args), exc.__traceback__)
 
 

@@ -1,5 +1,5 @@
 """
-Who watches a source: nobody, but in tests.
+Who watches a source: nobody, except in tests.
 
 A relay that looks where its source waits costs far more than one that does not. So it is another
 class, and it is made only in the streams that are opened in a context in which somebody watches,

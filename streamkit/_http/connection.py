@@ -1,8 +1,8 @@
 """
 The client of one request, at the other end of ``receive`` and ``send``.
 
-Three things say that it is there no more: ``receive``, an error from ``send``, and a message that
-it has not taken in time. From the last message on it may go: nothing is left to be told, and some
+Three things say that it has gone: ``receive``, an error from ``send``, and a message that it has
+not taken in time. From the last message on it may go: there is nothing left to tell it, and some
 servers say that it has gone while they send that message, and end the connection in there.
 """
 
@@ -24,7 +24,7 @@ _logger = logging.getLogger("streamkit")
 # What servers and middleware raise from send() when the client has gone.
 GONE = (OSError, anyio.ClosedResourceError, anyio.BrokenResourceError)
 
-# Seconds that a message has at least, where the time for it is not the user's to say.
+# The least seconds for a message, where the user does not set them.
 SHORT = 1.0
 
 _has_warned = False
@@ -82,18 +82,18 @@ class Connection:
         self.is_ending: bool = False
         #: Whether the client went before that.
         self.is_lost: bool = False
-        #: Whether ``receive`` has said that there is no client any more, so that whatever is sent
-        #: reaches nobody.
+        #: Whether ``receive`` has said that the client has gone, so that anything sent reaches
+        #: nobody.
         self.is_gone: bool = False
         #: Whether it was because it did not take a message in time.
         self.is_too_slow: bool = False
         self._receive = receive
         self._on_lost = on_lost
-        # When the message was sent that is on its way, where there is a limit.
+        # When the current message was sent, if there is a limit.
         self._since = math.inf
         self._nap: anyio.CancelScope | None = None
         self._is_heard = False
-        # Set when nobody is in one of the two any more. Made when somebody waits for that.
+        # Set when nobody is left in either of the two. Made when somebody waits for that.
         self._left: anyio.Event | None = None
 
     async def send(self, message: Message) -> None:
@@ -111,7 +111,7 @@ class Connection:
             self.is_sending = False
 
     def done_sending(self) -> None:
-        """Take note that nothing more is sent by the task that answers."""
+        """Note that the answering task sends nothing more."""
         self.is_sending = False
         self._note_left()
 
@@ -122,7 +122,7 @@ class Connection:
             await self.send(message)
 
     def lose(self) -> None:
-        """Take note that the client has gone, and end what is being sent."""
+        """Note that the client has gone, and end what is being sent."""
         if not (self.is_lost or self.is_ending):
             self.is_lost = True
             if self._on_lost() or self.is_sending:
@@ -139,7 +139,7 @@ class Connection:
             self._is_heard = False
             self._note_left()
         if self.is_ending:
-            # A server may be at its own closing in there: it gets the time for that.
+            # A server may be busy closing in there: it gets the time for that.
             await anyio.sleep(SHORT if self.send_timeout is None else self.send_timeout)
             self.scope.cancel()
         self.lose()
@@ -150,7 +150,7 @@ class Connection:
 
     def _hear(self) -> Awaitable[None]:
         """Wait until the client has gone. Reads, and drops, what nobody has read of the request."""
-        # No frame of its own, for each request that is open would have one more.
+        # Without a frame of its own, because each open request would have one more.
         if isinstance(self._receive, SharedReceive):
             return self._receive.wait_for_disconnect()
         return _drop_until_disconnect(self._receive)
@@ -175,7 +175,7 @@ class Connection:
 
     async def wait_until_too_slow(self) -> None:
         """
-        Wait until a message takes longer than it may.
+        Wait until a message takes too long.
 
         There is one clock for all messages: a timer of its own would cost each of them more.
         """
@@ -193,7 +193,7 @@ class Connection:
         self.lose()
 
     def hurry(self, limit: float) -> None:
-        """Let messages take no longer than this from now on, also the one that is on its way."""
+        """Let messages take no longer than this from now on, including the current one."""
         if self.send_timeout is None or self.send_timeout > limit:
             self.send_timeout = limit
             self._since = anyio.current_time()
@@ -214,8 +214,8 @@ def _warn_of_dropped_body() -> None:
         _has_warned = True
         _logger.warning(
             "a part of a request's body was dropped: a response waits in receive() for its client "
-            "to go, while nobody has read the body. Where the source reads the request, share it: "
+            "to go, while nobody has read the body. If the source reads the request, share it: "
             "body = SharedReceive(request.receive), and then "
-            "EventStream(source(Request(request.scope, body)), receive=body); where nobody needs "
+            "EventStream(source(Request(request.scope, body)), receive=body); if nothing needs "
             "the body, read it first. (This is said once.)"
         )

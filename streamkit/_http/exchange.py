@@ -2,11 +2,10 @@
 One request and its answer: the stream on one side, the connection to the client on the other.
 
 The task that answers enters the stream, and sends what comes out of it. Beside the stream, a second
-one waits for the client to go, and where a message may only take so long, a third one watches the
-clock. Whoever finds first that the client has gone cancels the scope in which everything is sent;
-what the stream still says after that is consumed and dropped. The answering task may not be able to
-do so: servers may send in a shield, where no cancellation gets in. Then the one that has noticed
-does it.
+task waits for the client to go, and if messages have a time limit, a third one watches the clock.
+The first to find that the client has gone cancels the scope in which everything is sent; the rest
+of the stream is consumed and dropped. The answering task may not be able to do so: servers may send
+in a shield, where no cancellation gets in. Then the task that has noticed does it.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ from .terms import Terms
 
 _logger = logging.getLogger("streamkit")
 
-# The status of an answer for which nothing else is known, and of which the body follows at once.
+# The status of an answer for which nothing else is known, and whose body follows at once.
 PLAIN = Head(decided_by="end")
 
 
@@ -48,9 +47,9 @@ class Exchange:
     :param outlet: its stage
     :param last_word: its ``final``
     :param terms: what to do
-    :param host: who knows when the program ends, if anybody does
-    :param refusal: what is answered if nothing is to be said of the stream
-    :param is_head: whether the request asks for the headers alone
+    :param host: knows when the program ends, if there is one
+    :param refusal: the answer if the stream does not start
+    :param is_head: whether the request asks only for the headers
     :param receive: of ASGI
     :param send: of ASGI
 
@@ -119,15 +118,15 @@ class Exchange:
         try:
             await self._answer()
         except BaseException as exc:
-            # The answering task may not have come to that, as it was kept in send().
+            # The answering task may not have got there, because it was kept in send().
             error = both(self.rest.take_error(), exc)
         if error is not None:
-            # It is not watched while the block of the stream is being left.
+            # The client is not watched while the block of the stream is being left.
             await self._connection.look()
         outcome = self._stream.outcome if self._stream.ended else None
         if self._host is not None:
             self._host.leave(self, outcome)
-        # Also that of a source which was told to stop, and failed over it.
+        # Including the error of a source that was told to stop, and failed over it.
         failure = None if outcome is None else outcome.error
         if failure is not None and not shares_leaf(failure, error):
             log_failure(self._stream, self._terms, failure, gone=self._connection.is_lost)
@@ -141,7 +140,7 @@ class Exchange:
 
     async def refuse(self, reason: object) -> None:
         """
-        Close the stream before it has started, and say that it did not.
+        Close the stream before it has started, and answer that it did not.
 
         :param reason: what the outcome tells
         :raises BaseException: what ``on_end`` or ``send`` raised
@@ -175,8 +174,8 @@ class Exchange:
                 connection.send_timeout,
             )
         elif connection.is_lost and not connection.has_started:
-            # Not for the client. What stands between would take no answer at all for an error:
-            # Starlette's BaseHTTPMiddleware does.
+            # For middleware, not for the client: Starlette's BaseHTTPMiddleware takes a missing
+            # answer for an error.
             with anyio.move_on_after(SHORT), suppress(Exception):
                 await self._hang_up()
         elif connection.is_lost:
@@ -193,11 +192,11 @@ class Exchange:
         """
         Send the last message, when the client has gone.
 
-        What stands between, and measures, takes an answer without it for one that has failed:
-        FastAPI does. Not where a client may still be there, to which a cut would look complete.
+        Middleware that measures takes an answer without it for a failed one: FastAPI does. Not done
+        where a client may still be there, to which a cut would look complete.
         """
         connection = self._connection
-        # It may be send() that has said so, or be kept in there.
+        # It may be send() that has said so, or the task may be kept in there.
         await connection.look()
         if connection.is_gone and not connection.is_sending:
             with anyio.move_on_after(SHORT), suppress(Exception):
@@ -235,7 +234,7 @@ class Exchange:
             self._outlet.cancel(reason, min(grace, self._terms.grace))
         else:
             self._terms.tell()
-        # The time to clean up stands still while the client is waited for, so that is bounded.
+        # The time to clean up stands still during a wait for the client, so that wait is bounded.
         self._connection.hurry(max(grace, SHORT))
         self._watch_the_clock()
 
@@ -289,7 +288,7 @@ class Exchange:
                     await self.rest.consume()
                     self.rest.raise_error()
             if self.rest.has_let_go:
-                # Nobody else is there to do it: the request may have ended.
+                # Nothing else can do it: the request may have ended.
                 await self._run_background()
         finally:
             del connection, self
@@ -309,7 +308,7 @@ class Exchange:
         try:
             await self._send_start(await self._stream.head())
         except StreamCancelled as stop:
-            # No failure, so what ``final`` says of it is an answer, if it says something.
+            # Not a failure, so the items of ``final`` are the answer, if there are any.
             stopped = stop
         except BaseException:
             # The traceback of an error of the source includes this frame.
@@ -345,7 +344,7 @@ class Exchange:
                     return
                 if not connection.has_started:
                     await self._send_start(PLAIN)
-                # Again, for the items of ``final`` do not pass the outlet.
+                # Again, because the items of ``final`` do not pass the outlet.
                 content = item if type(item) is bytes else encode(item)
                 message = {"type": "http.response.body", "body": content, "more_body": True}
                 if connection.send_timeout is None:
@@ -395,7 +394,7 @@ class Exchange:
                     )
                 )
             if has_item:
-                # The source had ended before, so that this is an error of the closing.
+                # The source had ended before, so this is an error of the closing.
                 await self._stream.aclose()
         finally:
             # The traceback of an error of the source includes this frame.
@@ -407,5 +406,5 @@ class Exchange:
         await self._end(content)
 
     async def _end(self, content: bytes = b"") -> None:
-        """Send what says that the answer is complete."""
+        """Send the message that completes the answer."""
         await self._connection.end(body(content, more_body=False))

@@ -1,4 +1,4 @@
-"""What becomes of an error: it is raised to the server, or logged, and never both or neither."""
+"""What becomes of an error: it is either raised to the server or logged, never both."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def for_the_server(
         assert rest is not None
         return rest if rest is error else bare(rest)
     if gone:
-        # It went after the end of the stream, and is not there to be told.
+        # It went after the end of the stream, and cannot be told.
         return None
     if isinstance(stop.reason, Shutdown):
         # For each stream that is open when a program ends, so no error and no traceback.
@@ -46,7 +46,7 @@ def for_the_server(
 def log_failure(
     stream: StatusStream[Any], terms: Terms, error: BaseException, *, gone: bool
 ) -> None:
-    """Log a failure that is raised nowhere, for the client was told of it, or has gone."""
+    """Log a failure that is not raised, because the client was told of it, or has gone."""
     if terms.logs_failures:
         told = "its client has gone" if gone else "told its client so"
         _logger.error("%r failed, and %s", stream, told, exc_info=error)

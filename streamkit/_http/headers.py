@@ -1,4 +1,4 @@
-"""Headers of HTTP, as ASGI has them."""
+"""HTTP headers, as ASGI has them."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ def raw(headers: Mapping[str, str] | Iterable[tuple[str, str]]) -> RawHeaders:
     """
     Return headers as ASGI has them.
 
-    :raises TypeError: if a name or a value is no text
-    :raises ValueError: if one of them is none, or would be more than one
+    :raises TypeError: if a name or a value is not text
+    :raises ValueError: if one of them is not valid, or would be several headers
 
     """
     pairs = cast("Mapping[str, str]", headers).items() if isinstance(headers, Mapping) else headers
@@ -28,7 +28,7 @@ def raw(headers: Mapping[str, str] | Iterable[tuple[str, str]]) -> RawHeaders:
 
 def merged(headers: RawHeaders, later: RawHeaders) -> RawHeaders:
     """
-    Return headers of which the later ones take the place of those of the same name.
+    Merge headers: later ones replace earlier ones of the same name.
 
     Cookies are the exception: there may be several.
     """

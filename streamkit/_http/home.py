@@ -1,4 +1,4 @@
-"""Who is there: the streams of an application that are open, and those without a client."""
+"""The open streams of an application, and those without a client."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ _logger = logging.getLogger("streamkit")
 
 
 class Guest(Protocol):
-    """A stream, to its host. What it does not know is what it streams to."""
+    """A stream, to its host, which does not know what it streams to."""
 
     @property
     def finish(self) -> float | None:
-        """Seconds that it may go on for after the notice, or ``None`` for what the host says."""
+        """Seconds that it may go on after the notice, or ``None``: as the host says."""
         ...
 
     @property
@@ -49,14 +49,14 @@ class Guest(Protocol):
 
 
 class Companion(Protocol):
-    """What is told of a shutdown as the streams of a host are, and is none."""
+    """A guest that is told of a shutdown as the streams of a host are, but is not a stream."""
 
     def notice(self) -> None:
-        """Take note that the program ends. Does not block."""
+        """Note that the program ends. Does not block."""
         ...
 
     def tell(self) -> None:
-        """End what lives there: the time to finish is over. Does not block."""
+        """End the streams that live there: the time to finish is over. Does not block."""
         ...
 
 
@@ -66,9 +66,9 @@ class HostStats:
 
     #: Streams that are open, with those that are drained.
     open: int
-    #: Of these, streams that go on without their client.
+    #: Of these, the streams that go on without their client.
     drained: int
-    #: Of these, streams that wait for their client to take something.
+    #: Of these, the streams that wait for their client to take a message.
     sending: int
     #: Streams that never started: the program was ending, or too many were open.
     refused: int
@@ -93,13 +93,13 @@ class Home:
         on_end_timeout: float,
         telemetry: Telemetry | None,
     ) -> None:
-        #: Where its streams tell how they go, if they do not say another.
+        #: Receives how its streams go, unless they have their own.
         self.telemetry: Telemetry | None = telemetry
         self._max_streams = max_streams
         self._max_drained = max_drained
         self._on_end = on_end
         self._on_end_timeout = on_end_timeout
-        # Told by any thread; read by the task that tells the streams.
+        # Set by any thread; read by the task that tells the streams.
         self._notice = CancelToken()
         self._state: Literal["new", "open", "left"] = "new"
         self._tasks: TaskGroup
@@ -112,7 +112,7 @@ class Home:
         self._ended: Counter[str] = Counter()
 
     def note(self, scope: Mapping[str, Any]) -> None:
-        """Note where a request came in, to notice when the server stops to listen there."""
+        """Note where a request came in, to notice when the server stops listening there."""
         if self._state == "open":
             self._termination.note(scope)
 
@@ -149,7 +149,7 @@ class Home:
 
     def leave(self, guest: Guest, outcome: Outcome | None) -> None:
         """
-        Take note that a stream that was taken in is over. Says nothing new the second time.
+        Note that a stream that was taken in is over. Has no effect the second time.
 
         :param outcome: how it ended, if it has
 
@@ -164,9 +164,9 @@ class Home:
 
     def join(self, companion: Companion) -> float:
         """
-        Take in what is to be told as the streams are, until :meth:`part`.
+        Take in a guest that is told as the streams are, until :meth:`part`.
 
-        :return: the seconds between its notice and its being told, if nobody shortens them
+        :return: the seconds from its notice until it is told, if nobody shortens them
         :raises RuntimeError: if the host was not entered
 
         """
@@ -177,11 +177,11 @@ class Home:
         return self._finish
 
     def part(self, companion: Companion) -> None:
-        """Take note that something that was taken in is over."""
+        """Note that a guest that was taken in is over."""
         del self._companions[companion]
 
     def stats(self) -> HostStats:
-        """Return what there is at the moment, and has been. Does not block; from any thread."""
+        """Return the current and past numbers. Does not block; may be called from any thread."""
         guests, ended = list(self._guests), self._ended
         return HostStats(
             open=len(guests),
@@ -211,7 +211,7 @@ class Home:
 
     @property
     def hook_timeout(self) -> float:
-        """Seconds in which :meth:`ended` has ended for sure."""
+        """Seconds within which :meth:`ended` certainly ends."""
         return self._on_end_timeout + SHORT
 
     async def run(

@@ -30,32 +30,32 @@ class StreamHost(Home):
     As soon as the server of this process is asked to end, when :meth:`shut_down` is called, or else
     at the end of the block, the program counts as ending. From this notice on, every new request is
     refused before its source starts. Every open stream may go on for ``finish`` seconds, is then
-    told ``StreamCancelled(Shutdown())``, has its grace and says its last word; the end of the block
-    waits until all of them are closed. With ``on_disconnect="drain"`` a stream whose client has
+    told ``StreamCancelled(Shutdown())``, has its grace and its last word; the end of the block
+    waits until all of them are closed. With ``on_disconnect="drain"``, a stream whose client has
     gone lives on here, and its request ends.
 
     A request is refused by the status 503 with a ``Retry-After`` of some seconds, or in the body,
-    where the clients of a response need that.
+    if the clients of a response need that.
 
-    A server that is asked to end stops to listen, waits for its open connections, and ends the
-    lifespan after that. So it is the sockets of this process that are watched, which the system has
-    to list: on Windows it is :meth:`shut_down` or the end of the block.
+    A server that is asked to end stops listening, waits for its open connections, and ends the
+    lifespan after that. So the host watches the sockets of this process, which the system must
+    list. On Windows, the notice is :meth:`shut_down` or the end of the block.
 
     A host belongs to the event loop in which its block was entered, and is used once. A response
-    is given it as ``host``, or finds it in the state of the lifespan.
+    gets it as ``host``, or finds it in the state of the lifespan.
 
-    :param grace: seconds that a stream has when it is told, where its own grace is not shorter. A
-        client then has as long to take a message, and a second at least.
-    :param finish: seconds that a stream may go on for after the notice, before it is told, where a
-        response does not say otherwise
+    :param grace: seconds that a stream has when it is told, unless its own grace is shorter. A
+        client then has as long to take a message, and at least one second.
+    :param finish: seconds that a stream may go on after the notice, before it is told, unless its
+        response says otherwise
     :param max_streams: how many streams may be open, or ``None`` for any number. Further requests
         are refused.
     :param max_drained: how many streams may go on without their client, or ``None`` for any number.
         Further ones are told that their client has gone, as with ``on_disconnect="cancel"``.
     :param on_end: called with the :class:`~streamkit.Outcome` of each stream of a response and with
         the ASGI scope of its request, and awaited, after the ``on_end`` of the response and in the
-        same way: to count, for instance. Also for a stream that was refused. What it raises is
-        logged, and has no effect.
+        same way: to count, for instance. It is also called for a refused stream. What it raises is
+        logged, and has no other effect.
     :param on_end_timeout: seconds after which ``on_end`` is cancelled
     :param telemetry: where the streams of responses tell how they go, where a response does not say
         another: :class:`streamkit.opentelemetry.OpenTelemetry`, for instance
@@ -65,7 +65,7 @@ class StreamHost(Home):
         ``on_end_timeout`` after the last was told, or at a second ``SIGINT``. Has no effect where
         the lifespan is not run in the main thread, and where the event loop hears of signals
     :raises TypeError: if an argument is of the wrong type
-    :raises ValueError: if a time is negative or not finite, or a number not positive
+    :raises ValueError: if a time is negative or not finite, or a number is not positive
 
     """
 
@@ -136,7 +136,7 @@ class StreamHost(Home):
         Shut down, and wait until every stream is closed.
 
         Each may finish, has its grace, and its ``on_end`` its time. If this wait is cancelled, the
-        streams that live on here are cancelled, too, and those that have a request are not waited
+        streams that live on here are cancelled, too, and those with a request are not waited
         for.
         """
         self._watching.cancel()
@@ -146,7 +146,7 @@ class StreamHost(Home):
             await self._wait_until_empty()
         except BaseException as interrupted:
             self._tasks.cancel_scope.cancel()
-            # There is no time left to finish in.
+            # There is no time left to finish.
             self._tell_some(self._untold)
             leaving = both(error_in(exc), interrupted)
         self._telling.cancel()
@@ -171,14 +171,14 @@ class StreamHost(Home):
 
     def shut_down(self, *, finish: float | None = None) -> None:
         """
-        Take notice that the program ends: refuse what comes, and let what is open finish.
+        Give notice that the program ends: refuse new requests, and let open streams finish.
 
         Does not block. May be called from any thread and from a signal handler: the streams are
         told in their event loop. A further call may only shorten the time: ``finish=0`` ends it.
 
-        :param finish: seconds from now after which every stream is told, where it is not earlier
+        :param finish: seconds from now after which every stream is told, if it is not told earlier
             anyway; ``None`` for what host and responses say
-        :raises TypeError: if ``finish`` is no number
+        :raises TypeError: if ``finish`` is not a number
         :raises ValueError: if ``finish`` is negative or not finite
 
         """
@@ -214,7 +214,7 @@ class StreamHost(Home):
             noticed, until = anyio.current_time(), math.inf
             for companion in tuple(self._companions):
                 companion.notice()
-            # Nothing comes any more.
+            # No new stream comes.
             are_told = False
             while self._guests or self._companions:
                 changed = self._changed
@@ -234,8 +234,8 @@ class StreamHost(Home):
                         companion.tell()
                 due_at = [*due.values(), when_all]
                 later = min((when for when in due_at if when > now), default=math.inf)
-                # Not kept for longer than they are open: where a server ends a connection when
-                # nothing refers to send() any more, as granian does, this would keep it open.
+                # Not kept for longer than they are open: if a server ends a connection when
+                # nothing refers to send(), as granian does, this would keep it open.
                 del due
                 with anyio.CancelScope(deadline=later):
                     await changed.wait()

@@ -1,4 +1,4 @@
-"""The ``final`` of a response: what its user says last, where there is a body to say it in."""
+"""The ``final`` of a response: what its user sends last, if there is a body."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from .outlet import Outlet
 
 class LastWord:
     """
-    What is said last.
+    The last items of a response.
 
-    :param final: what the user says, if anything
-    :param outlet: who knows whether there is a body
+    :param final: the user's ``final``, if any
+    :param outlet: knows whether there is a body
 
     """
 
@@ -31,7 +31,7 @@ class LastWord:
     def __call__(self, outcome: Outcome) -> Any:
         if self._final is None or not self._outlet.has_body:
             return None
-        # Nothing in place of it is something in place of an exception, too.
+        # An empty list also replaces an exception.
         last = self._final(outcome) if self.is_heard else ()
         if last is not None:
             self.told = outcome.on_end_error

@@ -1,4 +1,4 @@
-"""What runs in a task of a host on behalf of a request, which may leave before it ends."""
+"""A function that runs in a task of a host for a request, which may leave before it ends."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Lodger:
     One function, and the request that waits for it.
 
     :param function: what runs
-    :param let_go: set when the request is to wait no longer
+    :param let_go: set when the request should stop waiting
 
     """
 

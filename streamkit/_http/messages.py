@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 
 from .headers import RawHeaders
 
-#: What an ASGI server calls an application with.
+#: The arguments with which an ASGI server calls an application.
 Scope: TypeAlias = MutableMapping[str, Any]
 Message: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[Message]]

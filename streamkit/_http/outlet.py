@@ -1,4 +1,4 @@
-"""The stage of a response: makes bytes of what a stream says, and reaches into it."""
+"""The stage of a response: makes bytes of a stream's items, and reaches into it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .._core.stage import Stage
 #: What an item of a response may be. Text is encoded in UTF-8.
 Content: TypeAlias = str | bytes | memoryview
 
-# Answers with these have no body: a server that is given one all the same cuts the connection.
+# Answers with these have no body: a server that is still given one cuts the connection.
 _BODILESS = frozenset((204, 205, 304))
 
 
@@ -25,12 +25,12 @@ class Outlet(Stage[Any, bytes]):
     """
 
     # Servers do not suspend in send() when the client has gone, and neither does a stream that has
-    # read ahead, so others must get their turn all the same. asyncio's transports log a warning for
-    # the fifth message to a client that has gone, of which they tell with the next turn.
+    # read ahead, so others must still get their turn. asyncio's transports log a warning for the
+    # fifth message to a client that has gone, and tell that it has gone with the next turn.
     in_a_row = 4
 
     def __init__(self) -> None:
-        #: Whether the status, as far as it is known, is one of an answer with a body.
+        #: Whether the status, as far as it is known, belongs to an answer with a body.
         self.has_body: bool = True
         #: Whether the status was sent.
         self.has_begun: bool = False
@@ -57,11 +57,11 @@ class Outlet(Stage[Any, bytes]):
         return encode(beat) if self.has_body else SKIP
 
     def expect(self, status: int) -> None:
-        """Take note of the status of an answer whose source yields no :class:`Head`."""
+        """Note the status of an answer whose source yields no :class:`Head`."""
         self.has_body = status not in _BODILESS
 
     def begin(self, status: int) -> None:
-        """Take note of the status that is sent, whatever the source may say later."""
+        """Note the status that is sent, whatever the source may yield later."""
         self.has_begun = True
         self.expect(status)
 
@@ -87,11 +87,11 @@ def encode(item: object) -> bytes:
     """
     Return an item as the bytes that are sent.
 
-    :raises TypeError: if it is no :data:`Content`
+    :raises TypeError: if it is not :data:`Content`
 
     """
     if isinstance(item, bytes):
-        # Servers written in other languages may take nothing but the very class.
+        # Servers written in other languages may accept only this very class.
         return item if type(item) is bytes else bytes(item)
     if isinstance(item, str):
         # Half of a surrogate pair, which a model may well send, must not end the stream.

@@ -1,9 +1,9 @@
 """
 The answer to a request whose stream does not start: the program ends, or too many are open.
 
-Whoever asks again a little later finds another worker, or room. A status says so to every client
-but ``EventSource``, which gives up for good on any but 200. So where a response can tell its
-clients in the body to come back, that is what it does for those.
+A client that asks again a little later finds another worker, or room. A status tells that to every
+client except ``EventSource``, which gives up for good on any status except 200. So a response that
+can tell its clients in the body to come back does so.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ _SOON = (1, 5)
 
 @dataclass(frozen=True, slots=True)
 class Overloaded:
-    """The reason in the outcome of a stream that never started, for too many were open."""
+    """The reason in the outcome of a stream that never started because too many were open."""
 
 
 class Refusal:
     """
     How a response refuses.
 
-    :param in_band: called for what is said in the body of an answer with the status 200, or
+    :param in_band: called for the body of an answer with the status 200, or
         ``None`` for the status 503
-    :param headers: of the answer with the status 200
-    :param closes: whether the connection is to be closed then: the next request on it would come to
+    :param headers: the headers of the answer with the status 200
+    :param closes: whether to close the connection then: the next request on it would come to
         the same process
     :param json: the body of an answer with the status 503, which no cache may store and which has
-        the ``Location`` of the other, or nothing
+        the ``Location`` of the other answer, or ``None``
 
     """
 

@@ -1,8 +1,8 @@
 """
-What comes out of a stream when its client has gone: consumed, and dropped.
+The rest of a stream whose client has gone: consumed, and dropped.
 
-That is for the task that answers. But it may be kept in ``send``, for servers may send in a shield,
-where no cancellation gets in. So whoever comes here first does it, and the other one waits.
+The task that answers should do it. But it may be kept in ``send``, because servers may send in a
+shield, where no cancellation gets in. So whoever comes here first does it, and the other one waits.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Rest:
     :param outlet: its stage
     :param last_word: its ``final``
     :param terms: what to do with the rest
-    :param host: who says whether it may be drained, if anybody does
+    :param host: says whether it may be drained, if there is one
 
     """
 
@@ -57,7 +57,7 @@ class Rest:
         terms: Terms,
         host: Home | None,
     ) -> None:
-        #: Whether the request need not wait for the end: what is left to do is done without it.
+        #: Whether the request need not wait for the end: the rest is done without it.
         self.has_let_go: bool = False
         # Made when it is asked for: most requests have no use for it.
         self._let_go: anyio.Event | None = None
@@ -73,7 +73,7 @@ class Rest:
 
     @property
     def let_go(self) -> anyio.Event:
-        """Set when the request is to wait no longer, or has no more to wait for."""
+        """Set when the request should stop waiting, or has nothing left to wait for."""
         if self._let_go is None:
             self._let_go = anyio.Event()
         return self._let_go
@@ -88,7 +88,7 @@ class Rest:
         Decide what becomes of the stream, and tell its source. Does not block.
 
         :param reason: what it is told, if it is to stop
-        :return: whether a wait for an item is to be ended, for nothing else ends it now
+        :return: whether to end a wait for an item, which nothing else ends now
 
         """
         is_full = self._host is not None and not self._host.has_room_to_drain
@@ -102,7 +102,7 @@ class Rest:
         return False
 
     async def consume(self) -> None:
-        """Consume it, or wait for who does. Raises nothing of what the stream raises."""
+        """Consume it, or wait for the one that does. Raises no error of the stream."""
         if self._done is not None:
             await self._done.wait()
             return

@@ -1,10 +1,10 @@
 """
-What FastAPI is told of a response that is none of its own.
+What FastAPI is told of a response that is not its own.
 
-It takes what an endpoint returns, and is no response of Starlette, for a value to make JSON of. It
-asks pydantic for a schema where that is annotated, or for a serializer where the annotation is
-``Any``, and else tries one attribute after the other, down to the generator. All come by here
-first, and say what to return.
+FastAPI takes a returned object that is not a response of Starlette for a value to make JSON of. It
+asks pydantic for a schema if the return is annotated, or for a serializer if the annotation is
+``Any``. Otherwise it tries one attribute after another, down to the generator. All of these come by
+here first, and are told what to return.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ UNSERIALIZABLE = _Unserializable()
 
 
 class _Serializer:
-    """Of an instance, what pydantic looks for that is to make JSON of it without a schema."""
+    """The attribute of an instance by which pydantic would make JSON without a schema."""
 
     __slots__ = ()
 
     def __get__(self, instance: object, owner: type) -> Any:
         core: Any = sys.modules.get("pydantic_core")
         if instance is None or core is None:
-            # Nobody asks, or it is the class that is asked for a schema.
+            # Nobody asks, or the class itself is asked for a schema.
             raise AttributeError("__pydantic_serializer__")
         schemas = core.core_schema
         refusing = schemas.plain_serializer_function_ser_schema(_to_json)
@@ -51,7 +51,7 @@ def _to_json(value: object) -> object:
 
 
 class Returned:
-    """The base of what an endpoint returns."""
+    """The base of the objects that an endpoint returns."""
 
     __pydantic_serializer__: _Serializer = _Serializer()
 
@@ -59,6 +59,6 @@ class Returned:
     def __get_pydantic_core_schema__(cls, source: Any, handler: Callable[[Any], Any]) -> Any:
         responses: Any = sys.modules.get("starlette.responses")
         if responses is not None and issubclass(cls, responses.Response):
-            # The right one, in an annotation that FastAPI has advice for.
+            # The right one, in an annotation for which FastAPI has advice.
             return handler(source)
         raise TypeError(_ADVICE)

@@ -20,18 +20,18 @@ class SharedReceive:
     A ``receive`` for a source that reads the request that is being answered.
 
     Give it to the request that the source reads, and to the response as ``receive``, or call a
-    response of plain ASGI with it in place of its ``receive``::
+    plain ASGI response with it instead of its ``receive``::
 
         body = SharedReceive(request.receive)
         return EventStream(source(Request(request.scope, body)), receive=body)
 
-    Every message goes to the source, in order; the response only looks at the next one. That the
-    client has gone is told to both. While a message waits to be read, the response does not see
-    what comes after it, and learns from ``send`` that the client has gone.
+    Every message goes to the source, in order; the response only looks at the next one. Both are
+    told when the client has gone. While a message waits to be read, the response does not see the
+    messages after it, and learns from ``send`` that the client has gone.
 
-    Any number of tasks of one event loop may call it. A cancellation of one loses no message.
+    Any number of tasks of one event loop may call it. A cancelled call loses no message.
 
-    :param receive: of ASGI
+    :param receive: ``receive`` of ASGI
 
     """
 
@@ -56,7 +56,7 @@ class SharedReceive:
             return message
 
     async def wait_for_disconnect(self) -> None:
-        """Wait until the client has gone, and leave every message to who calls this object."""
+        """Wait until the client has gone, and leave every message to the callers of this object."""
         while True:
             async with self._lock:
                 await self._look()

@@ -14,25 +14,25 @@ import anyio
 # Seconds between two looks. One look costs some microseconds.
 _INTERVAL = 0.1
 
-# How many ports may be watched: an address is what a middleware makes of it.
+# How many ports may be watched: a middleware may have changed the address.
 _MOST = 16
 
 
 class Termination:
     """
-    The moment at which the server of this process stops to listen.
+    The moment at which the server of this process stops listening.
 
     A server that is asked to end waits for its open connections first, and runs the shutdown of the
     lifespan after that: too late for whatever keeps a connection open. Signals would tell in time,
     but not everywhere: Hypercorn's workers get none, a server in a thread can have no handler, and
-    a limit on requests or a call that stops a server is no signal. What all of them do at once,
-    whatever made them end, is to close the sockets on which they listen. So these are looked up
-    when a request comes in, among the open files of this process, and looked at ten times a second
-    from then on. Nothing of the server is changed, and no handler of a signal.
+    a limit on requests or a call that stops a server is not a signal. But all servers, for whatever
+    reason they end, at once close the sockets on which they listen. So these sockets are looked up
+    when a request comes in, among the open files of this process, and checked ten times a second
+    from then on. Nothing of the server is changed, and no signal handler is set.
 
-    Where the system does not list the open files of a process (Windows), where a server takes its
-    connections from another process, or where there is no server, as in most tests, nothing is ever
-    noticed. So it is where a middleware has changed ``scope["server"]`` to another port.
+    If the system does not list the open files of a process (Windows), if a server takes its
+    connections from another process, or if there is no server, as in most tests, nothing is ever
+    noticed. The same holds if a middleware has changed ``scope["server"]`` to another port.
 
     An object belongs to the event loop in which it is made.
     """
@@ -44,7 +44,7 @@ class Termination:
 
     def note(self, scope: Mapping[str, Any]) -> None:
         """
-        Note the address that a request came in at. Does not block.
+        Note the address at which a request came in. Does not block.
 
         :param scope: the scope of the request, of which ``"server"`` is used
 
@@ -63,7 +63,7 @@ class Termination:
 
     async def wait(self) -> None:
         """
-        Wait until none of the sockets is there any more at which requests have come in.
+        Wait until all sockets at which requests have come in are closed.
 
         Waits for ever where this cannot be noticed. May be cancelled at any time.
         """
@@ -94,7 +94,7 @@ def _open_files() -> Iterator[int]:
 
 
 def _is_inheritable(number: int) -> bool:
-    """Tell whether a file descriptor is of the kind that a child gets; what Python opens is not."""
+    """Tell whether a child would inherit a file descriptor; those that Python opens are not."""
     with suppress(OSError):
         return os.get_inheritable(number)
     return False
@@ -104,8 +104,8 @@ def _listens(number: int, port: int | None) -> bool:
     """
     Tell whether a file descriptor is that of a socket that listens at this port.
 
-    It is somebody else's, and may be closed by another thread at any time, or be another file by
-    now. So nothing is done to it.
+    It is not ours, and may be closed by another thread at any time, or be another file by now. So
+    nothing is done to it.
     """
     with suppress(OSError):
         if not stat.S_ISSOCK(os.fstat(number).st_mode):

@@ -10,7 +10,7 @@ from .._core.arguments import check_plain
 from .._core.telemetry import Telemetry
 from .headers import RawHeaders
 
-# Seconds after which there is a status, whatever the source does: proxies wait for a minute or so.
+# Seconds until there is a status, whatever the source does: proxies wait for about a minute.
 FIRST_ITEM_WITHIN = 15.0
 
 
@@ -21,9 +21,9 @@ class Disconnected:
 
 class ResponseCancelled(Exception):
     """
-    Raised by a response whose source was cancelled, and which has no last word to say so.
+    Raised by a response whose source was cancelled, without a last word to say so.
 
-    It stands in for :exc:`~streamkit.StreamCancelled`, which no server expects, and no exception
+    It replaces :exc:`~streamkit.StreamCancelled`, which no server expects, and no exception
     handler of a framework catches. It is not raised when the client has gone, or when the program
     ends.
 
@@ -53,24 +53,23 @@ class Terms:
     send_timeout: float | None
     #: Seconds that the stream may go on after the notice of a shutdown; ``None``: as the host says.
     finish: float | None = None
-    #: Where no :class:`Head` says another.
+    #: Unless a :class:`Head` has another.
     status: int = 200
     #: What is sent with a status that comes before the first item.
     opening: bytes = b""
-    #: Whether a failure is logged of which the client was told, so that it is raised nowhere.
+    #: Whether to log a failure that the client was told, and that is therefore not raised.
     logs_failures: bool = True
-    #: Whether it is the stream that knows the status of the answer to a ``HEAD``.
+    #: Whether the stream knows the status of the answer to a ``HEAD``.
     asks_for_head: bool = False
-    #: What to call when the program ends, in place of telling the stream: one that is to end by
-    #: itself then.
+    #: Called when the program ends, instead of telling the stream, which should then end by
+    #: itself.
     tell: Callable[[], object] | None = None
-    #: Where the stream tells how it goes, if not where the host says; and as what, if that has no
-    #: name for it.
+    #: Receives how the stream goes, if not the host's; and the name for it, if it has none.
     telemetry: Telemetry | None = None
     name: str | None = None
-    #: Returns the end of which the client was told, where it is another than that of the stream.
+    #: Returns the end that the client was told, if it is not that of the stream.
     told: Callable[[], BaseException | None] | None = None
-    #: To be called and awaited when the stream is closed, if nothing is raised.
+    #: Called and awaited when the stream is closed, if nothing is raised.
     background: Callable[[], Awaitable[object]] | None = None
 
 

@@ -1,4 +1,4 @@
-"""Who hears of the stream of a response beside its own ``on_end``: its telemetry and its host."""
+"""Who hears of a response's stream besides its own ``on_end``: its telemetry and its host."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ def watched(
     first_item_within: float,
 ) -> StatusStream[Any]:
     """
-    Return a stream that tells of itself, once its own ``on_end`` is done: so they hear of its
-    failure, too.
+    Return a stream that tells of itself once its own ``on_end`` is done, so that a failure of
+    ``on_end`` is told, too.
 
     :param stream: the stream, which nobody has entered
-    :param terms: those of its response
-    :param host: where it is at home, if anywhere
-    :param scope: that of the request
+    :param terms: the terms of its response
+    :param host: its host, if there is one
+    :param scope: the scope of the request
     :param first_item_within: as in ``with_status``
 
     """

@@ -1,14 +1,14 @@
 """
-The parts of what uses Redis or Valkey, for ``streamkit.redis``.
+The parts that use Redis or Valkey, for ``streamkit.redis``.
 
 May import ``_signals`` and the small parts of ``_core``, and coredis where a connection is used.
 
-To read, what every user of a connection shares: ``connection`` (the object that users share),
+To read first, the parts that all users of a connection share: ``connection`` (the shared object),
 ``clients`` (made anew for each attempt), ``server`` (one server or a cluster), ``subscription``,
 ``channels`` (who is subscribed to what), ``line`` (one connection and who uses it), ``link``
-(connecting again and again), ``quiet``.
+(reconnecting), ``quiet``.
 
-Of the registry: ``wire`` (names and messages), ``ledger`` (what this process holds and has to
+For the registry: ``wire`` (names and messages), ``ledger`` (what this process holds and has to
 send), ``store`` (the commands), ``session`` (the life of one connection), ``waiter`` (who waits for
 an answer), ``lease`` (keys that are held exclusively), ``work`` (the background task's list),
 ``part`` (all of these, for the link), ``holder`` and ``registry``.

@@ -1,8 +1,8 @@
 """
 Who is subscribed to which channel, over one connection.
 
-Several may be subscribed to the same one. In a cluster there is a connection for each node that has
-a channel of ours.
+Several parts may be subscribed to the same channel. In a cluster, there is a connection for each
+node that has a channel of ours.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from anyio.abc import TaskGroup
 from .server import Server
 from .subscription import Subscription
 
-#: Takes what was published: the channel and the data.
+#: Takes a published message: the channel and the data.
 Receive: TypeAlias = Callable[[str, object], None]
 
 
@@ -24,9 +24,9 @@ class Channels:
     """
     The channels of one connection.
 
-    :param server: over a client that is connected
-    :param tasks: in which messages are received
-    :param patience: seconds after which a silent server is asked if it is there
+    :param server: for a connected client
+    :param tasks: the task group in which messages are received
+    :param patience: seconds after which a silent server is asked whether it is there
 
     """
 
@@ -35,7 +35,7 @@ class Channels:
         self._tasks = tasks
         self._patience = patience
         self._listeners: dict[str, dict[Receive, None]] = {}
-        # In a cluster one for each node.
+        # In a cluster, one for each node.
         self._subscriptions: dict[Hashable, Subscription] = {}
         self._subscribed: dict[str, Subscription] = {}
         self._opening = anyio.Lock()
@@ -45,20 +45,20 @@ class Channels:
         return bool(self._subscriptions)
 
     def close(self) -> None:
-        """Give back what is subscribed, when all tasks have ended."""
+        """Give back the subscribed connections, when all tasks have ended."""
         for subscription in self._subscriptions.values():
             subscription.close()
 
     async def subscribe(self, channels: Iterable[str], receive: Receive) -> None:
         """
-        Subscribe to channels. From when this returns, nothing that is published is missed.
+        Subscribe to channels. Once this returns, no published message is missed.
 
-        :raises coredis.exceptions.ResponseError: if that is refused
+        :raises coredis.exceptions.ResponseError: if the server refuses it
 
         """
         groups: dict[Subscription, list[str]] = {}
         for channel in channels:
-            # Known before: the first message may come with the subscription.
+            # Noted before: the first message may come with the subscription.
             self._listeners.setdefault(channel, {})[receive] = None
             groups.setdefault(await self._subscription_for(channel), []).append(channel)
         for subscription, names in groups.items():
@@ -66,7 +66,7 @@ class Channels:
             self._subscribed.update(dict.fromkeys(names, subscription))
 
     async def unsubscribe(self, channels: Iterable[str], receive: Receive) -> None:
-        """Hear of channels no more, which are taken off unless others are subscribed to them."""
+        """Stop listening to channels, and unsubscribe if nobody else listens to them."""
         groups: dict[Subscription, list[str]] = {}
         for channel in channels:
             listeners = self._listeners[channel]
@@ -90,6 +90,6 @@ class Channels:
             return self._subscriptions[place]
 
     def _receive(self, channel: str, data: object) -> None:
-        # A copy: who is told may stop to listen.
+        # A copy: a listener that is called may stop listening.
         for receive in tuple(self._listeners.get(channel, ())):
             receive(channel, data)

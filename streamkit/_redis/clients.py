@@ -1,7 +1,7 @@
 """
-Make clients of coredis, a new one for each attempt to connect.
+Make coredis clients, a new one for each attempt to connect.
 
-What is wrong with an address or an option is told when it is given, and not when somebody connects.
+A wrong address or option is an error where it is given, not at the first connection.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ Connect: TypeAlias = Callable[[], AbstractAsyncContextManager[Any]]
 
 def by_url(url: object, patience: float, options: dict[str, Any]) -> Connect:
     """
-    Return what makes clients for an address.
+    Return a function that makes clients for an address.
 
-    :param patience: seconds for a connection to be made
-    :param options: further arguments of ``coredis.Redis.from_url()``, which win
-    :raises TypeError: if ``url`` is no string, or coredis does not know an option
+    :param patience: seconds in which a connection must be made
+    :param options: further arguments of ``coredis.Redis.from_url()``, which take precedence
+    :raises TypeError: if ``url`` is not a string, or coredis does not know an option
     :raises ValueError: if ``url`` is of another kind, or cannot be read
 
     """
@@ -40,7 +40,7 @@ def by_url(url: object, patience: float, options: dict[str, Any]) -> Connect:
             "Redis(connect=lambda: coredis.Redis(host, port)), which makes a new one each time"
         )
     if not url.startswith(_SCHEMES):
-        # Not the whole of it, which may hold a password.
+        # Not the whole address, which may hold a password.
         raise ValueError(
             f"the address must begin with one of {', '.join(_SCHEMES)}, got "
             f"{url.partition(':')[0]!r}: write 'redis://localhost:6379/0', for instance"
@@ -60,14 +60,14 @@ def by_url(url: object, patience: float, options: dict[str, Any]) -> Connect:
 
 
 def _try_out(connect: Callable[[], coredis.Redis[bytes]]) -> None:
-    """Make a client and see whether it could make connections, which it does not do."""
+    """Make a client, to see whether it could connect. It does not."""
     try:
         pool = checked(connect()).connection_pool
     except ValueError:
-        # Python names the part that is wrong, which may be the password.
+        # Python's error names the wrong part, which may be the password.
         raise ValueError(
             "the address cannot be read: write 'redis://user@localhost:6379/0', and a password "
-            "that has one of :/?#[]@ in it as password='...'"
+            "that contains one of :/?#[]@ as password='...'"
         ) from None
     known = {
         name
@@ -77,15 +77,15 @@ def _try_out(connect: Callable[[], coredis.Redis[bytes]]) -> None:
     }
     if unknown := [repr(name) for name in pool.connection_kwargs if name not in known]:
         raise TypeError(
-            f"unknown options: {', '.join(unknown)}; they are those of coredis.Redis.from_url()"
+            f"unknown options: {', '.join(unknown)}; write those of coredis.Redis.from_url()"
         )
 
 
 def by_factory(connect: object) -> Connect:
     """
-    Return what makes clients by a function of the user's.
+    Return a function that makes clients by calling the user's.
 
-    :raises TypeError: if it is none
+    :raises TypeError: if it is not a plain function
 
     """
     if not callable(connect) or inspect.iscoroutinefunction(connect):

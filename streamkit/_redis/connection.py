@@ -1,8 +1,8 @@
 """
-``Redis``: the connection to a server, for all in a process that use it.
+``Redis``: the connection to a server, shared by all its users in a process.
 
-What uses it joins it while the block is open. The block is entered in one place, a lifespan for
-instance, so that the task of the connection belongs to somebody who outlives its users.
+A user joins it while its own block is open. The block of the connection is entered in one place, a
+lifespan for instance, so that its task belongs to an owner who outlives the users.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ _PATIENCE = 2.0
 
 
 class Home:
-    """What a connection is to those that use it."""
+    """What a connection is to its users."""
 
     def __init__(self, connect: Connect, patience: float) -> None:
         self._link = Link(connect, patience)
-        #: Seconds for a connection to be made, for a key to be looked up, and for the end.
+        #: Seconds to make a connection, to look up a key, and to end.
         self.patience = patience
         # Where it was entered.
         self._process: int | None = None
@@ -39,7 +39,7 @@ class Home:
         self._tasks: TaskGroup
 
     def start(self, function: Callable[[], Coroutine[Any, Any, object]]) -> None:
-        """Run a function in a task, which is cancelled when the block ends, if it has not ended."""
+        """Run a function in a task, which is cancelled if it has not ended when the block ends."""
         self._tasks.start_soon(function)
 
     def link(self) -> Link:
@@ -63,20 +63,20 @@ class Home:
 
 class Redis(Home):
     """
-    A connection to Redis or Valkey, for everything of streamkit in this process that uses it.
+    A connection to Redis or Valkey, shared by everything of streamkit in this process that uses it.
 
-    Give it to a :class:`RedisCancelRegistry` in place of an address: to share one connection, or to
-    reach a cluster, or a server that Sentinel watches. An async context manager, which is entered
-    before those that use it and left after them. It is connected while somebody uses it.
+    Give it to a :class:`RedisCancelRegistry` instead of an address: to share one connection, or to
+    reach a cluster or a server that Sentinel watches. An async context manager: enter it before its
+    users and leave it after them. It is connected while somebody uses it.
 
-    ``connect`` makes a client of coredis: a ``coredis.Redis`` or a ``coredis.RedisCluster`` that
+    ``connect`` makes a coredis client: a ``coredis.Redis`` or a ``coredis.RedisCluster`` that
     nobody has entered, or an async context manager that yields one. It is called for each attempt
-    to connect, so that a cluster or Sentinel is asked anew where the server is.
+    to connect, so that a cluster or Sentinel is asked each time where the server is.
 
     :param url: as for ``coredis.Redis.from_url()``, for instance ``"redis://localhost:6379/0"``
     :param connect: a function that returns a new client, in place of ``url``
     :param options: further arguments of ``coredis.Redis.from_url()``, such as ``ssl_context``
-    :raises TypeError: if it is neither or both of them, or coredis does not know an option
+    :raises TypeError: if neither or both of them are given, or coredis does not know an option
     :raises ValueError: if ``url`` is of another kind, or cannot be read
 
     """
@@ -108,7 +108,7 @@ class Redis(Home):
 
     @property
     def connected(self) -> bool:
-        """Whether the server is there, and does what is asked of it. Nobody asks: ``False``."""
+        """Whether the server is there and does what it is asked. Without users: ``False``."""
         return self._link.connected
 
     async def __aenter__(self) -> Self:
@@ -128,7 +128,7 @@ class Redis(Home):
             stack.enter_context(quiet.installed())
             tasks = await stack.enter_async_context(anyio.create_task_group())
             stack.callback(tasks.cancel_scope.cancel)
-            # Shielded: what the block leaves to be sent is sent when it is cancelled, too.
+            # Shielded: what is left to send when the block ends is also sent after a cancellation.
             scope = anyio.CancelScope(shield=True)
             stack.callback(scope.cancel)
             tasks.start_soon(self._keep, scope, quiet)
@@ -142,20 +142,20 @@ class Redis(Home):
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Disconnect, which takes no longer than two seconds."""
+        """Disconnect, within two seconds."""
         self._loop = None
         error: BaseException | None = None
         try:
             with anyio.move_on_after(self.patience, shield=True):
                 await self._link.leave()
         finally:
-            # Its task is ended, and a cancellation must not replace the error of the block.
+            # Its task is being ended, and a cancellation must not replace the error of the block.
             self._tasks.cancel_scope.shield = True
             try:
-                # The error of the block is not the group's business: it would come back in a group.
+                # The group does not get the error of the block: it would come back in a group.
                 await self._stack.aclose()
             except BaseExceptionGroup as group:
-                # That of its only task.
+                # The error of its only task.
                 error = bare(group)
         if error is not None:
             raise error

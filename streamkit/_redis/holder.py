@@ -1,4 +1,4 @@
-"""What is entered to hold a key: the holder in this process, a look at the server, and a lease."""
+"""The block that holds a key: a holder in this process, a look-up on the server, and a lease."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .ledger import Ledger
 
 
 class RegistryUnavailable(Exception):
-    """The server has not answered in time, and the caller said that it must."""
+    """The server has not answered in time, and the caller insisted on an answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,7 @@ class Holder(
             self._desk.leases.give_back(self._lease)
 
     async def __aenter__(self) -> CancelToken:
-        # Before: who is kept out must not be taken for a holder by those who cancel.
+        # Before that: a caller that is kept out must not look like a holder to a cancellation.
         lease = await self._take_lease() if self._exclusive else None
         try:
             token = self._enter()
@@ -108,7 +108,7 @@ class Holder(
                 await lease.decided.wait()
             if not lease.decided.cancelled:
                 raise RegistryUnavailable(
-                    f"it was not known in time if {self._key!r} can be held exclusively"
+                    f"it was not known in time whether {self._key!r} can be held exclusively"
                 )
             match lease.decided.reason:
                 case None:
@@ -133,7 +133,7 @@ class Holder(
         if self._must_look_up:
             raise RegistryUnavailable(
                 f"it could not be looked up in time if {self._key!r} was cancelled before: start "
-                "the run without must_look_up=True, or answer that it must be tried again later"
+                "the run without must_look_up=True, or tell the client to try again later"
             )
 
     async def __aexit__(

@@ -2,13 +2,14 @@
 Hold a key exclusively: a lease on the server, which is renewed while the block is open.
 
 A lease is a name that nobody else has set, with the id of its holder and a time after which the
-server forgets it: a holder that is killed frees the key by that. It is kept by a script that sets
-it where it is ours or nobody's, and given back by one that removes it where it is ours; so both may
-be sent again when an answer is lost. A server that comes back empty is given it anew.
+server forgets it: this frees the key when its holder is killed. A script keeps it, and sets it only
+where it is ours or nobody's; another gives it back, and removes it only where it is ours. So both
+may be sent again when an answer is lost. A server that comes back empty gets it again.
 
-By the clock of its holder it ends sooner than by that of the server, for that starts when the
-holder has asked. Who cannot renew it in time is told, whether the server is there or not. There is
-no fence: one that is frozen and wakes up is told only then, and may have worked beside another one.
+By the clock of its holder it ends sooner than by that of the server, because the holder's time
+starts with the request. A holder that cannot renew it in time is told, whether the server is there
+or not. There is no fence: a frozen holder is told only when it wakes up, and may have worked beside
+another one.
 """
 
 from __future__ import annotations
@@ -25,19 +26,19 @@ import anyio
 from .._signals.holder import KeyHeld
 from .._signals.token import CancelToken
 
-# Seconds for which a lease lasts, and after which it is renewed.
+# Seconds that a lease lasts, and seconds after which it is renewed.
 LEASE, _RENEW_AFTER = 15.0, 5.0
-# Seconds until it is tried again what the server has refused.
+# Seconds until the next attempt after the server has refused one.
 _RETRY_AFTER = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class KeyLost:
     """
-    The reason of a run that has held a key exclusively, and may do so no longer.
+    The reason of a run that has held a key exclusively, and may no longer do so.
 
     Its process was frozen or cut off from the server for too long, or somebody has removed the
-    lease there.
+    lease from the server.
     """
 
     def __str__(self) -> str:
@@ -45,26 +46,26 @@ class KeyLost:
 
 
 class Lease:
-    """A key that is to be held exclusively, or is."""
+    """A key that is held exclusively, or will be."""
 
     def __init__(self, key: str) -> None:
         self.key = key
-        #: What tells its holder from others.
+        #: What distinguishes its holder from others.
         self.id: str = uuid4().hex
-        #: Fires when it is known if it is ours: with an error as the reason, if it is not.
+        #: Fires when it is known whether it is ours. If it is not, the reason is an error.
         self.decided: CancelToken = CancelToken()
         #: Fires when it is lost, with a :class:`KeyLost` as the reason.
         self.lost: CancelToken = CancelToken()
-        #: Until when it is ours, and when it is to be renewed, on the clock of the event loop.
+        #: Until when it is ours, and when to renew it, on the clock of the event loop.
         self.until: float = math.inf
         self.renew_at: float = -math.inf
 
 
 class Leases:
     """
-    The leases of a process. They are taken and given back in any thread.
+    The leases of a process. Any thread may take them and give them back.
 
-    :param on_work: called when there is something for the server, in any thread
+    :param on_work: called in any thread when there is something for the server
 
     """
 
@@ -106,7 +107,7 @@ class Leases:
     # For the server, in the loop of the registry
 
     def renew_all(self) -> None:
-        """Have all leases renewed as soon as possible: over a new connection, say."""
+        """Have all leases renewed as soon as possible, over a new connection for instance."""
         for lease in self._all():
             lease.renew_at = -math.inf
 
@@ -118,13 +119,13 @@ class Leases:
         return None if renew_at is None else max(0.0, renew_at - anyio.current_time())
 
     def due(self) -> list[Lease]:
-        """Return those that are to be set or renewed."""
+        """Return those that must be set or renewed."""
         self._lose_expired()
         now = anyio.current_time()
         return [lease for lease in self._all() if lease.renew_at <= now]
 
     def take_returned(self) -> list[Lease]:
-        """Return those that were given back, and pass them to the caller."""
+        """Hand over those that were given back."""
         with self._lock:
             returned = list(self._returned)
             self._returned.clear()
@@ -137,13 +138,13 @@ class Leases:
             self._returned.extendleft(lease for lease in leases if lease.until > now)
 
     def kept(self, lease: Lease, asked_at: float) -> None:
-        """Note that a lease is ours, for some time from the question on."""
+        """Note that a lease is ours, for some time from the request on."""
         lease.until, lease.renew_at = asked_at + LEASE, asked_at + _RENEW_AFTER
         lease.decided.cancel()
         self._changed.set()
 
     def refused(self, lease: Lease, error: Exception) -> None:
-        """Note that a lease is somebody else's, or that the server does not know how to keep it."""
+        """Note that a lease is somebody else's, or that the server cannot keep it."""
         if not lease.decided.cancelled:
             with self._lock:
                 self._drop(lease)
@@ -155,7 +156,7 @@ class Leases:
             lease.renew_at = anyio.current_time() + _RETRY_AFTER
 
     async def watch(self) -> None:
-        """Tell the holders of leases that end without being renewed. To be cancelled."""
+        """Tell the holders of leases that end without being renewed. Runs until it is cancelled."""
         while True:
             self._changed = anyio.Event()
             self._lose_expired()
@@ -179,6 +180,6 @@ class Leases:
             del self._leases[lease.key]
 
     def _all(self) -> list[Lease]:
-        # A copy: they come and go in other threads.
+        # A copy: leases come and go in other threads.
         with self._lock:
             return list(self._leases.values())

@@ -1,15 +1,16 @@
 """
-What a process knows of its keys: who holds them, what these were told, and what is to be sent yet.
+What a process knows of its keys: who holds them, what the holders were told, and what is still to
+send.
 
 A key is held from the first holder that opens it to the last one that leaves. Its holders are told
 of each cancellation of it that is not over. A cancellation is *over* in this process once the last
-holder that was told of it has left: whoever opens the key from then on is not meant. So a key that
-is used again is clean, though what was sent before may be on its way still.
+holder that was told of it has left: it does not concern anyone who opens the key after that. So a
+key that is used again is clean, even if an earlier message is still on its way.
 
-For the server, the ledger collects cancellations to be sent, keys to be looked up, and marks and
-answers to be written. It does not speak to the server itself, and nothing in it blocks. Holders
-come and go in any thread, so all of it is under one lock; but they are told outside of that, for
-the callbacks on a token are anybody's.
+For the server, the ledger collects cancellations to send, keys to look up, and marks and answers to
+write. It does not speak to the server itself, and nothing in it blocks. Holders come and go in any
+thread, so all of it is under one lock. They are told outside of the lock, because a token's
+callbacks may be anybody's code.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ from uuid import uuid4
 from .._signals.token import CancelToken
 from .wire import Cancellation, Reply, Request, Settlement, Stored
 
-# How many marks and answers are kept while the server is away, and how many ids are known to be
-# over; beyond that, the oldest goes.
+# How many marks and answers are kept while the server is away, and how many ids are remembered as
+# over; beyond that, the oldest is dropped.
 _LIMIT = 10_000
 
 #: A mark or an answer.
@@ -43,18 +44,18 @@ class _Held:
     told: set[str] = field(default_factory=set[str])
     #: Who waits for the last holder to leave.
     requests: list[Request] = field(default_factory=list[Request])
-    #: Fires when the key was looked up, which other threads and loops may be waiting for.
+    #: Fires when the key was looked up: other threads and loops may be waiting for that.
     looked_up: CancelToken = field(default_factory=CancelToken)
 
 
 class Ledger:
     """
-    The keys of this process, and what the server is to be told and asked.
+    The keys of this process, and what to tell and ask the server.
 
     :param tell: called with a key and a reason to tell the holders
-    :param on_work: called when there is something for the server, in any thread
+    :param on_work: called in any thread when there is something for the server
     :param max_unsent: how many cancellations are kept while the server is away; beyond that, the
-        oldest goes
+        oldest is dropped
 
     """
 
@@ -71,11 +72,11 @@ class Ledger:
         self._held: dict[str, _Held] = {}
         self._unsent: OrderedDict[str, Cancellation] = OrderedDict()
         self._look_ups: dict[str, None] = {}
-        # Ids of cancellations that concern nobody who holds a key here now.
+        # Ids of cancellations that do not concern the current holders here.
         self._over: OrderedDict[str, None] = OrderedDict()
         self._chores: deque[Chore] = deque()
         self._is_sending = False
-        #: How many cancellations went unsent, since there were too many of them.
+        #: How many cancellations went unsent because there were too many.
         self.lost: int = 0
 
     # Holders, in any thread
@@ -87,7 +88,7 @@ class Ledger:
 
     def join(self, key: str) -> CancelToken:
         """
-        Note a holder, and tell it of a cancellation that is still to be sent.
+        Note a holder, and tell it of a cancellation that has yet to be sent.
 
         :return: a token that fires when the key was looked up on the server
 
@@ -124,9 +125,9 @@ class Ledger:
 
     def send(self, key: str, reason: str | None) -> Cancellation:
         """
-        Note a cancellation that is to be sent. Telling the holders is left to the caller.
+        Note a cancellation to send. Telling the holders is left to the caller.
 
-        :return: the one that counts: an earlier one that is not sent yet, or else a new one
+        :return: the one that counts: an earlier one that was not sent yet, or else a new one
 
         """
         with self._lock:
@@ -143,17 +144,17 @@ class Ledger:
 
     def ask(self, cancellation: Cancellation, number: str, instead_of: str | None = None) -> None:
         """
-        Send a cancellation, once more if need be, with a request to say when it is done.
+        Send a cancellation, again if necessary, with a request to say when it is done.
 
-        :param number: of the request
-        :param instead_of: that of an earlier request, which is not to be sent any more
+        :param number: the number of the request
+        :param instead_of: the number of an earlier request, which will no longer be sent
 
         """
         with self._lock:
             unsent = self._unsent.get(cancellation.key)
             if unsent is None:
                 self._put(unsent := cancellation)
-            # A new list: the one in flight is compared with it.
+            # A new list: the list in flight is compared with it.
             others = [each for each in unsent.numbers if each not in (number, instead_of)]
             unsent.numbers = [*others, number]
         self._on_work()
@@ -165,13 +166,13 @@ class Ledger:
     # Cancellations from elsewhere
 
     def receive(self, cancellation: Cancellation) -> None:
-        """Tell the holders of a cancellation that was published, and answer who waits for them."""
+        """Tell the holders of a published cancellation, and answer the waiters elsewhere."""
         with self._lock:
             held = self._held.get(cancellation.key)
             holds = held is not None and cancellation.id not in self._over
             for request in cancellation.requests:
                 self._answer(request, holds=holds)
-                # One that is still waited for may be sent again.
+                # A cancellation that somebody still waits for may be sent again.
                 if held is not None and holds and request not in held.requests:
                     held.requests.append(request)
         if held is not None:
@@ -185,7 +186,7 @@ class Ledger:
             return
         if found is not None:
             if found.settled and not held.looked_up.cancelled:
-                # It was for holders who were there before.
+                # It was for earlier holders.
                 with self._lock:
                     self._pass_over(found.cancellation.id)
             else:
@@ -193,13 +194,13 @@ class Ledger:
         held.looked_up.cancel()
 
     def end(self, cancellation_id: str) -> None:
-        """Note that those who were told of a cancellation are gone, here and on the server."""
+        """Note that all holders that were told of a cancellation are gone, also on the server."""
         with self._lock:
             self._pass_over(cancellation_id)
             self._add_chore(Settlement(cancellation_id))
 
     def is_over(self, cancellation: Cancellation) -> bool:
-        """Tell whether a cancellation means nobody who holds a key here now."""
+        """Tell whether a cancellation does not concern the current holders of its key here."""
         return cancellation.id in self._over
 
     def _pass_over(self, cancellation_id: str) -> None:
@@ -225,7 +226,7 @@ class Ledger:
 
     @contextmanager
     def sending(self) -> Generator[None, None, None]:
-        """Keep all that there is for the server, for a block that sends it; later only so much."""
+        """Keep everything for the server, for a block that sends it; later, a limited number."""
         self._is_sending = True
         try:
             yield
@@ -245,24 +246,24 @@ class Ledger:
 
     @property
     def has_work(self) -> bool:
-        """Whether there is something to be sent, looked up, or written."""
+        """Whether there is something to send, look up, or write."""
         return bool(self._unsent or self._look_ups or self._chores)
 
     @property
     def unsent(self) -> list[str]:
-        """The keys of the cancellations that are to be sent, the oldest first."""
+        """The keys of the cancellations to send, the oldest first."""
         with self._lock:
             return list(self._unsent)
 
     def next_unsent(self, count: int) -> list[Cancellation]:
-        """Return the oldest cancellations that are to be sent. They stay until :meth:`sent`."""
+        """Return the oldest cancellations to send. They stay until :meth:`sent`."""
         with self._lock:
             return list(islice(self._unsent.values(), count))
 
     def sent(self, cancellation: Cancellation, numbers: list[str]) -> None:
         """Note that a cancellation was sent, with these requests."""
         with self._lock:
-            # Unless somebody has come meanwhile who wants to know when it is done.
+            # Unless, meanwhile, somebody else wants to know when it is done.
             if (
                 cancellation.numbers == numbers
                 and self._unsent.get(cancellation.key) is cancellation
@@ -270,13 +271,13 @@ class Ledger:
                 del self._unsent[cancellation.key]
 
     def look_up_all(self) -> None:
-        """Have all keys that are held looked up: what was published may have been lost."""
+        """Have all keys that are held looked up: published messages may have been lost."""
         with self._lock:
             self._look_ups = dict.fromkeys(self._held)
         self._on_work()
 
     def take_look_ups(self, count: int) -> list[str]:
-        """Return keys that are to be looked up, and pass them to the caller: see :meth:`find`."""
+        """Hand over the keys to look up: see :meth:`find`."""
         with self._lock:
             keys = list(islice(self._look_ups, count))
             for key in keys:
@@ -284,11 +285,11 @@ class Ledger:
         return keys
 
     def take_chores(self, count: int) -> list[Chore]:
-        """Return the oldest marks and answers, and pass them to the caller."""
+        """Hand over the oldest marks and answers."""
         with self._lock:
             return [self._chores.popleft() for _ in range(min(count, len(self._chores)))]
 
     def put_back(self, chores: Iterable[Chore]) -> None:
-        """Take back marks and answers that could not be written, in front of the others."""
+        """Take back marks and answers that could not be written, ahead of the others."""
         with self._lock:
             self._chores.extendleft(reversed(list(chores)))

@@ -1,9 +1,9 @@
 """
 One connection, and what the parts do over it: each is subscribed, and has a task.
 
-Subscribed first, used then: what is published in between is not lost. What the server refuses to
-one part is no matter of the others: that one asks again, over the same connection. A part that goes
-ends by itself, for a command that is cancelled costs coredis a connection.
+Subscribed first, used then: nothing published in between is lost. If the server refuses a request
+of one part, the others do not care: that part asks again, over the same connection. A part that
+goes ends by itself, because a cancelled command costs coredis a connection.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Use(Protocol):
 
     async def check(self) -> None:
         """
-        See if the server does what will be asked of it, before anything is subscribed.
+        See whether the server will do what it is asked, before anything is subscribed.
 
         :raises coredis.exceptions.ResponseError: if it refuses something
 
@@ -47,7 +47,7 @@ class Use(Protocol):
         """
         Use the connection until :meth:`end` is called, or until it fails.
 
-        :param connected: to be called when the server is seen to do what is asked of it
+        :param connected: called when the server has done what it was asked
 
         """
         ...
@@ -58,31 +58,31 @@ class Use(Protocol):
 
 
 class Part(Protocol):
-    """What uses a link."""
+    """A user of a link."""
 
     def use(self, server: Server, channels: Channels) -> Use:
         """
-        Return what is to be done over a new connection.
+        Return the work to do over a new connection.
 
-        :param channels: for channels that are subscribed to while it is used
+        :param channels: for channels to subscribe to while it is used
 
         """
         ...
 
     def given_up(self) -> None:
-        """Note that there will be no other connection."""
+        """Note that there will be no further connection."""
         ...
 
 
 class Watcher(Protocol):
-    """Who is told how the parts fare."""
+    """An observer of how the parts fare."""
 
     def is_connected(self, part: Part) -> None:
-        """Note that the server is seen to do what a part asks of it."""
+        """Note that the server does what a part asks."""
         ...
 
     def is_refused(self, part: Part, error: ResponseError) -> None:
-        """Note that the server refuses that."""
+        """Note that the server refuses it."""
         ...
 
 
@@ -91,10 +91,10 @@ class _Task:
 
     def __init__(self, use: Use) -> None:
         self.use = use
-        #: What it has begun to be subscribed to, and whether it is.
+        #: The channels that it has begun to subscribe to, and whether it is subscribed.
         self.channels: tuple[str, ...] = ()
         self.is_subscribed = False
-        #: Set when it is to end, and when it has.
+        #: Set when it should end, and when it has ended.
         self.ending = anyio.Event()
         self.ended = anyio.Event()
 
@@ -106,10 +106,10 @@ class Line:
     """
     One connection.
 
-    :param server: over a client that is connected
-    :param tasks: for what is done
-    :param watcher: told how the parts fare
-    :param patience: seconds in which the server must answer at the begin of all
+    :param server: for a connected client
+    :param tasks: the task group for the parts
+    :param watcher: is told how the parts fare
+    :param patience: seconds in which the server must answer at the very beginning
 
     """
 
@@ -122,7 +122,7 @@ class Line:
         self._channels = Channels(server, tasks, patience)
 
     def close(self) -> None:
-        """Give back what is subscribed, when all tasks have ended."""
+        """Give back the subscribed connections, when all tasks have ended."""
         self._channels.close()
 
     def parts(self) -> list[Part]:
@@ -142,7 +142,7 @@ class Line:
             await task.ended.wait()
 
     async def remove(self, part: Part) -> None:
-        """Let a part end, and take its channels off."""
+        """Let a part end, and unsubscribe its channels."""
         await self.end(part)
         task = self._at_work.pop(part)
         await self._channels.unsubscribe(task.channels, task.receive)
@@ -167,7 +167,7 @@ class Line:
             task.ended.set()
 
     async def _begin(self, task: _Task) -> None:
-        """See if all is allowed, and subscribe, unless that was done."""
+        """See whether everything is allowed, and subscribe, unless that was done."""
         use = task.use
         # A new connection is made, or given up, sooner than one that others use.
         limit = ANSWER_WITHIN if self._channels else self._patience
@@ -181,9 +181,9 @@ class Line:
 
 def is_refusal(error: BaseException) -> bool:
     """
-    Tell whether a server refuses what it is asked, for want of a right, say, or of memory.
+    Tell whether a server refuses a request, for want of a right or of memory, for instance.
 
-    It is none if it is not the one to be asked: a replica, or a node that has lost a slot.
+    It is not a refusal if another server should be asked: this is a replica, or has lost a slot.
     """
     return isinstance(error, ResponseError) and not isinstance(
         error, ReadOnlyError | RedisClusterError

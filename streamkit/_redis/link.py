@@ -1,14 +1,14 @@
 """
-The link to the server: connect, subscribe, and connect again when that fails.
+The link to the server: connect, subscribe, and reconnect when the connection fails.
 
-There is one connection that is subscribed and one for commands, for all parts that use the link: a
-registry is one. When either fails both are made anew, after a pause that grows with each attempt
-and varies, so that not all processes come at once when a server is back. Each attempt has a new
-client, which asks anew where the server is. An outage is not an error: it is logged once, and again
-when it is over. A server that refuses what it is asked is as good as away, but that is logged as
-what it is.
+There is one connection that is subscribed and one for commands, shared by all parts that use the
+link: a registry is one. When either fails, both are made anew, after a pause that grows with each
+attempt and varies, so that not all processes come at once when a server is back. Each attempt has a
+new client, which asks anew where the server is. An outage is not an error: it is logged once, and
+again when it is over. A server that refuses a request is as good as away, but the log says that it
+refuses.
 
-While no part is there, nothing is connected.
+Without parts, nothing is connected.
 """
 
 from __future__ import annotations
@@ -46,10 +46,10 @@ class _State:
     """What the link knows of a part."""
 
     def __init__(self) -> None:
-        #: Set when there was an attempt to connect for it, whether it has succeeded or failed.
+        #: Set after an attempt to connect for it, whether that succeeded or failed.
         self.tried = anyio.Event()
         self.connected = False
-        #: Whether the server refuses what it asks, which was logged.
+        #: Whether the server refuses its requests, which was logged.
         self.refused = False
 
 
@@ -58,7 +58,7 @@ class Link:
     Keeps the connection to the server, in a task that runs :meth:`keep`.
 
     :param connect: makes a client
-    :param patience: seconds for a connection to be made
+    :param patience: seconds in which a connection must be made
 
     """
 
@@ -72,7 +72,7 @@ class Link:
         # The present connection, and whether nothing was done over it yet.
         self._line: Line | None = None
         self._is_new = False
-        # What was said of this outage.
+        # What was logged about this outage.
         self._warned: set[str] = set()
         self._leaving = False
         self._disconnected = anyio.Event()
@@ -81,7 +81,7 @@ class Link:
 
     @property
     def connected(self) -> bool:
-        """Whether the server is there, and does what all parts ask of it."""
+        """Whether the server is there, and does what all parts ask."""
         return bool(self._parts) and all(state.connected for state in self._parts.values())
 
     @property
@@ -90,7 +90,7 @@ class Link:
         return max(0, self._connections - 1)
 
     def serves(self, part: Part) -> bool:
-        """Tell whether the server is there, and does what a part asks of it."""
+        """Tell whether the server is there, and does what a part asks."""
         state = self._parts.get(part)
         return state is not None and state.connected
 
@@ -108,14 +108,14 @@ class Link:
         """
         Let a part go, and wait until it has ended.
 
-        If this is cancelled, it is gone all the same, and ends soon after.
+        If this is cancelled, the part is gone all the same, and ends soon after.
         """
         self.drop(part)
         if self._line is not None:
             await self._line.end(part)
 
     def drop(self, part: Part) -> None:
-        """Let a part go, which ends soon after."""
+        """Let a part go. It ends soon after."""
         self._parts.pop(part, None)
         self._change()
 
@@ -123,7 +123,7 @@ class Link:
         """
         Connect, again and again, until :meth:`leave` is called.
 
-        :raises BaseException: what is no error of a connection
+        :raises BaseException: if it is not an error of the connection
 
         """
         try:
@@ -139,10 +139,10 @@ class Link:
                 part.given_up()
 
     async def leave(self) -> None:
-        """Disconnect, and wait until that is done. Waits for nothing while the server is away."""
+        """Disconnect, and wait until that is done. Does not wait while the server is away."""
         self._leaving = True
         self._change()
-        # Not cancelled: coredis would lose its connections in the wrong order.
+        # Not by a cancellation: coredis would lose its connections in the wrong order.
         if self._line is not None and not self._is_new:
             await self._disconnected.wait()
 
@@ -168,7 +168,7 @@ class Link:
             rest = without(exc, _is_connection_error)
             if rest is not None:
                 raise rest  # noqa: B904  it may be the same
-            # Not a word if it was this task that was cancelled: coredis may drop that.
+            # Silent if this task was cancelled: coredis may drop the cancellation.
             await checkpoint()
             self._is_lost(exc)
             for state in self._parts.values():
@@ -179,11 +179,11 @@ class Link:
                 state.connected = False
 
     async def _hold_connection(self) -> None:
-        """Connect, and let all parts use that until it fails."""
+        """Connect, and let all parts use the connection until it fails."""
         with anyio.fail_after(self._patience) as patience:
             async with AsyncExitStack() as stack:
                 server = Server(await stack.enter_async_context(self._connect()))
-                # What follows is bounded for each part.
+                # From here on, each part has its own bound.
                 patience.deadline = math.inf
                 tasks = anyio.create_task_group()
                 line = Line(server, tasks, self, self._patience)
@@ -207,7 +207,7 @@ class Link:
         return next((part for part in line.parts() if part not in self._parts), None)
 
     def is_connected(self, part: Part) -> None:
-        """Note that the server is seen to do what a part asks of it."""
+        """Note that the server does what a part asks."""
         if (state := self._parts.get(part)) is None or state.connected:
             return
         state.connected = True
@@ -221,7 +221,7 @@ class Link:
         self._delay = _FIRST_DELAY
 
     def is_refused(self, part: Part, error: ResponseError) -> None:
-        """Note that the server refuses that."""
+        """Note that the server refuses it."""
         if (state := self._parts.get(part)) is None:
             return
         state.connected = False
@@ -232,7 +232,7 @@ class Link:
 
     def _is_lost(self, error: BaseException) -> None:
         leaf = first_leaf(error)
-        # To wait does not help against a wrong password. It does against a slot that is on its way
+        # Waiting does not help against a wrong password. It does help while a slot is on its way
         # to another node.
         is_answer = isinstance(leaf, ResponseError) and not isinstance(leaf, RedisClusterError)
         problem = _REFUSES if is_answer else _AWAY
@@ -246,7 +246,7 @@ _AWAY, _REFUSES = "Redis is away", "Redis refuses what it is asked"
 
 def _warn(problem: str, error: BaseException) -> None:
     _logger.warning(
-        "%s (%s): until that is over, nothing reaches other processes, or comes from there",
+        "%s (%s): until that is over, nothing reaches other processes or comes from them",
         problem,
         f"{type(error).__name__}: {str(error) or 'no answer'}"[:200],
     )

@@ -1,4 +1,4 @@
-"""What a registry is to the link: ledger, leases and those who wait, over each connection."""
+"""What a registry is to the link: ledger, leases and waiters, over each connection."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ class RegistryPart:
     """
     The part of a registry.
 
-    To be made when the registry is entered, and not before: a process that is forked must not have
+    Made when the registry is entered, not before: a forked process must not have
     the name of another.
 
-    :param prefix: what the names on the server begin with
-    :param milliseconds: how long the server remembers what it is told
+    :param prefix: the prefix of names on the server
+    :param milliseconds: how long the server remembers what it stores
 
     """
 
@@ -45,11 +45,11 @@ class RegistryPart:
         self._work = work
 
     def use(self, server: Server, channels: Channels) -> Session:
-        """Return what is to be done over a new connection."""
+        """Return the work to do over a new connection."""
         names = Names(self._prefix, self._process, server.database, in_cluster=server.is_cluster)
         store = Store(server, names, self._milliseconds)
         return Session(store, self._ledger, self._leases, self._waiters, self._work, names)
 
     def given_up(self) -> None:
-        """Note that there will be no other connection: nobody waits for what is to be sent."""
+        """Note that there will be no further connection: nobody need wait for what is unsent."""
         self._work.close()

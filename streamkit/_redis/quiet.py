@@ -1,5 +1,5 @@
 """
-Keep coredis from logging what its caller tells.
+Keep coredis from logging what its caller reports.
 
 It logs an error with a traceback for each attempt to connect that fails. An outage is one warning
 here. So records that come from tasks of a link are dropped, and no others: a program may use
@@ -15,7 +15,7 @@ from contextvars import ContextVar
 
 _logger = logging.getLogger("coredis")
 
-# In whose task this is.
+# The link whose task this is.
 _owner: ContextVar[Quiet | None] = ContextVar("_owner", default=None)
 
 
@@ -23,7 +23,7 @@ class Quiet(logging.Filter):
     """A filter for the records of some tasks."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Tell whether a record is none of theirs."""
+        """Tell whether a record comes from none of these tasks."""
         return _owner.get() is not self
 
     @contextmanager
@@ -36,5 +36,5 @@ class Quiet(logging.Filter):
             _logger.removeFilter(self)
 
     def begin(self) -> None:
-        """Let the calling task, and those that it starts, be one of them."""
+        """Make the calling task, and all tasks that it starts, one of them."""
         _owner.set(self)

@@ -2,23 +2,23 @@
 ``RedisCancelRegistry``: the same as a :class:`CancelRegistry`, across all processes that share a
 server.
 
-A cancellation is both published and stored. Published, it reaches within milliseconds whoever holds
-the key. Stored, it reaches who opens the key a moment later, and who was cut off when it was
+A cancellation is both published and stored. Published, it reaches the holders of the key within
+milliseconds. Stored, it reaches whoever opens the key a moment later, or was cut off when it was
 published: a message that nobody receives is lost, a stored one is found on the next connection.
 
 What is stored under a key is the id of the cancellation and its reason, until its time is up. An id
-is over in a process once the last holder that was told of it has left: who opens the key there from
-then on is not meant. It is then marked as settled on the server, so that a key that is used again
-elsewhere is clean, too. A process that held the key all along, and was cut off, heeds a settled
-one.
+is over in a process once the last holder that was told of it has left: it does not concern anyone
+who opens the key there after that. It is then marked as settled on the server, so that a key that
+is used again elsewhere is clean, too. A process that held the key all along, and was cut off, still
+obeys a settled one.
 
 Each process has one connection that is subscribed and one for commands, however many keys it holds.
-When either fails both are made anew, and all keys that are held are looked up.
+When either fails, both are made anew, and all held keys are looked up.
 
-The parts have a private module each. The ledger knows who holds which key and what is to be sent,
-and never blocks. A session is what is done over one connection, with the commands of the store; the
-link makes connections. The waiters are those who want to know when a cancellation is done. What is
-written, and under which names, is in the wire.
+Each part has a private module. The ledger knows who holds which key and what is to be sent, and
+never blocks. A session does the work over one connection, with the commands of the store; the link
+makes connections. The waiters want to know when a cancellation is done. The wire says what is
+written, and under which names.
 """
 
 from __future__ import annotations
@@ -48,53 +48,54 @@ from .work import Work
 
 @dataclass(frozen=True, slots=True)
 class RedisRegistryStats:
-    """What a :class:`RedisCancelRegistry` does at the moment, and has done since it was entered."""
+    """What a :class:`RedisCancelRegistry` is doing, and has done since it was entered."""
 
     #: How many keys are held in this process.
     held: int
-    #: How many hold them.
+    #: How many holders they have.
     holders: int
     #: Cancellations that are still to be sent.
     unsent: int
-    #: Cancellations that were never sent, since there were too many of them in an outage.
+    #: Cancellations that were never sent, because there were too many during an outage.
     lost: int
-    #: How many wait for holders to leave.
+    #: How many calls wait for holders to leave.
     waiting: int
     #: Whether the server is there.
     connected: bool
     #: How often the connection was made anew.
     reconnects: int
-    #: How many have begun before their key was looked up, or were refused for that.
+    #: How many holders began before their key was looked up, or were refused for that reason.
     late_look_ups: int
 
 
 class RedisCancelRegistry:
     """
-    The same as :class:`~streamkit.CancelRegistry`, across all processes that share a server.
+    A :class:`~streamkit.CancelRegistry` across all processes that share a server.
 
-    An async context manager: it is connected from the time when its block is entered until it is
-    left, in tasks of its own. :meth:`open`, :meth:`cancel` and what else does not await may be
-    called from any thread.
+    An async context manager: it is connected while its block is open, by tasks of its own.
+    :meth:`open`, :meth:`cancel` and all other methods that do not await may be called from any
+    thread.
 
     While the server is away, streams go on, and a cancellation reaches the holders in its own
-    process at once. It is kept, and sent when the server is back. This is tried again and again,
-    with growing pauses of up to two seconds. One warning is logged for each outage, and
-    :attr:`connected` tells. A server that refuses what it is asked, for want of a right or of
-    memory, is as good as away; the warning says that, and why.
+    process at once. It is kept and sent when the server is back. The registry reconnects again and
+    again, with growing pauses of up to two seconds. One warning is logged for each outage, and
+    :attr:`connected` tells. A server that refuses a request, for want of a right or of memory, is
+    as good as away; the warning says so, and why.
 
     Keys and reasons travel as JSON: nothing that comes from the server is run or unpickled. Still,
     whoever can write to the server can cancel any run.
 
-    It may be made before a process is forked, and is entered in each of them. Those that have the
-    same prefix, on the same database of the same server, are one.
+    It may be made before a process is forked, and is then entered in each process. Registries with
+    the same prefix, on the same database of the same server, act as one.
 
     :param redis: the address of a server, as for ``coredis.Redis.from_url()``, for instance
         ``"redis://localhost:6379/0"``; or a :class:`Redis`, which is entered before the registry
-    :param prefix: what the names of keys and channels on the server begin with
+    :param prefix: the prefix of the names of keys and channels on the server
     :param remember: seconds for which a cancellation is stored: for runs that open their key later,
         and for processes that are cut off meanwhile
     :param max_remembered: how many cancellations are kept while the server is away; beyond that,
-        the oldest goes, unless somebody waits for it. While the server is there, each is sent.
+        the oldest is dropped, unless somebody waits for it. While the server is there, all are
+        sent.
     :param options: further arguments of ``coredis.Redis.from_url()``, such as ``ssl_context``
     :raises TypeError: if an argument is of the wrong type, or coredis does not know an option
     :raises ValueError: if the address is of another kind, or cannot be read, or ``remember`` is
@@ -119,7 +120,7 @@ class RedisCancelRegistry:
         self._owns_redis = not isinstance(redis, Redis)
         if isinstance(redis, Redis) and options:
             raise TypeError(
-                f"{', '.join(options)}: options of the connection are those of its own object: "
+                f"{', '.join(options)}: options of the connection belong to its own object: "
                 "write RedisCancelRegistry(Redis(url, ...))"
             )
         self._redis = redis if isinstance(redis, Redis) else Redis(redis, **options)
@@ -147,7 +148,7 @@ class RedisCancelRegistry:
 
     async def __aenter__(self) -> Self:
         """
-        Connect. Waits for the first attempt, and goes on without a server if that fails.
+        Connect. Waits for the first attempt, and goes on without a server if it fails.
 
         :raises RuntimeError: if it was entered before, or a :class:`Redis` that was given to it is
             not open
@@ -162,7 +163,7 @@ class RedisCancelRegistry:
                 await stack.enter_async_context(self._redis)
             link = self._redis.link()
             self._work.open()
-            # Not before: two processes must not have one name.
+            # Not before this: two processes must not have the same name.
             self._part = RegistryPart(
                 self._prefix,
                 self._milliseconds,
@@ -187,10 +188,10 @@ class RedisCancelRegistry:
         traceback: TracebackType | None,
     ) -> None:
         """
-        Send what is to be sent, if that takes no longer than two seconds, and disconnect.
+        Send what is still unsent, if that takes no longer than two seconds, and disconnect.
 
-        Where a scope around the block is cancelled, that is no different. A native
-        ``Task.cancel()`` while this waits cuts it short, and what was not sent by then is lost.
+        The same happens if a scope around the block is cancelled. A native ``Task.cancel()`` while
+        this waits cuts it short, and what was not sent by then is lost.
         """
         assert self._link is not None
         self._state = "left"
@@ -223,11 +224,11 @@ class RedisCancelRegistry:
 
     @property
     def connected(self) -> bool:
-        """Whether the server is there: cancellations reach other processes, and come from there."""
+        """Whether the server is there: cancellations reach other processes and come from them."""
         return self._link is not None and self._link.serves(self._part)
 
     def stats(self) -> RedisRegistryStats:
-        """Return what it does at the moment, and has done. May be called from any thread."""
+        """Return what it is doing and has done. May be called from any thread."""
         local, ledger = self._local.stats(), self._ledger
         return RedisRegistryStats(
             held=local.held,
@@ -242,7 +243,7 @@ class RedisCancelRegistry:
 
     def open(self, key: str, *, must_look_up: bool = False, exclusive: bool = False) -> Holder:
         """
-        Hold a key, for as long as the block that is entered with what this returns.
+        Hold a key while the block is open that is entered with the result.
 
         Use it as a signal for :func:`~streamkit.with_cancellation`, or in an ``async with``, which
         looks the key up first: a run that was cancelled before never starts. This waits for the
@@ -250,16 +251,16 @@ class RedisCancelRegistry:
         wait: the token fires a moment later.
 
         :param key: a string of up to 1024 bytes: the id of a run
-        :param must_look_up: rather raise :exc:`RegistryUnavailable`, where the block is entered,
-            than begin before the key was looked up: for who prefers no run to one that is told
-            late. Needs an ``async with``
-        :param exclusive: be the only one in all processes who holds it so: entering the block
-            raises :exc:`~streamkit.KeyHeld` if somebody is, and :exc:`RegistryUnavailable` if the
-            server is away. Needs an ``async with``. It is a lease of 15 seconds, which is renewed:
-            who cannot renew it is told by :class:`KeyLost`, and a process that dies frees the key
-            by that. A process that was frozen is told when it wakes up
+        :param must_look_up: raise :exc:`RegistryUnavailable` where the block is entered, instead of
+            beginning before the key was looked up: for callers that prefer no run to one that is
+            told late. Needs an ``async with``
+        :param exclusive: be the only exclusive holder in all processes: entering the block raises
+            :exc:`~streamkit.KeyHeld` if there is one already, and :exc:`RegistryUnavailable` if the
+            server is away. Needs an ``async with``. It is a lease of 15 seconds, which is renewed.
+            A holder that cannot renew it is told by :class:`KeyLost`, and a process that dies frees
+            the key when the lease ends. A process that was frozen is told when it wakes up
         :return: a context manager that yields a :class:`~streamkit.CancelToken`; used once
-        :raises TypeError: if the key is no string
+        :raises TypeError: if the key is not a string
         :raises ValueError: if the key is too long
         :raises RuntimeError: if the registry was not entered, or was left, or was entered in
             another process
@@ -272,16 +273,16 @@ class RedisCancelRegistry:
 
     def cancel(self, key: str, reason: str | None = None) -> int:
         """
-        Fire the tokens of all who hold a key, in every process, and store that for later ones.
+        Fire the tokens of all holders of a key, in every process, and store that for later holders.
 
         Does not block. Holders in this process are told as by
         :meth:`CancelRegistry.cancel() <streamkit.CancelRegistry.cancel>`, those in others as soon
-        as the server has it. Where it comes twice, the first reason stays.
+        as the server has it. If it comes twice, the first reason stays.
 
         :param key: the key
         :param reason: why: a string of up to 4096 bytes, or ``None``
         :return: how many holders this call has told in this process
-        :raises TypeError: if the key or the reason is no string
+        :raises TypeError: if the key or the reason is not a string
         :raises ValueError: if one of them is too long
         :raises RuntimeError: if the registry was left, or was entered in another process. Before it
             is entered, the cancellation is kept, and sent then
@@ -305,21 +306,21 @@ class RedisCancelRegistry:
         timeout: float | None = None,  # noqa: ASYNC109  as in CancelRegistry
     ) -> Released:
         """
-        Fire the tokens of all who hold a key, and wait until all of them have let go of it.
+        Fire the tokens of all holders of a key, and wait until all of them have let go of it.
 
-        Waits for the server if it is away. It waits for the processes that are subscribed when they
-        are asked. One that dies without a word is waited for some two seconds longer; one that is
-        frozen is waited for, so set a ``timeout``. One that is cut off from the server when it is
-        asked is *not* waited for, unless it has said before that it holds the key and is back
+        Waits for the server if it is away. Then waits for the processes that are subscribed when
+        they are asked. A process that dies without a word delays this by some two seconds. A frozen
+        one is waited for, so set a ``timeout``. A process that is cut off from the server when it
+        is asked is *not* waited for, unless it has said before that it holds the key and is back
         within seconds. When the connection of this process was lost, all are asked anew. If this
         wait is cancelled, the holders stay cancelled.
 
         :param key: the key
         :param reason: why: a string of up to 4096 bytes, or ``None``
         :param timeout: seconds to wait at most, or ``None`` for no limit
-        :return: what is true if all holders have left, and false if the time was up before, or the
-            registry was left; it also tells if there were any
-        :raises RuntimeError: if the calling task holds the key itself, which it would do for ever;
+        :return: an object that is true if all holders have left, and false if the time was up
+            before, or the registry was left; it also tells whether there were any
+        :raises RuntimeError: if the calling task holds the key itself, and so would wait for ever;
             nobody is told then. Or if the registry was not entered, or was left
 
         """

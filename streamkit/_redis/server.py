@@ -1,9 +1,9 @@
 """
-What is done in one way on a single server, and in another one in a cluster.
+What works in one way on a single server, and in another way in a cluster.
 
-In a cluster, what is published must stay in one shard: a plain ``PUBLISH`` goes to every node. So
-channels are sharded, as keys are, and who is subscribed is known to the node that has their slot.
-The rest is the same, if all names are in one slot.
+In a cluster, messages must stay in one shard: a plain ``PUBLISH`` goes to every node. So
+channels are sharded, as keys are, and the node that has their slot knows who is subscribed. The
+rest is the same, if all names are in one slot.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ Client: TypeAlias = Redis[bytes] | RedisCluster[bytes]
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """A command of which the answer is taken as it comes, with the names that coredis reads."""
+    """A command whose raw answer is taken, with the attributes that coredis reads."""
 
-    #: One of its keys, which tells where it goes.
+    #: One of its keys, which decides where it is sent.
     key: str
     name: bytes
     serialized_arguments: tuple[str | bytes | int, ...]
@@ -42,28 +42,29 @@ class Server:
     """
     A server, or a cluster of them.
 
-    :param client: one that is connected
-    :raises TypeError: if it is none of coredis, or one that cannot be used
+    :param client: a connected client
+    :raises TypeError: if it is not a coredis client, or one that cannot be used
 
     """
 
     def __init__(self, client: object) -> None:
         self._client = checked(client)
         options: Any = self._client.connection_pool.connection_kwargs
-        # A server that hangs is away, which also its PING must find out.
+        # A server that hangs is away: its PING must find that out, too.
         if options.get("stream_timeout") is None:
             options["stream_timeout"] = ANSWER_WITHIN
         self.database: int = int(options.get("db") or 0)
         self.is_cluster: bool = isinstance(self._client, RedisCluster)
 
     def pipeline(self) -> AbstractAsyncContextManager[Any]:
-        """Return what sends several commands at once. Errors come out where each is awaited."""
-        # What the pipeline raises itself is told with all arguments, and a reason is not for a log.
+        """Return a pipeline for several commands. Each raises its error where it is awaited."""
+        # The pipeline's own error would show all arguments, and a reason must not be logged.
         return self._client.pipeline(transaction=False, raise_on_error=False)
 
     async def send(self, commands: Sequence[Command]) -> list[object]:
         """
-        Send commands, one after the other, and return their answers: an error is one, too.
+        Send commands, one after another, and return their answers, where an error is an answer,
+        too.
 
         A connection of the pool is taken for the sending alone, and not until the answers have
         come. So what others send meanwhile goes over the same one.
@@ -87,7 +88,7 @@ class Server:
         return answers
 
     def publish(self, to: Any, channel: str, content: str | bytes) -> Awaitable[object]:
-        """Publish something, with a pipeline."""
+        """Publish a message, with a pipeline."""
         publish = to.spublish if self.is_cluster else to.publish
         published: Awaitable[object] = publish(channel, content)
         return published
@@ -118,7 +119,7 @@ class Server:
         """
         Return the names of the channels that match a pattern and have subscribers.
 
-        :param like: one of them, which tells where they are
+        :param like: one of them, which decides where to look
 
         """
         command = (
@@ -155,12 +156,12 @@ def checked(client: Any) -> Client:
     """
     Check that a client can be used.
 
-    :raises TypeError: if it is none of coredis, or one that does not answer as it must
+    :raises TypeError: if it is not a coredis client, or does not answer as it must
 
     """
     if not isinstance(client, Redis | RedisCluster):
         raise TypeError(
-            f"connect must make a client of coredis, got {type(client).__qualname__}: write "
+            f"connect must make a coredis client, got {type(client).__qualname__}: write "
             "Redis(connect=lambda: coredis.Redis(host, port)), or coredis.RedisCluster(host, port)"
         )
     if client.decode_responses or client.noreply:

@@ -1,14 +1,14 @@
 """
-What a registry does over one connection, from the time when it is made until it fails.
+What a registry does over one connection, from its beginning until it fails.
 
-One task sends what the ledger has for the server and looks up what is held; what is published comes
-in between. Nothing is lost with a connection: what was not sent stays in the ledger, and the next
-session begins by looking up all keys that are held, and by asking again for all who wait.
+One task sends what the ledger has for the server and looks up the held keys; published messages
+come in between. Nothing is lost with a connection: what was not sent stays in the ledger, and the
+next session begins by looking up all held keys, and by asking again for all waiters.
 
-Four orders matter. First subscribed, then looked up: what is cancelled in between comes twice, and
-not never. First stored, then published: who opens the key in between finds it stored. In between it
-is read who is there: who comes later looks the key up, who was there before is asked. And a
-cancellation that is stored already counts more than a new one: the first reason stays.
+Four orders matter. First subscribed, then looked up: a cancellation in between comes twice, and is
+not lost. First stored, then published: whoever opens the key in between finds it stored. Between
+these two, the present processes are read: a later one looks the key up, and an earlier one is
+asked. And a cancellation that is already stored counts more than a new one: the first reason stays.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from .work import Work
 
 # How many keys are handled with one round trip.
 _BATCH = 100
-# Seconds between two looks at who is there, while somebody waits.
+# Seconds between two looks at which processes are there, while somebody waits.
 _LOOK_EVERY = 1.0
 
 
@@ -53,11 +53,11 @@ class Session:
         self._names = names
         self._next_look: float | None = None
         self._ending = False
-        #: What to subscribe to. The own one comes last: who has that has all.
+        #: The channels to subscribe to. Its own comes last: once that is subscribed, all are.
         self.channels: tuple[str, ...] = (names.channel, names.own_channel)
 
     async def check(self) -> None:
-        """See if the server does what will be asked of it: it may refuse to read or to write."""
+        """See whether the server does what it will be asked: it may refuse to read or to write."""
         with anyio.fail_after(ANSWER_WITHIN):
             await self._store.check()
 
@@ -80,7 +80,7 @@ class Session:
 
         Begins with what may have been lost with the last connection.
 
-        :param connected: called whenever the server has done something, or nothing is to be done
+        :param connected: called whenever the server has done something, or there is nothing to do
         :raises TimeoutError: if the server does not answer
 
         """
@@ -109,7 +109,7 @@ class Session:
             self._ledger.ask(waiter.cancellation, waiter.request, earlier)
 
     async def _look_up(self) -> None:
-        """Find out whether keys that are held were cancelled before, or during an outage."""
+        """Find out whether held keys were cancelled before, or during an outage."""
         if keys := self._ledger.take_look_ups(_BATCH):
             found = await self._store.find(keys)
             for key in keys:
@@ -133,12 +133,12 @@ class Session:
             self._ledger.sent(each, numbers)
 
     async def _those_that_count(self, batch: list[Cancellation]) -> dict[str, Cancellation]:
-        """Return what is stored already, or else ours, and store it anew: its time begins again."""
+        """Return what is already stored, or else ours, and store it anew: its time begins again."""
         count = {each.key: each for each in batch}
         for key, found in (await self._store.find(list(count))).items():
             if not found.settled:
                 if self._ledger.is_over(count[key]):
-                    # Whoever was told of ours is gone, and this is the one that is stored.
+                    # The holders that were told of ours are gone, and this one is stored.
                     self._ledger.end(found.cancellation.id)
                 count[key] = found.cancellation
         await self._store.replace(count.values())
@@ -175,12 +175,12 @@ class Session:
             raise
 
     def _pause(self) -> float | None:
-        """Return the seconds until something is to be done, or ``None`` if nothing is."""
+        """Return the seconds until there is something to do, or ``None`` if there is nothing."""
         pauses = self._leases.pause(), self._pause_to_look()
         return min((pause for pause in pauses if pause is not None), default=None)
 
     def _pause_to_look(self) -> float | None:
-        """Return the seconds until the next look at who is there, or ``None`` if nobody waits."""
+        """Return the seconds until the next look at the processes, or ``None`` if nobody waits."""
         if not self._waiters:
             self._next_look = None
             return None
@@ -190,7 +190,7 @@ class Session:
         return max(0.0, self._next_look - now)
 
     async def _look_who_is_there(self) -> None:
-        """Wait no longer for those who have died, and ask those again who have not answered."""
+        """Stop waiting for dead processes, and ask again those that have not answered."""
         if self._pause_to_look() != 0:
             return
         self._next_look = anyio.current_time() + _LOOK_EVERY

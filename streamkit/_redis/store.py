@@ -1,8 +1,8 @@
 """
 The commands that are sent to the server: each method is one or two round trips, for many keys.
 
-What is stored lives for as long as ``remember`` says, and nothing has to be cleaned up. The same
-commands do for one server and for a cluster; what is different there is in ``server``.
+Stored values live for ``remember`` seconds, and need no clean-up. The same commands work on one
+server and in a cluster; the differences are in ``server``.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from .line import is_refusal
 from .server import Server
 from .wire import Answer, Cancellation, Names, Reply, Settlement, Stored, announcement
 
-# With the commands that are allowed anyway. A lease is kept also when memory is full.
+# Uses only commands that are allowed anyway. A lease is also kept when memory is full.
 _KEEP = """#!lua flags=allow-oom
 local holder = redis.call("MGET", KEYS[1])[1]
 if holder and holder ~= ARGV[1] then return 0 end
@@ -33,12 +33,12 @@ return redis.call("DEL", KEYS[1])
 
 class Store:
     """
-    What the server has stored, and its channels, over one connection.
+    The stored values of the server, and its channels, over one connection.
 
-    Every method raises what coredis does if the connection fails; the commands may have been
+    Every method raises what coredis raises if the connection fails; the commands may have been
     carried out by then, and may be sent again.
 
-    :param milliseconds: how long the server remembers what it is told
+    :param milliseconds: how long the server remembers what it stores
 
     """
 
@@ -49,7 +49,7 @@ class Store:
 
     async def check(self) -> None:
         """
-        Do each thing once that will have to be done: what is refused is then known at once.
+        Do everything once that will have to be done later, to know at once what is refused.
 
         :raises coredis.exceptions.ResponseError: if something is refused
 
@@ -66,20 +66,20 @@ class Store:
             try:
                 await done
             except AuthorizationError as exc:
-                # The server does not tell which key or channel it was.
+                # The server does not say which key or channel it was.
                 raise AuthorizationError(f"{exc}: {what}") from exc
         # Two keys: a node of a cluster takes them only if they are in one slot.
         await self._server.read([self._names.stored(""), probe.encode()])
         await self.processes()
 
     async def processes(self) -> set[str]:
-        """Return the processes that are there: the channels on which they are answered."""
+        """Return the present processes: the channels on which they receive answers."""
         found = await self._server.channels(self._names.all_processes, self._names.own_channel)
         return {channel for channel in found if self._names.is_for_answers(channel)}
 
     async def find(self, keys: list[str]) -> dict[str, Stored]:
         """Return the cancellations of those keys that have one."""
-        # MGET also passes over what is no string.
+        # MGET also skips values that are not strings.
         stored = await self._server.read([self._names.stored(key) for key in keys])
         found = {
             key: cancellation
@@ -97,7 +97,7 @@ class Store:
         """
         Store cancellations where nothing is stored.
 
-        :return: for each, whether there was nothing
+        :return: for each, whether nothing was stored
 
         """
         async with self._server.pipeline() as pipeline:
@@ -136,7 +136,7 @@ class Store:
         """
         Set leases, or renew them.
 
-        :return: for each, whether it is ours, or what the server refuses
+        :return: for each, whether it is ours, or the error if the server refuses
 
         """
         milliseconds = round(LEASE * 1000)

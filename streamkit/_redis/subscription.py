@@ -1,11 +1,11 @@
 """
-A connection that is subscribed, over the connections of coredis and without its ``PubSub``.
+A subscribed connection, on top of coredis connections but without its ``PubSub``.
 
-That one does not tell a subscription that is refused from a server that is slow, and of a cluster
-it leaves connections to the garbage collector, which trio logs as errors.
+``PubSub`` does not distinguish a refused subscription from a slow server, and in a cluster it
+leaves connections to the garbage collector, which trio logs as errors.
 
-To subscribe has no answer but messages among others. So a ``PING`` follows: where the subscription
-is refused, that is the first answer, and comes in its place.
+Subscribing has no answer except messages among others. So a ``PING`` follows: if the subscription
+is refused, the refusal is the first answer, and comes instead of it.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ _STRAY_WITHIN = 0.2
 
 class Subscription:
     """
-    A connection that is subscribed.
+    A subscribed connection.
 
-    :param connection: which nobody else uses
-    :param release: called with it at the end
+    :param connection: a connection that nobody else uses
+    :param release: called with the connection at the end
     :param sharded: whether the channels are those of a cluster
 
     """
@@ -46,12 +46,12 @@ class Subscription:
         self._unsubscribe = CommandName.SUNSUBSCRIBE if sharded else CommandName.UNSUBSCRIBE
         # One question at a time, so that each answer is the right one.
         self._turn = anyio.Lock()
-        # How often the server is still to confirm that a channel was taken off.
+        # How many unsubscriptions the server has yet to confirm.
         self._unconfirmed: Counter[bytes] = Counter()
         self._has_heard = False
 
     def close(self) -> None:
-        """Give the connection back, which is not to be used by others."""
+        """Give the connection back, which others must not use."""
         self._connection.invalidate()
         self._release(self._connection)
 
@@ -59,7 +59,7 @@ class Subscription:
         """
         Subscribe to channels.
 
-        :raises ResponseError: if that is refused
+        :raises ResponseError: if the server refuses it
 
         """
         names = [channel.encode() for channel in channels]
@@ -72,7 +72,7 @@ class Subscription:
                 raise
 
     async def unsubscribe(self, channels: Iterable[str]) -> None:
-        """Take channels off."""
+        """Unsubscribe from channels."""
         names = [channel.encode() for channel in channels]
         async with self._turn:
             self._unconfirmed.update(names)
@@ -83,8 +83,8 @@ class Subscription:
         """
         Pass messages on, each with its channel, until the connection fails.
 
-        :raises coredis.exceptions.ConnectionError: when it does
-        :raises ConnectionResetError: if the server ends a subscription: a slot has moved, say
+        :raises coredis.exceptions.ConnectionError: when it fails
+        :raises ConnectionResetError: if the server ends a subscription, as when a slot has moved
 
         """
         async with aclosing(self._connection.push_messages) as messages:
@@ -105,7 +105,7 @@ class Subscription:
 
     async def keep_alive(self, every: float) -> Never:
         """
-        See if the server is there, whenever nothing was heard of it for some time.
+        Ask whether the server is there, whenever it has been silent for some time.
 
         :raises TimeoutError: if it does not answer
 
@@ -123,8 +123,8 @@ class Subscription:
             self._connection.send_command(command, *some)
 
     async def _drop_answers(self) -> None:
-        """Take the answers that are nobody's any more: another one came in the place of theirs."""
-        # There is none if it was the PING that was refused.
+        """Take the answers that nobody waits for: another answer came instead."""
+        # There is none if the PING itself was refused.
         async with aclosing(self._connection.streamed_messages) as answers:
             while True:
                 with anyio.move_on_after(_STRAY_WITHIN) as scope:

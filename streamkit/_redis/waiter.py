@@ -1,17 +1,17 @@
 """
-Who waits until no process holds a key any more.
+The calls that wait until no process holds a key.
 
-The processes that are there are asked, and each of them answers whether it holds the key: at once,
-and again when its last holder has left. A wait is over when all of them have answered, and none of
-them holds the key. The answers may come before it is known who was asked.
+The present processes are asked, and each of them answers whether it holds the key: at once, and
+again when its last holder has left. A wait is over when all of them have answered and none of them
+holds the key. The answers may come before it is known who was asked.
 
-Again and again it is looked up who is there still. Who is missing has died, and is waited for no
-longer; one that is there and has not answered is asked again, for the message may have been lost.
-To be missing once may be a moment in which a connection was made anew. After an outage it may be
+The present processes are looked up again and again. A missing process has died, and is no longer
+waited for. One that is present and has not answered is asked again, because the message may have
+been lost. A process may be missing once while it reconnects. After an outage this may last for
 seconds, in which all come back, each in its own time.
 
-Over another connection it asks anew, under another number, for others may receive it then: an
-answer to an earlier request counts no more. It still tells who holds the key, or has let go of it.
+Over another connection it asks anew, under another number, because other processes may receive it:
+an answer to an earlier request no longer counts. It still tells who holds the key, or has let go.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from uuid import uuid4
 from .._signals.token import CancelToken
 from .wire import Answer, Cancellation
 
-# How many times in a row a process is missing until it counts as dead: usually, and for one that
+# How many times in a row a process is missing until it counts as dead: usually, and if it
 # was known before the connection of this process was lost.
 _MISSING, _MISSING_AFTER_OUTAGE = 2, 4
 
@@ -32,21 +32,21 @@ class Waiter:
 
     def __init__(self, cancellation: Cancellation) -> None:
         self.cancellation = cancellation
-        #: What the numbers of its requests begin with.
+        #: The prefix of the numbers of its requests.
         self.id = uuid4().hex
         self._attempt = 0
-        # Tokens, since other threads and loops wait than the one in which the answers come.
+        # Tokens, because the answers come in another thread or loop than that of the wait.
         self._done = CancelToken()
-        #: Fires when there will be no more answers, since the registry was left.
+        #: Fires when there will be no more answers, because the registry was left.
         self.given_up = CancelToken()
-        #: What was published, which may be an earlier cancellation than that which is waited for.
+        #: The published cancellation, which may be an earlier one than this wait is for.
         self.published: Cancellation | None = None
         #: Whether somebody has said that it holds the key.
         self.has_found = False
         self._asked: set[str] = set()
         self._answered: set[str] = set()
         self._holding: set[str] = set()
-        # Who of these was not there, and how many times in a row.
+        # The ones that were missing, and how many times in a row.
         self._missing: dict[str, int] = {}
         self._patience = _MISSING
 
@@ -76,7 +76,7 @@ class Waiter:
         await self._done.wait()
 
     def expect(self, published: Cancellation, processes: Collection[str]) -> None:
-        """Note what was published, and which processes have been asked with it."""
+        """Note what was published, and which processes were asked by it."""
         self.published = published
         self._asked.update(processes)
         self._check()
@@ -116,7 +116,7 @@ class Waiter:
 
 
 class Waiters:
-    """All who wait in this process. They come and go in any thread."""
+    """All waiting calls in this process. They come and go in any thread."""
 
     def __init__(self) -> None:
         self._waiters: dict[str, Waiter] = {}
@@ -126,7 +126,7 @@ class Waiters:
         return len(self._waiters)
 
     def all(self) -> list[Waiter]:
-        """Return those who wait at the moment."""
+        """Return the calls that wait at the moment."""
         # A copy: tasks in other threads begin and end to wait meanwhile.
         return list(self._waiters.values())
 
@@ -145,7 +145,7 @@ class Waiters:
             waiter.expect(published, processes)
 
     def answer(self, answer: Answer) -> None:
-        """Pass an answer on to who has asked."""
+        """Pass an answer on to the call that has asked."""
         if (waiter := self._find(answer.request)) is not None:
             waiter.answer(answer)
 
@@ -153,7 +153,7 @@ class Waiters:
         return self._waiters.get(request.partition(":")[0])
 
     def give_up(self) -> None:
-        """End all waits, and those to come: there will be no more answers."""
+        """End all waits, now and in future: there will be no more answers."""
         self._given_up = True
         for waiter in self.all():
             waiter.given_up.cancel()

@@ -2,16 +2,17 @@
 What the processes that share a server write to each other, and under which names.
 
 A cancellation is *stored* under its key, with its id and its reason. It is *published* with that
-key, and with the requests of those who wait until it is done: each a channel to answer on, and a
-number. An *answer* has that number, the process that sends it, and whether that still holds the
-key. A cancellation is *settled* by a mark under its id.
+key, and with the requests of those who wait until it is done: each is a channel to answer on, and a
+number. An *answer* has that number, the process that sends it, and whether it still holds the key.
+A cancellation is *settled* by a mark under its id.
 
-A process is known by the channel on which it is answered: who is subscribed to it is there. A
-database number separates keys, but no channels, so it is a part of their names. In a cluster, all
-names begin with the same tag, which puts them into one slot: several keys in one command must be.
+A process is known by the channel on which it receives answers: whoever is subscribed to it is
+present. A database number separates keys but not channels, so it is part of their names. In a
+cluster, all names begin with the same tag, which puts them into one slot: the keys of one command
+must share a slot.
 
-All of it is JSON that anybody may have written who can reach the server, so that what is read is
-taken apart here, what is too long is cut, and what is none of ours is passed over.
+All of it is JSON that anybody who can reach the server may have written. So it is taken apart here:
+what is too long is cut, and what is not ours is skipped.
 """
 
 from __future__ import annotations
@@ -24,14 +25,14 @@ from typing import Any, TypeAlias, cast
 
 _logger = logging.getLogger("streamkit")
 
-#: Bytes of UTF-8 that a key and a reason may have.
+#: The most bytes of UTF-8 in a key and in a reason.
 MAX_KEY = 1024
 MAX_REASON = 4096
 
 # Ids and numbers of ours are far shorter.
 _MAX_ID = 100
 
-#: To say when a cancellation is done: a channel, and the number of the request.
+#: A request to say when a cancellation is done: a channel, and a number.
 Request: TypeAlias = tuple[str, str]
 
 
@@ -40,9 +41,9 @@ class Names:
     The names of channels and keys on the server.
 
     :param prefix: what all of them begin with
-    :param process: what tells this process from others
+    :param process: what distinguishes this process from others
     :param database: the number of the database
-    :param in_cluster: whether they must be in one slot
+    :param in_cluster: whether they must share a slot
 
     """
 
@@ -55,12 +56,12 @@ class Names:
         #: Where cancellations are published.
         self.channel = f"{self._prefix}:cancel{number}"
         answers = f"{self._prefix}:answers{number}:"
-        #: Where this process is answered. It is also what tells it from others.
+        #: Where this process receives answers. It also distinguishes it from others.
         self.own_channel = f"{answers}{process}"
-        #: A pattern for the channels on which processes are answered. It may match some more.
+        #: A pattern for the channels of answers to processes. It may match some more.
         self.all_processes = re.sub(r"([*?\[\]\\^])", r"\\\1", answers) + "*"
         self._is_for_answers = re.compile(f"{re.escape(answers)}[0-9a-f]{{32}}")
-        #: A name for a key that is nothing: to see whether keys may be read and written.
+        #: A key without a meaning: to see whether keys may be read and written.
         self.probe = self.settled(process)
 
     def stored(self, key: str) -> bytes:
@@ -68,21 +69,21 @@ class Names:
         return f"{self._prefix}:cancel:{key}".encode("utf-8", "surrogatepass")
 
     def settled(self, cancellation_id: str) -> str:
-        """Return where the mark is that a cancellation is settled."""
+        """Return where a cancellation is marked as settled."""
         return f"{self._prefix}:settled:{cancellation_id}"
 
     def lease(self, key: str) -> bytes:
-        """Return where it is written who holds a key exclusively."""
+        """Return where the exclusive holder of a key is stored."""
         return f"{self._prefix}:lease:{key}".encode("utf-8", "surrogatepass")
 
     def is_for_answers(self, channel: str) -> bool:
-        """Tell whether a channel is one of those on which processes are answered."""
+        """Tell whether a channel is for answers to a process."""
         return self._is_for_answers.fullmatch(channel) is not None
 
 
 def tagged(prefix: str) -> str:
     """
-    Let all names that begin with a prefix be in one slot of a cluster.
+    Put all names with a prefix into one slot of a cluster.
 
     :return: the prefix in braces, or itself if it has a tag of its own
 
@@ -97,9 +98,9 @@ class Cancellation:
     key: str
     id: str
     reason: str | None
-    #: Who waits elsewhere until it is done.
+    #: The requests of waiters elsewhere.
     requests: list[Request] = field(default_factory=list[Request])
-    #: The numbers of those who wait in this process, if it is to be sent from here.
+    #: The numbers of the waiters in this process, if it is sent from here.
     numbers: list[str] = field(default_factory=list[str])
 
     @property
@@ -109,7 +110,7 @@ class Cancellation:
 
     @classmethod
     def parse(cls, key: str, content: object) -> Cancellation | None:
-        """Return what is stored under a key, or ``None`` if that is no cancellation."""
+        """Return what is stored under a key, or ``None`` if that is not a cancellation."""
         match _parse(content):
             case {"id": str(cancellation_id), "reason": str() | None as reason} if (
                 cancellation_id.isascii() and len(cancellation_id) <= _MAX_ID
@@ -124,13 +125,13 @@ class Stored:
     """A cancellation that was found on the server."""
 
     cancellation: Cancellation
-    #: Whether those that were told of it have let go of the key.
+    #: Whether the holders that were told of it have let go of the key.
     settled: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a process says to a request."""
+    """What a process answers to a request."""
 
     request: str
     process: str
@@ -145,7 +146,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """An answer of this process, to be published: where, to which request, if it holds the key."""
+    """An answer to publish: where, to which request, and whether this process holds the key."""
 
     channel: str
     request: str
@@ -154,7 +155,7 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Settlement:
-    """A mark to be set: those that were told of a cancellation have let go of the key."""
+    """A mark to set: the holders that were told of a cancellation have let go of the key."""
 
     cancellation_id: str
 
@@ -165,7 +166,7 @@ def announcement(key: str, content: str, requests: list[Request]) -> str:
 
 
 def parse_message(data: object, names: Names) -> Cancellation | Answer | None:
-    """Return what has come on a channel, or ``None`` if it is none of ours."""
+    """Return what has come on a channel, or ``None`` if it is not ours."""
     match _parse(data):
         case {"key": str(key), "content": str(content), "requests": [*requests]}:
             cancellation = Cancellation.parse(key, content)
@@ -177,7 +178,7 @@ def parse_message(data: object, names: Names) -> Cancellation | Answer | None:
         ):
             return Answer(request, process, holds)
         case _:
-            _logger.debug("a message on %s that is none of streamkit's", names.channel)
+            _logger.debug("a message on %s that is not from streamkit", names.channel)
             return None
 
 
@@ -195,7 +196,7 @@ def _parse_requests(requests: list[object], names: Names) -> list[Request]:
 
 
 def _parse(data: object) -> dict[str, Any]:
-    """Return what a server has sent, or nothing if it is no object of JSON."""
+    """Return what a server has sent, or an empty object if it is not a JSON object."""
     if not isinstance(data, str | bytes):
         return {}
     try:
@@ -212,10 +213,10 @@ def _cut(text: str, limit: int) -> str:
 
 def check_prefix(prefix: object) -> str:
     """
-    Check what names on a server begin with.
+    Check the prefix of names on a server.
 
-    :raises TypeError: if it is no string
-    :raises ValueError: if it cannot be the begin of a name, in a cluster for instance
+    :raises TypeError: if it is not a string
+    :raises ValueError: if no name can begin with it, in a cluster for instance
 
     """
     if not isinstance(prefix, str):
@@ -231,9 +232,9 @@ def check_text(what: str, value: object, limit: int) -> None:
     """
     Check a key or a reason.
 
-    :param what: the one or the other, with its article
-    :param limit: bytes of UTF-8 that it may have
-    :raises TypeError: if it is no string
+    :param what: which of them, with its article
+    :param limit: the most bytes of UTF-8
+    :raises TypeError: if it is not a string
     :raises ValueError: if it is too long
 
     """

@@ -1,8 +1,8 @@
 """
-Wake the task that sends, from any thread, and wait until it has nothing left to send.
+Wake the sending task from any thread, and wait until it has nothing left to send.
 
 Keys are held and cancelled in any thread, while one task in the registry's own loop talks to the
-server. It is told that there is something, and looks for itself what.
+server. It is told that there is something to do, and looks itself what it is.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from .._core.loop import Loop
 
 
 class Work:
-    """Whether there is something to do for the task that sends."""
+    """Whether there is something to do for the sending task."""
 
     def __init__(self) -> None:
         self._loop: Loop | None = None
@@ -22,11 +22,11 @@ class Work:
         self._closed = False
 
     def open(self) -> None:
-        """Note the loop of the task that sends, which is the running one."""
+        """Note the loop of the sending task, which is the running one."""
         self._loop = Loop()
 
     def announce(self) -> None:
-        """Wake the task that sends. May be called from any thread, and before :meth:`open`."""
+        """Wake the sending task. May be called from any thread, and before :meth:`open`."""
         if self._loop is not None:
             self._loop.call(self._announce)
 
@@ -37,27 +37,27 @@ class Work:
 
     def next(self) -> anyio.Event:
         """
-        Return what is set when something is announced from now on.
+        Return an event that is set when something is announced from now on.
 
-        To be called before the look at what there is: whatever comes later sets it.
+        Call it before looking at what there is: anything later sets the event.
         """
         self._some = anyio.Event()
         return self._some
 
     def finish(self) -> None:
-        """Note that all is done."""
+        """Note that everything is done."""
         self._none.set()
 
     def close(self) -> None:
-        """Note that the task that sends has ended: nobody waits for it any more."""
+        """Note that the sending task has ended: nobody waits for it from now on."""
         self._closed = True
         self._none.set()
 
     @property
     def is_finished(self) -> bool:
-        """Whether all is done that has been announced."""
+        """Whether everything that was announced is done."""
         return self._none.is_set()
 
     async def wait_finished(self) -> None:
-        """Wait until all is done, or nobody is left to do it."""
+        """Wait until everything is done, or nobody is left to do it."""
         await self._none.wait()

@@ -72,7 +72,7 @@ class Call:
         self.channels = channels
         self.size = size
         self.on_reply = on_reply
-        #: Set when there is an answer, or an error, or nobody wants to know any more.
+        #: Set when there is an answer, or an error, or nobody wants to know.
         self.done: anyio.Event = anyio.Event()
         self.reply: Any = None
         self.error: Exception | None = None
@@ -100,7 +100,7 @@ class Call:
         return Command(self.keys[0], name, arguments)
 
     def settle(self, reply: Any) -> None:
-        """Give the answer to who waits for it."""
+        """Give the answer to the caller that waits for it."""
         self.reply = reply
         if not self.done.is_set():
             self.done.set()
@@ -108,7 +108,7 @@ class Call:
                 self.on_reply(reply)
 
     def leave(self) -> bool:
-        """Note that who has called does not wait any more, and return whether nobody does."""
+        """Note that one caller has stopped waiting, and return whether nobody waits."""
         self.done.set()
         return True
 

@@ -59,7 +59,7 @@ class Desk:
         self._away_since = -math.inf
         self._is_known_to_be_away = False
         self._stirred = anyio.Event()
-        #: Whether nobody sends any more.
+        #: Whether nobody sends calls now.
         self.is_left: bool = False
 
     def begin(self) -> None:
@@ -151,7 +151,7 @@ class Desk:
         )
 
     def take_up(self) -> None:
-        """Let calls wait from now on, for there is or will be a connection."""
+        """Let calls wait from now on, because there is or will be a connection."""
         self.is_left = False
 
     def give_up(self) -> None:
@@ -174,7 +174,7 @@ class Desk:
             lane.put_back(calls)
 
     def left(self) -> LogUnavailable:
-        """Return what is raised when nobody sends any more."""
+        """Return the error when nobody sends calls now."""
         return LogUnavailable("the log was left, and Redis had not answered before")
 
     @property
@@ -189,7 +189,7 @@ class Desk:
         self._away_since, self._is_known_to_be_away = math.inf, False
 
     def is_disconnected(self) -> None:
-        """Note that there is none any more."""
+        """Note that it is gone."""
         self._away_since = anyio.current_time()
         self._subscribed.clear()
         for followed in self.followed.values():
@@ -211,7 +211,7 @@ class Desk:
         return followed
 
     def unfollow(self, run_id: str, followed: Followed) -> None:
-        """Follow a run no more."""
+        """Stop following a run."""
         followed.watches -= 1
         if not followed.watches:
             del self.followed[run_id]
@@ -230,14 +230,14 @@ class Desk:
     # Who produces
 
     def produce(self, produced: Produced) -> None:
-        """Take note of a run that is written from here."""
+        """Note a run that is written from here."""
         if (earlier := self.produced.get(produced.run_id)) is not None:
             self.finish(earlier)
         self.produced[produced.run_id] = produced
         self._want(produced.names.requests, produced)
 
     def finish(self, produced: Produced) -> None:
-        """Take note that a run is written no more."""
+        """Note that a run is no longer written."""
         if self.produced.get(produced.run_id) is produced:
             del self.produced[produced.run_id]
             produced.forget()

@@ -37,26 +37,26 @@ class RedisLog:
     """
     Keeps runs in Redis or Valkey: every worker of every machine reads, cancels and follows them.
 
-    A run is written by the process in which it was started, and ends as lost if that dies. Its
-    entries are as durable as the server. While the server is away, sources go on until ``max_held``
-    items wait, and what they yield is written when it is back; that is tried for ``outage``
-    seconds.
+    A run is written by the process in which it was started, and ends as lost if that process dies.
+    Its entries are as durable as the server. While the server is away, sources go on until
+    ``max_held`` items wait, and these items are written when it is back. After ``outage`` seconds,
+    the log gives up.
 
-    Nothing that comes from the server is run or unpickled. Whoever can write to it can cancel any
-    run, and change it. Logs that have the same prefix, on the same database of the same server, are
-    one. It may be made before a process is forked, and is opened in each of them.
+    Nothing that comes from the server is run or unpickled. But whoever can write to it can cancel
+    and change any run. Logs with the same prefix, on the same database of the same server, act as
+    one. The object may be made before a process is forked, and is then opened in each process.
 
     :param redis: the address of a server, as for ``coredis.Redis.from_url()``, for instance
         ``"redis://localhost:6379/0"``; or a :class:`Redis`, to share its connection with a
-        :class:`RedisCancelRegistry`, say. That is entered before the log is opened
-    :param prefix: what the names of keys and channels on the server begin with
-    :param lease: seconds for which a process counts as alive that was not heard of
-    :param outage: seconds for which it is tried to reach the server, until
+        :class:`RedisCancelRegistry` for instance, which is entered before the log is opened
+    :param prefix: the prefix of the names of keys and channels on the server
+    :param lease: seconds after which a process that was not heard of counts as dead
+    :param outage: seconds of attempts to reach the server, after which
         :exc:`~streamkit.runs.LogUnavailable` is raised, and a source is told
         :class:`~streamkit.runs.LogLost`
     :param max_held: items of one run that may wait to be written
     :param reconcile: seconds between two looks at each run that is read in this process, in case
-        that a message was lost
+        a message was lost
     :param options: further arguments of ``coredis.Redis.from_url()``, such as ``ssl_context``
     :raises TypeError: if an argument is of the wrong type, or coredis does not know an option
     :raises ValueError: if the address is of another kind, or cannot be read, or a number is not
@@ -85,7 +85,7 @@ class RedisLog:
         self.max_held: int = _checked(max_held)
         if isinstance(redis, Redis) and options:
             raise TypeError(
-                f"{', '.join(options)}: options of the connection are those of its own object: "
+                f"{', '.join(options)}: options of the connection belong to its own object: "
                 "write RedisLog(Redis(url, ...), prefix=...)"
             )
         # One that is made here is made anew each time; this one tells what is wrong.
@@ -104,7 +104,7 @@ class RedisLog:
 
     @property
     def connected(self) -> bool:
-        """Whether the server is there, and does what is asked of it."""
+        """Whether the server is there, and does what it is asked."""
         return self._opened.is_connected
 
     @asynccontextmanager
@@ -112,10 +112,10 @@ class RedisLog:
         """
         Be connected while the block is open. Opened by :class:`~streamkit.runs.Runs`.
 
-        Waits for the first attempt, and goes on without a server if that fails. Leaving it takes no
+        Waits for the first attempt, and goes on without a server if it fails. Leaving it takes no
         longer than four seconds.
 
-        :raises RuntimeError: if a :class:`Redis` that was given is not open, or the log is open in
+        :raises RuntimeError: if the given :class:`Redis` is not open, or the log is open in
             another thread, or in the process that this one was forked from
 
         """

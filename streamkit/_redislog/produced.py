@@ -54,5 +54,5 @@ class Produced:
                 _logger.exception("a request could not be read: run %r", self.run_id)
 
     def forget(self) -> None:
-        """Take note that nothing more is to be told."""
+        """Note that nothing more will be told."""
         self._notify = None

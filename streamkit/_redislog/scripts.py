@@ -38,7 +38,7 @@ local function expire(milliseconds)
 end
 """
 
-#: What ends a run, for its producer and for who buries it.
+#: What ends a run, for its producer and for its burial.
 FINISH = """
 local publish = table.remove(ARGV)
 local function finish(last, keep, outcome, token, news)

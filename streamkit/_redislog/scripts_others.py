@@ -93,8 +93,8 @@ if run[1] == ARGV[1] and not run[2] then redis.call("HSET", KEYS[1], "watched", 
     1,
 )
 
-#: KEYS: meta, early. ARGV: reason, the field of who asks, epoch, unwatched for, remember, channel
-#: of requests.
+#: KEYS: meta, early. ARGV: reason, the field of the owner that asks, epoch, unwatched for,
+#: remember, channel of requests.
 CANCEL = Script(
     COMMON
     + """

@@ -48,7 +48,7 @@ class Tail:
         self._heard: list[Appended | Ended] = []
 
     def forget(self) -> None:
-        """Know nothing any more."""
+        """Forget everything."""
         self.version += 1
         self._know_nothing()
 
@@ -89,7 +89,7 @@ class Tail:
             self._follow(message)
 
     def hear(self, message: Appended | Ended) -> None:
-        """Take what was published. If it does not fit, all is forgotten but that."""
+        """Take what was published. If it does not fit, everything else is forgotten."""
         if self.epoch is not None:
             if self._follow(message):
                 return

@@ -2,7 +2,7 @@
 What a producer writes, and writes again where the server has lost it: the same entries at the same
 positions.
 
-If what is missing is here no more, the server is told to take no more from this producer.
+If the missing entries are no longer here, the server is told to take no more from this producer.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ class Writing:
                 begin = known + 1
                 missing = [*ring.between(begin, position - 1), *entries]
             else:
-                # What is missing is here no more, which the server is to find out.
+                # The missing entries are no longer here, which the server should find out.
                 known = acknowledged
             call = Call(
                 APPEND,

@@ -1,4 +1,4 @@
-"""What is to be done later, and the task that does it when its time has come."""
+"""Things to do later, and the task that does them when their time has come."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import anyio
 
 
 class Agenda:
-    """What is to be done, and when: by :meth:`run`, which may run in several tasks at once."""
+    """Things to do, and when: by :meth:`run`, which may run in several tasks at once."""
 
     def __init__(self) -> None:
         # A heap: when, a number to tell two apart, and what.
@@ -20,7 +20,7 @@ class Agenda:
         self._woken: set[anyio.Event] = set()
 
     def __len__(self) -> int:
-        """Return how many things are to be done."""
+        """Return how many things are left to do."""
         return len(self._due)
 
     def add(self, when: float, do: Callable[[float], object]) -> None:
@@ -28,7 +28,7 @@ class Agenda:
         Have something done.
 
         :param when: the time, by the clock of the event loop
-        :param do: called with the time that it is then
+        :param do: called with the current time
 
         """
         heappush(self._due, (when, next(self._numbers), do))

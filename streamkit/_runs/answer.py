@@ -1,10 +1,10 @@
 """
-A request for a run, and what it is answered: the source of the stream of a response.
+A request for a run, and its answer: the source of the stream of a response.
 
-All that is said to the client is made in here, refusals and the end of the run included, so that it
-is told in the order in which it happened. A refusal is a :class:`Head` and a short body, and where
-the client sees no status, an event. When it is too late for either, the body ends without an end,
-or is cut, and the next request gets the answer.
+Everything that the client gets is made in here, refusals and the end of the run included, so that
+it arrives in the order in which it happened. A refusal is a :class:`Head` and a short body, or an
+event if the client does not see the status. When it is too late for either, the body ends without
+an end, or is cut, and the next request gets the answer.
 """
 
 from __future__ import annotations
@@ -46,21 +46,21 @@ _logger = logging.getLogger("streamkit")
 # After these, the client is not told of an end: there is one, but not here and now.
 CUTS = (CursorMismatch, Gap, LogUnavailable, RunEnded, RunNotFound, RunsClosed, UnknownVersion)
 
-# Milliseconds after which a client comes back whose body has ended without an end, and seconds
-# after which one does that was refused.
+# Milliseconds after which a client comes back after a body without an end, and seconds after which
+# a refused client comes back.
 _SOON = (1000, 5000)
 _SOON_IN_SECONDS = (1, 5)
 
-# What a client has seen that says nothing of it.
+# The position of a client that does not say what it has seen.
 _BEGINNING = Cursor(None, 0)
 
 # How much earlier or later than max_age a body may end: not all at once.
 _JITTER = 0.1
 
-# From this status on, the answer is no stream of the protocol.
+# From this status on, the answer is not a stream of the protocol.
 _REFUSED = 400
 
-#: What is said: the status, if it comes first, and bytes.
+#: What is sent: the status, if it comes first, and bytes.
 Parts: TypeAlias = list[Head | bytes]
 
 
@@ -72,10 +72,10 @@ class Answer:
     :param run_id: which one
     :param owner: who asks, or ``None``
     :param profile: that of the client
-    :param about: what the beginning is made of, beside the run
-    :param in_band: whether what goes wrong is told by events, and not by a status
+    :param about: the data for the beginning, besides the run
+    :param in_band: whether refusals are told by events instead of a status
     :param max_age: seconds after which the body ends, or ``None``
-    :param final: what says the end, called with the outcome of the run
+    :param final: makes the last items, from the outcome of the run
 
     """
 
@@ -110,9 +110,9 @@ class Answer:
         final: Callable[[Outcome], Any],
     ) -> None:
         self.ahead: ReadAhead = ReadAhead()
-        #: That of the response, once it is there.
+        #: The outlet of the response, once it is there.
         self.outlet: Outlet = Outlet()
-        #: That of the request, once it is there.
+        #: The telemetry of the request, once it is there.
         self.scope: Mapping[str, Any] = {}
         self._runs = runs
         self._run_id = run_id
@@ -122,21 +122,21 @@ class Answer:
         self._in_band = in_band
         self._max_age = max_age
         self._final = final
-        #: What has been said leaves the stream in this state, if the profile has a fold.
+        #: The state after what was sent, if the profile has a fold.
         self.state: Any = None
-        #: The end of the run, once it was said.
+        #: The end of the run, once it was told.
         self._told: RunEnded | None = None
         self._has_resynced = False
         self._has_said = False
-        # Whether the beginning is yet to be said.
+        # Whether the beginning has yet to be sent.
         self._begins = False
 
     def told(self) -> RunEnded | None:
-        """Return the end of the run that the client was told of, if it was no good one."""
+        """Return the end of the run that the client was told, if it did not complete."""
         return self._told
 
     async def content(self) -> AsyncGenerator[Head | bytes, None]:
-        """Yield what is said to the client, in bytes, and the status first where it is not 200."""
+        """Yield the bytes for the client, and first the status if it is not 200."""
         until = self._until()
         cursor: Cursor | None = None
         refused: Parts = []
@@ -199,7 +199,7 @@ class Answer:
                 if parts is None:
                     assert error is not None
                     if self._has_said:
-                        # Not before the client has what was said until now.
+                        # Not before the client has everything that was sent until now.
                         await self.ahead.until_asked()
                     raise error
             finally:
@@ -210,7 +210,7 @@ class Answer:
                 yield part
 
     async def _begun(self, epoch: str, position: int) -> tuple[Frames, bytes]:
-        """Return what is made of the items after a position, and what is said before them."""
+        """Return the bytes for the items after a position, and those that come before them."""
         frames = self._runs.frames(self._run_id, epoch, self._profile, self._about)
         self.state = await frames.state_after(position, partial(self._runs.page, self._run_id))
         opening = frames.opening if self._begins else b""
@@ -218,7 +218,7 @@ class Answer:
         return frames, opening
 
     def _lost(self, kind: str) -> Parts:
-        """Return what is said at the end of a body that is not the end of the run."""
+        """Return the last bytes of a body that does not end the run."""
         if self._profile.notices_cuts:
             return [_come_back()]
         last = self._profile.ended(kind, None, self.state)
@@ -240,14 +240,14 @@ class Answer:
         self, error: RunEnded | None, cursor: Cursor | None, frames: Frames | None
     ) -> Parts | None:
         """
-        Return what says how the run has ended.
+        Return the bytes that tell how the run has ended.
 
         :param error: how, or ``None`` if it has completed
-        :param cursor: what the client had seen to begin with
-        :param frames: what was made of the items that it has read
-        :return: ``None`` if nobody says that it did not complete, so that it is not to look as if
-            it had
-        :raises Exception: one of :data:`CUTS`, if what came before the end is not there
+        :param cursor: what the client had seen at the beginning
+        :param frames: the frames of the items that it has read
+        :return: ``None`` if nothing tells that it did not complete: the body must then not look as
+            if it had
+        :raises Exception: one of :data:`CUTS`, if items before the end are not there
 
         """
         info = self.ahead.ended
@@ -275,9 +275,9 @@ class Answer:
         self, error: Exception, cursor: Cursor | None, has_begun: bool
     ) -> tuple[Parts | None, bool]:
         """
-        Return what is said when the run cannot be read on, and whether to go on with what is kept.
+        Return the bytes to send when the run cannot be read on, and whether to go on.
 
-        It is ``None`` if all that can be done is to cut the answer.
+        The bytes are ``None`` if the answer can only be cut.
         """
         if isinstance(error, RunNotFound):
             gone = self._in_events(self._profile.told("gone"))
@@ -293,9 +293,9 @@ class Answer:
     async def _missing(
         self, error: Exception, cursor: Cursor | None, has_begun: bool
     ) -> tuple[Parts | None, bool]:
-        """Return what is said when what comes next for a client is not there."""
+        """Return the bytes to send when the next items of a client are missing."""
         if self._in_band and self._has_resynced and not has_begun:
-            # Missing again at once. One that is so far behind is to wait.
+            # Missing again at once. A client that is so far behind should wait.
             return self._lost("lost"), False
         if has_begun and not isinstance(error, Gap):
             # Another run of the same id. The next request is told.
@@ -316,7 +316,7 @@ class Answer:
     def _nothing(self) -> int:
         """The status where there is no such run."""
         status = self._profile.nothing
-        # Who has sent something expects more than that.
+        # A client that has sent a body expects more than that.
         is_read = self.scope.get("method", "GET") in ("GET", "HEAD")
         return status if is_read or status >= _REFUSED else 404
 
@@ -326,7 +326,7 @@ class Answer:
         return [located(frame, None, None, 0) for frame in frames or ()]
 
     def _refused(self, status: int, code: str, **fields: object) -> Parts | None:
-        """Return an answer that says nothing of the run, or ``None`` if it is too late for that."""
+        """Return an answer that does not concern the run, or ``None`` if it is too late."""
         if not self._may_say_status:
             return None
         if status == 204:

@@ -1,4 +1,4 @@
-"""What may be said of a run, where it is started or for all of them, and whether it can be."""
+"""The options of a run, given where it is started or for all of them, and their checks."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from .._core.arguments import seconds
 from .log import RunLog
 from .options import Options
 
-#: Bytes of UTF-8 that an id may have, and the name of an owner.
+#: The most bytes of UTF-8 in an id, and in the name of an owner.
 MAX_ID = 1024
 
-# What a URL may have, beside letters, digits and what is left alone anyway.
+# What a URL may have, besides letters, digits and what is left alone anyway.
 _OF_A_URL = "%:/?#[]@!$&'()*+,;="
 
 
 class Defaults:
     """
-    What holds for each run that says nothing else.
+    The options of each run that has no others.
 
     :param log: where they are kept
     :param given: the fields of :class:`Options`
@@ -34,7 +34,7 @@ class Defaults:
         self.options: Options = Options(**self._checked(given))
 
     def replaced(self, **given: Any) -> Options:
-        """Return what holds for a run that says this. What is ``None`` is not said."""
+        """Return the options of a run that is given these. ``None`` means: not given."""
         said = {name: value for name, value in given.items() if value is not None}
         return replace(self.options, **self._checked(said)) if said else self.options
 
@@ -76,10 +76,10 @@ class Defaults:
 
 def url_of(location: object, run_id: str) -> str:
     """
-    Return the URL of a run, as a header may have it.
+    Return the URL of a run, in the form for a header.
 
-    :param location: with ``{run_id}`` in the place of the id
-    :raises TypeError: if it is no text
+    :param location: the URL, with ``{run_id}`` for the id
+    :raises TypeError: if it is not text
 
     """
     if not isinstance(location, str):
@@ -87,7 +87,7 @@ def url_of(location: object, run_id: str) -> str:
             f"location must be a str, got {type(location).__qualname__}: write "
             'location="/chat/{run_id}", or str(...) of a URL'
         )
-    # An id may be any text. What is no character of a URL may be in the rest, too.
+    # An id may be any text. The rest may also have characters that a URL may not.
     url = location.replace("{run_id}", quote(run_id, safe="", errors="replace"))
     return quote(url, safe=_OF_A_URL, errors="replace")
 
@@ -96,7 +96,7 @@ def check_text(name: str, value: object) -> str:
     """
     Check an id, or the name of an owner.
 
-    :raises TypeError: if it is no text
+    :raises TypeError: if it is not text
     :raises ValueError: if it is empty or too long
 
     """

@@ -1,4 +1,4 @@
-"""What a request for a run asks for: it says what its client has seen."""
+"""What a request for a run asks for: it tells what its client has seen."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from .info import RunInfo
 
 def cursor_in(scope: Mapping[str, Any]) -> Cursor | None:
     """
-    Return what the client of a request has seen, which comes from outside: any client may send any
+    Return what the client of a request has seen. It comes from outside: a client may send any
     text.
 
-    :raises ValueError: if it is there, and no cursor
+    :raises ValueError: if it is there, but is not a cursor
 
     """
     given = [value for name, value in pairs(scope["headers"]) if name == "last-event-id" and value]

@@ -1,10 +1,10 @@
 """
-Who reads here: what the readers of one process have their runs told, in a task that none of them
+Who reads here: what the readers of one process report to their runs, in a task that none of them
 can cancel.
 
-A run that is cancelled when nobody reads it must know that somebody does. So those who read say so
-when they come, from time to time, and when they go. And whoever waits for a run whose producer
-gives no sign of life wants it buried, which takes two looks with some time in between.
+A run that is cancelled when nobody reads it must know that somebody does. So readers report when
+they come, from time to time, and when they go. And a reader of a run whose producer gives no sign
+of life wants it buried, which takes two looks with some time in between.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ Key: TypeAlias = tuple[str, str]
 
 class Seat:
     """
-    The place of one reader, which is in it from its first read to its last.
+    The place of one reader, from its first read to its last.
 
     :param key: what it reads
-    :param until: when it is to wait no more
+    :param until: when it should stop waiting
 
     """
 
@@ -43,7 +43,7 @@ class Seat:
         #: What the reader reads and waits in, across its yields: a scope around each wait would
         #: cost more than the wait. It is cancelled in a wait alone.
         self.scope: anyio.CancelScope = anyio.CancelScope()
-        #: Whether there is nobody any more who would tell of a change.
+        #: Whether nobody is left who would tell of a change.
         self.is_closed: bool = False
         self._waits = False
 
@@ -60,7 +60,7 @@ class Seat:
             await watch.wait()
         self._waits = False
         if self.scope.cancel_called:
-            # At the moment of the change. It is to come here, and not where the reader yields.
+            # At the moment of the change. It should come here, not where the reader yields.
             await anyio.lowlevel.checkpoint()
 
     def close(self) -> None:
@@ -90,7 +90,7 @@ class Attendance:
         self._bury = bury
         self._is_own = is_own
         self._seats: set[Seat] = set()
-        #: How many read each run that wants to know.
+        #: How many readers each run has that wants to know.
         self._present: Counter[Key] = Counter()
         self._departed: set[Key] = set()
         self._suspects: set[Key] = set()
@@ -106,7 +106,7 @@ class Attendance:
     async def reading(
         self, run_id: str, record: Record, until: float = math.inf
     ) -> AsyncGenerator[Seat, None]:
-        """Say, for as long as the block is open, that a run is being read."""
+        """Report, while the block is open, that a run is being read."""
         key = run_id, record.epoch
         wants_to_know = record.terms.unwatched is not None and record.outcome is None
         seat = Seat(key, until)
@@ -127,7 +127,7 @@ class Attendance:
                 self._empty.set()
 
     def suspect(self, run_id: str, epoch: str) -> None:
-        """Take note that the producer of a run has given no sign of life."""
+        """Note that the producer of a run has given no sign of life."""
         key = run_id, epoch
         if key not in self._suspects and not self._is_own(run_id, epoch):
             self._suspects.add(key)
@@ -144,7 +144,7 @@ class Attendance:
                 seat.close()
 
     async def close(self, patience: float) -> None:
-        """Send those away who wait for what does not come, and give the others some seconds."""
+        """Send those away who wait in vain, and give the others some seconds."""
         self._empty = anyio.Event()
         for seat in tuple(self._seats):
             seat.close()

@@ -1,5 +1,5 @@
 """
-How much of a run is kept. The producer knows the sizes, so it is the producer that says what goes.
+How much of a run is kept. The producer knows the sizes, so it decides what to drop.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections import deque
 from typing import Literal
 
-# What a source may still say once it was told that the log is full.
+# What a source may still yield once it was told that the log is full.
 _LAST_WORDS = 100
 
 
@@ -27,23 +27,23 @@ class Budget(ABC):
         self._bytes = 0
         #: The first position to keep.
         self.first: int = 1
-        #: Whether the source is to be told that there is no more room.
+        #: Whether to tell the source that there is no more room.
         self.is_full: bool = False
         #: Whether an entry was dropped, so that none may follow.
         self.has_dropped: bool = False
 
     @abstractmethod
     def admit(self, entries: list[bytes]) -> list[bytes]:
-        """Take note of further entries, and return those that are to be written."""
+        """Note further entries, and return those to write."""
 
 
 def budget(when_full: Literal["trim", "end"], max_items: int, max_bytes: int) -> Budget:
-    """Return the limits of one run, as it was asked for."""
+    """Return the limits of one run, as given."""
     return (_Trim if when_full == "trim" else _End)(max_items, max_bytes)
 
 
 class _Trim(Budget):
-    """The oldest entries go."""
+    """The oldest entries are dropped."""
 
     def __init__(self, max_items: int, max_bytes: int) -> None:
         super().__init__(max_items, max_bytes)
@@ -62,7 +62,7 @@ class _Trim(Budget):
 
 
 class _End(Budget):
-    """The run ends: what the source says on its way out is kept, as far as that is no stream."""
+    """The run ends: what the source yields on its way out is kept, up to a limit."""
 
     def __init__(self, max_items: int, max_bytes: int) -> None:
         super().__init__(max_items, max_bytes)

@@ -1,4 +1,4 @@
-"""How a run ends whose process has died: somebody else says so, and only who has looked twice."""
+"""How a run ends whose process has died: another process ends it, after two looks."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class Burial:
     Ends the runs of a log that are lost.
 
     :param log: where they are kept
-    :param on_lost: called for each that is ended by this process, or ``None``
-    :param timeout: seconds that it may take
-    :param told: hears of each that is ended by this process, or ``None``
+    :param on_lost: called for each run that this process ends, or ``None``
+    :param timeout: the most seconds that it may take
+    :param told: hears of each run that this process ends, or ``None``
 
     """
 
@@ -62,5 +62,5 @@ class Burial:
         except LogUnavailable:
             return True
         except Exception:
-            _logger.exception("a run that was lost could not be seen to: %r", run_id)
+            _logger.exception("a lost run could not be handled: %r", run_id)
         return False

@@ -1,9 +1,9 @@
 """
-Items as bytes: what a log keeps of them.
+Items as bytes: as a log keeps them.
 
 Each is a byte for the version of the form, a byte for the kind of the item, and the item. Text,
-bytes, events (of other libraries, too) and frames come back as they were; all else is JSON, and
-comes back as what JSON makes of it. This holds for every log, also for one that could keep the
+bytes, events (of other libraries, too) and frames come back as they were; everything else is JSON,
+and comes back as JSON has it. This holds for every log, even for one that could keep the
 objects themselves: so what works in one process works in several, and no reader can change what
 another one reads.
 """
@@ -22,19 +22,19 @@ from .errors import UnknownVersion
 _VERSION = 1
 _TEXT, _BYTES, _JSON, _FRAME, _EVENT = (bytes([_VERSION, kind]) for kind in b"tbjfe")
 
-# What is no event of any library.
+# Types that are not an event of any library.
 _PLAIN: tuple[type[Any], ...] = (dict, list, int, float, type(None))
 
 
 def line_of(data: bytes) -> bytes | None:
     """
-    Return text in UTF-8, if an item is that and one line of it, and ``None`` for all else.
+    Return an item in UTF-8 if it is one line of text, and ``None`` for anything else.
 
     Most items are, and need not become objects to be sent.
     """
     if data[:2] != _TEXT or b"\n" in data or b"\r" in data:
         return None
-    # What may be half of a surrogate pair is none.
+    # Not if it may be half of a surrogate pair.
     return None if b"\xed" in data else data[2:]
 
 
@@ -43,7 +43,7 @@ def encode(item: object) -> bytes:
     Return an item as bytes.
 
     :raises TypeError: if there is no form for it
-    :raises ValueError: if it is no JSON, because there is a cycle or a NaN in it
+    :raises ValueError: if it is not JSON, because it has a cycle or a NaN
 
     """
     # Half of a surrogate pair passes, as it does where the item is not encoded at all.
@@ -57,7 +57,7 @@ def encode(item: object) -> bytes:
     if event is None:
         return _JSON + to_json(item)
     if is_read(item):
-        # Its id says where it was elsewhere.
+        # Its id is its position elsewhere.
         event = replace(event, id=None)
     return _EVENT + to_json(_fields_of(event))
 
@@ -66,8 +66,8 @@ def to_json(value: object) -> bytes:
     """
     Return a value as JSON.
 
-    :raises TypeError: if there is none for it
-    :raises ValueError: if there is a cycle or a NaN in it
+    :raises TypeError: if there is no JSON for it
+    :raises ValueError: if it has a cycle or a NaN
 
     """
     try:
@@ -91,9 +91,9 @@ def from_json(data: bytes) -> Any:
 
 def decode(data: bytes) -> Any:
     """
-    Return the item that :func:`encode` has made bytes of.
+    Return the item that :func:`encode` has encoded.
 
-    :raises UnknownVersion: if a later release has made them
+    :raises UnknownVersion: if a later release has encoded it
 
     """
     kind, payload = data[:2], data[2:]
@@ -101,7 +101,7 @@ def decode(data: bytes) -> Any:
         try:
             return payload.decode()
         except UnicodeDecodeError:
-            # With half of a surrogate pair. To ask for that costs every other text.
+            # With half of a surrogate pair. Checking for that would cost every other text.
             return payload.decode("utf-8", "surrogatepass")
     if kind == _JSON:
         return from_json(payload)

@@ -36,7 +36,7 @@ def parse(after: object) -> Cursor | Literal["now"] | None:
     Return what a reader has seen.
 
     :raises TypeError: if it is neither text, nor a number, nor ``None``
-    :raises ValueError: if it is no cursor
+    :raises ValueError: if it is not a cursor
 
     """
     if after is None:

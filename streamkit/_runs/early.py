@@ -1,4 +1,4 @@
-"""Cancellations that come before their runs: remembered for a while, for the first of an id."""
+"""Cancellations that come before their runs: remembered for a while, for the first run of an id."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ import anyio
 from .agenda import Agenda
 from .log import REMEMBER
 
-# Cancellations that are remembered; the oldest goes.
+# The most cancellations that are remembered; then the oldest is dropped.
 _MOST = 10_000
 
 
 class EarlyCancels:
     """
-    What was asked of runs that are not there yet.
+    Requests to runs that do not exist yet.
 
-    :param agenda: has it forgotten in time
+    :param agenda: forgets it in time
 
     """
 
     def __init__(self, agenda: Agenda) -> None:
         self._agenda = agenda
-        #: By the id of the run and who has asked.
+        #: By the id of the run and the owner that asked.
         self._early: dict[tuple[str, str | None], _Early] = {}
 
     def __len__(self) -> int:
@@ -32,7 +32,7 @@ class EarlyCancels:
         return len(self._early)
 
     def remember(self, run_id: str, reason: bytes, owner: str | None) -> None:
-        """Remember that a run is to be cancelled. The first reason stays."""
+        """Remember to cancel a run. The first reason stays."""
         now = anyio.current_time()
         key = run_id, owner
         early = self._early.get(key)
@@ -47,7 +47,7 @@ class EarlyCancels:
         """
         Return why a run was cancelled before it began, or ``None``, and forget it.
 
-        :param owner: that of the run, for which somebody may have asked, beside those who named
+        :param owner: the owner of the run: requests that named it count, and those that named
             none
 
         """

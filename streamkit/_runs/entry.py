@@ -8,16 +8,16 @@ T = TypeVar("T")
 class Entry(NamedTuple, Generic[T]):
     """One item of a run, at its position. It cannot be changed."""
 
-    # A tuple, for it is made for each item and each reader, and a frozen dataclass takes twice as
-    # long to make.
+    # A tuple, because it is made for each item and each reader, and a frozen dataclass takes twice
+    # as long to make.
 
     #: 1 for the first item of the run, 2 for the second, without a hole.
     position: int
     item: T
-    #: Which run of this id it is of: a random name.
+    #: The run of this id to which it belongs: a random name.
     epoch: str
 
     @property
     def cursor(self) -> str:
-        """What to attach with to go on after this entry: text for an ``id:``, opaque to clients."""
+        """Attach with this to go on after this entry: text for an ``id:``, opaque to clients."""
         return f"{self.epoch}:{self.position}"

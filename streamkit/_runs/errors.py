@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 class RunExists(Exception):
     """
-    Raised by a start with an id that is taken: by a run that goes on, or that has ended and is
+    Raised by a start with an id that is taken by a run that goes on, or has ended and is still
     kept.
 
     :param run_id: the id
@@ -25,15 +25,15 @@ class RunExists(Exception):
 
     def __str__(self) -> str:
         return (
-            f"there is a run {self.run_id!r}: start without an id, attach to the one that is "
-            "there, or delete it once it has ended"
+            f"there is a run {self.run_id!r}: start without an id, attach to the existing one, or "
+            "delete it once it has ended"
         )
 
 
 class RunNotFound(LookupError):
     """
-    Raised where there is no such run: it is unknown, was expired or deleted, or has another owner.
-    These are not told apart.
+    Raised if there is no such run: it is unknown, was expired or deleted, or has another owner. The
+    error does not say which.
 
     :param run_id: the id that was asked for
 
@@ -52,7 +52,7 @@ class RunNotFound(LookupError):
 
 class RunRunning(Exception):
     """
-    Raised where a run is to be deleted that goes on.
+    Raised by an attempt to delete a run that goes on.
 
     :param run_id: the id
 
@@ -68,7 +68,7 @@ class RunRunning(Exception):
 
 class Gap(Exception):
     """
-    Raised by a reader that would miss something: what comes next for it is kept no more.
+    Raised by a reader that would miss something: its next entries are no longer kept.
 
     :param first: the position of the first entry that is kept
     :param last: the position of the last one
@@ -89,7 +89,7 @@ class Gap(Exception):
 
 class CursorMismatch(Exception):
     """
-    Raised by a reader whose cursor is none of this run: it is of another run of the same id, or
+    Raised by a reader whose cursor does not fit this run: it is of another run of the same id, or
     beyond the end.
     """
 
@@ -101,13 +101,13 @@ class CursorMismatch(Exception):
 
 
 class LogUnavailable(Exception):
-    """Raised where the log could not be reached for as long as that was tried."""
+    """Raised if the log could not be reached, after some tries."""
 
 
 class LogFull(Exception):
     """
-    Raised by a start for which there is no room, and the reason that a source is told where there
-    is none for its items.
+    Raised by a start for which there is no room. Also the reason that a source is told when there
+    is no room for its items.
     """
 
     def __str__(self) -> str:
@@ -118,15 +118,15 @@ class RunsClosed(anyio.ClosedResourceError):
     """Raised by a start while the program ends, and by a reader that is left over then."""
 
     def __str__(self) -> str:
-        return "no run is started any more, for the program ends: try again in another process"
+        return "no run is started, because the program ends: try again in another process"
 
 
 class UnknownVersion(Exception):
     """
     Raised by a reader at an entry that a later release has written.
 
-    :param version: of the form in which the entry was written
-    :param known: the latest that this release knows
+    :param version: the form in which the entry was written
+    :param known: the latest form that this release knows
 
     """
 
@@ -137,7 +137,7 @@ class UnknownVersion(Exception):
 
     def __str__(self) -> str:
         return (
-            f"an entry has the form {self.version}, and this release of streamkit knows those up "
+            f"an entry has the form {self.version}, but this release of streamkit knows forms up "
             f"to {self.known}: update streamkit in this process"
         )
 
@@ -166,7 +166,7 @@ class RunEnded(Exception):
 
 
 class RunCancelled(RunEnded):
-    """Raised by a reader when the run was cancelled, after the items that it still said."""
+    """Raised by a reader when the run was cancelled, after its last items."""
 
     _says = "the run was cancelled"
 
@@ -184,7 +184,7 @@ class RunFailed(RunEnded):
 
     @property
     def error(self) -> str | None:
-        """The name of the class of what was raised. Its text is for no reader."""
+        """The name of the class of the error. Its text is not for readers."""
         return None if self.info.outcome is None else self.info.outcome.error
 
     def __str__(self) -> str:

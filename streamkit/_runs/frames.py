@@ -1,15 +1,15 @@
 """
 The items of a run as server-sent events that say where in the run they are.
 
-A frame has its cursor as ``id``, after which its client goes on, and where clients count instead,
-its position in a field of its JSON. The id is in the last event of a frame: whoever has seen it has
-seen all of the frame. What is no event, such as a comment, has none: a client that comes back
-without it gets it once more, and drops it.
+A frame has its cursor as ``id``, after which its client goes on, or for clients that count, its
+position in a field of its JSON. The id is in the last event of a frame: a client that has seen it
+has seen all of the frame. Anything that is not an event, such as a comment, has no id: a client
+that comes back without it gets it once more, and drops it.
 
-All readers of a run that speak to the same kind of client share what is made of an item: it is
-encoded for the first of them, and kept for those that are not far behind. So is the state that it
-leaves behind, where the profile has a fold. A reader that begins where no state is known has it
-made of what is kept before.
+All readers of a run with the same kind of client share the frames: an item is encoded for the first
+of them, and kept for those that are not far behind. So is the state after it, if the profile has a
+fold. For a reader that begins where no state is known, the state is computed from the earlier kept
+items.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ from .entry import Entry
 from .errors import CursorMismatch
 from .log import Page
 
-# Bytes that are kept of what was made, of one run and for one kind of client.
+# Bytes of frames that are kept, for one run and one kind of client.
 _KEPT = 256 * 1024
 
-# Bytes from which on a message is not made larger: it is what a client has to take at once.
+# Bytes from which on a message is not made larger: a client has to take it at once.
 _MESSAGE = 32 * 1024
 
 
 class Stretch(NamedTuple):
     """Entries that follow each other, as they are kept."""
 
-    #: That of the first of them.
+    #: The position of the first of them.
     position: int
     entries: Sequence[bytes]
     epoch: str
@@ -51,10 +51,10 @@ class Stretch(NamedTuple):
 
 class Frames:
     """
-    What is made of the items of one run for one kind of client.
+    The frames of the items of one run for one kind of client.
 
     :param profile: that of the client
-    :param about: what the beginning is made of
+    :param about: the data for the beginning
 
     """
 
@@ -80,7 +80,7 @@ class Frames:
             and profile.position_field is None
             and profile.fold is None
         )
-        #: What is said before the first item, and the state after that.
+        #: The bytes before the first item, and the state after them.
         self.opening: bytes
         self._first: Any
         self.opening, self._first = profile.begun(about or {})
@@ -89,14 +89,14 @@ class Frames:
         # The states after the items whose frames are kept, and after the furthest one.
         self._states: dict[int, Any] = {}
         self._furthest: tuple[int, Any] = 0, self._first
-        # What was said last: most readers are at the same place.
+        # The last result: most readers are at the same place.
         self._last: tuple[tuple[int, int], bytes, int, Any] = (0, 0), b"", 0, None
 
     async def state_after(self, position: int, read: Callable[[int], Awaitable[Page]]) -> Any:
         """
-        Return the state after an item, which is made of the items before where it is not known.
+        Return the state after an item, computed from the items before if it is not known.
 
-        Of a run whose first items are kept no more, it is made of those that are.
+        If the first items of a run are no longer kept, it is computed from the kept ones.
 
         :param read: returns a page of the entries after a position
         :raises CursorMismatch: if there is another run of this id
@@ -132,12 +132,12 @@ class Frames:
         Return several items as they go on the wire, in one piece.
 
         :param start: the number of the first of them in its stretch
-        :param state: that before it
+        :param state: the state before it
         :return: as many as fit into one message, but at least one; where the next one starts; and
-            the state before that
+            the state before that one
         :raises UnknownVersion: if the first of them was written by a later release
         :raises TypeError: if there is no event for it
-        :raises ValueError: if it has an id of its own, or is no whole event
+        :raises ValueError: if it has an id of its own, or is not a whole event
 
         """
         position = stretch.position + start
@@ -152,7 +152,7 @@ class Frames:
                 except Exception:
                     if not pieces:
                         raise
-                    # What was said before it is not withheld.
+                    # The items before it are not withheld.
                     break
                 if self._fold is not None:
                     state = self._states[position + count]
@@ -203,8 +203,8 @@ def located(frame: bytes, cursor: str | None, field: str | None, position: int) 
     """
     Return a frame with its place.
 
-    Advice when to come back goes to the end: a client heeds it as it comes, and one that is cut off
-    within the frame is to come back for it soon, whatever it says.
+    Advice when to come back goes to the end: a client obeys it when it comes, and a client that is
+    cut off within the frame should come back for it soon, whatever the advice says.
 
     :param frame: whole events, and what may be between them
     :param cursor: becomes the id of the last event, or ``None`` for no id
@@ -230,11 +230,11 @@ def located(frame: bytes, cursor: str | None, field: str | None, position: int) 
             is_within = True
     if is_within or rest:
         raise ValueError(
-            "an item of a run is whole events, for a client may come back after any of them: write "
+            "an item of a run is whole events, as a client may come back after any of them: write "
             "whole_events(response.aiter_bytes()), for instance"
         )
     if last < 0:
-        # No event, and so nothing to come back after.
+        # Not an event, so there is nothing to come back after.
         return frame
     advice = [line for line in lines if line.startswith(b"retry:")]
     if cursor is not None:

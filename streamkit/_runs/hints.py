@@ -1,9 +1,9 @@
 """
 Who waits for news of which run, in one event loop: for logs whose runs are kept elsewhere.
 
-A hint says that there may be something new, and nothing of what it is. It is remembered for those
-who watch and do not wait just then, and forgotten where nobody watches. So nothing grows, and
-nobody can miss a change that comes between a read and the wait after it.
+A hint says that there may be something new, but not what. It is remembered for watchers that do not
+wait just then, and forgotten if nobody watches. So nothing grows, and nobody can miss a change that
+comes between a read and the wait after it.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Hints:
         self, run_id: str, patience: float = math.inf
     ) -> AbstractAsyncContextManager[Watch, None]:
         """
-        Return a block in which the hints for a run are heard of.
+        Return a block in which the hints for a run are heard.
 
         :param patience: seconds after which a wait returns without any
 

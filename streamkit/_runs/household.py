@@ -1,9 +1,9 @@
 """
-Where runs live: the block of their program, from the log that is opened first to the last run that
-ends.
+Where runs live: the block of their program, which opens the log first, and ends after the last
+run.
 
-At the notice of a shutdown nothing is started any more; when the time to finish is over, the runs
-are told; when all have ended, the readers have some seconds, and the log is closed.
+After the notice of a shutdown nothing is started; when the time to finish is over, the runs are
+told; when all have ended, the readers have some seconds, and the log is closed.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from .reasons import Shutdown
 
 class Household:
     """
-    Runs, and who reads them, for as long as a block is open.
+    Runs and their readers, while a block is open.
 
     :param log: where they are kept
     :param host: whose notice of a shutdown holds for them, too, or ``None``
@@ -41,8 +41,8 @@ class Household:
     :param grace: seconds that readers have in the end
     :param max_runs: how many may go on at once, or ``None``
     :param burial: ends those whose process has died
-    :raises TypeError: if the host is none
-    :raises ValueError: if the time to finish is said twice
+    :raises TypeError: if the host is not a host
+    :raises ValueError: if the time to finish is given twice
 
     """
 
@@ -65,9 +65,9 @@ class Household:
         self._state: Literal["closed", "open", "closing"] = "closed"
         #: Where it was entered.
         self._process: int
-        #: Those that are in a task here, also before the log has them.
+        #: Runs that are in a task here, also before the log has them.
         self._producers: set[Producer] = set()
-        #: Those that the log has.
+        #: Runs that the log has.
         self._own: dict[str, Producer] = {}
         self._tasks: TaskGroup
         self._stack: AsyncExitStack
@@ -81,7 +81,7 @@ class Household:
 
     async def __aenter__(self) -> Self:
         """
-        Open the log, and what runs live in.
+        Open the log, and the tasks in which runs live.
 
         :raises RuntimeError: if the block is open already
 
@@ -143,7 +143,7 @@ class Household:
         self._tasks.cancel_scope.shield = True
         self._tasks.cancel_scope.cancel()
         try:
-            # The body's exception is not the business of the task group: it would come back in a
+            # The task group does not get the body's exception: it would come back in a
             # group.
             await self._stack.__aexit__(None, None, None)
         except BaseException as raised:
@@ -158,21 +158,21 @@ class Household:
 
     def shut_down(self) -> None:
         """
-        Say that the program is to end: no run is started any more, and those that go on are told
+        Give notice that the program ends: no further run is started, and the running ones are told
         ``Shutdown()`` in ``finish`` seconds.
 
-        Does not block, and does nothing the second time, or where the block is not open. May be
+        Does not block, and does nothing the second time, or if the block is not open. May be
         called from any thread and from a signal handler.
         """
         self._notice.cancel(Shutdown())
 
     @property
     def is_shut_down(self) -> bool:
-        """Whether the program is to end."""
+        """Whether the program ends."""
         return self._notice.cancelled
 
     def notice(self) -> None:
-        """Called by the host when the program is to end."""
+        """Called by the host when the program ends."""
         self.shut_down()
 
     def tell(self) -> None:
@@ -181,7 +181,7 @@ class Household:
 
     def check_open(self) -> None:
         """
-        See that the block was entered, in this process.
+        Check that the block was entered, in this process.
 
         :raises RuntimeError: if it was not
 
@@ -194,7 +194,7 @@ class Household:
         check_process(self, self._process)
 
     def note(self, scope: Mapping[str, Any]) -> None:
-        """Note where a request came in, to notice when the server stops to listen there."""
+        """Note where a request came in, to notice when the server stops listening there."""
         if self._termination is not None:
             self._termination.note(scope)
 
@@ -217,7 +217,7 @@ class Household:
             lease = producer.lease
             self._tasks.start_soon(lease.keep_up, name=f"lease of run {producer.run_id}")
         if producer.is_cancelled:
-            # Before it began. It never does, and ends at once: nothing but on_end is waited for.
+            # Before it began. It never does, and ends at once: only on_end is waited for.
             with anyio.CancelScope(shield=True):
                 await producer.gone.wait()
 

@@ -12,18 +12,18 @@ RunOutcomeKind: TypeAlias = Literal["completed", "cancelled", "timed_out", "fail
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunOutcome:
-    """How a run ended, as every process can be told."""
+    """How a run ended, in a form for every process."""
 
     #: As in :class:`~streamkit.Outcome`. ``"lost"``: the process that the run was in has died.
     kind: RunOutcomeKind
-    #: Why it was cancelled: text, or one of streamkit's own reasons. Of any other, the name of its
+    #: Why it was cancelled: text, or one of streamkit's own reasons. For any other, the name of its
     #: class.
     reason: object = None
     #: The name of the class of what the source raised.
     error: str | None = None
-    #: ``True`` if the source was still at it when its time to clean up had passed.
+    #: ``True`` if the source was still busy when its time to clean up was over.
     grace_exceeded: bool = False
-    #: In seconds since 1970, by the clock of the machine that said so.
+    #: In seconds since 1970, by the clock of the machine that ended it.
     ended_at: float
 
 
@@ -32,11 +32,11 @@ class RunInfo:
     """What is known of a run."""
 
     id: str
-    #: Who may read and cancel it, or ``None`` for whoever knows the id.
+    #: Who may read and cancel it, or ``None`` for anyone who knows the id.
     owner: str | None
     #: What was given to ``start(data=...)``.
     data: object
-    #: Tells this run from another one of the same id: a random name.
+    #: Distinguishes this run from others of the same id: a random name.
     epoch: str
     #: The position of the first entry that is kept, or of the next one if there is none.
     first: int
@@ -46,7 +46,7 @@ class RunInfo:
     outcome: RunOutcome | None
     #: Whether it was asked to stop.
     cancel_requested: bool
-    #: In seconds since 1970, by the clock of the machine that it was started on.
+    #: In seconds since 1970, by the clock of the machine on which it was started.
     started_at: float
 
     @property

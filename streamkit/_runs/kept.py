@@ -1,7 +1,7 @@
 """
-A run that is kept in memory: its entries, what is known of it, and those who wait for a change.
+A run that is kept in memory: its entries, what is known of it, and the waits for a change.
 
-Entries are in a list, so that a page from anywhere is a slice of it. What is dropped leaves an
+Entries are in a list, so that a page from anywhere is a slice of it. A dropped entry leaves an
 empty place at its front, and these places are removed when there are many of them.
 """
 
@@ -18,10 +18,10 @@ from anyio.lowlevel import checkpoint
 
 from .log import Page, Requests, Terms, Watch
 
-#: What an entry takes beside its bytes: the object, and its places in two lists.
+#: The memory of an entry besides its bytes: the object, and its places in two lists.
 OVERHEAD = 128
 
-# Empty places at the front of a list that are worth to be removed.
+# Empty places at the front of a list that are worth removing.
 _WORTHWHILE = 128
 
 # Seconds that readers may take for what they were woken for: all of them, and each.
@@ -68,7 +68,7 @@ class KeptRun:
         self.terms = terms
         self.notify = notify
         self.entries: list[bytes] = []
-        #: So many of the entries are empty places of what is kept no more.
+        #: How many of the entries are empty places of dropped ones.
         self.dropped = 0
         self.first = 1
         self.last = 0
@@ -82,7 +82,7 @@ class KeptRun:
         self.expires_at = math.inf
         #: When those who watch it have last had their turns to read what there is.
         self.read_at = -math.inf
-        #: How many watch it.
+        #: How many watches there are.
         self.watches = 0
         #: The page that was read last, and where that was.
         self.page: Page
@@ -94,7 +94,7 @@ class KeptRun:
 
     @property
     def plain_requests(self) -> Requests:
-        """The requests, where nobody wants to know since when the run is not read."""
+        """The requests, if nobody wants to know since when the run is not read."""
         return _NONE if self.cancel is None else Requests(cancel=self.cancel)
 
     def requests(self, now: float) -> Requests:
@@ -110,10 +110,10 @@ class KeptRun:
 
     async def let_read(self) -> None:
         """
-        Give those who read their turns, and the source of the run as many.
+        Give the readers their turns, and the source of the run as many.
 
-        What it makes meanwhile comes to them in one piece: to wake a reader costs more than to
-        read. Only for a source that is so fast that they may not be through with what came before.
+        What it yields meanwhile comes to them in one piece: waking a reader costs more than
+        reading. Only for a source so fast that they may not be through with the earlier items.
         """
         if anyio.current_time() - self.read_at < _ROUND + _EACH * self.watches:
             for _ in range(_TURNS):
@@ -134,7 +134,7 @@ class KeptRun:
         self.entries[self.dropped : end] = [b""] * number
         self.first += number
         self.dropped = end
-        # To move the others up costs as much as there are of them.
+        # Moving the others up costs as much as there are of them.
         if end >= _WORTHWHILE and 2 * end >= len(self.entries):
             del self.entries[:end]
             self.dropped = 0

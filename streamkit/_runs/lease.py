@@ -13,7 +13,7 @@ from .reasons import Unwatched, encode_reason
 from .writer import Writer
 
 # Seconds between two signs of life, at most: one must fall between the two looks that bury a run,
-# also if its lease is over in an instant, for the clock of the store was put forward.
+# even if its lease ends in an instant because the clock of the store was put forward.
 _OFTEN = DOUBT / 2
 
 # Seconds until another look where somebody was there a moment ago.
@@ -28,7 +28,7 @@ class Lease:
     :param epoch: its random name
     :param log: where it is kept
     :param token: tells its source to stop
-    :param writer: heeds what the log replies
+    :param writer: obeys what the log replies
     :param unwatched: seconds after which it is cancelled if nobody reads it, or ``None``
 
     """
@@ -56,7 +56,7 @@ class Lease:
         return self._unwatched is not None or self._log.lease < math.inf
 
     def close(self) -> None:
-        """Say that the run has ended."""
+        """Note that the run has ended."""
         self._scope.cancel()
 
     async def keep_up(self) -> None:

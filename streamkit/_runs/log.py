@@ -1,21 +1,20 @@
 """
-What a log must do: the protocol between runs and whatever keeps them.
+What a log must do: the protocol between runs and the store that keeps them.
 
 A log keeps bytes, and knows nothing of what is in them. Its calls are few, and made so that a store
 in another process can answer them:
 
 * **Each call names the epoch**, and does nothing to a run of another one. So two runs of the same
-  id never mix, and a producer that was taken for dead can write no more: it is *fenced*.
-* **A call may come twice**, since a reply can be lost. ``create`` is the same one for the same
-  epoch. ``append`` names the position of its first entry: what is there already is not written
-  again.
-* **A producer names what it knows to be written**, where it writes, renews and ends. A store that
+  id never mix, and a producer that was taken for dead can no longer write: it is *fenced*.
+* **A call may come twice**, because a reply can be lost. ``create`` is the same one for the same
+  epoch. ``append`` names the position of its first entry: existing entries are not written again.
+* **A producer names what it knows to be written** when it writes, renews and ends. A store that
   has less has lost something.
 * **All or nothing.** Everything is checked before anything is written.
-* **A watch is a hint, a read is the truth.** Whoever is woken reads; a wake-up too many costs a
-  read.
-* **A call may be cancelled at any await**, and leaves no connection and no lock behind. If it was
-  to write, it may have done so or not.
+* **A watch is a hint, a read is the truth.** A watcher that is woken reads; a superfluous wake-up
+  costs a read.
+* **A call may be cancelled at any await**, and leaves no connection and no lock behind. A cancelled
+  write may have happened or not.
 * A call that cannot reach its store tries again for as long as :attr:`RunLog.outage` says, then
   raises :exc:`LogUnavailable`.
 
@@ -35,28 +34,28 @@ PAGE = 200
 #: Entries that a log may keep longer than it was told to.
 SLACK = 100
 
-#: Seconds for which a cancellation is remembered that comes before its run.
+#: Seconds for which a cancellation that comes before its run is remembered.
 REMEMBER = 30.0
 
-#: Seconds for which an ended run is kept at least after it was read.
+#: Seconds for which an ended run is kept after it was read, at least.
 AFTER_READ = 60.0
 
-#: Seconds between the two looks that it takes to bury a run.
+#: Seconds between the two looks that bury a run.
 DOUBT = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Terms:
-    """What a log is told of a run when it is created."""
+    """What a log is told of a run at its creation."""
 
     #: Who may read and cancel it, or ``None``.
     owner: str | None = None
-    #: Bytes that are given back with every :class:`Record`.
+    #: Bytes that every :class:`Record` gives back.
     data: bytes = b"null"
     #: Seconds for which the run is kept after its end.
     keep: float = 600.0
-    #: Seconds after which a run that nobody reads is cancelled, or ``None``. The log only hands
-    #: this on, to those who read.
+    #: Seconds after which a run that nobody reads is cancelled, or ``None``. The log only passes
+    #: this on to readers.
     unwatched: float | None = None
     #: In seconds since 1970.
     started_at: float = 0.0
@@ -68,7 +67,7 @@ class Requests:
 
     #: The reason of the first cancellation, as bytes, or ``None`` if there was none.
     cancel: bytes | None = None
-    #: The run is not this producer's any more: it was ended or removed by others, or is gone.
+    #: The run no longer belongs to this producer: others have ended or removed it, or it is gone.
     fenced: bool = False
     #: Seconds since anybody was known to read the run. Stands still while the store is away.
     unwatched_for: float = 0.0
@@ -76,7 +75,7 @@ class Requests:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
-    """What a log knows of a run, beside its entries."""
+    """What a log knows of a run, besides its entries."""
 
     terms: Terms
     epoch: str
@@ -84,7 +83,7 @@ class Record:
     first: int
     #: The position of the last entry, or 0.
     last: int
-    #: The status that the run began with, if its source has said one.
+    #: The status that the run began with, if its source has given one.
     head: int | None
     #: How it ended, as bytes, or ``None`` while it goes on.
     outcome: bytes | None
@@ -98,7 +97,8 @@ class Record:
 class Page:
     """Some entries of a run, and how it is at that moment."""
 
-    #: Those after the position that was asked for, in order. None if the next one is kept no more.
+    #: Those after the position that was asked for, in order. None if the next one is no longer
+    #: kept.
     entries: Sequence[bytes]
     #: As in :class:`Record`, like what follows.
     first: int
@@ -116,9 +116,9 @@ class Watch(Protocol):
         """
         Wait until there may be something new since the last wait, or since the watch was entered.
 
-        Returns too often rather than too late. Also after :attr:`RunLog.reconcile` seconds without
-        news, where the log may not hear of everything, and where a lease may end: nobody tells
-        that.
+        Returns too often rather than too late. It also returns after :attr:`RunLog.reconcile`
+        seconds without news, if the log may not hear everything, and when a lease may end, which
+        nobody announces.
         """
         ...
 
@@ -127,12 +127,12 @@ class RunLog(Protocol):
     """
     Where runs are kept. Used in the event loop in which it was opened.
 
-    What a call does, and what it may be met with, is said at the top of ``streamkit/_runs/log.py``.
+    The top of ``streamkit/_runs/log.py`` says what a call must do, and what may happen to it.
     """
 
     #: Seconds for which a producer counts as alive without a word, or ``math.inf``.
     lease: float
-    #: Seconds after which a watch looks for itself, and a reader says that it is there.
+    #: Seconds after which a watch looks by itself, and a reader reports that it is there.
     reconcile: float
     #: Seconds for which a call tries to reach the store.
     outage: float
@@ -143,8 +143,8 @@ class RunLog(Protocol):
         """
         Return the block in which the log is used, by one :class:`Runs` or by several.
 
-        What the log does beside its calls is done in tasks of this block. Leaving it removes
-        nothing that is kept.
+        Tasks of this block do what the log does besides its calls. Leaving it removes nothing that
+        is kept.
         """
         ...
 
@@ -157,8 +157,8 @@ class RunLog(Protocol):
 
         :param notify: called in the event loop when the log hears of a request, without waiting for
             the producer to write: a hint, which may never come
-        :return: the requests, among them a cancellation that was remembered for the first run of
-            this id (with the same owner, if it named one), and is forgotten now
+        :return: the requests. Among them is a cancellation that was remembered for the first run of
+            this id (with the same owner, if it named one); it is forgotten now
         :raises RunExists: if the id is taken
         :raises LogFull: if there is no room
 
@@ -179,8 +179,8 @@ class RunLog(Protocol):
         """
         Add entries, and renew the lease.
 
-        :param position: of the first of them
-        :param entries: may be none, where there is only a status to say
+        :param position: the position of the first of them
+        :param entries: may be empty, if there is only a status to write
         :param acknowledged: the position up to which the producer knows that it was written. A
             store that has less has lost something, and must have it written again or fence the
             producer
@@ -196,8 +196,8 @@ class RunLog(Protocol):
         """
         Say that the producer is alive.
 
-        :param acknowledged: as in :meth:`append`: a run that says nothing for long is to learn that
-            the store has lost its last entries, for readers wait for them
+        :param acknowledged: as in :meth:`append`: a run that yields nothing for long should learn
+            that the store has lost its last entries, because readers wait for them
         :return: the requests
 
         """
@@ -208,8 +208,8 @@ class RunLog(Protocol):
         End a run. From now on its outcome can be read, and it is kept for ``keep`` seconds; if it
         is being watched, for 60 seconds at least.
 
-        :param acknowledged: as in :meth:`append`: or the last entries would be missing, and readers
-            would see an end all the same
+        :param acknowledged: as in :meth:`append`: otherwise the last entries could be missing, and
+            readers would still see an end
         :return: ``False`` if the producer is fenced, and nothing was written
 
         """
@@ -235,9 +235,9 @@ class RunLog(Protocol):
 
     def watch(self, run_id: str) -> AbstractAsyncContextManager[Watch]:
         """
-        Return a block in which the changes of a run are heard of: entries, its end, its removal.
+        Return a block in which the changes of a run are heard: entries, its end, its removal.
 
-        :raises RunNotFound: on entering, if there is no such run. May as well be found by a read
+        :raises RunNotFound: on entering, if there is no such run. A read may find it as well
 
         """
         ...
@@ -258,14 +258,14 @@ class RunLog(Protocol):
         """
         Ask a run to stop. The first reason stays.
 
-        If there is no run of this id, that is remembered for 30 seconds, unless an
-        epoch is named.
+        If there is no run of this id, the request is remembered for 30 seconds, unless an epoch is
+        named.
 
         :param owner: who asks, or ``None`` if that does not matter
         :param epoch: the incarnation that is meant, or ``None`` for any
-        :param unwatched_for: ask only if nobody has read the run for so many seconds
-        :return: ``"running"`` if it was asked, or had been before; ``"ended"`` if it goes on no
-            more, or not in this epoch, or if it is read; ``"unknown"`` if that was remembered
+        :param unwatched_for: ask only if nobody has read the run for this many seconds
+        :return: ``"running"`` if it was asked, or had been before; ``"ended"`` if it no longer goes
+            on, or not in this epoch, or if it is read; ``"unknown"`` if the request was remembered
         :raises RunNotFound: if it has another owner
 
         """
@@ -275,12 +275,12 @@ class RunLog(Protocol):
         self, run_id: str, epoch: str, outcome: bytes
     ) -> Literal["alive", "doubted", "buried", "gone"]:
         """
-        End a run whose lease is over, in place of its producer. Takes two looks: the first stores a
+        End a run whose lease is over, instead of its producer. Takes two looks: the first stores a
         doubt, and one that comes 5 seconds later, with no sign of life in between, ends
         the run.
 
         :return: ``"buried"`` for the one call that has ended it, ``"doubted"`` if it is too early,
-            ``"alive"`` if the lease is not over, ``"gone"`` if the run goes on no more
+            ``"alive"`` if the lease is not over, ``"gone"`` if the run no longer goes on
 
         """
         ...

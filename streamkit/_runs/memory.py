@@ -27,14 +27,14 @@ class MemoryLog:
     """
     Keeps runs in the memory of this process: nothing to install, and nothing survives the process.
 
-    Where a server has several workers, each has a log of its own, and a client that comes back to
-    another worker finds nothing. This is warned of once.
+    If a server has several workers, each has a log of its own, and a client that comes back to
+    another worker finds nothing. A warning says so once.
 
-    :param max_bytes: of all entries together, with some 128 bytes more for each. When it is
-        reached, the run that ended first goes. If none is left that has ended, nothing more is
+    :param max_bytes: the bytes of all entries together, with some 128 bytes more for each. When it
+        is reached, the run that ended first is dropped. If no run has ended, nothing more is
         taken, and the source is told :exc:`LogFull`
     :param lease: seconds after which a run whose producer has given no sign of life counts as lost.
-        In one process that is for tests: with ``math.inf``, none ever does
+        In one process, this is for tests: with ``math.inf``, none ever does
     :raises ValueError: if a number is not positive
 
     """
@@ -71,14 +71,14 @@ class MemoryLog:
 
     @asynccontextmanager
     async def open(self) -> AsyncGenerator[None, None]:
-        """Forget what is over, in a task, while the block is open. Opened by :class:`Runs`."""
+        """Forget what has expired, in a task, while the block is open. Opened by :class:`Runs`."""
         leaving: BaseException | None = None
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._agenda.run, name=f"sweeper of {self!r}")
             try:
                 yield
             except BaseException as exc:
-                # Not the business of the task group: it would come back in a group.
+                # Not for the task group: it would come back in a group.
                 leaving = exc
             # A cancellation must not take its place.
             tasks.cancel_scope.shield = True
@@ -203,7 +203,7 @@ class MemoryLog:
 
     def watch(self, run_id: str) -> AbstractAsyncContextManager[Watch]:
         """See :meth:`RunLog.watch`."""
-        # That a lease is over is no change: it must be looked for.
+        # The end of a lease is not a change: it must be looked for.
         patience = math.inf if self.lease == math.inf else self.reconcile
         return KeptWatch(partial(self._known, run_id), patience)
 
@@ -303,7 +303,7 @@ class MemoryLog:
         self._bytes += size
 
     def _make_room(self, size: int) -> bool:
-        """Remove the runs that ended first, if that is enough for so many bytes more."""
+        """Remove the runs that ended first, if that makes room for this many bytes."""
         missing = self._bytes + size - self._max_bytes
         if missing > self._ended_bytes:
             return False
@@ -346,4 +346,4 @@ class MemoryLog:
 
 
 def _nobody(requests: Requests) -> None:
-    """Be told of requests in place of a producer that has gone."""
+    """Take the place of a producer that has gone, and ignore requests."""

@@ -1,4 +1,4 @@
-"""What may be said of a run, beside what its log is told."""
+"""The options of a run, besides those that its log is told."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Literal, TypeAlias
 from .._core.outcome import Outcome
 from .info import RunInfo
 
-#: Called when a run has ended, before that can be seen.
+#: Called when a run has ended, before its end can be read.
 OnEnd: TypeAlias = Callable[[Outcome, RunInfo], Awaitable[object]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """What may be said of a run."""
+    """The options of a run."""
 
     keep: float
     grace: float

@@ -1,5 +1,5 @@
 """
-One run in the process that it was started in: an ordinary stream, whose consumer is the log.
+One run in the process in which it was started: an ordinary stream, whose consumer is the log.
 
 The life of a producer, in one task, which nothing but the end of the program cancels::
 
@@ -8,7 +8,7 @@ The life of a producer, in one task, which nothing but the end of the program ca
     refused        given up        of the stream)
        └──────────────┴──▶ the source is closed unstarted
 
-Its items are written in batches by a writer, which also heeds what the log replies.
+Its items are written in batches by a writer, which also obeys what the log replies.
 """
 
 from __future__ import annotations
@@ -58,10 +58,10 @@ class Producer:
     :param epoch: its random name
     :param source: what it yields is kept
     :param terms: what the log is told of it
-    :param options: what else was said
-    :param on_end: called before the end can be seen
+    :param options: its other options
+    :param on_end: called before the end can be read
     :param log: where it is kept
-    :param telemetry: where it tells how it goes, or ``None``
+    :param telemetry: receives how it goes, or ``None``
 
     """
 
@@ -87,7 +87,7 @@ class Producer:
         self._token = CancelToken()
         self._recorder = Recorder(options.max_bytes, log.max_held)
         self._writer = Writer(run_id, epoch, log, self._token, options)
-        #: Its sign of life, for which there is a task of its own where one is needed.
+        #: Its sign of life, with a task of its own if one is needed.
         self.lease: Lease = Lease(run_id, epoch, log, self._token, self._writer, options.unwatched)
         cancellable = with_cancellation(source, self._token, grace=options.grace)
         self._stream: StatusStream[bytes] = with_status(with_stage(cancellable, self._recorder))
@@ -114,7 +114,7 @@ class Producer:
 
     @property
     def is_cancelled(self) -> bool:
-        """Whether the source was told to stop, or is never to start."""
+        """Whether the source was told to stop, or will never start."""
         return self._token.cancelled
 
     def info(self) -> RunInfo:
@@ -138,7 +138,7 @@ class Producer:
     # The task of start()
 
     async def discard(self) -> None:
-        """Close the source of a run that is not to be."""
+        """Close the source of a run that will not be."""
         try:
             await self._stream.aclose()
         except Exception:
@@ -150,7 +150,7 @@ class Producer:
 
         If this is cancelled, the run is given up: nothing of it remains.
 
-        :raises BaseException: what the log said to it
+        :raises BaseException: the log's error
 
         """
         try:
@@ -172,7 +172,7 @@ class Producer:
 
     async def run(self, on_created: Callable[[], object]) -> None:
         """
-        Do all that the run does. Raises only what is to end the program.
+        Do all that the run does. Raises only what should end the program.
 
         :param on_created: called when the log has the run
 
@@ -200,7 +200,7 @@ class Producer:
             self._created.set()
             self.gone.set()
         raised, self._raised = self._raised, None
-        # Cancelled natively, it has ended by now: that is not to end the others.
+        # Cancelled natively, it has ended by now: that should not end the others.
         if raised is not None and not (isinstance(raised, _HANDLED) or _is_native(raised)):
             try:
                 raise raised
@@ -254,7 +254,8 @@ class Producer:
                 async for entry in stream:
                     writer.taken.append(entry)
                     count += 1
-                    # What is ready already: no wait, and not what is made meanwhile.
+                    # Items that are ready: without a wait, and without those that are made
+                    # meanwhile.
                     made = recorder.made
                     while count < made:
                         writer.taken.append(await anext(stream))
@@ -266,7 +267,7 @@ class Producer:
         await writer.write_all()
 
     async def _conclude(self) -> None:
-        """Have the end taken note of, and let it be seen."""
+        """Run ``on_end``, write the end, and let it be read."""
         refused = self._writer.refused
         if refused is None:
             try:
@@ -308,7 +309,7 @@ class Producer:
         if outcome.kind == "failed" and self._on_end is None:
             _logger.error("the run %r has failed", self.run_id, exc_info=outcome.error)
         if self._writer.refused is not None:
-            # Whatever became of the source, the log does not have all of it.
+            # However the source ended, the log does not have everything.
             outcome = replace(outcome, kind="cancelled", reason=self._writer.refused)
         return outcome
 

@@ -1,4 +1,4 @@
-"""What the runs of a program are to a response that reads one of them."""
+"""The runs of a program, to a response that reads one of them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Readable(Protocol):
 
     @property
     def is_shut_down(self) -> bool:
-        """Whether the program is to end: who comes from now on is refused."""
+        """Whether the program ends: new requests are refused."""
         ...
 
     async def get(self, run_id: str, *, owner: str | None = None) -> RunInfo:
@@ -39,9 +39,9 @@ class Readable(Protocol):
         ...
 
     async def page(self, run_id: str, after: int) -> Page:
-        """Return some entries after a position, those that there are."""
+        """Return some of the entries after a position."""
         ...
 
     def frames(self, run_id: str, epoch: str, profile: Profile, about: Mapping[str, Any]) -> Frames:
-        """Return what is made of a run for a kind of client, which all readers share."""
+        """Return the frames of a run for a kind of client, which all readers share."""
         ...

@@ -1,14 +1,14 @@
 """
 A reader: the source of an attached stream. It holds a cursor, and nothing else.
 
-It reads what there is after its cursor, a page at a time, and waits for a change when there is
-nothing more. It is never told what has changed: that it reads. So it does not matter how far behind
-it is, and nobody waits for it.
+It reads the entries after its cursor, a page at a time, and waits for a change when there are no
+more. It is never told what has changed: it reads that. So it does not matter how far behind it is,
+and nobody waits for it.
 
-It reads ahead of its consumer, by so few entries that nothing grows. What it has to say at the end,
-though, and what has gone wrong, it says only to a consumer that has taken all entries before that
-and asks for another one. Who leaves before has nothing to do with it: read ahead, it would be
-raised where their block ends.
+It reads ahead of its consumer, by so few entries that nothing grows. But the end and any error
+reach only a consumer that has taken all entries before and asks for another one. A consumer that
+leaves before that has nothing to do with them: read ahead, they would be raised where its block
+ends.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ from .visit import Visit
 # Entries that are handed to the consumer of an attached stream at once.
 _BATCH = 100
 
-# It is read on when fewer of them wait for the consumer.
+# It reads on when fewer of them wait for the consumer.
 _READ_AHEAD = 100
 
-# Seconds that are waited for if it is to begin with that the consumer waits.
+# Seconds to wait for the consumer to begin to wait.
 _AT_ALL = 1e-9
 
 
@@ -53,7 +53,7 @@ class ReadAhead(Stage[Any, Any]):
         self.read_ahead: float = read_ahead
         #: What is known of the run, once its end was read.
         self.ended: RunInfo | None = None
-        #: Whether a run was found, of which telemetry was told.
+        #: Whether a run was found and reported to telemetry.
         self.has_looked: bool = False
         self._control: Control | None = None
 
@@ -64,7 +64,7 @@ class ReadAhead(Stage[Any, Any]):
         self._control = None
 
     async def until_asked(self) -> None:
-        """Wait until the consumer has taken what there is, and waits for more."""
+        """Wait until the consumer has taken everything, and waits for more."""
         control = self._control
         assert control is not None
         if not control.is_waiting(control.waits):
@@ -80,11 +80,11 @@ def attached(
     told: RunsTold | None = None,
 ) -> Stream[Entry[Any]]:
     """
-    Return the stream of a reader, whose first ask raises what is wrong with it.
+    Return the stream of a reader. Its first ask raises what is wrong with it.
 
     It raises :exc:`RunEnded` at the end of a run that did not complete; :exc:`RunNotFound` if there
     is no such run, or it was removed meanwhile; :exc:`Gap` if entries are missing;
-    :exc:`CursorMismatch` if the cursor is none of this run.
+    :exc:`CursorMismatch` if the cursor is not of this run.
     """
     ahead = ReadAhead(_READ_AHEAD)
     batches = Batches(
@@ -107,14 +107,14 @@ async def read(
     told: RunsTold | None = None,
 ) -> AsyncGenerator[Any, None]:
     """
-    Yield the entries of a run, those that are there and those that come, until its end.
+    Yield the entries of a run, the existing ones and those that follow, until its end.
 
-    :param made_of: takes the position of an entry, those that there are from there on, and the
-        epoch. Returns what to yield of them, and of how many it is
-    :param until: when to leave at the latest, as if there was nobody to tell of changes any more
+    :param made_of: takes the position of an entry, the entries from there on, and the epoch.
+        Returns what to yield for them, and how many entries that covers
+    :param until: when to leave at the latest, as if nobody was left to tell of changes
     :param for_a_response: whether to yield a :class:`Head` first: that of the run, if it has one
-        and is read from its beginning, and else 200 before a wait, for it can be no other any more;
-        and to raise what there is to raise at once, for it is answered
+        and is read from its beginning, and otherwise 200 before a wait, because it can no longer
+        be another one; and whether to raise errors at once, because there is a client to answer
     :param told: hears of the reader, or ``None``
 
     """
@@ -169,10 +169,10 @@ async def read(
                     if not is_over:
                         page = await log.read(run_id, position)
             if not is_over:
-                # It was sent away while it waited. What it was woken for in that moment is there.
+                # It was sent away while it waited. Entries that came at that moment are there.
                 page = await log.read(run_id, position)
                 if page.epoch != epoch or page.first > position + 1:
-                    # For who reads on elsewhere to be told.
+                    # So that a reader that goes on elsewhere can be told.
                     raise RunsClosed
                 entries = page.entries
                 while entries:
@@ -203,8 +203,8 @@ def _entries_of(position: int, data: Sequence[bytes], epoch: str) -> tuple[list[
     """
     Return some entries, and how many.
 
-    :raises UnknownVersion: if the first of them cannot be read. One that comes after it is for the
-        next call, for what is before it is there
+    :raises UnknownVersion: if the first of them cannot be read. A later one that cannot be read is
+        left to the next call, because the entries before it can
 
     """
     # What Entry() does, for less.
@@ -234,11 +234,11 @@ def _position(after: Cursor | Literal["now"] | None, record: Record) -> int | No
 
 
 async def _wait_for_tail(log: RunLog, run_id: str, page: Page, watch: Watch, position: int) -> Page:
-    """Wait until a log that has gone back has what was seen before it did."""
+    """Wait until a log that has gone back has what was seen before that."""
     with anyio.move_on_after(log.outage):
         while page.outcome is None and page.last < position:
             await watch.wait()
             page = await log.read(run_id, position)
     if page.last < position:
-        raise CursorMismatch(f"it is beyond {page.last}, the last entry that there is")
+        raise CursorMismatch(f"it is beyond {page.last}, the last entry")
     return page

@@ -20,13 +20,13 @@ from .._signals.shutdown import Shutdown as Shutdown
 from .errors import LogFull
 from .info import RunOutcome
 
-#: Bytes of UTF-8 that the text of a reason may have.
+#: The most bytes of UTF-8 in the text of a reason.
 MAX_REASON = 4096
 
 
 @dataclass(frozen=True, slots=True)
 class Unwatched:
-    """The reason of a run that nobody has been attached to for as long as ``unwatched`` says."""
+    """The reason of a run to which nobody was attached for ``unwatched`` seconds."""
 
     def __str__(self) -> str:
         return "nobody watches the run any more"
@@ -35,7 +35,7 @@ class Unwatched:
 @dataclass(frozen=True, slots=True)
 class Fenced:
     """
-    The reason of a source whose run was ended, or removed, by others: it can write no more.
+    The reason of a source whose run others have ended or removed: it can no longer write.
 
     Its process was taken for dead, or the log has lost the run.
     """
@@ -70,12 +70,12 @@ def check_reason(reason: object) -> None:
 
 
 def encode_reason(reason: object) -> bytes:
-    """Return a reason as bytes. What has no form of its own is told as the name of its class."""
+    """Return a reason as bytes. Without a form of its own, it becomes the name of its class."""
     return _dump(_form_of(reason))
 
 
 def decode_reason(data: bytes) -> object:
-    """Return the reason that :func:`encode_reason` has made bytes of."""
+    """Return the reason that :func:`encode_reason` has encoded."""
     return _reason_of(json.loads(data))
 
 
@@ -85,7 +85,7 @@ def encode_outcome(outcome: RunOutcome) -> bytes:
 
 
 def decode_outcome(data: bytes) -> RunOutcome:
-    """Return the outcome that :func:`encode_outcome` has made bytes of."""
+    """Return the outcome that :func:`encode_outcome` has encoded."""
     form: dict[str, Any] = json.loads(data)
     form["reason"] = _reason_of(form["reason"])
     return RunOutcome(**form)

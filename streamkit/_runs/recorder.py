@@ -10,12 +10,13 @@ from .codec import encode
 
 class Recorder(Stage[Any, bytes]):
     """
-    Encodes what the source yields, in the source task. What cannot be kept fails the run there.
+    Encodes what the source yields, in the source task. An item that cannot be kept fails the run
+    there.
 
-    It also lets the source go on while a write is under way: what it makes meanwhile waits in the
-    stream, and is seen by nobody, until the producer takes all of it at once.
+    It also lets the source go on while a write is under way: its items wait in the stream
+    meanwhile, unseen, until the producer takes all of them at once.
 
-    :param max_bytes: of one item
+    :param max_bytes: the most bytes in one item
     :param max_held: items that may wait
 
     """
@@ -30,8 +31,8 @@ class Recorder(Stage[Any, bytes]):
         data = encode(item)
         if len(data) > self._max_bytes:
             raise ValueError(
-                f"an item of {type(item).__qualname__} has {len(data):,} bytes, and the run keeps "
-                f"{self._max_bytes:,}: yield smaller ones, or say max_bytes=..."
+                f"an item of {type(item).__qualname__} has {len(data):,} bytes, but the run keeps "
+                f"{self._max_bytes:,}: yield smaller ones, or write max_bytes=..."
             )
         self.made += 1
         return data

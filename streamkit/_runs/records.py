@@ -1,4 +1,4 @@
-"""What a log knows of a run, as users are told it."""
+"""What a log knows of a run, in the form for users."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .info import RunInfo
 from .log import Record, Terms
 from .reasons import decode_outcome
 
-# JSON has none of it, outside of the white space that is never written here.
+# JSON never has it, except in white space, which is not written here.
 _BREAK = b"\n"
 
 _ENDS: dict[str, type[RunEnded]] = {
@@ -23,9 +23,9 @@ _ENDS: dict[str, type[RunEnded]] = {
 
 def check_owner(run_id: str, record: Record, owner: str | None) -> None:
     """
-    See that a run is that of who asks.
+    Check that a run belongs to the caller.
 
-    :raises RunNotFound: if it is another's
+    :raises RunNotFound: if it has another owner
 
     """
     if owner is not None and owner != record.terms.owner:
@@ -33,17 +33,17 @@ def check_owner(run_id: str, record: Record, owner: str | None) -> None:
 
 
 def data_of(terms: Terms) -> object:
-    """Return what a run was started with."""
+    """Return the data with which a run was started."""
     return from_json(terms.data.partition(_BREAK)[0])
 
 
 def noted(data: bytes, note: Mapping[str, str]) -> bytes:
-    """Return what a run was started with, and beside it what its telemetry is to find again."""
+    """Join the data with which a run was started and what its telemetry should find again."""
     return data + _BREAK + to_json(note)
 
 
 def note_of(terms: Terms) -> dict[str, str]:
-    """Return what telemetry has said of a run when it was started: nothing, if there was none."""
+    """Return what telemetry noted when a run was started: nothing, if there was none."""
     note = terms.data.partition(_BREAK)[2]
     return from_json(note) if note else {}
 

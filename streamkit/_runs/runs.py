@@ -1,5 +1,5 @@
 """
-``Runs``: what a program starts runs with, and stops them with.
+``Runs``: a program starts runs with it, and stops them.
 
 Its parts have a module each: the household is the block that runs live in, the shelf is where they
 are read; a producer is one run in this process.
@@ -36,7 +36,7 @@ _MEBIBYTE = 1024 * 1024
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunStats:
-    """What goes on in one :class:`Runs`."""
+    """What is going on in one :class:`Runs`."""
 
     #: Runs that go on here.
     running: int
@@ -50,39 +50,39 @@ class Runs(Shelf):
     """
     Streams that go on in the background while clients come, go and come back.
 
-    An async context manager for the lifespan of a program: what is started lives in it, whoever has
-    started it. When the block ends, runs may go on for ``finish`` seconds, and are then told
-    ``StreamCancelled(Shutdown())``; the block ends when all of them have ended, which their grace
-    bounds. It belongs to the event loop in which it was entered, and may be entered again after it
-    was left.
+    An async context manager for the lifespan of a program: the runs that it starts live in it,
+    whoever has started them. When the block ends, runs may go on for ``finish`` seconds, and are
+    then told ``StreamCancelled(Shutdown())``; the block ends when all of them have ended, which
+    their grace bounds. It belongs to the event loop in which it was entered, and may be entered
+    again after it was left.
 
-    Whoever knows the id of a run may read and cancel it, unless it was started with an ``owner``.
-    The ids that are made cannot be guessed.
+    Anyone who knows the id of a run may read and cancel it, unless it was started with an
+    ``owner``. Generated ids cannot be guessed.
 
-    As a :class:`~streamkit.asgi.StreamHost` does, it notices by itself that the server of this
-    process is asked to end, once a :class:`~streamkit.sse.RunEvents` was asked for: readers of runs
-    that go on elsewhere are then sent away, for they can read on there, and those of runs that are
+    Like a :class:`~streamkit.asgi.StreamHost`, it notices by itself that the server of this process
+    is asked to end, once a :class:`~streamkit.sse.RunEvents` was requested: readers of runs that
+    go on elsewhere are then sent away, because they can read on there, and readers of runs that are
     here get everything up to the end.
 
     :param log: where runs are kept; a :class:`MemoryLog` if there is none
-    :param host: whose notice of a shutdown and whose ``finish`` hold for runs, too. It is entered
+    :param host: its notice of a shutdown and its ``finish`` hold for runs, too. It is entered
         first
     :param keep: seconds for which a run is kept after its end
     :param finish: seconds that runs may go on when the program is asked to end
     :param grace: seconds that a source has to clean up, once it was told to stop
     :param on_end_timeout: seconds after which ``on_end`` is cancelled, which fails the run
-    :param max_items: entries that are kept of a run
-    :param max_bytes: bytes that are kept of a run, and the most that one item may have
-    :param max_runs: runs that may go on here at once, or ``None``
-    :param when_full: what happens when a run has more than is kept of it. With ``"trim"`` its
-        oldest entries go. With ``"end"`` its source is told ``LogFull()``; up to 100 items that it
-        still says are kept
-    :param unwatched: seconds after which a run that nobody has been attached to, in any process, is
-        told ``Unwatched()``; ``None`` if it is to go on whoever leaves. At least twice the log's
+    :param max_items: the most entries that are kept of a run
+    :param max_bytes: the most bytes that are kept of a run, and in one item
+    :param max_runs: the most runs that may go on here at once, or ``None``
+    :param when_full: what happens when a run has more than is kept of it. With ``"trim"``, its
+        oldest entries are dropped. With ``"end"``, its source is told ``LogFull()``; up to 100
+        items that it still yields are kept
+    :param unwatched: seconds after which a run to which nobody was attached, in any process, is
+        told ``Unwatched()``; ``None`` to let it go on whoever leaves. At least twice the log's
         ``reconcile``
-    :param on_lost: an async callable that takes a :class:`RunInfo`, called where a run is found
-        whose process has died: once at most, in one process, and only if anybody asks for the run
-    :param telemetry: where runs tell how they go:
+    :param on_lost: an async callable that takes a :class:`RunInfo`, called when a run is found
+        whose process has died: at most once, in one process, and only if anybody asks for the run
+    :param telemetry: receives how runs go:
         :class:`streamkit.opentelemetry.OpenTelemetry`, for instance
     :raises TypeError: if an argument is of the wrong type
     :raises ValueError: if a number is out of its range
@@ -149,12 +149,12 @@ class Runs(Shelf):
         """
         Start a run.
 
-        Its source is stepped in a task of this object, in the context of the call, as that of any
-        stream; what it yields goes to the log as it is made, whether or not anybody reads. It
-        outlives the request that started it: what that opened, a session of a database for
-        instance, is closed by then, so the source opens its own.
+        Its source is stepped in a task of this object, in the context of the call, like that of
+        any stream; its items go to the log as they are made, whether or not anybody reads. It
+        outlives the request that started it. What that request opened, such as a database session,
+        is closed by then, so the source must open its own.
 
-        All or nothing: when this raises, also because it was cancelled, there is no run, and the
+        All or nothing: when this raises, even because it was cancelled, there is no run, and the
         source is closed or being closed.
 
         At the end, in this order: the source is closed, all items are in the log, ``on_end`` is
@@ -162,21 +162,21 @@ class Runs(Shelf):
 
         :param source: an async iterable, an async context manager that yields one, or a stream. It
             may yield a :class:`~streamkit.Head` first. Owned and closed by the run
-        :param id: a name for the run, in place of one that cannot be guessed
+        :param id: a name for the run, instead of one that cannot be guessed
         :param owner: who alone may read and cancel it
-        :param data: kept with the run, and found in its :class:`RunInfo`: anything that JSON can
-            say
+        :param data: kept with the run, and found in its :class:`RunInfo`: anything with a JSON
+            form
         :param on_end: called with the :class:`~streamkit.Outcome` and the :class:`RunInfo` and
             awaited, before the end can be read. What it raises is logged, and fails the run
         :param keep: as in :class:`Runs`, like all that follow
-        :param unwatched: ``math.inf`` for a run that is to go on whoever leaves
+        :param unwatched: ``math.inf`` to let it go on whoever leaves
         :return: what is known of the run
         :raises RunExists: if there is a run of this id, in any process
-        :raises RunsClosed: if the program is to end
+        :raises RunsClosed: if the program ends
         :raises LogFull: if the log has no room, or ``max_runs`` go on here
         :raises LogUnavailable: if the log could not be reached
-        :raises TypeError: if the source is none, or an argument is of the wrong type
-        :raises ValueError: if a number is out of its range, or ``data`` is no JSON
+        :raises TypeError: if ``source`` is not a source, or an argument is of the wrong type
+        :raises ValueError: if a number is out of its range, or ``data`` is not JSON
         :raises RuntimeError: if the block was not entered
 
         """
@@ -219,15 +219,15 @@ class Runs(Shelf):
         """
         Tell a run to stop, in whichever process it is.
 
-        Its source is told :exc:`~streamkit.StreamCancelled` and has its grace, and last items are
-        kept. If there is no run of this id, that is remembered for 30 seconds: a run that is
-        started meanwhile ends at once, its source unstarted.
+        Its source is told :exc:`~streamkit.StreamCancelled` and has its grace, and its last items
+        are kept. If there is no run of this id, the call is remembered for 30 seconds: a run that
+        is started meanwhile ends at once, its source unstarted.
 
         :param run_id: the id
         :param reason: why: text of up to :data:`MAX_REASON` bytes, or one of streamkit's own
-            reasons. Of anything else, the run and its readers are told the name of its class
+            reasons. For anything else, the run and its readers are told the name of its class
         :param owner: who asks
-        :param epoch: the run that is meant, where an id may be used again
+        :param epoch: the run that is meant, if an id may be used again
         :return: ``False`` if the run has ended, and nothing was changed; ``True`` if it was told,
             or will be
         :raises RunNotFound: if the run has another owner
@@ -248,17 +248,17 @@ class Runs(Shelf):
         timeout: float | None = None,  # noqa: ASYNC109  as in CancelRegistry
     ) -> bool:
         """
-        Tell a run to stop, and wait until it has: its source is closed, ``on_end`` is done, and the
-        end can be read.
+        Tell a run to stop, and wait until it has ended: its source is closed, ``on_end`` is done,
+        and the end can be read.
 
-        If this wait is cancelled, the run is told all the same.
+        If this wait is cancelled, the run is still told.
 
         :param timeout: seconds to wait at most, or ``None`` for no limit
         :return: ``True`` if it has ended; ``False`` if the time was up before, or if there is no
             such run: then the cancellation is remembered, as by :meth:`cancel`
         :raises RunNotFound: if the run has another owner
         :raises LogUnavailable: if the log could not be reached
-        :raises RuntimeError: if it is the run itself that calls this, which would wait for ever
+        :raises RuntimeError: if the run itself calls this, which would wait for ever
 
         """
         if timeout is not None:
@@ -303,7 +303,7 @@ class Runs(Shelf):
         await self._log.delete(run_id, record.epoch)
 
     def stats(self) -> RunStats:
-        """Return what goes on here."""
+        """Return what is going on here."""
         return RunStats(
             running=len(self._own),
             readers=0 if self._state == "closed" else len(self._attendance),

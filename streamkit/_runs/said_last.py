@@ -1,4 +1,4 @@
-"""How a run has ended, as the end of a stream, and what a profile says of it."""
+"""How a run has ended, as the end of a stream, and the frames of a profile for it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def outcome_of(info: RunInfo, error: RunEnded | None) -> Outcome:
 
 
 def said_last(profile: Profile, outcome: Outcome) -> list[Frame] | None:
-    """Return what a profile says of the end of a run."""
+    """Return the frames of a profile for the end of a run."""
     if isinstance(outcome.error, RunLost):
         return profile.lost()
     return profile.final(outcome)

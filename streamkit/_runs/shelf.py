@@ -1,4 +1,4 @@
-"""Where runs are read: by streams that are attached, and by responses."""
+"""Where runs are read: by attached streams, and by responses."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from .records import check_owner
 
 
 class Shelf(Household):
-    """Runs, to those who read them."""
+    """Runs, to their readers."""
 
     def __init__(
         self,
@@ -47,32 +47,29 @@ class Shelf(Household):
         self, run_id: str, *, owner: str | None = None, after: int | str | None = None
     ) -> Stream[Entry[Any]]:
         """
-        Return a stream of the entries of a run: those that are kept, then those that come.
+        Return a stream of the entries of a run: the kept ones, then those that follow.
 
-        A stream like any other: enter it, iterate it, put combinators on it. To leave it never
-        stops the run. It ends as the run did: the iteration ends if the run has completed, and else
-        raises
-        :exc:`RunEnded`, as :exc:`RunCancelled`, :exc:`RunTimedOut`, :exc:`RunFailed` or
+        A stream like any other: enter it, iterate it, put combinators on it. Leaving it never stops
+        the run. It ends as the run did: the iteration ends if the run has completed. Otherwise it
+        raises :exc:`RunEnded`, as :exc:`RunCancelled`, :exc:`RunTimedOut`, :exc:`RunFailed` or
         :exc:`RunLost`. A :exc:`~streamkit.StreamCancelled` that comes out of it is the reader's
         own.
 
         However many readers there are, none waits for another, and the run waits for none. Up to
-        200 entries are read ahead, from the log; the source of the run does not notice. When a run
-        has ended, what is read of it is kept for another minute at least.
+        200 entries are read ahead from the log; the source of the run does not notice. A run that
+        has ended is kept for at least another minute while it is being read.
 
         :param run_id: the id
-        :param owner: who reads. If it is not the one that the run was started with, there is no
-            such run
-        :param after: where to begin. ``None``: with the first entry that is kept, and its position
-            tells what is missing. A cursor, or a position: exactly after that. ``"now"``: with what
-            comes next
-        :return: a stream, which counts as a reader from its first ask on. It raises there
+        :param owner: who reads. If the run was started with another owner, there is no such run
+        :param after: where to begin. ``None``: with the first kept entry, whose position tells what
+            is missing. A cursor, or a position: exactly after that. ``"now"``: with what comes next
+        :return: a stream, which counts as a reader from its first ask on. The first ask raises
             :exc:`RunNotFound` if there is no such run, and :exc:`CursorMismatch` if ``after`` is
-            none of its entries; and at any ask :exc:`Gap` if what comes next is kept no more,
+            none of its entries. Any ask raises :exc:`Gap` if the next entries are no longer kept,
             :exc:`LogUnavailable` if the log cannot be reached, and :exc:`RunsClosed` if this object
             is left while the run goes on elsewhere
         :raises TypeError: if an argument is of the wrong type
-        :raises ValueError: if ``after`` is no cursor
+        :raises ValueError: if ``after`` is not a cursor
         :raises RuntimeError: if the block was not entered
 
         """
@@ -105,12 +102,12 @@ class Shelf(Household):
         )
 
     async def page(self, run_id: str, after: int) -> Page:
-        """Return some entries after a position, those that there are."""
+        """Return some of the entries after a position."""
         return await self._log.read(run_id, after)
 
     def frames(self, run_id: str, epoch: str, profile: Profile, about: Mapping[str, Any]) -> Frames:
-        """Return what is made of a run for a kind of client, which all readers share."""
-        # What is said may depend on what is known of it, and then on nothing but that.
+        """Return the frames of a run for a kind of client, which all readers share."""
+        # The frames may depend on what is known of the run, and then on that alone.
         known = "" if profile.begin is None else to_json(about)
         key = run_id, epoch, profile, known
         found = self._frames.get(key)

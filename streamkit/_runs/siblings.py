@@ -15,9 +15,9 @@ def has_siblings(environ: dict[str, str] | None = None, processes: Path = _PROCE
     """
     Tell whether this process looks like one of several workers of a server.
 
-    It does where the environment says how many there are to be, as servers take it from there; and
-    where its parent has another child that was started with the same command, numbers aside. Where
-    the system does not list processes, only the first is noticed.
+    It does if the environment says how many workers there are, as servers read it there; and if its
+    parent has another child that was started with the same command, apart from numbers. If the
+    system does not list processes, only the environment counts.
     """
     count = (os.environ if environ is None else environ).get("WEB_CONCURRENCY", "")
     if count.isdecimal() and int(count) > 1:

@@ -1,4 +1,4 @@
-"""What telemetry is told of a reader: which run it reads, and what it finds when it comes back."""
+"""What telemetry is told of a reader: which run it reads, and what it finds on its return."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Visit:
     """
     One reader, from its first look at a run.
 
-    :param told: who hears of it
+    :param told: hears of it
     :param record: the run
     :param after: what the reader has seen
     :param is_new: whether it has not looked at a run before
@@ -39,13 +39,13 @@ class Visit:
             told.read(self._note)
 
     def has_found(self, page: Page, position: int, epoch: str) -> None:
-        """Take note of the first page after what the reader has seen."""
+        """Note the first page after what the reader has seen."""
         if page.epoch == epoch and page.first <= position + 1:
             is_there = page.outcome is None and page.last <= position
             self._tell("live" if is_there else "log")
 
     def has_failed(self, error: Exception) -> None:
-        """Take note that it cannot be read on."""
+        """Note that it cannot be read on."""
         if isinstance(error, Gap | CursorMismatch):
             self._tell("gap")
 

@@ -1,13 +1,13 @@
 """
 How the items of a run get into its log, and what the log replies.
 
-While the log takes a batch, the source goes on, and what it makes waits in the stream. When the
-batch is written, all that waits is the next one: so a store that takes a millisecond for each call
-is called a thousand times a second, however many items there are, and an item that comes alone is
+While the log takes a batch, the source goes on, and its items wait in the stream. When the batch is
+written, all waiting items are the next one. So a store that takes a millisecond for each call is
+called a thousand times a second, however many items there are, and an item that comes alone is
 written at once.
 
-A log that takes nothing more (it is full, or away, or the run was taken from this producer) has the
-source told, as by a token. What it still says is dropped from then on: a hole must not be written.
+If a log takes nothing more (it is full, or away, or the run was taken from this producer), the
+source is told, as by a token. Its items are dropped from then on: there must be no hole in the log.
 """
 
 from __future__ import annotations
@@ -44,10 +44,10 @@ class Writer:
         self._log = log
         self._token = token
         self._budget = budget(options.when_full, options.max_items, options.max_bytes)
-        #: What was taken from the stream. Of that, the writer has what is being written.
+        #: The items that were taken from the stream. The writer has those that are being written.
         self.taken: list[bytes] = []
         self._pending: list[bytes] = []
-        #: That of the last item which is in the log.
+        #: The position of the last item in the log.
         self.position: int = 0
         #: The status of the run, once it is known.
         self.head: int | None = None
@@ -60,7 +60,7 @@ class Writer:
         return min(self._budget.first, self.position + 1)
 
     async def write(self) -> None:
-        """Write what was taken. If it is cut short, the next call goes on with the same."""
+        """Write what was taken. If it is cut short, the next call goes on with the same items."""
         if not self._pending and self.taken:
             self._pending = self._budget.admit(self.taken)
             self.taken = []
@@ -105,7 +105,7 @@ class Writer:
             self._token.cancel(decode_reason(requests.cancel))
 
     def refuse_after(self, error: Exception) -> None:
-        """Write nothing more, for the log has raised."""
+        """Write nothing more, because the log has raised."""
         if isinstance(error, LogFull):
             self._refuse(LogFull())
             return

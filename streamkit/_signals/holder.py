@@ -1,4 +1,4 @@
-"""Who holds a key of a registry: a token, for as long as a block is open."""
+"""Who holds a key of a registry: a token, while a block is open."""
 
 from __future__ import annotations
 
@@ -50,11 +50,11 @@ class Holder(
         self._entered = False
         #: What is held.
         self.key = key
-        #: Whether no other one may hold it so.
+        #: Whether no second exclusive holder may have it.
         self.exclusive = exclusive
         #: What the block is given.
         self.token: CancelToken = CancelToken()
-        #: Fires when the block is left, which other threads and loops may be waiting for.
+        #: Fires when the block is left: other threads and loops may be waiting for that.
         self.left: CancelToken = CancelToken()
         #: The id of the task that has entered the block, if there is one.
         self.task: int | None = None

@@ -2,10 +2,10 @@
 ``on_signals``: a token that the signals of the process fire, Ctrl-C for instance.
 
 A signal has one handler in a process. So there is one receiver of each, for all blocks that want
-it. It takes the place of the handler found, and puts that back when the last block is left. It is a
-handler of Python's own and not one of the event loop: asyncio does not tell which of those it has,
-and leaves the default behind. Python runs it in the main thread, between any two instructions,
-where a token may be fired.
+it. It takes the place of the handler that it finds, and restores that one when the last block is
+left. It is a handler of Python's own, not of the event loop: asyncio does not tell which handlers
+it has, and leaves the default one behind. Python runs it in the main thread, between any two
+instructions, and a token may be fired there.
 """
 
 from __future__ import annotations
@@ -19,28 +19,28 @@ from typing import Any
 
 from .token import CancelToken
 
-# The names of what no process hears of, and of what is sent to one on Windows.
+# The names of the signals that a process cannot handle, and of those that Windows can send.
 _UNHEARD, _ON_WINDOWS = ("SIGKILL", "SIGSTOP"), ("SIGINT", "SIGBREAK")
 
 
 def on_signals(*signals: signal.Signals) -> AbstractAsyncContextManager[CancelToken, None]:
     """
-    Stop at a signal of the process, such as Ctrl-C: a signal for a program that is no server.
+    Stop at a signal of the process, such as Ctrl-C: for a program that is not a server.
 
     While the block is open, the first of these signals fires the token, with its name as the
     reason: ``"SIGINT"``. The next one calls :meth:`CancelToken.end_grace`. Blocks that are open at
-    the same time all hear of each signal, and each has a token of its own. The handlers that were
-    there before hear nothing; they are put back when the last block is left.
+    the same time all hear each signal, and each has a token of its own. The handlers that were
+    there before hear nothing. They are restored when the last block is left.
 
-    Only in the main thread, where Python handles signals. On Windows there are ``SIGINT`` and
-    ``SIGBREAK`` alone. Under a server they are the server's, which shuts down:
+    Works in the main thread only, where Python handles signals. Windows has ``SIGINT`` and
+    ``SIGBREAK`` alone. Under a server, the signals belong to the server, which shuts down:
     :class:`streamkit.asgi.StreamHost` then tells its streams.
 
-    :param signals: members of :class:`signal.Signals`, one at least
+    :param signals: members of :class:`signal.Signals`, at least one
     :return: an async context manager that yields the token; used once, and entered in the main
         thread: elsewhere this is a :exc:`RuntimeError`
-    :raises TypeError: if a signal is none
-    :raises ValueError: if there is none, or one that no process hears of on this platform
+    :raises TypeError: if an argument is not a signal
+    :raises ValueError: if there is none, or one that cannot be handled on this platform
 
     """
     if not signals:
@@ -51,7 +51,7 @@ def on_signals(*signals: signal.Signals) -> AbstractAsyncContextManager[CancelTo
 
 
 class _OnSignals(AbstractAsyncContextManager[CancelToken, None]):
-    # A class and no generator, for the advice to whoever enters it twice.
+    # A class, not a generator, to give advice when it is entered twice.
 
     def __init__(self, numbers: dict[signal.Signals, None]) -> None:
         self._numbers = numbers
@@ -90,7 +90,7 @@ class _OnSignals(AbstractAsyncContextManager[CancelToken, None]):
 
 
 class _Receiver:
-    """The handler of one signal, as long as there is a block that wants it."""
+    """The handler of one signal, while any block wants it."""
 
     def __init__(self, number: signal.Signals) -> None:
         self.tokens: list[CancelToken] = []
@@ -99,7 +99,7 @@ class _Receiver:
         if self._found is None:
             raise RuntimeError(
                 f"{number.name} is handled by code that is not Python's, and could not be given "
-                "back to that"
+                "back to it"
             )
 
     def install(self) -> None:
@@ -108,8 +108,8 @@ class _Receiver:
     def remove(self, token: CancelToken) -> None:
         if len(self.tokens) == 1:
             del _receivers[self._number]
-            # Before the token is gone: one of the two hears of a signal that comes now. And only
-            # what is ours is taken away.
+            # Before the token is gone, so that one of the two hears a signal that comes now. And
+            # only our own handler is removed.
             if signal.getsignal(self._number) == self._handle:
                 signal.signal(self._number, self._found)
         self.tokens.remove(token)

@@ -1,4 +1,4 @@
-"""``poll``: a question that is asked again and again, as a signal."""
+"""``poll``: a question, asked again and again, as a signal."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _logger = logging.getLogger("streamkit")
 
 @dataclass(frozen=True, slots=True)
 class PollFailed:
-    """The reason of a cancellation that nobody asked for: it could not be found out if one was."""
+    """The reason of a cancellation that nobody asked for: the check kept failing."""
 
     #: How many checks in a row have failed.
     errors: int
@@ -46,29 +46,29 @@ def poll(
     max_errors: int | None = 10,
 ) -> AbstractAsyncContextManager[CancelToken, None]:
     """
-    Ask again and again whether to stop: a signal for what only a row or a server knows.
+    Ask again and again whether to stop: for a signal that is kept in a row or on a server.
 
     While the block is open, a task asks at once, and then ``every`` seconds after each answer,
     whether or not items flow. It does not keep the block, or the stream, from starting. When the
-    answer is yes, the token fires and the asking ends. When the block ends, it ends as well: a
-    check that is under way is cancelled and waited for.
+    answer is yes, the token fires and the asking ends. When the block ends, the asking ends as
+    well: a check that is under way is cancelled and waited for.
 
-    A check that raises, or takes longer than ``timeout``, says nothing about the stream. It is
+    A check that raises, or takes longer than ``timeout``, does not stop the stream. It is
     asked again ``every`` seconds later, until ``max_errors`` checks in a row have failed. Then the
     token fires with a :class:`PollFailed` as its reason. The first error in a row is logged.
 
-    :param check: an async callable without arguments. What it returns means: falsy, go on;
-        ``True``, stop, for no reason in particular; anything else, stop for this reason. A
+    :param check: an async callable without arguments. A falsy result means: go on. ``True`` means:
+        stop, for no particular reason. Anything else means: stop, for this reason. A
         :exc:`StreamCancelled` that it raises stops with its reason
     :param every: seconds from an answer to the next check: finite, and more than 0
     :param timeout: seconds after which a check is cancelled and counts as failed
     :param jitter: lengthens each pause at random, by up to this fraction of ``every``, from 0 to 1,
-        so that many processes do not ask at the same time
+        so that many processes do not all ask at once
     :param on_error: a sync callable that is told each error, in place of the log
     :param max_errors: how many checks in a row may fail, or ``None`` to go on whatever happens
     :return: an async context manager that yields the token; used once
-    :raises TypeError: if an argument is of the wrong type. That a check is not async shows when it
-        is first called: this ends the stream, and the error is raised where the block is left
+    :raises TypeError: if an argument is of the wrong type. Whether a check is async shows when it
+        is first called: if not, the stream ends, and the error is raised where the block is left
     :raises ValueError: if a number is out of its range
 
     """
@@ -88,13 +88,13 @@ def shared_poll(
     """
     Ask again and again whether to stop, once for all blocks of this event loop with the same key.
 
-    Like :func:`poll`, but however many blocks are open, one of them asks, with its own ``check``
-    and at its own pace, and all of them get the same token. When that block ends, the next one
-    goes on where it was, without a check in between. The key is forgotten with the last block: the
-    first one after that asks at once, and gets a new token.
+    Like :func:`poll`, but however many blocks are open, only one of them asks, with its own
+    ``check`` and at its own pace, and all of them get the same token. When that block ends, another
+    one goes on from there, without an extra check. The key is forgotten with the last block: the
+    next block after that asks at once, and gets a new token.
 
-    :param key: any hashable: what is asked about, such as ``("run", run_id)``. Keys are those of
-        the event loop, so take one that no other part of the program uses for something else
+    :param key: any hashable: what is asked about, such as ``("run", run_id)``. All code in an
+        event loop shares its keys, so choose one that nothing else uses
     :param check: see :func:`poll`, as for all other parameters
     :param every: seconds from an answer to the next check
     :param timeout: seconds after which a check is cancelled and counts as failed
@@ -111,7 +111,7 @@ def shared_poll(
 
 
 class _Question:
-    """What is known of the answer, by all blocks that want it."""
+    """What is known of the answer, shared by all blocks that want it."""
 
     def __init__(self) -> None:
         self.token = CancelToken()
@@ -125,7 +125,7 @@ class _Question:
 
 
 class _Check:
-    """A check, and what is made of its answers."""
+    """A check, and what its answers lead to."""
 
     def __init__(
         self,
@@ -149,7 +149,7 @@ class _Check:
 
     async def run(self, question: _Question) -> None:
         """Ask once, and fire the token if that is the answer."""
-        # If this is cancelled on its way, whoever asks next keeps the pace.
+        # If this is cancelled halfway, whoever asks next keeps the pace.
         question.due = anyio.current_time() + self._every
         answer: object = None
         error: Exception | None = None
@@ -171,7 +171,7 @@ class _Check:
         except BaseException as exc:
             if not is_stray(exc):
                 raise
-            error = anyio.BrokenResourceError(f"{self.name} awaited what somebody had cancelled")
+            error = anyio.BrokenResourceError(f"{self.name} awaited what others had cancelled")
             error.__cause__ = exc
         try:
             self._note(question, error)
@@ -205,20 +205,20 @@ class _Check:
                 _logger.exception("on_error of poll() failed")
         elif errors == 1:
             _logger.warning(
-                "poll(): %s failed, which is logged again only after it has succeeded",
+                "poll(): %s failed, and further errors are not logged until it succeeds",
                 self.name,
                 exc_info=error,
             )
 
 
 class _Poll(AbstractAsyncContextManager[CancelToken, None]):
-    # A class and no generator: the task group must not wrap what leaves the block.
+    # A class, not a generator: the task group must not wrap an error that leaves the block.
 
     def __init__(self, check: _Check) -> None:
         self._check = check
         self._entered = False
         self._tasks: TaskGroup
-        # Its own, and not that of the group, which would reach the body as well.
+        # A scope of its own: that of the group would reach the body as well.
         self._asking = anyio.CancelScope()
 
     async def __aenter__(self) -> CancelToken:
@@ -239,14 +239,14 @@ class _Poll(AbstractAsyncContextManager[CancelToken, None]):
     ) -> None:
         self._leave()
         # On asyncio, a scope that ends inside another cancelled one hands its Task.uncancel() on to
-        # that one, though it is another task's: a native cancellation of this task would be taken
-        # back. A shield keeps the two apart.
+        # that one, though that belongs to another task: a native cancellation of this task would be
+        # taken back. A shield keeps the two apart.
         self._asking.shield = True
         self._asking.cancel()
-        # What is waited for has been cancelled. A cancellation from outside can't make that
+        # The awaited tasks have been cancelled. A cancellation from outside can't make this
         # shorter, and would take the place of the body's exception.
         self._tasks.cancel_scope.shield = True
-        # Without the body's exception, which would come back in a group.
+        # Not given the body's exception, which would come back in a group.
         await self._tasks.__aexit__(None, None, None)
         if self._check.misuse is not None and (exc is None or isinstance(exc, StreamCancelled)):
             raise TypeError(self._check.misuse)
@@ -266,11 +266,11 @@ class _Poll(AbstractAsyncContextManager[CancelToken, None]):
                         if not question.token.cancelled:
                             await self._check.run(question)
         finally:
-            # As in the check, which leads to this frame.
+            # As in the check: this frame refers to it.
             del question
 
 
-# What the shared polls of all event loops ask. Each loop only touches keys of its own.
+# The questions of the shared polls of all event loops. Each loop only touches its own keys.
 _questions: dict[tuple[EventLoopToken, Hashable], _Question] = {}
 
 

@@ -1,4 +1,4 @@
-"""``CancelRegistry``: tokens by key, for whoever knows the key of a run and not its token."""
+"""``CancelRegistry``: tokens by key, for callers that know the key of a run and not its token."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from .holder import Holder, KeyHeld, current_task
 
 _logger = logging.getLogger("streamkit")
 
-# Far more than a stream takes to clean up. Whoever waits longer may be waiting for itself.
+# Far longer than a stream takes to clean up. A task that waits longer may be waiting for itself.
 _SUSPICIOUS = 30.0
 
 
 @dataclass(frozen=True, slots=True)
 class Released:
-    """What ``cancel_and_wait()`` returns: true if nobody holds the key any more that was told."""
+    """What ``cancel_and_wait()`` returns: true if all holders that were told have left."""
 
-    #: Whether all holders have left in time. It is what the whole is in an ``if``.
+    #: Whether all holders have left in time. The object itself has the same truth value.
     all_left: bool
     #: Whether anybody held the key.
     held: bool
@@ -36,13 +36,13 @@ class Released:
 
 @dataclass(frozen=True, slots=True)
 class RegistryStats:
-    """What a :class:`CancelRegistry` has in it at the moment."""
+    """What a :class:`CancelRegistry` holds at the moment."""
 
     #: How many keys are held.
     held: int
-    #: How many hold them.
+    #: How many holders they have.
     holders: int
-    #: How many cancellations are remembered of keys that nobody has held yet.
+    #: How many cancellations are remembered for keys that nobody has held yet.
     remembered: int
 
 
@@ -50,19 +50,19 @@ class CancelRegistry:
     """
     Tokens by key. Whoever holds a key gets a token; whoever knows the key can fire it.
 
-    There is no clean-up to forget: a key is there for as long as somebody holds it, so a registry
-    of which nothing is held is empty. It belongs to no event loop, and may live in a module. Every
-    method may be called from any thread, and all but :meth:`cancel_and_wait` while no event loop
-    runs. It works in one process.
+    No clean-up is needed: a key exists only while somebody holds it, so a registry without holders
+    is empty. It belongs to no event loop, and may be a global of a module. Every method may be
+    called from any thread, and all except :meth:`cancel_and_wait` may be called while no event
+    loop runs. It works in one process.
 
-    A key stands for one run. Use the id of a run, not that of a user or a conversation: who opens
-    a key while holders of it are still busy stopping is told to stop, too.
+    A key stands for one run. Use the id of a run, not that of a user or a conversation: whoever
+    opens a key while its holders are still stopping is told to stop, too.
 
     :param remember: seconds for which a cancellation of a key that nobody holds is kept for the
-        first who opens it, so that a run that is cancelled while it is being created never starts;
-        0 for not at all
-    :param max_remembered: how many of these are kept; beyond that, the oldest goes
-    :raises TypeError: if ``remember`` is no number, or ``max_remembered`` no integer
+        first holder that opens it, so that a run that is cancelled while it is created never
+        starts; 0 to keep none
+    :param max_remembered: how many of these are kept; beyond that, the oldest is dropped
+    :raises TypeError: if ``remember`` is not a number, or ``max_remembered`` not an integer
     :raises ValueError: if ``remember`` is negative or not finite, or ``max_remembered`` is not
         positive
 
@@ -73,8 +73,8 @@ class CancelRegistry:
         self._max_remembered = positive("max_remembered", max_remembered)
         # Not anyio's clock, which only runs in an event loop. Tests put their own here.
         self._clock: Callable[[], float] = time.monotonic
-        # Reentrant: a signal handler may come while this thread is in here. So every change below
-        # leaves the entry in place first, where a cancellation will find it.
+        # Reentrant: a signal handler may run while this thread is in here. So every change below
+        # first leaves the entry in place, where a cancellation will find it.
         self._lock = threading.RLock()
         self._entries: dict[Hashable, _Entry] = {}
         self._remembered: OrderedDict[Hashable, _Remembered] = OrderedDict()
@@ -87,7 +87,7 @@ class CancelRegistry:
         return len(self._entries)
 
     def __bool__(self) -> bool:
-        # An idle registry is empty, and no less there: "registry or CancelRegistry()" keeps it.
+        # An idle registry is empty but still true, so that "registry or CancelRegistry()" keeps it.
         return True
 
     def __contains__(self, key: object) -> bool:
@@ -108,21 +108,21 @@ class CancelRegistry:
 
     def open(self, key: Hashable, *, exclusive: bool = False) -> Holder:
         """
-        Hold a key, for as long as the block that is entered with what this returns.
+        Hold a key while the block is open that is entered with the result.
 
         Each holder has a token of its own, and a cancellation of the key fires them all. The token
-        has fired already if the key was cancelled before anybody held it, not longer ago than
-        ``remember`` says, or if others hold it that were told to stop. Nothing blocks, and nothing
-        happens before the block is entered.
+        has fired already if the key was cancelled at most ``remember`` seconds before anybody held
+        it, or if it has other holders that were told to stop. Nothing blocks, and nothing happens
+        before the block is entered.
 
         With ``exclusive``, entering the block raises :exc:`KeyHeld` while another exclusive holder
-        has the key. Others may hold it meanwhile.
+        has the key. Holders without it do not count.
 
         :param key: any hashable: the id of a run
-        :param exclusive: be the only one who holds it so: one run per conversation, say
+        :param exclusive: be its only exclusive holder: one run per conversation, for instance
         :return: a sync and an async context manager that yields a new token; used once. It is also
-            a signal for :func:`with_cancellation`, which then holds the key for as long as the
-            stream is open
+            a signal for :func:`with_cancellation`, which then holds the key while the stream is
+            open
         :raises TypeError: if the key is not hashable
 
         """
@@ -134,11 +134,11 @@ class CancelRegistry:
 
     def cancel(self, key: Hashable, reason: object = None) -> int:
         """
-        Fire the tokens of all who hold a key.
+        Fire the tokens of all holders of a key.
 
-        If nobody holds it, the cancellation is remembered for the first who does. Where it comes
-        twice, the first reason stays. Does not block, like :meth:`CancelToken.cancel`, and may be
-        called where that may.
+        If nobody holds it, the cancellation is remembered for the first holder. If it comes twice,
+        the first reason stays. Does not block, and may be called from anywhere, like
+        :meth:`CancelToken.cancel`.
 
         :param key: the key
         :param reason: why: any object, which every holder receives
@@ -156,21 +156,21 @@ class CancelRegistry:
         timeout: float | None = None,  # noqa: ASYNC109  a scope would not tell if it was in time
     ) -> Released:
         """
-        Fire the tokens of all who hold a key, and wait until they have let go of it.
+        Fire the tokens of all holders of a key, and wait until they have let go of it.
 
-        Only those are waited for who hold the key at the time of the call. If this wait is
-        cancelled, they stay cancelled. A wait of more than 30 seconds is logged, for it may be one
-        that cannot end: a task that the block of a holder waits for must not wait for that holder.
-        A *source* that cancels its own key is told at this await, like at any other.
+        Waits only for those that hold the key at the time of the call. If this wait is cancelled,
+        they stay cancelled. A wait of more than 30 seconds is logged, because it may never end: a
+        task that the block of a holder waits for must not wait for that holder. A *source* that
+        cancels its own key is told at this await, like at any other.
 
         :param key: the key
         :param reason: why: any object, which every holder receives
         :param timeout: seconds to wait at most, or ``None`` for no limit
-        :return: what is true if all holders have left, and false if the time was up before; it also
-            tells if there were any
-        :raises RuntimeError: if the calling task holds the key itself, which it would do for ever;
+        :return: an object that is true if all holders have left, and false if the time was up
+            before; it also tells whether there were any
+        :raises RuntimeError: if the calling task holds the key itself, and so would wait for ever;
             nobody is told then
-        :raises TypeError: if ``timeout`` is no number, or the key is not hashable
+        :raises TypeError: if ``timeout`` is not a number, or the key is not hashable
         :raises ValueError: if ``timeout`` is negative or not finite
 
         """
@@ -209,7 +209,7 @@ class CancelRegistry:
             )
 
     def _mark(self, key: Hashable, reason: object) -> tuple[list[Holder], object]:
-        """Note a cancellation. Returns who is to be told, and the reason that counts."""
+        """Note a cancellation. Returns the holders to tell, and the reason that counts."""
         with self._lock:
             entry = self._entries.get(key)
             if entry is None:
@@ -238,7 +238,7 @@ class CancelRegistry:
                 break
             del self._remembered[key]
         if not self._remembered:
-            # Gives the memory of a busy hour back, which the deletions do not.
+            # Frees the memory of a busy hour, which deletions do not.
             self._remembered.clear()
 
     def _holders(self, key: Hashable) -> Iterable[Holder]:
@@ -288,7 +288,7 @@ class _Remembered:
 
 
 def _tell(holders: Iterable[Holder], reason: object) -> int:
-    # Never under the lock: the callbacks on a token are anybody's.
+    # Never under the lock: a token's callbacks may be anybody's code.
     return sum(holder.token.cancel(reason) for holder in holders)
 
 

@@ -1,4 +1,4 @@
-"""``Shutdown``: the reason that is told when the program ends, whoever tells it."""
+"""``Shutdown``: the reason that sources are told when the program ends."""
 
 from __future__ import annotations
 

@@ -36,12 +36,12 @@ class CancelHandle:
 
 class CancelToken:
     """
-    A request to stop, with a reason. It may be made before, while or after anybody listens.
+    A request to stop, with a reason. It may be made before, while or after somebody listens.
 
     A token fires once, and the first reason stays. It belongs to no event loop: it may be created
     and fired anywhere, and each listener is told in the loop in which it began to listen. Tokens
-    form trees: :meth:`child`, :meth:`any`. The idea is that of the cancellation tokens of .NET, and
-    of Go's ``context.Cause``.
+    form trees: see :meth:`child` and :meth:`any`. The idea comes from the cancellation tokens of
+    .NET and from Go's ``context.Cause``.
     """
 
     def __init__(self) -> None:
@@ -51,11 +51,11 @@ class CancelToken:
         self._reason: object = None
         #: Its grace was ended: nothing more can be said.
         self._is_over = False
-        #: The reason of a cancellation that waits for a yield, in a tuple of one, if there is one.
+        #: The reason of a cancellation that waits for a yield, if there is one: in a tuple of one.
         self._at_yield: tuple[object, ...] = ()
         self._listeners: dict[CancelHandle, _Listener] = {}
-        # A token holds its parents, so that a link is not lost with a node in the middle. Parents
-        # do not hold it: one that lives as long as the program would hold every child it ever had.
+        # A token holds its parents, so that no link is lost when a node in the middle is dropped.
+        # Parents do not hold it: a long-lived parent would hold every child it ever had.
         self._parents: tuple[CancelToken, ...] = ()
         self._children: WeakSet[CancelToken] | None = None
 
@@ -85,9 +85,9 @@ class CancelToken:
 
         With ``at_yield=True``, the token does not fire: :attr:`cancelled` stays ``False``, and
         callbacks, scopes and :meth:`wait` hear nothing. A stream raises :exc:`StreamCancelled` in
-        its source at the ``yield`` that this is at or comes to next, when the consumer has taken
-        all that it has yielded; a source that has not started never will. If the token fires
-        before, or anything else ends the stream, that counts in its place.
+        its source at the ``yield`` that the source is at or comes to next, once the consumer has
+        taken all that was yielded. A source that has not started never will. If the token fires
+        before that, or anything else ends the stream, that counts instead.
 
         :param reason: why: any object, which every listener receives
         :param at_yield: let each source finish the step that it is in
@@ -106,13 +106,13 @@ class CancelToken:
 
     def end_grace(self, reason: object = None) -> bool:
         """
-        Let no source that listens take longer: for a second Ctrl-C, or a Stop pressed twice.
+        End the grace of every source that listens: for a second Ctrl-C, or a Stop pressed twice.
 
         Fires the token, if it has not fired. Then the grace of each stream that listens is over,
-        whoever has told its source, and so is that of the streams inside of it: what a source
-        awaits raises the backend's own cancellation, as at the end of any grace, and
-        ``outcome.grace_exceeded`` is ``True``. It goes on to children, like :meth:`cancel`, and may
-        be called where that may be.
+        whatever has told its source, and so is the grace of the streams inside it. Whatever a
+        source awaits raises the backend's own cancellation, as at the end of any grace, and
+        ``outcome.grace_exceeded`` is ``True``. It reaches children and may be called from anywhere,
+        like :meth:`cancel`.
 
         :param reason: why, for a token that has not fired
         :return: ``True`` for the first call, ``False`` for every later one
@@ -124,18 +124,19 @@ class CancelToken:
             return False
         while children:
             child = children.pop()
-            # It may be that the call which fires the parent has not come to this one yet.
+            # The call that fires the parent may not have reached this one yet.
             child.cancel(self._reason)
             children.extend(child._end() or ())
         return True
 
     def child(self) -> CancelToken:
         """
-        Return a token that fires when this one does, with the same reason, and may fire before.
+        Return a token that fires when this one does, with the same reason, or by itself before
+        that.
 
-        A child of a token that has fired is born cancelled. It lives as long as somebody holds it,
-        or a handle of it, or listens with a stream, a :meth:`scope` or :meth:`wait`: nothing has
-        to be closed.
+        A child of a token that has fired is born cancelled. It lives while somebody holds it or a
+        handle of it, or listens with a stream, a :meth:`scope` or :meth:`wait`: nothing has to be
+        closed.
         """
         return CancelToken.any(self)
 
@@ -144,9 +145,9 @@ class CancelToken:
         """
         Return a token that fires when the first of several tokens does, with the same reason.
 
-        It may also be fired itself, which does not touch the others. It lives as a :meth:`child`.
+        It may also be fired itself, which does not touch the others. It lives like a :meth:`child`.
 
-        :raises TypeError: if one of them is no token
+        :raises TypeError: if one of them is not a token
 
         """
         for token in tokens:
@@ -160,10 +161,10 @@ class CancelToken:
     @contextmanager
     def scope(self) -> Generator[anyio.CancelScope, None, None]:
         """
-        Enter a cancel scope that is cancelled when the token fires: for code that is no stream.
+        Enter a cancel scope that is cancelled when the token fires: for code that is not a stream.
 
         The code in it sees the backend's own cancellation. When the block ends, ``scope.\
-cancelled_caught`` tells whether it was cut short, and :attr:`reason` why. A token may have any
+cancelled_caught`` tells whether it was cut short, and :attr:`reason` says why. A token may have any
         number of scopes, in any number of event loops.
         """
         with anyio.CancelScope() as scope:
@@ -209,16 +210,17 @@ cancelled_caught`` tells whether it was cut short, and :attr:`reason` why. A tok
         end_grace: Callable[[], object] | None = None,
     ) -> CancelHandle:
         """
-        Have ``callback`` called with the reason when the token fires: at once if it has fired.
+        Have ``callback`` called with the reason when the token fires: at once if it has already
+        fired.
 
         It is called once, in the event loop in which this method was called, and must not block.
-        What it raises is logged. The same goes for the other two, which are for stages.
+        What it raises is logged. The same holds for the other two callbacks, which are for stages.
 
         :param callback: a sync callable that takes the reason
-        :param at_yield: is called with the reason when sources are to stop at a ``yield``, unless
+        :param at_yield: called with the reason when sources should stop at a ``yield``, unless
             the token has fired
-        :param end_grace: is called without arguments, after ``callback``, when the grace is ended
-        :return: a handle whose :meth:`~CancelHandle.close` takes them off again
+        :param end_grace: called without arguments, after ``callback``, when the grace is ended
+        :return: a handle whose :meth:`~CancelHandle.close` removes them
 
         """
         handle, listener = CancelHandle(self._remove), _Listener(callback, at_yield, end_grace)
@@ -313,7 +315,7 @@ class _Listener:
 
     @property
     def ends_grace(self) -> bool:
-        """Whether there is something to say to it when it was told of the cancellation."""
+        """Whether it still listens after it was told of the cancellation."""
         return self._end_grace is not None
 
     def cancel(self, reason: object) -> None:

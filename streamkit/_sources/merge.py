@@ -1,18 +1,19 @@
 """
 ``merge``: several sources as one.
 
-Each source is a stream of its own, with a source task, a context and a grace of its own, and is
-consumed by a task of its own: these are in one task group of the merged source. What a source
-yields is queued on the spot, by a stage on it. The task that consumes it only asks for the next
-item when this one was taken, and leaves when it is told to.
+Each source is a stream of its own, with its own source task, context and grace, and is consumed by
+a task of its own. These tasks are in one task group of the merged source. A stage on each source
+queues what it yields, on the spot. The task that consumes it only asks for the next item when this
+one was taken, and leaves when it is told to.
 
-So an item waits where nobody can be cancelled while having it. When a source fails, the others are
-left, and what was yielded before is handed over, then the error. When the merged source is told to
-stop, all are told in one go, and what they yield in their grace still arrives: the merged source
-ends when the last of them has.
+So an item waits where no task can be cancelled while it holds the item. When a source fails, the
+others are left, and what was yielded before is handed over, then the error. When the merged source
+is told to stop, all are told in one go, and what they yield in their grace still arrives: the
+merged source ends when the last of them has ended.
 
-The queue is no memory object stream. That one hands an item to a task that waits for it and does
-not see that it is being cancelled: on trio, a source that has child tasks cannot be seen to be.
+The queue is not a memory object stream. That one hands an item to a task that waits for it, and
+does not see that the task is being cancelled: on trio, this cannot be seen of a source with
+children.
 """
 
 from __future__ import annotations
@@ -40,25 +41,25 @@ T = TypeVar("T")
 
 def merge(*sources: AsyncSource[T]) -> Stream[T]:
     """
-    Receive from several sources at a time.
+    Receive from several sources at once.
 
     All of them start with the first ask. Items come in the order in which they are ready; those of
     one source in the order of that source. Each source goes on when its item was taken and the
     consumer asks again, so it is one item ahead at most. The stream ends when all have ended.
 
-    Each source is a stream of its own: when the merged stream is told to stop, so are all of them,
-    with the same reason, each with its own grace, and the last items of each arrive. If one lets
+    Each source is a stream of its own. When the merged stream is told to stop, so is each source,
+    with the same reason and its own grace, and its last items arrive. If one lets
     the exception out, so does the merged stream. When the consumer leaves, all are left.
 
     The first error ends the others: they receive :exc:`StreamCancelled` with :class:`Left` as its
-    reason, and have their grace. What was yielded before is handed over, then the error is raised,
-    the same object; if the others raise in their clean-up, a group of them all.
+    reason, and have their grace. What was yielded before is handed over, then the error is raised:
+    the same object, or a group of them all if the others raise in their clean-up.
 
-    :param sources: async iterables, async context managers that yield one, or streams: for a limit
-        on one of them, or a token of its own. The new stream owns them and closes them. They may
-        not yield a :class:`Head`.
+    :param sources: async iterables, async context managers that yield one, or streams, for instance
+        with a limit or a token of their own. The new stream owns and closes them. They may not
+        yield a :class:`Head`.
     :return: a stream of the items of all sources
-    :raises TypeError: if one of them is none
+    :raises TypeError: if one of them is not a source
 
     """
     return Stream(_Merged([_Member(source) for source in sources]))
@@ -133,7 +134,8 @@ class _Merged(AsyncIterable[T]):
                 if self._told is None:
                     await self._arrival.wait()
                 else:
-                    # For streams that have a grace each: the clock of its own stands still.
+                    # The streams have a grace each: meanwhile the clock of this source's own grace
+                    # stands still.
                     await pausing(self._arrival.wait())
             except StreamCancelled as stop:
                 self._tell(stop)
@@ -169,7 +171,7 @@ class _Merged(AsyncIterable[T]):
 
     def _note(self, exc: BaseException) -> None:
         if self._told is not None:
-            # All are told already, and have their grace.
+            # All have been told already, and have their grace.
             if isinstance(exc, StreamCancelled):
                 self._is_let_out = True
             else:
@@ -191,7 +193,7 @@ class _Merged(AsyncIterable[T]):
         if len(errors) > 1:
             error = BaseExceptionGroup("several merged sources failed", errors)
         if stop is not None:
-            # A cancellation is no error.
+            # A cancellation is not an error.
             add_context(error, stop)
         return error
 
@@ -248,7 +250,7 @@ class _Member(Stage[T, _Parcel[T]]):
         return parcel
 
     def on_beat(self, beat: T) -> _Parcel[T]:
-        # Sent when it is received, which is not sure yet.
+        # It counts as sent when it is received, which is not certain yet.
         return _Parcel(beat, is_beat=True)
 
     def on_metadata(self, item: Metadata) -> bool:

@@ -1,15 +1,15 @@
 """
-``from_thread``: what blocks the event loop, as a source.
+``from_thread``: something that would block the event loop, as a source.
 
-All that is done with the iterable is done in one thread, which does nothing else, and in one
-context: it is made there, stepped, told and closed there. A pool would do each step in another
-thread, in a new copy of the context, and a connection or a context variable of the step before
-would be the wrong one (:func:`anyio.to_thread.run_sync`, :meth:`asyncio.loop.run_in_executor`).
+Everything that is done with the iterable is done in one thread, which does nothing else, and in
+one context: it is made, stepped, told and closed there. A pool would do each step in another
+thread, in a new copy of the context, with the wrong connection or context variable
+(:func:`anyio.to_thread.run_sync`, :meth:`asyncio.loop.run_in_executor`).
 
 Nobody can stop a thread. So the source waits in a shield for each step, as it does for any thread,
-and what it is told meanwhile is raised at the ``yield`` that follows. If something is there that
-ends the step, the wait has no shield, and that is called when the wait is cancelled, and then
-the thread is waited for all the same. No item, no error and no cancellation is lost in between.
+and what it is told meanwhile is raised at the ``yield`` that follows. If there is an ``interrupt``
+to end the step, the wait has no shield: the interrupt is called when the wait is cancelled, and
+the thread is still waited for. No item, error or cancellation is lost in between.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ class _End(Enum):
 _OrEnd: TypeAlias = T | Literal[_End.END]
 
 #: Seconds after which a step that goes on is interrupted again. The first time, the thread may not
-#: have come to what can be interrupted.
+#: have reached the call that can be interrupted.
 AGAIN_AFTER = 1.0
 
-#: How many threads there may be at a time in one event loop, where nothing else is said.
+#: How many threads there may be at a time in one event loop, by default.
 DEFAULT_LIMIT = 40
 
-# Not anyio's own, which many short calls share: what holds a thread for as long as a stream is open
-# would keep them waiting, and it would wait for them.
+# Not anyio's own limiter, which many short calls share: threads that last as long as a stream
+# would keep those calls waiting, and would wait for them.
 _default_limiter: RunVar[anyio.CapacityLimiter] = RunVar("streamkit_from_thread")
 
 
@@ -56,33 +56,34 @@ def from_thread(
     limiter: anyio.CapacityLimiter | None = None,
 ) -> Stream[T]:
     """
-    Iterate something that blocks in a thread of its own: a sync generator, a file, the answer of a
+    Iterate a blocking iterable in a thread of its own: a sync generator, a file, the response of a
     client that is not async.
 
-    The thread starts with the first ask, is there for this iterable alone, in one context, and ends
-    when the source is closed. Each item is asked for when the consumer asks. Beats, signals and
-    limits work meanwhile.
+    The thread starts with the first ask, serves this iterable alone, in one context, and ends when
+    the source is closed. Each item is asked for when the consumer asks. Beats, signals and limits
+    work meanwhile.
 
     At a ``yield``, a sync generator is told to stop by :exc:`StreamCancelled` like any source, and
-    may yield last items; any other iterator is closed. While it is blocked between two items,
-    nobody can stop it: it is told at its next ``yield``, and leaving the block waits for that,
-    however long it takes, unless ``interrupt`` ends the step. In the end the ``close()`` of the
-    iterator is called in the thread, if it has one, and then that of the iterable.
+    may yield last items; any other iterator is closed. While the thread is blocked between two
+    items, nobody can stop it: the generator is told at its next ``yield``, and leaving the block
+    waits for that, however long it takes, unless ``interrupt`` ends the step. In the end the
+    ``close()`` of the iterator, if there is one, is called in the thread, then that of the
+    iterable.
 
     :param iterable: a sync iterable, which the stream owns and closes, or a function that returns
         one and is called in the thread: a generator function, for instance
     :param interrupt: called in the event loop when the source is told to stop while the thread is
-        at work for it, to have that come back: ``connection.interrupt`` of :mod:`sqlite3`, for
-        instance. Must not block. Called again every second while the step goes on, for the thread
-        may just not have come to what can be interrupted. An :exc:`Exception` that the iterable
-        raises then is taken for what the interruption made of it: the consumer receives
+        at work for it, to make that step return: ``connection.interrupt`` of :mod:`sqlite3`, for
+        instance. Must not block. Called again every second while the step goes on, because the
+        thread may not have reached the call that can be interrupted. An :exc:`Exception` that the
+        iterable raises then counts as a result of the interruption: the consumer receives
         :exc:`StreamCancelled`.
-    :param limiter: limits how many threads there are at a time, and is held while the thread is
-        there. When it is full, the source waits, and can be stopped there. By default there are 40
+    :param limiter: limits how many threads there are at a time, and is held while the thread
+        exists. When it is full, the source waits, and can be stopped there. The default allows 40
         in an event loop.
     :return: a stream of the items
-    :raises TypeError: if ``iterable`` is no sync iterable and no function, ``interrupt`` is no sync
-        function, or ``limiter`` is none
+    :raises TypeError: if ``iterable`` is neither a sync iterable nor a function, ``interrupt`` is
+        not a sync function, or ``limiter`` is not a limiter
 
     """
     _check(iterable, interrupt, limiter)
@@ -109,7 +110,7 @@ class _Blocking(AsyncIterable[T]):
         return self._items()
 
     async def aclose(self) -> None:
-        """Close an iterable of which nothing was asked."""
+        """Close an iterable that was asked for nothing."""
         if not self._has_begun:
             await self._close_in(Thread(self.__qualname__))
 
@@ -138,7 +139,7 @@ class _Blocking(AsyncIterable[T]):
             if not is_held:
                 thread.is_dropped = isinstance(exc, GeneratorExit)
         try:
-            # If there was no room for it, beyond the limit: there may be none for as long as ever.
+            # If there was no room for it, beyond the limit: there may never be any.
             await self._close_in(thread)
         except BaseException as exc:
             if leaving is not None:
@@ -177,7 +178,7 @@ async def _call(
     thread: Thread, function: Callable[[], T], interrupt: Callable[[], object] | None = None
 ) -> tuple[T, StreamCancelled | None]:
     """
-    Have a thread do something, and wait until it has, whatever happens.
+    Have a thread do something, and wait until it is done, whatever happens.
 
     :param interrupt: called if the wait is cancelled, and again as long as it goes on
     :return: what the function returned, and what the source was told meanwhile
@@ -185,7 +186,7 @@ async def _call(
 
     """
     call = thread.begin(function)
-    # It may hold what the source is told.
+    # It may hold the exception that the source is told.
     del function
     cancelled: BaseException | None = None
     failed: BaseException | None = None
@@ -199,7 +200,7 @@ async def _call(
                         scope.deadline = anyio.current_time() + AGAIN_AFTER
                     await call.is_over.wait()
             except GeneratorExit:
-                # The event loop drops the task: nothing can be awaited any more.
+                # The event loop drops the task: it can no longer await anything.
                 thread.is_dropped = True
                 raise
             except BaseException as exc:
@@ -207,7 +208,7 @@ async def _call(
             if interrupt is not None and failed is None and not call.has_ended:
                 failed = _failure_of(interrupt)
                 is_interrupted = failed is None
-        # Taken out, for the frames of the error lead to the one that has put it there.
+        # Taken out, because the frames of the error lead to the one that has put it there.
         raised, call.raised = call.raised, None
         if cancelled is not None and is_interrupted and isinstance(raised, Exception):
             cancelled.__cause__ = raised
@@ -215,7 +216,7 @@ async def _call(
         failed = _both("the step failed, and so did its interrupt", raised, failed)
         if failed is not None:
             if cancelled is not None:
-                # Together with an error, it is the context of that.
+                # Together with an error, it is the context of the error.
                 add_context(failed, cancelled)
             raise failed
         if cancelled is None or isinstance(cancelled, StreamCancelled):
@@ -239,7 +240,7 @@ def _failure_of(interrupt: Callable[[], object]) -> BaseException | None:
 
 
 class _Inside(Generic[T]):
-    """What is done with the iterable: all of it in the thread."""
+    """What is done with the iterable, all of it in the thread."""
 
     def __init__(self, given: Iterable[T] | Callable[[], Iterable[T]]) -> None:
         self._function: Callable[[], Iterable[T]] | None = None

@@ -1,4 +1,4 @@
-"""A thread that does one thing after the other for one source, in one context."""
+"""A thread that does one thing after another for one source, in one context."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Call(Generic[T]):
 
 
 class Thread:
-    """A thread that does one thing after the other, in one context. Starts with the first one."""
+    """A thread that does one thing after another, in one context. Starts with the first one."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -86,8 +86,8 @@ def _work(calls: SimpleQueue[Call[Any] | None], loop: Loop) -> None:
 
 def _context() -> Context:
     context = copy_context()
-    # No event loop runs in the thread, and so anyio.run() works there: what says which one does is
-    # a context variable of sniffio, if that is there.
+    # No event loop runs in the thread, so anyio.run() should work there. The context variable of
+    # sniffio, if that is loaded, would say that one runs.
     sniffio = sys.modules.get("sniffio")
     if sniffio is not None:
         context.run(sniffio.current_async_library_cvar.set, None)

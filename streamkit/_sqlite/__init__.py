@@ -1,8 +1,8 @@
 """
 Runs that are kept in a file: the parts of ``SQLiteLog``, for ``streamkit.sqlite``.
 
-May import ``_runs`` and the small parts of ``_core``. All that touches the file is sync, and is
-done in one thread; all that is async waits for events that it sets.
+May import ``_runs`` and the small parts of ``_core``. Everything that touches the file is sync, and
+is done in one thread; everything async waits for events that it sets.
 
 To read: ``schema`` (the tables) and ``opening`` (a file that has them), ``clock``, ``row`` and
 ``transaction`` (what is written together), ``writing`` and ``reading`` (what the calls of a log

@@ -35,7 +35,7 @@ _LOCKED = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
 
 _VERSION = "SELECT epoch, changes, cancel, outcome IS NOT NULL FROM runs WHERE id = ?"
 
-#: What to do in place of a fork where a file is open.
+#: What to do instead of a fork while a file is open.
 FORK_BEFORE = (
     "SQLite cannot be used across a fork, so fork before the log is opened, or spawn the process"
 )
@@ -274,7 +274,7 @@ class Database:
 
 
 class Remove:
-    """Removes runs that nobody waits for any more."""
+    """Removes runs that nobody waits for."""
 
     def __init__(self, run_ids: Sequence[str]) -> None:
         self._run_ids = run_ids

@@ -24,25 +24,25 @@ _FOLLOW = 3
 
 class SQLiteLog:
     """
-    Keeps runs in a file, which several processes of one machine may use at once: nothing to
-    install, and what has ended survives a restart.
+    Keeps runs in a file, which several processes of one machine may use at once. There is nothing
+    to install, and runs that have ended survive a restart.
 
-    A run does not survive its process: it is lost, which is found out by whoever reads it next. The
-    file and two beside it, whose names end in ``-wal`` and ``-shm``, are made when the log is
-    opened, in one thread, which ends when it is left. That is not before a process is forked, so
-    the object may be made at import. It may be used in several event loops, each of which has a
+    A run does not survive its process: it is lost, and its next reader finds that out. When the log
+    is opened, it makes the file and two beside it, whose names end in ``-wal`` and ``-shm``, and
+    starts one thread, which ends when the log is left. Nothing of that happens earlier, so the
+    object may be made at import, before a fork. It may be used in several event loops, each with a
     thread of its own.
 
-    :param path: of the file, in a directory that is there, on a local disk
-    :param max_bytes: of all entries together, with some 32 bytes more for each and 512 for each
-        run. When it is reached, the run that ended first goes. If none is left that has ended,
+    :param path: the path of the file, in an existing directory, on a local disk
+    :param max_bytes: the bytes of all entries together, with some 32 bytes more for each and 512
+        for each run. When it is reached, the run that ended first is dropped. If no run has ended,
         nothing more is taken, and the source is told :exc:`~streamkit.runs.LogFull`
     :param lease: seconds after which a run whose producer has given no sign of life counts as lost.
         It is then buried after five more, by a process that reads it
     :param outage: seconds for which a call waits for a file that is locked or cannot be written,
         before it raises :exc:`~streamkit.runs.LogUnavailable`
     :param max_held: items of a run that may be on their way to the file
-    :param reconcile: seconds after which a reader looks for itself, and says that it is there
+    :param reconcile: seconds after which a reader looks by itself, and reports that it is there
     :raises TypeError: if an argument is of the wrong type
     :raises ValueError: if a number is out of its range, or there is no path
 
@@ -78,13 +78,13 @@ class SQLiteLog:
     @asynccontextmanager
     async def open(self) -> AsyncGenerator[None, None]:
         """
-        Open the file while the block is open, and make it if there is none. Opened by
+        Open the file while the block is open, and make it if it does not exist. Opened by
         :class:`~streamkit.runs.Runs`.
 
-        :raises FileNotFoundError: if its directory is not there
+        :raises FileNotFoundError: if its directory does not exist
         :raises PermissionError: if it cannot be written
-        :raises ValueError: if it is no database of SQLite, or one of another program or a later
-            release, or there can be no write-ahead log
+        :raises ValueError: if it is not an SQLite database, or belongs to another program or a
+            later release, or if there can be no write-ahead log
         :raises LogUnavailable: if it is locked, or the disk is full
         :raises RuntimeError: if the process was forked while it was open
 
@@ -166,7 +166,7 @@ class SQLiteLog:
 
     async def read(self, run_id: str, after: int, limit: int = PAGE) -> Page:
         """
-        See :meth:`~streamkit.runs.RunLog.read`. Returns at most 256 KiB, but for the first entry.
+        See :meth:`~streamkit.runs.RunLog.read`. Returns at most 256 KiB, or one larger entry.
         """
         session = self._session
         is_own = session.is_own(run_id)

@@ -1,8 +1,8 @@
 """
 Open a file, and say early what is wrong with it.
 
-What cannot get better by itself is an error of its own. What can, a file that somebody has locked
-for instance, is tried again by who opens it.
+An error that cannot go away by itself is raised. One that can, a locked file for instance, makes
+the caller try again.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from .schema import APPLICATION_ID, TABLES, VERSION
 
 _logger = logging.getLogger("streamkit")
 
-#: Seconds that a call of SQLite waits itself for who has locked the file.
+#: Seconds that a call of SQLite itself waits while the file is locked.
 BUSY = 0.1
 
 # Bytes of the write-ahead log that are left on the disk when it was written back.
@@ -56,7 +56,7 @@ def connect(path: str) -> sqlite3.Connection:
         code = primary_code(exc)
         if code in _NO_DATABASE:
             raise ValueError(
-                f"{path} is no database of SQLite: give SQLiteLog a path of its own"
+                f"{path} is not an SQLite database: give SQLiteLog a path of its own"
             ) from exc
         if code in _PERMANENT:
             raise PermissionError(
@@ -75,7 +75,7 @@ def primary_code(error: sqlite3.Error) -> int:
 
 def check_place(path: str) -> None:
     """
-    See that a file can be where it is to be.
+    Check that a file can be where it should be.
 
     :raises FileNotFoundError: if there is no such directory
     :raises ValueError: if it is a directory
@@ -140,7 +140,7 @@ def _prepare(connection: sqlite3.Connection, path: str) -> None:
     version = _pragma(connection, "user_version")
     if version != VERSION:
         raise ValueError(
-            f"{path} has tables of the form {version}, and this release of streamkit knows the "
+            f"{path} has tables of the form {version}, but this release of streamkit knows the "
             f"form {VERSION}: update streamkit in this process, or give it a path of its own"
         )
 

@@ -44,7 +44,7 @@ class Patience:
                 call.is_given_up = True
 
     def close(self) -> None:
-        """Give up all that still wait: nobody does what they ask for any more."""
+        """Give up all that still wait: nobody will do what they ask for."""
         self._timer.close()
         for call in self._waiting:
             _give_up(call)

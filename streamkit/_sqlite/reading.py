@@ -21,7 +21,7 @@ from .writing import follow, keep_longer
 if TYPE_CHECKING:
     import sqlite3
 
-#: Bytes of entries in a page, but for the first entry, which is there in any case.
+#: Bytes of entries in a page. The first entry is always in it.
 PAGE_BYTES = 256 * 1024
 
 _FIND = f"SELECT {', '.join(COLUMNS)} FROM runs WHERE id = ?"

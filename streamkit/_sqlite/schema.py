@@ -2,7 +2,7 @@
 The tables of a file.
 
 A run has a row, and each of its entries has one, so that the oldest can go. Ids and owners are kept
-as bytes, for they may be any text. Times of the clock of the machine count only together with
+as bytes, because they may be any text. Times of the clock of the machine count only together with
 ``boot``, the start of the machine that they were taken in.
 """
 

@@ -186,7 +186,7 @@ class Transaction:
         self.change(row)
 
     def remove(self, row: Row) -> None:
-        """Remove a run that has ended, or that nobody waits for any more."""
+        """Remove a run that has ended, or that nobody waits for."""
         self.flush()
         self.connection.execute("DELETE FROM entries WHERE run = ?", [row.number])
         self.connection.execute("DELETE FROM runs WHERE number = ?", [row.number])

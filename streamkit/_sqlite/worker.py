@@ -96,7 +96,7 @@ class Call(Generic[T]):
             self.fail(exc)
 
     def fail(self, error: Exception) -> None:
-        """Take note that nothing was done."""
+        """Note that nothing was done."""
         self.is_done, self.raised = False, error.with_traceback(None)
 
 

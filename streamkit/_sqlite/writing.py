@@ -172,7 +172,7 @@ def keep_longer(tx: Transaction, run_ids: Sequence[str], seconds: float) -> None
 
 
 def follow(tx: Transaction, run_ids: Sequence[str], seconds: float) -> None:
-    """Take note that runs of other processes are followed here."""
+    """Note that runs of other processes are followed here."""
     for run_id in run_ids:
         row = tx.find(run_id)
         if row is not None and row.outcome is None:

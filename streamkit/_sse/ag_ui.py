@@ -1,8 +1,8 @@
 """
 ``AG_UI``: the protocol of agents and their user interfaces, which ``HttpAgent`` reads.
 
-The client checks the order of the events, and throws where it is wrong: a run begins with the ids
-of its request, and may not finish while anything in it is open. So what is open is closed first.
+The client checks the order of the events, and throws if it is wrong: a run begins with the ids of
+its request, and must not finish while anything in it is open. So everything open is closed first.
 Nothing comes after the end, and no event of another protocol.
 """
 
@@ -18,7 +18,7 @@ from .items import SHORT_WAYS, makes_json, quoted, takes_events
 from .json import ToJSON, fields_of, to_json as _to_json
 from .profile import Profile
 
-# What opens something: what closes it, and the field that says which one it is.
+# By the type that opens something: the type that closes it, and the field that identifies it.
 _OPENS: dict[str, tuple[str, str | None]] = {
     "TEXT_MESSAGE_START": ("TEXT_MESSAGE_END", "messageId"),
     "TOOL_CALL_START": ("TOOL_CALL_END", "toolCallId"),
@@ -40,13 +40,13 @@ class _State(NamedTuple):
     #: The events that close what is open.
     open: tuple[Mapping[str, Any], ...] = ()
     has_ended: bool = False
-    #: The number of the message that text goes to, and whether it has begun.
+    #: The number of the message that text goes to, and whether that has begun.
     message: int = 0
     has_text: bool = False
 
     @property
     def goes_on(self) -> bool:
-        """Whether a run has begun, and has not ended. After its end, another one may begin."""
+        """Whether a run has begun and has not ended. After its end, another one may begin."""
         return bool(self.run_id) and not self.has_ended
 
     @property
@@ -59,7 +59,7 @@ def _begin(about: Mapping[str, Any]) -> list[dict[str, Any]]:
         return [{"type": "RUN_STARTED", "threadId": about["threadId"], "runId": about["runId"]}]
     except KeyError:
         raise ValueError(
-            "a run of AG_UI has the ids of its request: write about={'threadId': "
+            "a run of AG_UI needs the ids of its request: write about={'threadId': "
             "body['threadId'], 'runId': body['runId']}"
         ) from None
 
@@ -79,7 +79,7 @@ def _event_of(item: object, state: _State | None, to_json: ToJSON = _to_json) ->
     state = _State() if state is None else state
     if isinstance(item, str | bytes) and not isinstance(item, Frame):
         text = item if isinstance(item, str) else item.decode("utf-8", "replace")
-        # The client refuses a piece without text.
+        # The client rejects a piece without text.
         return Frame(utf8(f"{_prefix(state)}{quoted(text)}}}\n\n") if text else b"")
     passed = pass_on(item, state, _passing, _after, to_json)
     if passed is not None:
@@ -87,13 +87,13 @@ def _event_of(item: object, state: _State | None, to_json: ToJSON = _to_json) ->
     event = fields_of(item)
     if not isinstance(event.get("type"), str):
         raise TypeError(
-            f"the events of AG_UI have a type, and there is none in {type(item).__qualname__}: "
+            f"the events of AG_UI have a type, but there is none in {type(item).__qualname__}: "
             "yield {'type': 'CUSTOM', 'name': ..., 'value': ...}, or text"
         )
     before, said = _passing(state, event)
     frames = [frame_of(each) for each in before]
     if said is not None:
-        # A model knows itself how it becomes JSON.
+        # A model itself knows how it becomes JSON.
         frames.append(frame_of(item, to_json))
     return Frame(b"".join(frames))
 
@@ -101,7 +101,7 @@ def _event_of(item: object, state: _State | None, to_json: ToJSON = _to_json) ->
 def _passing(state: _State, event: Chunk) -> tuple[Iterable[Chunk], Chunk | None]:
     type_ = event["type"]
     if event is DONE or (type_ == "RUN_STARTED" and state.goes_on):
-        # The client does not know the one, and has had the other.
+        # The client does not know the first, and already has the second.
         return (), None
     return reversed(state.open) if type_ in _ENDS else (), event
 
@@ -120,7 +120,7 @@ def _after(state: _State, event: Chunk) -> _State:
     if event is DONE:
         return state
     if state.has_text:
-        # The client takes a message for complete when something else comes.
+        # To the client, a message is complete when something else comes.
         state = state._replace(has_text=False, message=state.message + 1)
     if type_ == "RUN_STARTED" and not state.goes_on:
         ids = str(event.get("threadId", "")), str(event.get("runId", ""))
@@ -162,11 +162,11 @@ def _tail(kind: str, message: str, state: _State | None, *, by_error: bool) -> I
 #: For clients of AG-UI, 1.0 (``HttpAgent`` of npm ``@ag-ui/client``).
 #:
 #: A run begins with the ids of the request: ``about={"threadId": ..., "runId": ...}``. Text becomes
-#: a message of the assistant, and another one after anything else. Mappings and models are events,
+#: a message of the assistant, and a new one after anything else. Mappings and models are events,
 #: and so is what is in a :class:`ServerSentEvent` or in the whole events of a :class:`Frame`.
-#: What is open at the end is closed. A cancelled run is finished with the ``outcome``
+#: Everything open is closed at the end. A cancelled run is finished with the ``outcome``
 #: ``{"type": "cancelled"}``; any other end is a ``RUN_ERROR`` with the kind as its ``code``.
-#: Nothing is added if the source has said the end. The client cannot come back to a run.
+#: Nothing is added if the source has sent the end itself. The client cannot come back to a run.
 AG_UI = Profile(
     "AG_UI",
     event_of=_event_of,
@@ -177,8 +177,8 @@ AG_UI = Profile(
     notices_cuts=False,
 )
 
-#: As :data:`AG_UI`, for clients before 1.0: they throw for an ``outcome``, so a cancelled run is a
-#: ``RUN_ERROR`` with the code ``cancelled``.
+#: Like :data:`AG_UI`, for clients before 1.0: they throw for an ``outcome``, so a cancelled run is
+#: a ``RUN_ERROR`` with the code ``cancelled``.
 AG_UI_0 = Profile(
     "AG_UI_0",
     event_of=_event_of,

@@ -23,8 +23,9 @@ def _tail(kind: OutcomeKind, message: str) -> list[ServerSentEvent]:
 
 #: For clients of Anthropic's messages API.
 #:
-#: Items are events: mappings or models whose ``type`` is the name of the event; the SDK drops one
-#: without a name. They end with the API's own ``message_stop``. Any other end is an ``error``, with
+#: Items are events: mappings or models whose ``type`` is the name of the event; the SDK drops an
+#: event without a name. They end with the API's own ``message_stop``. Any other end is an
+#: ``error``, with
 #: the kind as its ``error_code``: the SDK raises ``APIStatusError``. After a shutdown it is an
 #: ``overloaded_error`` with the code ``shutdown``.
 ANTHROPIC = Profile(

@@ -1,4 +1,4 @@
-"""Checks of what is said of an event stream, or of a run as one."""
+"""Checks of the arguments for an event stream, or for a run as one."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from .profile import Profile, check_errors
 
 def check_said(profile: Profile, about: object, errors: object) -> None:
     """
-    Check what all responses of events are told.
+    Check the arguments that all responses of events have.
 
     :raises TypeError: if something is of the wrong type
-    :raises ValueError: if the profile has no use for something
+    :raises ValueError: if the profile has no use for one of them
 
     """
     _check_profile(profile)
@@ -25,7 +25,7 @@ def _check_profile(given: object) -> None:
     """
     Check that something is a profile.
 
-    :raises TypeError: if it is none
+    :raises TypeError: if it is not
 
     """
     if not isinstance(given, Profile):
@@ -37,10 +37,10 @@ def _check_profile(given: object) -> None:
 
 def _check_about(profile: Profile, given: object) -> None:
     """
-    Check what the beginning of a stream is made of.
+    Check the data for the beginning of a stream.
 
-    :raises TypeError: if it is no mapping
-    :raises ValueError: if the profile makes nothing of it
+    :raises TypeError: if it is not a mapping
+    :raises ValueError: if the profile does not use it
 
     """
     if given is None:
@@ -52,6 +52,6 @@ def _check_about(profile: Profile, given: object) -> None:
         )
     if profile.begin is None:
         raise ValueError(
-            f"about is what the beginning of a stream is made of, and {profile.name} has none: "
+            f"about is the data for the beginning of a stream, and {profile.name} has none: "
             "leave it out, or write profile=dataclasses.replace(..., begin=lambda about: ...)"
         )

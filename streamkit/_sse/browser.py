@@ -1,4 +1,4 @@
-"""``BROWSER``: for ``EventSource``, which comes back after any end but one that is told to it."""
+"""``BROWSER``: for ``EventSource``, which reconnects after any end that it is not told of."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from .events import MAX_RETRY, ServerSentEvent
 from .json import to_json
 from .profile import Profile
 
-# Milliseconds after which a client comes back when the server is there again: not all at once.
+# Milliseconds until a client reconnects after a shutdown: they should not all come at once.
 _SOON = (1000, 5000)
 
 
@@ -36,17 +36,16 @@ def _gone(message: str) -> list[ServerSentEvent]:
 #:
 #: The last event has the name ``end`` for every kind of end, and as its data
 #: ``{"kind": "completed"}``, or ``"cancelled"``, ``"timed_out"`` or ``"failed"`` with a
-#: ``"message"``. A page closes its source there. One that does not would connect again after any
-#: end, and start the run anew, so the event also says to wait for some 24 days before that. (It is
-#: not named ``error``, since ``EventSource`` has an event of that name, for a lost connection.)
+#: ``"message"``. A page closes its source there. A page that does not would connect again after
+#: any end, and start the run anew, so the event also says to wait for some 24 days before that. (It
+#: is not named ``error``: ``EventSource`` has an event of that name, for a lost connection.)
 #:
 #: A stream that is ended by a shutdown has the kind ``"shutdown"``, and the advice to wait for one
 #: to five seconds: a page that does not close its source comes back then. An ``EventSource`` never
-#: does after a status like 503, so its ``errors`` are events.
+#: comes back after a status like 503, so its ``errors`` are events.
 #:
-#: Of a run, a page may also receive ``resync``, with ``{"first": ..., "last": ...}``: items are
-#: missing, and what is kept comes now. An end of the kind ``"gone"`` says that there is no such
-#: run.
+#: In a run, a page may also receive ``resync``, with ``{"first": ..., "last": ...}``: items are
+#: missing, and the kept ones follow. An end of the kind ``"gone"`` says that there is no such run.
 BROWSER = Profile(
     "BROWSER",
     tail=_tail,

@@ -2,7 +2,7 @@
 Server-sent events, as they go on the wire.
 
 The format is that of https://html.spec.whatwg.org/multipage/server-sent-events.html. Where real
-clients are stricter than that text, this module keeps to what all of them accept.
+clients are stricter than that text, this module sends only what all of them accept.
 """
 
 from __future__ import annotations
@@ -10,15 +10,15 @@ from __future__ import annotations
 import re
 from dataclasses import KW_ONLY, dataclass
 
-#: Bytes of UTF-8 that an id or a name may have. An id comes back as a header, and servers limit
+#: The most bytes of UTF-8 in an id or a name. An id comes back as a header, and servers limit
 #: those.
 MAX_ID = 4096
 
-#: Milliseconds that a client may be told to wait, about 24 days. With more, the timers of
+#: The most milliseconds that a client may be told to wait, about 24 days. With more, the timers of
 #: JavaScript fire at once.
 MAX_RETRY = 2**31 - 1
 
-# As numbers, which is what bytes are searched for fastest.
+# As numbers, which bytes are searched for fastest.
 _CR, _LF = b"\r\n"
 BREAKS = frozenset(b"\r\n\0")
 _SURROGATES = re.compile("[\ud800-\udfff]")
@@ -26,10 +26,10 @@ _SURROGATES = re.compile("[\ud800-\udfff]")
 
 class Frame(bytes):
     """
-    Bytes that go on the wire as they are: whole lines, which nothing is added to.
+    Bytes that go on the wire as they are: whole lines, to which nothing is added.
 
-    To encode a frame once more is to return it. A source may yield one where an event of its own
-    making is needed.
+    Encoding a frame returns it unchanged. A source may yield one where it needs an event of its own
+    making.
     """
 
     __slots__ = ()
@@ -38,27 +38,28 @@ class Frame(bytes):
 @dataclass(frozen=True, slots=True)
 class ServerSentEvent:
     """
-    One event, or a comment, or the advice when to reconnect.
+    One event, or a comment, or advice on when to reconnect.
 
-    Whatever the text is, it stays where it was put: no value adds a field or another event.
-    Everything is checked when the event is made, so that :meth:`encode` never fails.
+    Any text stays where it was put: no value can add a field or another event. Everything is
+    checked when the event is made, so that :meth:`encode` never fails.
 
     :raises TypeError: if a value is of the wrong type
     :raises ValueError: if there is nothing to send; if there is an ``event`` without ``data``; if
-        ``event`` or ``id`` has a CR, LF or NUL in it; if a name, an id or ``retry`` is too
-        large, or ``retry`` negative
+        ``event`` or ``id`` contains a CR, LF or NUL; if a name, an id or ``retry`` is too large,
+        or ``retry`` is negative
 
     """
 
     #: The payload, of any number of lines; they may end in CRLF, CR or LF, and arrive with LF.
-    #: Bytes are UTF-8. What is no text, a lone surrogate or a wrong byte, arrives as U+FFFD.
-    #: Anything else is turned into text by who yields it, or by the profile, if it is yielded bare.
+    #: Bytes are UTF-8. What is not text, a lone surrogate or a wrong byte, arrives as U+FFFD.
+    #: Other types must be turned into text by the source, or by the profile if they are yielded
+    #: bare.
     data: str | bytes | None = None
     _: KW_ONLY
     #: The name of the event: ``"message"`` if there is none. A browser drops a named event that
-    #: has no data, so one is given with ``data=""`` at least.
+    #: has no data, so give it at least ``data=""``.
     event: str | None = None
-    #: Where a client may resume: it comes back in :func:`last_event_id`. Without ``data`` it only
+    #: Where a client may resume: :func:`last_event_id` returns it. Without ``data`` it only
     #: moves that place, which crashes the SDKs of OpenAI.
     id: str | None = None
     #: Milliseconds that a browser waits before it connects again.
@@ -89,9 +90,9 @@ class ServerSentEvent:
         """
         Return the event as it goes on the wire.
 
-        What is to be dispatched ends with an empty line. A mere comment, or ``retry``, does not:
-        after an ``id`` was sent, clients that keep less than strictly to the format take an empty
-        line for another event.
+        An event that the client should dispatch ends with an empty line. A mere comment, or
+        ``retry``, does not: after an ``id`` was sent, less strict clients take an empty line for
+        another event.
         """
         parts: list[bytes] = []
         if self.comment is not None:
@@ -157,7 +158,7 @@ def _short(text: str) -> str:
 
 
 def utf8(text: str | bytes) -> bytes:
-    """Encode text as a browser does: what is no character becomes U+FFFD, and nothing raises."""
+    """Encode text as a browser does: what is not a character becomes U+FFFD, and nothing raises."""
     if isinstance(text, bytes):
         try:
             text.decode()

@@ -1,9 +1,9 @@
 """
-The events of FastAPI and of sse-starlette, which an editor offers first, and those that a client of
-ours has read: taken for what they are.
+The events of FastAPI and of sse-starlette, which an editor offers first, and those that our own
+client has read: taken for what they are.
 
-As items like any other they would go out as JSON of their fields, and their names and ids would be
-lost. Nothing of these is imported: an event of theirs can only be there if it is.
+Like other items, they would be sent as JSON of their fields, and their names and ids would be lost.
+No library is imported: an object of a library can only be there if that library is loaded.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from typing import Any
 from .events import ServerSentEvent
 from .json import ToJSON
 
-# What sse-starlette makes an event of.
+# The keys of a dict that sse-starlette turns into an event.
 _FIELDS = frozenset({"data", "event", "id", "retry", "comment"})
 
 
 def event_from(item: object, to_json: ToJSON) -> ServerSentEvent | None:
     """
-    Return the event that an event of another library is, or ``None`` if the item is none.
+    Convert an event of another library to ours, or return ``None`` if the item is not one.
 
-    :param to_json: makes JSON of the data of an event, where its library does
-    :raises ValueError: if there is no such event here
+    :param to_json: makes JSON of an event's data, where its library does so
+    :raises ValueError: if there cannot be such an event here
 
     """
     data: Any
@@ -48,7 +48,7 @@ def event_from(item: object, to_json: ToJSON) -> ServerSentEvent | None:
 
 
 def is_read(item: object) -> bool:
-    """Tell whether an item is an event that a client of ours has read."""
+    """Tell whether an item is an event that our own client has read."""
     return _is_event_of("streamkit._client.event", item, "Event")
 
 
@@ -60,7 +60,7 @@ def _is_event_of(module: str, item: object, name: str = "ServerSentEvent") -> bo
 
 def refuse_fields(fields: Mapping[object, object]) -> None:
     """
-    Refuse a dict that is an event to sse-starlette. As JSON, its name and its id would be lost.
+    Refuse a dict that is an event to sse-starlette. As JSON, it would lose its name and its id.
 
     :param fields: a dict with ``data`` in it
 

@@ -1,4 +1,4 @@
-"""The headers of a request, in whatever form a framework has them, and the id that is in one."""
+"""The headers of a request, in the form of any framework, and the last id in them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 
 from .events import BREAKS, MAX_ID
 
-#: What headers may be.
+#: The forms of headers.
 Headers: TypeAlias = (
     Mapping[str, str] | Mapping[bytes, bytes] | Iterable[tuple[str, str] | tuple[bytes, bytes]]
 )
@@ -15,13 +15,13 @@ Headers: TypeAlias = (
 
 def pairs(headers: Headers) -> Iterator[tuple[str, str | bytes]]:
     """
-    Return headers by name, in lower case, and value.
+    Return headers as pairs of a name, in lower case, and a value.
 
-    :raises TypeError: if they are none
+    :raises TypeError: if these are not headers
 
     """
     given: Any = headers
-    # A framework's own may have several of one name, all of which are here.
+    # Those of a framework may have several of one name: all of them are here.
     items: Any = given.items() if hasattr(given, "items") else given
     try:
         for name, value in items:
@@ -42,7 +42,7 @@ def _text(value: object) -> str:
 
 
 def id_in(value: str | bytes) -> str | None:
-    """Return the id that a header has, or ``None`` if no event could have had it."""
+    """Return the id in a header, or ``None`` if no event could have had it."""
     try:
         as_bytes = value if isinstance(value, bytes) else _sent(value)
         if not as_bytes or len(as_bytes) > MAX_ID or not BREAKS.isdisjoint(as_bytes):
@@ -53,7 +53,7 @@ def id_in(value: str | bytes) -> str | None:
 
 
 def _sent(text: str) -> bytes:
-    """Return the bytes that a server has made text of."""
+    """Return the bytes that a server has decoded as text."""
     try:
         return text.encode("latin-1")
     except UnicodeEncodeError:
@@ -63,17 +63,18 @@ def _sent(text: str) -> bytes:
 
 def last_event_id(headers: Headers) -> str | None:
     """
-    Return the id of the last event that a client has seen, when it connects again.
+    Return the id of the last event that a client has seen, when it reconnects.
 
-    It comes from outside: any client may send any text.
+    It comes from outside: a client may send any text.
 
     :param headers: of the request: ``request.headers`` of any framework, a mapping, or pairs of
-        names and values, such as ``scope["headers"]`` of ASGI. Names are found in any case. Text is
-        taken for what a server has made of bytes, which is Latin-1, and is decoded anew.
-    :return: the value of the header ``Last-Event-ID``, or ``None`` if there is none, or none that
-        :class:`~streamkit.sse.ServerSentEvent` could have sent: it is empty, no UTF-8, longer than
-        :data:`~streamkit.sse.MAX_ID`, or has a control character in it that ends a line or a string
-    :raises TypeError: if these are no headers: a whole request, for instance
+        names and values, such as ``scope["headers"]`` of ASGI. Names match in any case. Text is
+        encoded back as Latin-1, which servers use to decode headers, and decoded anew.
+    :return: the value of the header ``Last-Event-ID``, or ``None`` if there is none, or if it is
+        not an id that :class:`~streamkit.sse.ServerSentEvent` can send: it is empty, not UTF-8,
+        longer than :data:`~streamkit.sse.MAX_ID`, or has a control character that ends a line or
+        a string
+    :raises TypeError: if these are not headers, but a whole request, for instance
 
     """
     for name, value in pairs(headers):

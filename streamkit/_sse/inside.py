@@ -1,9 +1,9 @@
 """
-What is in an event, or in a frame of several, where each is JSON with a type: its chunk.
+The chunks in an event, or in a frame of several: each is JSON with a type.
 
-A source that passes on what another server says yields events, and no mappings. To a protocol with
-a memory they are what they say, all the same: an end is the end, and closes what is open. What is
-not changed goes on the wire as it was, but that lines end in LF, for which there are clients.
+A source that passes on what another server says yields events, not mappings. A protocol with a
+memory still reads what is in them: an end is the end, and closes everything open. Unchanged events
+go on the wire as they were, except that lines end in LF: some clients need that.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ from .json import ToJSON, encoding_with, fields_of, to_json as _to_json
 Chunk: TypeAlias = Mapping[str, Any]
 State = TypeVar("State")
 
-#: What is last in a stream of many protocols, and no JSON, as a chunk.
+#: The last word of many protocols, which is not JSON, as a chunk.
 DONE: Chunk = {"type": "[DONE]"}
 
-#: Tells of a state and a chunk what goes before it, and as what it goes itself: as it is, as
-#: another one, or not at all.
+#: From a state and a chunk, tells what is sent before the chunk, and what is sent for it: the chunk
+#: itself, another one, or nothing.
 Passing: TypeAlias = Callable[[State, Chunk], tuple[Iterable[Chunk], Chunk | None]]
 
-# What is no event of any library.
+# Types that are not an event of any library.
 _PLAIN: tuple[type[Any], ...] = (dict,)
 
-# For what is looked at and not sent, where a field that has no JSON is of no interest.
+# For items that are inspected, not sent: a field without JSON does not matter there.
 _lenient = encoding_with(lambda value: None)
 
 
 class _Part(NamedTuple):
-    """One event, or what is between two."""
+    """One event, or what is between two events."""
 
     lines: list[bytes]
     chunk: Chunk | None
@@ -60,7 +60,7 @@ def pass_on(
     Return an event, or a frame, as it goes on the wire in a state.
 
     :param item: anything
-    :param passing: what becomes of a chunk
+    :param passing: decides what is sent for a chunk
     :param after: the state after a chunk
     :return: ``None`` if the item is neither
 
@@ -88,7 +88,7 @@ def frame_of(chunk: object, to_json: ToJSON = _to_json) -> bytes:
 
 
 def chunks_of(item: object) -> list[Chunk]:
-    """Return the chunk that an item is, or those that are in it, without any that has no type."""
+    """Return the chunk that an item is, or the chunks in it, leaving out those without a type."""
     parts = _parts_of(item, _lenient)
     if parts is not None:
         return [part.chunk for part in parts if part.chunk is not None]
@@ -97,7 +97,7 @@ def chunks_of(item: object) -> list[Chunk]:
 
 
 def _parts_of(item: object, to_json: ToJSON) -> list[_Part] | None:
-    """Return the events in an item, or ``None`` if it is none."""
+    """Return the events in an item, or ``None`` if it has none."""
     if isinstance(item, _PLAIN):
         return None
     if isinstance(item, Frame):
@@ -107,7 +107,7 @@ def _parts_of(item: object, to_json: ToJSON) -> list[_Part] | None:
 
 
 def _parts_in(frame: bytes) -> Iterator[_Part]:
-    # Not if the LF of the last end of a line may be yet to come.
+    # Not if the LF of the last line end may still come.
     if b"\r" in frame and (frame.endswith(b"\r\r") or not frame.endswith(b"\r")):
         frame = frame.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
     lines: list[bytes] = []
@@ -122,7 +122,7 @@ def _parts_in(frame: bytes) -> Iterator[_Part]:
         yield _Part([*lines, b""], _chunk_in(b"\n".join(data)) if data else None)
         lines, data = [], []
     if lines or rest:
-        # Of an event whose end comes later, nothing is known.
+        # Nothing is known of an event whose end comes later.
         yield _Part([*lines, rest], None)
 
 

@@ -1,4 +1,4 @@
-"""How an item that is no event becomes one: as text, as JSON, or named after its type."""
+"""How an item that is not an event becomes one: as text, as JSON, or named after its type."""
 
 from __future__ import annotations
 
@@ -16,40 +16,41 @@ _logger = logging.getLogger("streamkit")
 _FIELDS = ("data:", "event:", "id:", "retry:", ":")
 _FIELDS_AS_BYTES = tuple(field.encode() for field in _FIELDS)
 
-# Whether somebody was told that text was framed.
+# Whether the warning about framed text was logged.
 _was_warned = False
 
 
 _MakesEvents = TypeVar("_MakesEvents", bound=Callable[..., Any])
 
-#: What makes JSON of an item with the ``to_json`` that it is given, that of a profile.
+#: The functions that make JSON of an item with the ``to_json`` of a profile.
 WITH_JSON: set[Callable[..., Any]] = set()
 
-#: What is also given events and frames, and looks into them.
+#: The functions that are also given events and frames, and look into them.
 TAKING_EVENTS: set[Callable[..., Any]] = set()
 
-#: What text begins with on the wire in a state, before it as JSON and the end of the object, by the
-#: ``event_of`` and the ``fold`` of a profile. ``None`` where it is more, or is another state then.
+#: By the ``event_of`` and the ``fold`` of a profile: what comes before a text on the wire in a
+#: state. The text as JSON and the end of the object follow. ``None`` where more is sent, or the
+#: state changes.
 SHORT_WAYS: dict[tuple[object, object], Callable[[Any], str | None]] = {}
 
 quoted: Callable[[str], str] = json.JSONEncoder(ensure_ascii=False).encode
 
 
 def makes_json(event_of: _MakesEvents) -> _MakesEvents:
-    """Take note that a function makes JSON as a profile does."""
+    """Note that a function makes JSON as a profile does."""
     WITH_JSON.add(event_of)
     return event_of
 
 
 def takes_events(event_of: _MakesEvents) -> _MakesEvents:
-    """Take note that a function is also for what is an event already."""
+    """Note that a function also takes items that are already events."""
     TAKING_EVENTS.add(event_of)
     return event_of
 
 
 @makes_json
 def data_event(item: object, to_json: ToJSON = _to_json) -> ServerSentEvent | Frame:
-    """Return the event whose data an item is: text as it is, and anything else as JSON."""
+    """Return the event with an item as its data: text as it is, and anything else as JSON."""
     if isinstance(item, (str, bytes)):
         text = item
         if not _was_warned:
@@ -59,7 +60,7 @@ def data_event(item: object, to_json: ToJSON = _to_json) -> ServerSentEvent | Fr
         if isinstance(fields, dict) and "data" in fields:
             refuse_fields(cast("dict[object, object]", item))
         text = to_json(item)
-    # Most items come by here. What is empty is left to the check of the profile.
+    # Most items pass here. The profile checks for empty ones.
     return Frame(lines(b"data: ", utf8(text)) + b"\n") if text else ServerSentEvent(text)
 
 
@@ -83,7 +84,7 @@ def _type_of(item: object) -> object:
 
 
 def _warn_if_framed(text: str | bytes) -> None:
-    """Say once that text looks like an event already, which it is not to the client."""
+    """Warn once that text looks like an event already: to the client it is not one."""
     global _was_warned
     if isinstance(text, str):
         is_framed = text.startswith(_FIELDS) and text.endswith(("\n\n", "\r\n\r\n"))
@@ -91,9 +92,9 @@ def _warn_if_framed(text: str | bytes) -> None:
         is_framed = text.startswith(_FIELDS_AS_BYTES) and text.endswith((b"\n\n", b"\r\n\r\n"))
     if is_framed:
         _was_warned = True
-        # Nothing of the text: it is the user's, and a log is not the place for it.
+        # Without the text: it is the user's, and does not belong in a log.
         _logger.warning(
-            "a source yielded text that is framed already ('data: ...' with an empty line at the "
+            "a source yielded text that is already framed ('data: ...' with an empty line at the "
             "end), and is framed once more: to the client it is text. Yield the text alone, or a "
             "ServerSentEvent, or write profile=RAW. This is said once"
         )

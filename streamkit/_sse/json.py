@@ -1,13 +1,14 @@
 """
-JSON of what a source yields.
+The JSON of what a source yields.
 
-Beside what ``json`` takes, a fixed list of types is known, each with one form that a client can
-read back. Nothing is guessed: what is not on the list is refused by its name, and is for the
-``encoder`` of a profile. Of libraries, none is imported: what they have made can only be there if
-they are.
+Besides what ``json`` takes, a fixed list of types is known, each with one form that a client can
+read back. Nothing is guessed: a type that is not on the list is refused by its name, and is left to
+the ``encoder`` of a profile. No library is imported: an object of a library can only be there if
+that library is loaded.
 
-What many take for the end of a line, and JSON has raw in a text, is escaped: ``str.splitlines()``
-cuts there, and so do the readers of lines that are made of it, such as ``aiter_lines()`` of httpx.
+Characters that many readers take for the end of a line, and that JSON leaves raw in text, are
+escaped: ``str.splitlines()`` cuts there, and so do line readers built on it, such as
+``aiter_lines()`` of httpx.
 """
 
 from __future__ import annotations
@@ -32,12 +33,12 @@ from uuid import UUID
 #: Makes JSON of a value.
 ToJSON: TypeAlias = Callable[[object], str]
 
-# What ends a line for ``str.splitlines()``, beside the control characters, which JSON escapes.
-# It can only be within a text.
+# What ends a line for ``str.splitlines()``, besides the control characters, which JSON escapes.
+# They can only be within a text.
 _ENDS = (("\x85", "\\u0085"), ("\u2028", "\\u2028"), ("\u2029", "\\u2029"))
 
-# An interface is an address, too. Not a number for a Decimal, which would be a float to the client,
-# and another number.
+# An interface is an address, too. A Decimal is not sent as a number: the client would read a float,
+# which is a different number.
 _AS_TEXT = (
     UUID,
     PurePath,
@@ -51,16 +52,16 @@ _AS_TEXT = (
 
 def encoding_with(encoder: Callable[[Any], object] | None) -> ToJSON:
     """
-    Return what makes JSON.
+    Return a function that makes JSON.
 
-    :param encoder: called with a value that is of no type of the list, wherever it is; returns
-        another one in its place. What it raises is raised.
+    :param encoder: called with a value whose type is not on the list, wherever it is; returns
+        another value to encode instead. What it raises is raised.
 
     """
 
     def plain(value: object) -> object:
-        """Take apart what ``json`` does not know."""
-        # A class has what its instances have, and is none of them.
+        """Convert what ``json`` does not know."""
+        # A class has the attributes of its instances, but is not one of them.
         if not isinstance(value, type):
             known = _known(value, plain)
             if known is not _UNKNOWN:
@@ -73,7 +74,7 @@ def encoding_with(encoder: Callable[[Any], object] | None) -> ToJSON:
 
     def encode_in_one_line(value: object) -> str:
         text = encode(value)
-        # Which is known of any text without a look at it.
+        # Known of any text without reading it.
         if not text.isascii():
             for end, escaped in _ENDS:
                 text = text.replace(end, escaped)
@@ -84,7 +85,7 @@ def encoding_with(encoder: Callable[[Any], object] | None) -> ToJSON:
 
 def refuse(value: object) -> object:
     """
-    Say that there is no JSON for a value.
+    Refuse a value for which there is no JSON.
 
     :raises TypeError: always
 

@@ -1,4 +1,4 @@
-"""What is said to who writes the arguments of an event stream as another library has them."""
+"""Advice for arguments of an event stream that are written as another library has them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .profile import Profile
 
 Init = TypeVar("Init", bound=Callable[..., None])
 
-#: What to do about an option that there is elsewhere, or next door.
+#: What to do about an option that other libraries, or other classes here, have.
 OF_EVENTS = {
     "background": "write streamkit.starlette.EventStream(..., background=...), or on_end=...",
     "beat": "write profile=dataclasses.replace(BROWSER, beat=Frame(...))",
@@ -24,16 +24,16 @@ OF_EVENTS = {
     "first",
 }
 
-#: About one that says what becomes of a source.
+#: The same for options that say what becomes of a source.
 OF_A_RUN = {
-    "on_disconnect": "a reader that goes leaves the run alone; for one that is to stop then, write "
+    "on_disconnect": "a reader that goes leaves the run alone; to stop it then, write "
     "runs.start(..., unwatched=30)",
-    "drain_timeout": "a run goes on whoever leaves; for one that is to stop when nobody reads it, "
-    "write runs.start(..., unwatched=30)",
+    "drain_timeout": "a run goes on whoever leaves; to stop it when nobody reads it, write "
+    "runs.start(..., unwatched=30)",
     "on_end": "there is one end, however many readers: write runs.start(..., on_end=...)",
 }
 
-#: About one of JSON lines.
+#: The same for JSON lines.
 OF_LINES = {
     "background": "write streamkit.starlette.JsonLines(..., background=...), or on_end=...",
     "interval": "write keepalive=15, in seconds",
@@ -46,7 +46,7 @@ OF_LINES = {
 
 
 def by_name(init: Init) -> Init:
-    """Let a constructor say how to write what was given to it without a name, after the source."""
+    """Let a constructor refuse positional arguments after the source, and say how to write them."""
 
     @wraps(init)
     def checked(self: object, *args: Any, **kwargs: Any) -> None:

@@ -1,4 +1,4 @@
-"""The profiles of OpenAI's two APIs: an end is what their SDKs raise for."""
+"""The profiles of OpenAI's two APIs: an abnormal end makes their SDKs raise."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ def _chat_tail(kind: OutcomeKind, message: str) -> list[ServerSentEvent]:
 #: Items are chunks: mappings, models, or JSON as text. After the last comes ``[DONE]``. Any other
 #: end is ``{"error": {...}}``, with the kind as its ``code``: the SDKs raise ``APIError``, also
 #: when the stream was cancelled, because a cut answer must not pass for a whole one. After a
-#: shutdown it is a ``server_error`` with the code ``shutdown``. The SDKs try no stream again that
-#: has begun: that is for the application.
+#: shutdown it is a ``server_error`` with the code ``shutdown``. The SDKs never retry a stream that
+#: has begun: the application may do that.
 OPENAI_CHAT = Profile(
     "OPENAI_CHAT",
     tail=_chat_tail,
@@ -47,7 +47,7 @@ OPENAI_CHAT = Profile(
 
 
 def _response_error(error: dict[str, object]) -> list[ServerSentEvent]:
-    # The reference of the API has the fields at the top, and the API itself sends them nested,
+    # The reference of the API has the fields at the top, but the API itself sends them nested,
     # which is what the SDKs raise for: https://github.com/openai/openai-dotnet/issues/881.
     flat = {"code": error["code"], "message": error["message"], "param": error["param"]}
     return [ServerSentEvent(to_json({"type": "error", **flat, "error": error}), event="error")]
@@ -64,8 +64,8 @@ def _responses_tail(kind: OutcomeKind, message: str) -> list[ServerSentEvent]:
 #: Items are events: mappings or models whose ``type`` is the name of the event. They end with one
 #: of the API's own, such as ``response.completed``. Any other end is an ``error``, with the kind
 #: as its ``code``, or ``shutdown``: the SDKs raise ``APIError``. (``response.failed`` would need
-#: the response as it is by then.) Of a run, each event has its position as ``sequence_number``,
-#: after which ``client.responses.retrieve(id, stream=True, starting_after=...)`` goes on.
+#: the response so far.) In a run, each event has its position as ``sequence_number``:
+#: ``client.responses.retrieve(id, stream=True, starting_after=...)`` goes on after it.
 OPENAI_RESPONSES = Profile(
     "OPENAI_RESPONSES",
     event_of=named_event,

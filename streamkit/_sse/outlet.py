@@ -1,7 +1,7 @@
 """
 How a response gets its bytes: an item, a beat and the last ones are encoded by a profile.
 
-A profile with a beginning or a memory has an outlet of its own, so that the others do nothing for
+A profile with a beginning or a memory has an outlet of its own, so that the others pay nothing for
 it.
 """
 
@@ -20,7 +20,7 @@ from .items import SHORT_WAYS, data_event, quoted
 from .json import to_json
 from .profile import Profile, in_state
 
-# From this status on, the answer is no stream of the protocol.
+# From this status on, the answer is not a stream of the protocol.
 _REFUSED = 400
 
 
@@ -31,10 +31,11 @@ class EventOutlet(Outlet):
         super().__init__()
         self._encode = profile.encode
         self._has_short_way = profile.event_of is data_event
-        # Whether the next item may take it. Not after the middle of a line, to find its end.
+        # Whether the next item may take it. Not after the middle of a line, whose end must be
+        # found.
         self._takes_text = self._has_short_way
-        # Whether what was said last ends in the middle of a line, where a beat would be lost, and
-        # would take the rest of the line with it. After a CR, the LF of the same line end may come.
+        # Whether the last bytes end in the middle of a line, where a beat would be lost, and would
+        # take the rest of the line with it. After a CR, the LF of the same line end may come.
         self._is_in_line = False
 
     def on_item(self, item: Any) -> bytes:
@@ -43,7 +44,7 @@ class EventOutlet(Outlet):
             try:
                 return f"data: {item}\n\n".encode()
             except UnicodeEncodeError:
-                # Half of a surrogate pair: the longer way knows what to do.
+                # Half of a surrogate pair: the longer way handles it.
                 pass
         content = encode(self._encode(item))
         if self._is_in_line or not content.endswith(b"\n"):
@@ -61,13 +62,13 @@ class EventOutlet(Outlet):
 
 class RememberingOutlet(EventOutlet):
     """
-    Says the beginning before the first item, and keeps the state of the stream.
+    Sends the beginning before the first item, and keeps the state of the stream.
 
-    If the status says that the client is refused, nothing of the protocol is said: text is the
-    text of the answer, and anything else its JSON.
+    If the status says that the client is refused, nothing of the protocol is sent: text is sent as
+    text, and anything else as its JSON.
 
     :param profile: with a beginning or a fold
-    :param about: what its beginning is made of
+    :param about: the data for its beginning
 
     """
 
@@ -77,7 +78,7 @@ class RememberingOutlet(EventOutlet):
         self._encode_in = profile.encode_in
         self._opening, self._state = profile.begun(about)
         self._begins_with = SHORT_WAYS.get((profile.event_of, profile.fold))
-        # As text does that may take the shorter way.
+        # As for text that may take the shorter way.
         self._prefix: str | None = None
         self._is_refused = False
 
@@ -117,7 +118,7 @@ class RememberingOutlet(EventOutlet):
     def last(
         self, final: Callable[[Outcome], list[Frame] | None], outcome: Outcome
     ) -> list[Frame] | None:
-        """Return what is said last, and the beginning before it if nothing else was said."""
+        """Return the last bytes, after the beginning if nothing else was sent."""
         if self._is_refused:
             return [] if outcome.kind == "completed" else None
         with in_state(self._state):
@@ -128,7 +129,7 @@ class RememberingOutlet(EventOutlet):
 def encoded_final(
     final: Callable[[Outcome], object], profile: Profile
 ) -> Callable[[Outcome], list[Frame] | None]:
-    """Return a ``final`` of a user, whose items are encoded by a profile."""
+    """Return a ``final`` of a user, with its items encoded by a profile."""
 
     def encoded(outcome: Outcome) -> list[Frame] | None:
         last: Any = final(outcome)

@@ -18,7 +18,7 @@ from .foreign import event_from
 from .items import TAKING_EVENTS, WITH_JSON, data_event
 from .json import ToJSON, encoding_with, to_json
 
-# Said to a client that is told no more. What an exception says is not for the public.
+# All that a client is told. The text of an exception is not for the public.
 _MESSAGES: dict[str, str] = {
     "completed": "The stream is complete.",
     "cancelled": "The stream was cancelled.",
@@ -27,19 +27,19 @@ _MESSAGES: dict[str, str] = {
     "lost": "The stream was lost.",
     "shutdown": "The server is shutting down.",
 }
-_GONE = "There is no such stream, or none any more."
+_GONE = "There is no such stream, or no longer."
 
-# One line end only. After an `id:` was sent, an empty line is one more event to some clients, and
+# A single line end. After an `id:` was sent, an empty line is one more event to some clients, and
 # the SDKs of OpenAI crash on it.
 _BEAT = Frame(b": ping\n")
 
-#: Proxies must neither keep the stream back nor compress it.
+#: Proxies must neither buffer the stream nor compress it.
 HEADERS = MappingProxyType({"Cache-Control": "no-cache, no-transform", "X-Accel-Buffering": "no"})
 
-# What is no event of any library.
+# Types that are not an event of any library.
 _PLAIN: tuple[type[Any], ...] = (str, bytes, dict)
 
-# What is called, and with what.
+# The fields that are called, and their arguments.
 _ARGUMENTS = {
     "event_of": "item",
     "encoder": "value",
@@ -52,7 +52,7 @@ _ARGUMENTS = {
 }
 
 
-# What the stream has said whose end is being told, for who has no state at hand.
+# The state of the stream whose end is being told, for callers that have no state at hand.
 _state: ContextVar[Any] = ContextVar("state", default=None)
 
 
@@ -65,80 +65,82 @@ class Profile:
     """
     How a stream becomes server-sent events for one kind of client.
 
-    A profile keeps nothing between calls: one serves any number of streams. To change one thing of
+    A profile keeps nothing between calls: one serves any number of streams. To change one field of
     a ready-made profile, write ``dataclasses.replace(BROWSER, headers={...})``.
     """
 
-    #: What messages call it.
+    #: Its name in messages.
     name: str
     _: KW_ONLY
-    #: Turns an item into an event; not called for a :class:`ServerSentEvent`, that of FastAPI or
-    #: of sse-starlette, or a :class:`Frame` (of the ready-made ones, those with a memory look into
-    #: these, too). By default, ``str`` and ``bytes`` are the data as they
-    #: are, and anything else becomes JSON: what ``json`` takes, dataclasses, models of pydantic,
-    #: classes of attrs, structs of msgspec, mappings, sets, enums by their value, dates and times
-    #: in ISO format, and UUIDs, paths, IP addresses and ``Decimal`` as text, in any nesting.
-    #: ``NaN`` and infinities are refused, because clients refuse them.
+    #: Turns an item into an event; not called for a :class:`ServerSentEvent`, an event of FastAPI
+    #: or of sse-starlette, or a :class:`Frame` (ready-made profiles with a memory also look into
+    #: these). By default, ``str`` and ``bytes`` are the data as they are, and anything else becomes
+    #: JSON: what ``json`` takes, dataclasses, models of pydantic, classes of attrs, structs of
+    #: msgspec, mappings, sets, enums by their value, dates and times in ISO format, and UUIDs,
+    #: paths, IP addresses and ``Decimal`` as text, in any nesting. ``NaN`` and infinities are
+    #: refused, because clients refuse them.
     event_of: (
         Callable[[Any], ServerSentEvent | Frame] | Callable[[Any, Any], ServerSentEvent | Frame]
     ) = data_event
-    #: Called with a value for which there would be no JSON, wherever in an item it is. Returns one
-    #: for which there is, or raises :exc:`TypeError`. For the ``event_of`` of the ready-made
-    #: profiles: one of your own makes its own JSON.
+    #: Called with a value for which there would be no JSON, wherever in an item it is. Returns a
+    #: value for which there is, or raises :exc:`TypeError`. Works with the ``event_of`` of the
+    #: ready-made profiles: an ``event_of`` of your own makes its own JSON.
     encoder: Callable[[Any], object] | None = None
     #: Called with what is known of a stream: ``about`` of :class:`EventStream`, or the ``"run_id"``
-    #: and the ``"epoch"`` of a run. Returns what the client receives first, before any item: items
-    #: and events. Not where the status is 400 or more.
+    #: and the ``"epoch"`` of a run. Returns the items and events that the client receives first,
+    #: before any item. Not called where the status is 400 or more.
     begin: Callable[[Mapping[str, Any]], Iterable[Any]] | None = None
-    #: Called with the state that a stream is in, which is ``None`` at first, and with what it says
-    #: next: what ``begin`` returns, each item, what ``tail`` returns. Returns the state after that,
-    #: without changing the one before. ``event_of`` and ``tail`` are then given the state as one
-    #: more argument. It must depend on nothing else: of a run, it is made of what is kept, in
-    #: whatever process that is read.
+    #: Called with the state of a stream, which is ``None`` at first, and with what is sent next:
+    #: what ``begin`` returns, each item, what ``tail`` returns. Returns the next state, and must
+    #: not change the given one. ``event_of`` and ``tail`` then get the state as one more argument.
+    #: The result must depend on nothing else: for a run, it is computed from the kept items, in any
+    #: process that reads the run.
     fold: Callable[[Any, Any], Any] | None = None
     #: Called with the kind of an :class:`~streamkit.Outcome` and a message for the public. Returns
-    #: what the client receives last, or ``None`` to add nothing, and to let an exception be raised
-    #: where there is one. With ``fold``, it is called with the state, too, for every end: the kind
-    #: may also be ``"shutdown"``, or, of a run, ``"lost"``.
+    #: what the client receives last, or ``None`` to add nothing; an exception, if there is one, is
+    #: then raised. With ``fold``, it is called with the state, too, for every end: the kind may
+    #: also be ``"shutdown"``, or, of a run, ``"lost"``.
     tail: (
         Callable[[OutcomeKind, str], Iterable[ServerSentEvent | Frame] | None]
         | Callable[[str, str, Any], Iterable[Any] | None]
     ) = _no_tail
     #: The same for a stream that is cancelled because the program ends: called with the message
-    #: alone. If it is ``None``, that is told as any cancellation is. With ``fold``, it is only for
-    #: who is refused by an event.
+    #: alone. If it is ``None``, such an end is told like any cancellation. With ``fold``, it is
+    #: only used for a client that is refused by an event.
     shutdown: Callable[[str], Iterable[ServerSentEvent | Frame] | None] | None = None
-    #: How a client is told that it is refused, and its source never started: by the ``"status"``,
-    #: or, where clients take none but 200, by an ``"event"``, which is the one of ``shutdown``.
+    #: How a client is told that it is refused and that its source never started: by the
+    #: ``"status"``, or, for clients that accept only status 200, by an ``"event"``: the one of
+    #: ``shutdown``.
     errors: Literal["status", "event"] = "status"
-    #: Of a run: called with the positions of the first and the last item that are kept, where
-    #: others are missing that a client has not seen. What is there follows.
+    #: For a run: called with the positions of the first and the last kept item, when items that a
+    #: client has not seen are missing before them. The kept items follow.
     resync: Callable[[int, int], Iterable[ServerSentEvent | Frame] | None] | None = None
-    #: Of a run: called with a message, where there is no such run.
+    #: For a run: called with a message when there is no such run.
     gone: Callable[[str], Iterable[ServerSentEvent | Frame] | None] | None = None
-    #: Of a run: the status where there is none, for clients that are told by a status.
+    #: For a run: the status when there is no such run, for clients that are told by a status.
     nothing: int = 404
-    #: Whether clients come back by themselves after an end of the body that no event has told.
+    #: Whether clients reconnect by themselves when the body ends and no event has told an end.
     reconnects: bool = False
-    #: Whether clients notice that a body was cut. To those that do not, it would look complete: in
-    #: place of a cut, they are told that the stream failed.
+    #: Whether clients notice that a body was cut. If not, a cut would look complete to them:
+    #: instead of a cut, they are told that the stream failed.
     notices_cuts: bool = True
-    #: Whether they say then what they have seen. Those that do not read a run from its beginning,
-    #: whatever cursor they send, and are refused if that is kept no more.
+    #: Whether clients that reconnect say what they have seen. If not, they read a run from its
+    #: beginning, whatever cursor they send, and are refused if the beginning is no longer kept.
     resumes: bool = True
-    #: The name of a field in the JSON of each event that is to have its position in a run, as the
-    #: number that clients give back in ``?starting_after=``. That of the end is one more than that
-    #: of the last item.
+    #: The name of a field in the JSON of each event for its position in a run: the number that
+    #: clients give back in ``?starting_after=``. The position of the end is one more than that of
+    #: the last item.
     position_field: str | None = None
-    #: What must be in every event, and not empty: the clients crash without it, or drop the event.
+    #: Fields that every event must have, and not empty: without them, clients crash or drop the
+    #: event.
     requires: tuple[Literal["data", "event"], ...] = ()
-    #: For :func:`~streamkit.with_keepalive`: a comment, with no empty line after it.
+    #: For :func:`~streamkit.with_keepalive`: a comment without an empty line after it.
     beat: Frame = _BEAT
     #: The content type.
     media_type: str = "text/event-stream; charset=utf-8"
     #: Further headers of the response.
     headers: Mapping[str, str] = field(default_factory=lambda: HEADERS)
-    # What is made of the fields above.
+    # Derived from the fields above.
     _to_json: ToJSON = field(init=False, repr=False, default=to_json)
     _event_of: Callable[..., object] = field(init=False, repr=False)
     _takes_events: bool = field(init=False, repr=False)
@@ -159,7 +161,7 @@ class Profile:
         if self.encoder is not None:
             if event_of not in WITH_JSON:
                 raise ValueError(
-                    "encoder is for the JSON that a profile makes, and event_of makes its own: "
+                    "encoder is for the JSON that a profile makes, but event_of makes its own: "
                     "write ServerSentEvent(json.dumps(item, default=...)) there"
                 )
             encoded = encoding_with(self.encoder)
@@ -171,10 +173,11 @@ class Profile:
         """
         Return an item as it goes on the wire. A :class:`Frame` is returned as it is.
 
-        With a ``fold``, it is the first item of a stream: of any other, it is :meth:`encode_in`.
+        With a ``fold``, this is for the first item of a stream, and :meth:`encode_in` for all
+        others.
 
         :raises TypeError: if there is no event for such an item
-        :raises ValueError: if the event lacks what the clients need, or it is no valid JSON
+        :raises ValueError: if the event lacks what the clients need, or is not valid JSON
 
         """
         if isinstance(item, Frame):
@@ -191,7 +194,7 @@ class Profile:
 
     def encode_in(self, state: object, item: object) -> Frame:
         """
-        Return an item as it goes on the wire in a state, which :attr:`fold` has made.
+        Return an item as it goes on the wire in a state that :attr:`fold` has made.
 
         :raises TypeError: as :meth:`encode`
         :raises ValueError: as :meth:`encode`
@@ -211,7 +214,7 @@ class Profile:
     def _encoded(self, event: object) -> Frame:
         if not isinstance(event, ServerSentEvent):
             event = self._checked(event)
-        # A mere comment, or retry, is no event to the clients.
+        # A mere comment, or retry, is not an event to the clients.
         if self.requires and (event.data is not None or event.id is not None):
             for name in self.requires:
                 if not getattr(event, name):
@@ -235,7 +238,7 @@ class Profile:
         return self._said(items, _state.get())[0]
 
     def begun(self, about: Mapping[str, Any]) -> tuple[Frame, Any]:
-        """Return what is said first, and the state after that."""
+        """Return what is sent first, and the state after that."""
         if self.begin is None:
             return Frame(), None
         frames, state = self._said(self.begin(about), None)
@@ -255,15 +258,15 @@ class Profile:
         self, outcome: Outcome, *, message: str | None = None, state: object = None
     ) -> list[Frame] | None:
         """
-        Return what tells the client how its stream ended: a ``final`` for
+        Return the frames that tell the client how its stream ended: a ``final`` for
         :func:`~streamkit.with_status`.
 
-        :param outcome: how the stream ended. Of this only the kind is told, and whether it was
-            cancelled because the program ends: a reason and an exception may hold what is not for
-            the public.
+        :param outcome: how the stream ended. The client is told only its kind, and whether the
+            stream was cancelled because the program ends: a reason or an exception may hold what is
+            not for the public.
         :param message: what the client is told instead of a general sentence
-        :param state: that after the last item, if there is a ``fold``. A response knows it, and so
-            does this, where it is called in the ``final`` of one
+        :param state: the state after the last item, if there is a ``fold``. Not needed in the
+            ``final`` of a response, which knows it
         :return: the last frames, or ``None`` if there are none, so that what the stream raises is
             raised: always so if the consumer has left early
 
@@ -279,7 +282,7 @@ class Profile:
         return self.ended(kind, message, state)
 
     def ended(self, kind: str, message: str | None, state: object = None) -> list[Frame] | None:
-        """Return what tells of the end of a stream that is in a state."""
+        """Return the frames that tell the end of a stream in a state."""
         if message is None:
             message = _MESSAGES[kind]
         make: Callable[..., Iterable[Any] | None] = self.tail
@@ -291,13 +294,13 @@ class Profile:
         return None if tail is None else self._said(tail, state)[0]
 
     def lost(self) -> list[Frame] | None:
-        """Return what tells of a run whose process has died."""
-        # Without a fold there is no such kind of an end.
+        """Return the frames that tell that the process of a run has died."""
+        # Without a fold, there is no such kind of end.
         return self.ended("failed" if self.fold is None else "lost", _MESSAGES["lost"])
 
     def refusal(self, *, message: str | None = None) -> list[Frame] | None:
         """
-        Return what tells a client to come back later: what :attr:`shutdown` says.
+        Return the frames that tell a client to come back later: those of :attr:`shutdown`.
 
         :param message: what the client is told instead of a general sentence
         :return: the frames, or ``None`` if there are none
@@ -309,7 +312,7 @@ class Profile:
         return None if tail is None else [self.encode(event) for event in tail]
 
     def told(self, what: Literal["resync", "gone"], *values: Any) -> list[Frame] | None:
-        """Return what tells a client of a run that something is missing."""
+        """Return the frames that tell a client of a run that items are missing."""
         function: Any = getattr(self, what)
         tail = None if function is None else function(*(values or (_GONE,)))
         return None if tail is None else [self.encode(event) for event in tail]
@@ -317,7 +320,7 @@ class Profile:
 
 @contextmanager
 def in_state(state: object) -> Generator[None]:
-    """Let :meth:`Profile.final` know the state of the stream whose end is told."""
+    """Let :meth:`Profile.final` know the state of the stream whose end is being told."""
     token = _state.set(state)
     try:
         yield
@@ -344,16 +347,16 @@ def _check_callable(name: str, value: object) -> None:
 
 def check_errors(errors: object, shutdown: object) -> None:
     """
-    Check how refused clients are told.
+    Check how refused clients will be told.
 
-    :raises ValueError: if there is nothing to tell them
+    :raises ValueError: if there is no way to tell them
 
     """
     if errors not in ("status", "event"):
         raise ValueError(f"errors is 'status' or 'event', got {errors!r}")
     if errors == "event" and shutdown is None:
         raise ValueError(
-            "errors='event' tells a refused client what shutdown returns, and there is none: write "
+            "errors='event' tells a refused client what shutdown returns, which is missing: write "
             "shutdown=lambda message: [ServerSentEvent(message, event='...', retry=3000)], or "
             "errors='status'"
         )

@@ -1,8 +1,8 @@
 """
-Records of JSON, one a line, and the last of them: the kind of the end under a key of its own.
+Records of JSON, one a line. The last one has the kind of the end, under a key of its own.
 
 No item may have that key, or a reader would take it for the end. Most items cannot have it, which
-their text tells without being read.
+shows in their text without parsing it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Records:
     Makes lines of what a source yields.
 
     :param end: the key of the last record
-    :param encoder: what is called with a value for which there would be no JSON
+    :param encoder: called with a value for which there would be no JSON
 
     """
 
@@ -40,7 +40,7 @@ class Records:
         self._end = end
         # How the key is written, if it is one.
         self._marks = self.as_json(end) + ":"
-        # What says how a stream ends, in words for the public.
+        # The message for the public on how a stream ended.
         self._profile = Profile(
             "JsonLines",
             tail=lambda kind, message: [self._last(kind, message)],
@@ -52,13 +52,13 @@ class Records:
         Return an item as a line.
 
         :raises TypeError: if there is no JSON for it
-        :raises ValueError: if there is no valid JSON, or the item has the key of the end
+        :raises ValueError: if it is not valid JSON, or the item has the key of the end
 
         """
         text = self.as_json(item)
         if self._marks in text and self._is_end(text):
             raise ValueError(
-                f"an item has the key {self._end!r}, which is that of the end: write "
+                f"an item has the key {self._end!r}, which marks the end: write "
                 f"JsonLines(source, end_key='...') with a key that no item has"
             )
         return _line(text)
@@ -81,7 +81,7 @@ class Records:
     def encoded_final(
         self, final: Callable[[Outcome], object]
     ) -> Callable[[Outcome], list[Frame] | None]:
-        """Return a ``final`` of a user, whose items become lines."""
+        """Return a ``final`` of a user, with its items turned into lines."""
         return partial(self._encoded, final)
 
     def _encoded(self, final: Callable[[Outcome], object], outcome: Outcome) -> list[Frame] | None:
@@ -97,7 +97,7 @@ class Records:
         """
         Return a beat as a line.
 
-        :raises TypeError: if it is no object
+        :raises TypeError: if it is not an object
         :raises ValueError: if it has the key of the end
 
         """
@@ -114,7 +114,7 @@ class RecordOutlet(Outlet):
     """
     Makes bytes of items as lines.
 
-    :param beat: the response's own, which is a line already
+    :param beat: that of the response, already as a line
 
     """
 
@@ -126,7 +126,7 @@ class RecordOutlet(Outlet):
 
     def on_item(self, item: Any) -> bytes:
         if type(item) is str:
-            # Most items are text, which has no key.
+            # Most items are text, which has no keys.
             return utf8(self._as_json(item)) + b"\n"
         return bytes(self._encode(item))
 

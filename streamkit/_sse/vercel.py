@@ -1,14 +1,14 @@
 """
 ``VERCEL_UI``: the UI message stream of the AI SDK, which its chats read.
 
-What the clients (npm ``ai``, 5 to 7) make of a stream is why it is so:
+It is so because of what the clients (npm ``ai``, 5 to 7) do with a stream:
 
-* A part that is not closed is shown as streaming for ever. So what is open is closed before any
+* A part that is not closed is shown as streaming for ever. So everything open is closed before any
   end, and what a step has opened at the end of the step, where the clients forget it.
-* ``abort`` changes nothing of what they show, and a cut looks like the end of a complete answer.
-  So there is a transient part of data that tells of a cancellation, and always a last word.
+* ``abort`` changes nothing that they show, and a cut looks like the end of a complete answer. So a
+  transient part of data tells of a cancellation, and there is always a last word.
 * They cannot go on in the middle. They ask again, read everything from its beginning, and know by
-  the id of the message that it is the one they have: so it is made of the run.
+  the id of the message that it is the one they have: so the id is derived from the run.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ _UNFINISHED = "The input is not complete."
 class _State(NamedTuple):
     """What the clients know of a message."""
 
-    #: Whether text goes on in the part that is there for it.
+    #: Whether text goes on in the part that is open for it.
     has_text: bool = False
-    #: What closes the parts that are open, by the kind of part and its id.
+    #: The chunks that close the open parts, by the kind of part and its id.
     open: tuple[tuple[str, str, Mapping[str, Any]], ...] = ()
-    #: Which chunks there were that are sent once.
+    #: Which of the chunks that are sent only once were sent.
     said: frozenset[str] = frozenset()
 
     def opened(self, kind: str, id_: str, end: Chunk) -> _State:
@@ -83,12 +83,12 @@ def _event_of(item: object, state: _State | None, to_json: ToJSON = _to_json) ->
     chunk = fields_of(item)
     if not isinstance(chunk.get("type"), str):
         raise TypeError(
-            "the chunks of VERCEL_UI have a type, and there is none in "
+            "a chunk of VERCEL_UI has a type, but there is none in "
             f"{type(item).__qualname__}: yield {{'type': 'data-...', 'data': ...}}, or text"
         )
     before, said = _passing(state, chunk)
     frames = [frame_of(each) for each in before]
-    # A model knows itself how it becomes JSON.
+    # A model itself knows how it becomes JSON.
     frames.append(frame_of(item if said is chunk else said, to_json))
     return Frame(b"".join(frames))
 
@@ -96,7 +96,7 @@ def _event_of(item: object, state: _State | None, to_json: ToJSON = _to_json) ->
 def _passing(state: _State, chunk: Chunk) -> tuple[Iterable[Chunk], Chunk]:
     type_ = chunk["type"]
     if type_ == "start" and "start" in state.said:
-        # Another id would be another message.
+        # A different id would be a different message.
         return (), {name: value for name, value in chunk.items() if name != "messageId"}
     if type_ == "finish-step":
         return _ends(state, _UNFINISHED, step=True), chunk
@@ -104,7 +104,7 @@ def _passing(state: _State, chunk: Chunk) -> tuple[Iterable[Chunk], Chunk]:
 
 
 def _ends(state: _State, message: str, *, step: bool = False) -> Iterator[dict[str, Any]]:
-    """Yield what closes the parts that are open: of a step, all but the inputs of tools."""
+    """Yield the chunks that close the open parts: in a step, all but the inputs of tools."""
     for kind, _, end in state.open:
         if kind != "tool":
             yield dict(end)
@@ -170,7 +170,7 @@ def _after_tool(state: _State, what: str, chunk: Mapping[str, Any]) -> _State:
 def _tail(kind: str, message: str, state: _State | None) -> Iterator[Any]:
     state = _NOTHING if state is None else state
     if DONE["type"] in state.said:
-        # Who reads on after that?
+        # Nobody reads on after that.
         return
     yield from _ends(state, message)
     if kind == "completed":
@@ -187,16 +187,16 @@ def _tail(kind: str, message: str, state: _State | None) -> Iterator[Any]:
 
 #: For the chats of the AI SDK (``useChat`` and ``Chat`` of npm ``ai``, 5 to 7).
 #:
-#: Text becomes one part of the message, and another one in the next step. Mappings and models are
+#: Text becomes one part of the message, and a new one in the next step. Mappings and models are
 #: chunks of the protocol, and so is what is in a :class:`ServerSentEvent` or in the whole events of
 #: a :class:`Frame`. The message begins with its id: that of the run, or
-#: ``about={"messageId": ...}``, or a random one. What is open at the end is closed. The chat is
-#: then ``ready``; after a failure, a time-out, a shutdown and a loss it has an ``error``. After a
-#: cancellation it is ``ready``, too: that is told to ``onData`` alone, by a part ``data-end`` with
+#: ``about={"messageId": ...}``, or a random one. Everything open is closed at the end. The chat is
+#: then ``ready``; after a failure, a time-out, a shutdown or a loss it has an ``error``. After a
+#: cancellation it is ``ready``, too: only ``onData`` is told, by a part ``data-end`` with
 #: ``{"kind": "cancelled"}``.
 #:
-#: A chat that comes back to a run reads it from its beginning, into the same message. It is told by
-#: 204 that there is no such run, and by 410 that its beginning is kept no more.
+#: A chat that comes back to a run reads it from its beginning, into the same message. Status 204
+#: tells it that there is no such run, and 410 that the beginning of the run is no longer kept.
 VERCEL_UI = Profile(
     "VERCEL_UI",
     event_of=_event_of,

@@ -1,7 +1,7 @@
 """
-What tests of others are made with, for ``streamkit.testing``.
+Tools for the tests of others, for ``streamkit.testing``.
 
-May import ``_combinators`` and ``_core``, and no test framework: who has tests brings one.
+May import ``_combinators`` and ``_core``, but no test framework: those tests bring one.
 
 A source that is interrupted everywhere: ``places`` and ``points`` (where it waits), ``eye`` (what
 is seen of a run), ``observed`` and ``function`` (what stands between and sees it), ``visit`` (how

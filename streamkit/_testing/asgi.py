@@ -1,9 +1,10 @@
 """
-A client of an ASGI application, in the same event loop: it takes its time, and goes when it likes.
+A client of an ASGI application, in the same event loop: it takes its time, and leaves when it
+likes.
 
-The block of a response is the connection. Who leaves it before the end disconnects, as a browser
-does whose tab is closed. Who does not read holds the application up, once what it has sent is more
-than a server would take.
+The block of a response is the connection. Leaving it before the end disconnects, like a browser
+whose tab is closed. A client that does not read holds the application up, once the application has
+sent more than a server would take.
 """
 
 from __future__ import annotations
@@ -33,14 +34,14 @@ _DISCONNECT = {"type": "http.disconnect"}
 
 
 class _Cut(ConnectionError):
-    """Raised in the block when the application has raised: that comes in its place."""
+    """Raised in the block when the application has raised. The application's error replaces it."""
 
 
 class AsgiClient:
     """
     A client of an application, on asyncio and on Trio.
 
-    Enter it for the application's lifespan; without that, it has none.
+    Enter it for the application's lifespan; without the block, there is no lifespan.
 
     :param app: the application
     :param buffer: how many bytes of a response the client's side takes before it is read
@@ -83,17 +84,17 @@ class AsgiClient:
         """
         Make a request, and wait for the beginning of its response.
 
-        When the block is left, the client disconnects, if the response is not complete, and the
+        When the block is left before the response is complete, the client disconnects. Then the
         application is waited for.
 
-        :param method: of HTTP
+        :param method: the HTTP method
         :param url: the path, and the query after a ``?``
-        :param headers: of the request
-        :param body: of the request: at once, or in pieces, which are asked for as the application
-            asks for them
+        :param headers: headers of the request
+        :param body: the body of the request: at once, or in pieces, which are asked for as the
+            application asks for them
         :raises RuntimeError: if the application ends without a response
-        :raises BaseException: what the application raises, bare; with an error of the block, in a
-            group of both
+        :raises BaseException: what the application raises, bare; together with an error of the
+            block, in a group of both
         """
         response = AsgiResponse(self._buffer, self._raises_when_gone)
         scope = self._scope(method, url, headers or {})
@@ -108,7 +109,7 @@ class AsgiClient:
                 response.leave()
                 raise
             except _Cut:
-                # The application has raised, and says more.
+                # The application has raised, which says more.
                 pass
             except BaseException as exc:
                 error = exc
@@ -123,7 +124,7 @@ class AsgiClient:
     def get(
         self, url: str, *, headers: Mapping[str, str] | None = None
     ) -> AbstractAsyncContextManager[AsgiResponse]:
-        """Make a request with the method GET: see :meth:`request`."""
+        """Make a GET request: see :meth:`request`."""
         return self.request("GET", url, headers=headers)
 
     def _scope(self, method: str, url: str, headers: Mapping[str, str]) -> dict[str, Any]:
@@ -181,7 +182,7 @@ class AsgiResponse:
         """
         Wait for the next piece.
 
-        :raises StopAsyncIteration: at the end of a response that is complete
+        :raises StopAsyncIteration: at the end of a complete response
         :raises ConnectionError: if the application has ended before that
         """
         while not self._waiting:

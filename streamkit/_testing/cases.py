@@ -1,5 +1,5 @@
 """
-Interruptions in the event loop of the test itself, one case after the other.
+Interruptions in the event loop of the test itself, one case after another.
 
 What a case holds belongs to a task of its own, and is torn down when the next one is asked for. The
 body of the loop is the check.
@@ -31,7 +31,7 @@ from .run import KINDS, OF_FUNCTIONS, Kind, Run
 
 class Case:
     """
-    One case of :func:`interruptions`: a run that is over, and what is not torn down yet.
+    One case of :func:`interruptions`: a run that is over but not yet torn down.
 
     ``with case:`` around the assertions keeps their failures for the end, with the point.
     """
@@ -39,7 +39,7 @@ class Case:
     def __init__(self, run: Run, given: tuple[Any, ...], record: Record) -> None:
         #: The run.
         self.run: Run = run
-        #: What ``make`` gave beside the source, or ``None``.
+        #: What ``make`` gave besides the source, or ``None``.
         self.given: Any = given[0] if given else None
         self._record = record
 
@@ -76,16 +76,22 @@ def interruptions(
     """
     Interrupt a source at each of its waits, in the event loop and on the clock of the test.
 
-    For what belongs to that loop, a pool in a fixture for instance. The body of the loop is the
+    For objects that belong to that loop, such as a pool in a fixture. The body of the loop is the
     check, and nothing that ``make`` holds is torn down before it is over::
 
         async for case in interruptions(make):
             with case:
                 assert case.given.open_connections == 0
 
-    The arguments are those of :func:`interrupt_everywhere`. An interruption is one of the loop's
-    own tasks, so ``"native"`` cancels none of the test's.
+    An interruption is a task of its own in that loop, so ``"native"`` cancels no task of the test.
 
+    :param make: called for each run: see :func:`interrupt_everywhere`, as for all others
+    :param kinds: the ways to interrupt it
+    :param at: only the points with this name, as a report has it
+    :param steps: how often the source may wait after it was told
+    :param max_runs: how many runs there may be
+    :param max_seconds: real seconds after which no further run begins
+    :param ignore: qualified names of tasks, generators, streams and exceptions that are meant
     :return: an async iterator of :class:`Case`, which raises :exc:`Interrupted` at its end, if
         anything was wrong. After a ``break``, call its ``aclose()``, or enter it as a block
     """

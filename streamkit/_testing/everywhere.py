@@ -15,7 +15,7 @@ from .run import KINDS, Kind
 
 
 class UnresolvedWarning(UserWarning):
-    """Says that some points were not interrupted, for they wait for what is not virtual."""
+    """Says that some points were not interrupted, because they wait for real time."""
 
 
 def interrupt_everywhere(
@@ -34,23 +34,23 @@ def interrupt_everywhere(
     ignore: Collection[str] = (),
 ) -> Report:
     """
-    Interrupt a source at each of its waits, in each way, and see what becomes of it.
+    Interrupt a source at each of its waits, in each way, and check the result.
 
-    A run that nothing interrupts shows the points: each ``await`` at which the source waits, and
-    each ``yield``. Then there is one run for each point and each kind, in an event loop of its own.
-    Tasks that the source starts are no points.
+    A run without interruptions shows the points: each ``await`` at which the source waits, and each
+    ``yield``. Then there is one run for each point and each kind, in an event loop of its own. The
+    waits of tasks that the source starts are not points.
 
     :param make: called for each run, in its event loop: returns a source, a stream or an async
-        function, or an async context manager that yields one; alone, or with what ``check`` gets
-        beside, as a tuple of two
-    :param check: sync or async, called with the :class:`Run`, and with what ``make`` gave beside,
+        function, or an async context manager that yields one; alone, or in a tuple of two, with an
+        object for ``check``
+    :param check: sync or async, called with the :class:`Run`, and with the object from ``make``,
         when the run is over and before anything is torn down. An exception is a failure
     :param kinds: ``"stop"``, by a token; ``"cancel"``, by a scope around the consumer;
         ``"native"``, by :meth:`asyncio.Task.cancel`; ``"leave"`` and ``"error"``, by the consumer;
         ``"close"``, by ``aclose()`` from another task; ``"timeout"``, by a limit. An async function
-        can be met by ``"cancel"`` and ``"native"``
+        can only be met by ``"cancel"`` and ``"native"``
     :param backends: ``"asyncio"`` and ``"trio"``
-    :param clock: ``"virtual"``: nobody waits. ``"real"``: for what uses threads, sockets or
+    :param clock: ``"virtual"``: nobody waits. ``"real"``: for sources that use threads, sockets or
         processes
     :param again: interrupt it a second time, at each point of its clean-up: for the first of
         ``kinds``
@@ -58,7 +58,7 @@ def interrupt_everywhere(
     :param seeds: how many orders of tasks to try on trio
     :param steps: how often the source may wait after it was told
     :param max_runs: how many runs there may be
-    :param max_seconds: real seconds after which no run begins any more
+    :param max_seconds: real seconds after which no further run begins
     :param ignore: qualified names of tasks, generators, streams and exceptions that are meant
     :return: what was done, and what was left out
     :raises Interrupted: if anything is wrong; an :exc:`AssertionError`

@@ -72,7 +72,7 @@ class Eye:
 
     def suspended(self, place: Place, awaited: object, task: object) -> None:
         """
-        Take note of a wait.
+        Note a wait.
 
         :param task: who waits
         :raises Abandoned: if there were too many
@@ -110,7 +110,7 @@ class Eye:
         return True
 
     def told(self, place: Place) -> None:
-        """Take note that what was asked arrives."""
+        """Note that what was asked arrives."""
         if self.told_after is None:
             self.told_after = len(self.trace)
             self.arrived_at = place

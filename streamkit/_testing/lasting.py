@@ -23,15 +23,15 @@ T = TypeVar("T")
 
 def lasting(manager: AbstractAsyncContextManager[T, Any]) -> Lasting[T]:
     """
-    Return a context manager that may be left in another task than the one that has entered it.
+    Return a context manager that may be left in another task than that which has entered it.
 
     It enters ``manager`` in a task of its own, and leaves it there: for a fixture of pytest-asyncio
-    that holds a stream or a :class:`~streamkit.asgi.StreamHost`, for instance. What cancels that
-    task in the meantime, a task group in ``manager`` of which a child fails, does not reach the
-    block: its error is raised where the block ends.
+    that holds a stream or a :class:`~streamkit.asgi.StreamHost`, for instance. If that task is
+    cancelled meanwhile, by a task group in ``manager`` whose child fails, this does not reach the
+    block: the error is raised where the block ends.
 
     :param manager: an async context manager
-    :return: one that yields the same
+    :return: a context manager that yields the same
     """
     return Lasting(manager)
 

@@ -35,7 +35,7 @@ _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+| at [0-9a-f]{6,}")
 
 class Leftovers:
     """
-    Takes note of what one run begins. To be made in its event loop, before it.
+    Notes what one run begins. To be made in its event loop, before it.
 
     :param owns_loop: whether the event loop is there for this run alone
     """
@@ -51,7 +51,7 @@ class Leftovers:
 
     @contextmanager
     def watched(self) -> Generator[None, None, None]:
-        """Take note of the generators that begin in this block."""
+        """Note the generators that begin in this block."""
         hooks = sys.get_asyncgen_hooks()
 
         def begin(generator: Any) -> None:

@@ -48,7 +48,7 @@ class Seen:
         self._is_closing = False
 
     def begin(self, work: object) -> None:
-        """Take note of what is driven: first the steps of the source, then its closing."""
+        """Note what is driven: first the steps of the source, then its closing."""
         self._is_closing = self._work is not None
         self._work = work
         iterator = self._source.iterator
@@ -57,12 +57,12 @@ class Seen:
             self._tell(place_of_yield(iterator))
 
     def ended(self, raised: object) -> None:
-        """Take note that the source has raised something, or that what was driven is over."""
+        """Note that the source has raised something, or that what was driven is over."""
         if isinstance(raised, BaseException):
             self.let_out = cancelled_only(raised) is not None
 
     def suspended(self, awaited: object, *, in_source: bool) -> None:
-        """Take note of a wait, if it is one of the source's."""
+        """Note a wait, if it is one of the source's."""
         if in_source or self._is_closing:
             self._waits_at_yield = False
             place = place_of(self._work)
@@ -76,7 +76,7 @@ class Seen:
         self.eye.suspended(place, awaited, self._task)
 
     def told(self, *, in_source: bool) -> None:
-        """Take note that the source is being told."""
+        """Note that the source is being told."""
         at_yield = not in_source
         self._tell(place_of_yield(self._source.iterator) if at_yield else place_of(self._work))
 

@@ -28,7 +28,7 @@ Ts = TypeVarTuple("Ts")
 
 
 class OutsideLoop(VirtualTimeLoop):
-    """Virtual time that takes note of who leaves it."""
+    """Virtual time that notes who leaves it."""
 
     def __init__(self) -> None:
         super().__init__()

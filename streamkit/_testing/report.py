@@ -56,7 +56,7 @@ class Report:
     failures: list[Failure] = field(default_factory=list[Failure])
     #: What could not be looked at in virtual time, with the reason.
     unresolved: list[str] = field(default_factory=list[str])
-    #: What was not looked at, since there was no time, or since the run never came there.
+    #: What was not looked at, because there was no time, or the run never came there.
     left_out: list[str] = field(default_factory=list[str])
     #: What is not checked, and why.
     notes: list[str] = field(default_factory=list[str])

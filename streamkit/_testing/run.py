@@ -10,13 +10,13 @@ from .backend import Backend
 
 Kind: TypeAlias = Literal["stop", "cancel", "native", "leave", "error", "close", "timeout"]
 
-#: The kinds of interruptions, and which of them an async function that is no source can meet.
+#: The kinds of interruptions, and those that an async function, which is not a source, can meet.
 KINDS: tuple[Kind, ...] = ("stop", "cancel", "native", "leave", "error", "close", "timeout")
 OF_FUNCTIONS: tuple[Kind, ...] = ("cancel", "native")
 
 
 class ConsumerError(Exception):
-    """What a consumer raises, in an interruption of the kind ``"error"``."""
+    """The error of the consumer, in an interruption of the kind ``"error"``."""
 
 
 @dataclass
@@ -33,19 +33,19 @@ class Run:
     backend: Backend
     #: Where it was asked to stop, as ``"file:line#n"``, at the n-th wait there; or ``None``.
     asked_at: str | None = None
-    #: Where that arrived, as ``"file:line"``: at another place, if what it waited for was over, or
-    #: was shielded.
+    #: Where that arrived, as ``"file:line"``: at another place, if its wait was over, or was
+    #: shielded.
     arrived_at: str | None = None
     #: Whether it was told before it ended: by :exc:`~streamkit.StreamCancelled`, by the backend's
     #: own cancellation, or by ``GeneratorExit``.
     told: bool = False
     #: What the consumer has received.
     items: list[Any] = field(default_factory=list[Any])
-    #: What it receives if nothing interrupts it.
+    #: What it receives without an interruption.
     undisturbed: list[Any] = field(default_factory=list[Any])
     #: How the stream ended; ``None`` for a function.
     outcome: Outcome | None = None
-    #: What the consumer, or the caller of the function, was raised.
+    #: The exception in the consumer, or in the caller of the function.
     error: BaseException | None = None
     #: What the function has returned.
     result: Any = None

@@ -44,7 +44,7 @@ NO_TEXT: list[dict[Any, Any]] = [
 @pytest.mark.parametrize("headers", NO_TEXT, ids=repr)
 def test_header_that_is_no_text(headers: dict[Any, Any]) -> None:
     """Misuse: a header with a name or a value that is no text is a TypeError."""
-    with pytest.raises(TypeError, match=r"is no header: .* must be str, got \w+; write 'retry-"):
+    with pytest.raises(TypeError, match=r"is not a header: .* must be str, got \w+; write 'retry-"):
         Head(409, headers)
 
 
@@ -59,7 +59,7 @@ def test_control_characters(character: str) -> None:
 @pytest.mark.parametrize("name", ["", "a b", "a:", "\u00fc", "a\n"])
 def test_name(name: str) -> None:
     """Misuse: what is no name of a header is a ValueError."""
-    with pytest.raises(ValueError, match="is no header: a name is of letters"):
+    with pytest.raises(ValueError, match="is not a header: a name has letters"):
         Head(409, {name: "a"})
 
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 def check_no_outcome(stream: Stream[Any], why: str) -> None:
     assert not stream.ended
-    with pytest.raises(RuntimeError, match=f"{why}.*: read it after 'async with stream:', or ask"):
+    with pytest.raises(RuntimeError, match=f"{why}.*; read it after 'async with stream:', or ask"):
         _ = stream.outcome
 
 
@@ -95,7 +95,7 @@ class TestWhenWritten:
         check_no_outcome(inner, "it was not entered")
         async with with_status(middle) as outer:
             for stream in inner, middle:
-                check_no_outcome(stream, "<StatusStream of .*> has no outcome yet, for its source")
+                check_no_outcome(stream, "<StatusStream of .*> has no outcome yet: its source")
             assert [item async for item in outer] == [1]
             assert inner.ended
         assert inner.outcome is middle.outcome is outer.outcome
@@ -122,7 +122,7 @@ class TestWhenWritten:
         stream = with_status(aiter_of(1))
         await stream.aclose()
         assert not stream.ended
-        with pytest.raises(RuntimeError, match="no outcome, for it was closed without having been"):
+        with pytest.raises(RuntimeError, match="no outcome: it was closed without having been"):
             _ = stream.outcome
 
 

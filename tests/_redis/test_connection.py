@@ -167,7 +167,7 @@ class TestMistakes:
         ("connect", "told"),
         [
             (lambda: "redis://localhost", "return a new client, got str"),
-            (lambda: anyio.create_task_group(), "client of coredis, got TaskGroup"),
+            (lambda: anyio.create_task_group(), "coredis client, got TaskGroup"),
             (lambda: coredis.Redis(decode_responses=True), "decode_responses=True"),
         ],
     )

@@ -684,7 +684,7 @@ def test_misuse() -> None:
         make("redis://localhost", prefix="")
     with pytest.raises(TypeError, match="unknown options"):
         make("redis://localhost", prefix="chat", colour="red")
-    with pytest.raises(TypeError, match="of its own object"):
+    with pytest.raises(TypeError, match="to its own object"):
         make(Redis("redis://localhost"), prefix="chat", ssl_context=None)
 
 

@@ -124,7 +124,7 @@ def test_has_no_form(item: object, error: type[Exception], name: str) -> None:
 def test_of_a_later_release() -> None:
     """An entry of an unknown form is an error that says what to do."""
     with pytest.raises(
-        UnknownVersion, match=r"the form 2, and .* up to 1: update streamkit"
+        UnknownVersion, match=r"the form 2, but .* up to 1: update streamkit"
     ) as caught:
         decode(b"\2tabc")
     assert (caught.value.version, caught.value.known) == (2, 1)

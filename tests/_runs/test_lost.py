@@ -166,7 +166,7 @@ async def test_on_lost_fails(caplog: pytest.LogCaptureFixture) -> None:
         way.cut()
         assert isinstance((await read(runs, info.id))[1], RunLost)
         way.mend()
-    assert "could not be seen to" in caplog.text
+    assert "could not be handled" in caplog.text
 
 
 async def test_the_log_is_away_while_burying() -> None:

@@ -742,8 +742,8 @@ class TestMaxAge:
             assert items == [*map(str, range(100)), '{"kind":"completed"}']
 
     def test_clients_that_do_not_come_back(self) -> None:
-        """M1: it is refused for a profile whose clients do not come back by themselves."""
-        with pytest.raises(ValueError, match="OPENAI_CHAT do not come back by themselves"):
+        """M1: it is refused for a profile whose clients do not reconnect by themselves."""
+        with pytest.raises(ValueError, match="OPENAI_CHAT do not reconnect by themselves"):
             RunEvents(Runs(), "id", profile=OPENAI_CHAT, max_age=60)
         with pytest.raises(ValueError, match="max_age"):
             RunEvents(Runs(), "id", max_age=0)

@@ -331,7 +331,7 @@ class TestErrors:
         assert str(stream.outcome.reason) == text
         (record,) = caplog.records
         assert (record.name, record.levelname) == ("streamkit", "WARNING")
-        assert "Check failed, which is logged again only after it has succeeded" in record.message
+        assert "Check failed, and further errors are not logged until it succeeds" in record.message
         assert record.exc_info is not None
         assert record.exc_info[1] is error
 

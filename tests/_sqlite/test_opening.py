@@ -94,7 +94,7 @@ async def test_no_database(tmp_path: Path) -> None:
     """It is some other file."""
     path = tmp_path / "notes.txt"
     path.write_text("these are notes" * 100)
-    assert "is no database of SQLite" in await refused(path, ValueError)
+    assert "is not an SQLite database" in await refused(path, ValueError)
     assert path.read_text() == "these are notes" * 100
 
 
@@ -154,7 +154,7 @@ async def test_of_a_later_release(tmp_path: Path) -> None:
         connection.execute("PRAGMA user_version = 2")
     connection.close()
     said = await refused(path, ValueError)
-    assert "has tables of the form 2, and this release of streamkit knows the form 1" in said
+    assert "has tables of the form 2, but this release of streamkit knows the form 1" in said
 
 
 async def test_no_write_ahead_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

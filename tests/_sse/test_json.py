@@ -162,7 +162,7 @@ class TestEncoder:
 @pytest.mark.parametrize("mine", [RAW, Profile("mine", event_of=lambda item: BROWSER.encode(item))])
 def test_encoder_of_nothing(mine: Profile) -> None:
     """Misuse: an encoder where the profile makes no JSON would never be asked."""
-    with pytest.raises(ValueError, match="and event_of makes its own: write ServerSentEvent"):
+    with pytest.raises(ValueError, match="but event_of makes its own: write ServerSentEvent"):
         replace(mine, encoder=str)
 
 

@@ -139,7 +139,7 @@ def test_a_frame_passes_as_it_is(profile: Profile) -> None:
         (ANTHROPIC, ServerSentEvent("{}"), ValueError, "ANTHROPIC need event in every event"),
         (ANTHROPIC, {"type": ""}, ValueError, "need event in every event"),
         (ANTHROPIC, {"type": "a\nb"}, ValueError, "event must be one line"),
-        (RAW, {"a": 1}, TypeError, "RAW takes what is encoded already, got dict: yield bytes"),
+        (RAW, {"a": 1}, TypeError, "RAW takes what is already encoded, got dict: yield bytes"),
     ],
 )
 def test_misuse(profile: Profile, item: object, error: type[Exception], message: str) -> None:
@@ -249,9 +249,9 @@ class TestShutdown:
 
     def test_errors_without_a_word(self) -> None:
         """Misuse: an event that nothing makes, and another way that there is not."""
-        with pytest.raises(ValueError, match="and there is none: write shutdown=lambda message"):
+        with pytest.raises(ValueError, match="which is missing: write shutdown=lambda message"):
             Profile("mine", errors="event")
-        with pytest.raises(ValueError, match="and there is none"):
+        with pytest.raises(ValueError, match="which is missing"):
             replace(BROWSER, shutdown=None)
         with pytest.raises(ValueError, match="errors is 'status' or 'event', got 'body'"):
             Profile("mine", errors="body")  # type: ignore[arg-type]

@@ -955,7 +955,7 @@ class TestMisuse:
             ({"send_timeout": 0}, ValueError, "send_timeout"),
             ({"media_type": "text/plain"}, TypeError, "takes no media_type"),
             ({"receive": None}, TypeError, "takes no receive"),
-            ({"headers": {"a\n": "b"}}, ValueError, "no header"),
+            ({"headers": {"a\n": "b"}}, ValueError, "not a header"),
         ],
         ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
     )

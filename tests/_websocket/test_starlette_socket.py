@@ -112,7 +112,7 @@ async def test_closed_before(kind: str) -> None:
     async def endpoint(websocket: WebSocket) -> None:
         await websocket.accept()
         await websocket.close()
-        with pytest.raises(RuntimeError, match="was closed before"):
+        with pytest.raises(RuntimeError, match="is already closed"):
             await WebSocketStream(aiter_of("a")).serve(websocket)
 
     socket = Socket()

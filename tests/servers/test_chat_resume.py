@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 ALICE = {"authorization": "Bearer alice"}
 MALLORY = {"authorization": "Bearer mallory"}
-GONE = '{"kind":"gone","message":"There is no such stream, or none any more."}'
+GONE = '{"kind":"gone","message":"There is no such stream, or no longer."}'
 SHUTDOWN = '{"kind":"shutdown","message":"The server is shutting down."}'
 STOPPED = '{"kind":"cancelled","message":"The stream was cancelled."}'
 
