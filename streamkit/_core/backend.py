@@ -1,10 +1,11 @@
 """
 What the two backends offer, in public, for less than it costs through anyio: a task that waits for
-another one, the clock, and the running task.
+another one, the clock, the running task, and anyio's own cancel scopes and task groups.
 
 An event of anyio can be waited for by any number of tasks and stays set, which is paid for with
 each item. Here it is one task, and it is woken once. The rest is what anyio asks, too; but to find
-out which backend is running costs more than the answer, so it is done once for each stream.
+out which backend is running costs more than the answer, and more than to enter a scope, so it is
+done once for each stream.
 """
 
 from __future__ import annotations
@@ -15,11 +16,12 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Generator
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from types import coroutine
 from typing import Any
 
 import anyio
+from anyio.abc import TaskGroup
 
 from .loop import is_current_on_asyncio, is_current_on_trio
 from .orphans import Orphanage, orphanage
@@ -136,6 +138,10 @@ class Backend:
     #: Tells the event loop from any other that runs now.
     loop: int
     make_wakeup: Callable[[], Wakeup]
+    #: What :class:`anyio.CancelScope` makes here, and takes the same arguments.
+    make_scope: Callable[..., anyio.CancelScope]
+    #: What :func:`anyio.create_task_group` makes here.
+    make_task_group: Callable[[], TaskGroup]
     #: Returns a timer, given its function and what is called with an error of that.
     make_timer: Callable[[Callable[[], object], Callable[[BaseException], object]], Timer]
     #: Has a function called with the next pass of the event loop, as if by a task: if that has not
@@ -152,6 +158,7 @@ class Backend:
 def get_backend() -> Backend:
     """Return the backend of the running event loop."""
     cancelled = anyio.get_cancelled_exc_class()
+    make_scope, make_task_group = _made_by_anyio(cancelled)
     if issubclass(asyncio.CancelledError, cancelled):
         loop = asyncio.get_running_loop()
         # What its method would call, unless somebody has put another in its place.
@@ -166,6 +173,8 @@ def get_backend() -> Backend:
             current_task,
             id(loop),
             make_wakeup,
+            make_scope,
+            make_task_group,
             AsyncioTimer,
             _soon_on_asyncio,
             _turn,
@@ -180,12 +189,27 @@ def get_backend() -> Backend:
         trio.current_task,
         id(trio.current_trio_token()),
         _TrioWakeup,
+        make_scope,
+        make_task_group,
         TrioTimer,
         _soon_on_trio,
         trio.checkpoint,
         partial(is_current_on_trio, trio.current_trio_token()),
         orphanage(),
     )
+
+
+@cache
+def _made_by_anyio(
+    cancelled: type[BaseException],
+) -> tuple[type[anyio.CancelScope], type[TaskGroup]]:
+    """
+    Return the classes of anyio's scopes and groups on the running backend.
+
+    :param cancelled: what it raises in a task that is cancelled, which is another one on each
+
+    """
+    return type(anyio.CancelScope()), type(anyio.create_task_group())
 
 
 def _soon_on_asyncio(task: asyncio.Task[Any], function: Callable[[], object]) -> None:
