@@ -14,8 +14,6 @@ from collections.abc import (
 from dataclasses import replace
 from typing import Any, TypeAlias, TypeVar, cast, overload
 
-import anyio
-
 from .._core.arguments import check_made, check_plain, seconds
 from .._core.control import Control
 from .._core.metadata import Head, Metadata
@@ -62,7 +60,7 @@ class StatusStream(Stream[T_co]):
         :raises ~anyio.ClosedResourceError: if the stream was closed before the status was known
 
         """
-        return self._status.decide(lambda enough: self._handoff.wait_for_item(enough))
+        return self._status.decide(lambda *limits: self._handoff.wait_for_item(*limits))
 
 
 @overload
@@ -139,7 +137,8 @@ def with_status(
                 f"{name} must be callable, got {type(function).__qualname__}: write "
                 f"{name}=lambda outcome: ..."
             )
-    check_plain("final", final)
+    if final is not None:
+        check_plain("final", final)
     on_end_timeout = seconds("on_end_timeout", on_end_timeout)
     if on_end is None:
         return StatusStream(source, _Status(first_item_within, final))
@@ -197,13 +196,12 @@ class _Status(Stage[Any, Any]):
         return (last,)
 
     async def decide(
-        self, wait_for_item: Callable[[Callable[[], bool]], Awaitable[object]]
+        self, wait_for_item: Callable[[Callable[[], bool], float], Awaitable[object]]
     ) -> Head:
         if self._decided is not None:
             return self._decided
         if not self._is_known():
-            with anyio.move_on_after(self._first_item_within):
-                await wait_for_item(self._is_known)
+            await wait_for_item(self._is_known, self._first_item_within)
         error = None
         if self.innermost.given is not None:
             head = self.innermost.given
