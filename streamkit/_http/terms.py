@@ -76,7 +76,9 @@ class Terms:
 
 def check_final(given: object) -> None:
     """Check what is to have the last word."""
-    if given is not None and not callable(given):
+    if given is None:
+        return
+    if not callable(given):
         raise TypeError(
             f"final must be callable, got {type(given).__qualname__}: write "
             "final=lambda outcome: ..."
