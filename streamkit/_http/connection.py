@@ -160,10 +160,11 @@ class Connection:
         See whether the client has gone by now. Does not wait for that, but, for a moment, for other
         tasks that are in ``send()`` or ``receive()`` and are about to hear of it.
         """
-        with anyio.move_on_after(SHORT):
-            while self._is_heard or self.is_sending:
-                self._left = anyio.Event()
-                await self._left.wait()
+        if self._is_heard or self.is_sending:
+            with anyio.move_on_after(SHORT):
+                while self._is_heard or self.is_sending:
+                    self._left = anyio.Event()
+                    await self._left.wait()
         if self.is_gone or self._is_heard:
             return
         with anyio.CancelScope(shield=True) as scope, suppress(Exception):
