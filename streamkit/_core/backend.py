@@ -16,7 +16,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Generator
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import lru_cache, partial
 from types import coroutine
 from typing import Any
 
@@ -122,8 +122,7 @@ class _TrioWakeup(Wakeup):
             self._reschedule(task)
 
 
-# Not frozen, which would make it three times as dear: there is one for each stream.
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Backend:
     """The backend of the running event loop."""
 
@@ -138,7 +137,7 @@ class Backend:
     #: Tells the event loop from any other that runs now.
     loop: int
     make_wakeup: Callable[[], Wakeup]
-    #: What :class:`anyio.CancelScope` makes here, and takes the same arguments.
+    #: Makes what :class:`anyio.CancelScope` makes here, or stands for: given the same arguments.
     make_scope: Callable[..., anyio.CancelScope]
     #: What :func:`anyio.create_task_group` makes here.
     make_task_group: Callable[[], TaskGroup]
@@ -157,59 +156,55 @@ class Backend:
 
 def get_backend() -> Backend:
     """Return the backend of the running event loop."""
-    cancelled = anyio.get_cancelled_exc_class()
-    make_scope, make_task_group = _made_by_anyio(cancelled)
-    if issubclass(asyncio.CancelledError, cancelled):
-        loop = asyncio.get_running_loop()
+    loop = asyncio._get_running_loop()
+    # A loop of asyncio may be the host of a run of trio, but has no task then.
+    if loop is not None and asyncio.current_task(loop) is not None:
         # What its method would call, unless somebody has put another in its place.
         own = getattr(loop.time, "__func__", None) is asyncio.BaseEventLoop.time
-        now = time.monotonic if own else loop.time
-        current_task: Callable[[], object] = asyncio.current_task
-        make_wakeup: Callable[[], Wakeup] = _AsyncioWakeup
-        return Backend(
-            AsyncioRelay,
-            cancelled,
-            now,
-            current_task,
-            id(loop),
-            make_wakeup,
-            make_scope,
-            make_task_group,
-            AsyncioTimer,
-            _soon_on_asyncio,
-            _turn,
-            partial(is_current_on_asyncio, loop),
-        )
-    trio: Any = sys.modules["trio"].lowlevel
-    now = trio.current_clock().current_time
+        return _on_asyncio(loop, time.monotonic if own else loop.time)
+    # If nothing runs here, it says so.
+    cancelled: Any = anyio.get_cancelled_exc_class()
+    return _on_trio(sys.modules["trio"].lowlevel.current_trio_token(), cancelled)
+
+
+# The last one that was asked for: most programs have but one event loop.
+@lru_cache(maxsize=1)
+def _on_asyncio(loop: asyncio.AbstractEventLoop, now: Callable[[], float]) -> Backend:
     return Backend(
-        TrioRelay,
-        cancelled,
+        AsyncioRelay,
+        asyncio.CancelledError,
         now,
-        trio.current_task,
-        id(trio.current_trio_token()),
-        _TrioWakeup,
-        make_scope,
-        make_task_group,
-        TrioTimer,
-        _soon_on_trio,
-        trio.checkpoint,
-        partial(is_current_on_trio, trio.current_trio_token()),
-        orphanage(),
+        asyncio.current_task,
+        id(loop),
+        _AsyncioWakeup,
+        type(anyio.CancelScope()),
+        type(anyio.create_task_group()),
+        AsyncioTimer,
+        _soon_on_asyncio,
+        _turn,
+        partial(is_current_on_asyncio, loop),
     )
 
 
-@cache
-def _made_by_anyio(
-    cancelled: type[BaseException],
-) -> tuple[type[anyio.CancelScope], type[TaskGroup]]:
-    """
-    Return the classes of anyio's scopes and groups on the running backend.
-
-    :param cancelled: what it raises in a task that is cancelled, which is another one on each
-
-    """
-    return type(anyio.CancelScope()), type(anyio.create_task_group())
+@lru_cache(maxsize=1)
+def _on_trio(token: Any, cancelled: type[BaseException]) -> Backend:
+    trio: Any = sys.modules["trio"].lowlevel
+    make_scope = sys.modules["trio"].CancelScope
+    return Backend(
+        TrioRelay,
+        cancelled,
+        trio.current_clock().current_time,
+        trio.current_task,
+        id(token),
+        _TrioWakeup,
+        make_scope,
+        type(anyio.create_task_group()),
+        TrioTimer,
+        _SoonOnTrio(token),
+        trio.checkpoint,
+        partial(is_current_on_trio, token),
+        orphanage(),
+    )
 
 
 def _soon_on_asyncio(task: asyncio.Task[Any], function: Callable[[], object]) -> None:
@@ -228,9 +223,23 @@ def _soon_on_asyncio(task: asyncio.Task[Any], function: Callable[[], object]) ->
     loop.call_soon(call)
 
 
-def _soon_on_trio(task: object, function: Callable[[], object]) -> None:
-    # Whose task ends with an open block is an orphan, and looked after.
-    sys.modules["trio"].lowlevel.current_trio_token().run_sync_soon(function)
+class _SoonOnTrio:
+    """Functions to be called, which are told to trio once for each pass: that is a system call."""
+
+    def __init__(self, token: Any) -> None:
+        self._token = token
+        self._functions: list[Callable[[], object]] = []
+
+    def __call__(self, task: object, function: Callable[[], object]) -> None:
+        # Whose task ends with an open block is an orphan, and looked after.
+        self._functions.append(function)
+        if len(self._functions) == 1:
+            self._token.run_sync_soon(self._call_all)
+
+    def _call_all(self) -> None:
+        functions, self._functions = self._functions, []
+        for function in functions:
+            function()
 
 
 @coroutine

@@ -175,3 +175,28 @@ async def test_clock_that_was_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
         assert get_backend().now() == pytest.approx(anyio.current_time(), abs=60)
     finally:
         monkeypatch.undo()
+
+
+async def test_called_with_the_next_pass() -> None:
+    """B4: several functions are called with one pass, in the order in which they came."""
+    backend, log = get_backend(), Log()
+    task = backend.current_task()
+
+    def first() -> None:
+        log("first")
+        backend.soon(task, lambda: log("later"))
+
+    backend.soon(task, first)
+    backend.soon(task, lambda: log("second"))
+    assert log.events == []
+    await wait_all_blocked()
+    assert log.events == ["first", "second", "later"]
+
+
+async def test_asked_again() -> None:
+    """B4: what a backend offers is put together once for each event loop."""
+    backend = get_backend()
+    assert get_backend() is backend
+    with backend.make_scope(deadline=backend.now() + 1) as scope:
+        await anyio.sleep(2)
+    assert scope.cancelled_caught
