@@ -13,13 +13,11 @@ be cancelled at any point.
 
 from __future__ import annotations
 
-import math
 from collections import deque
 from collections.abc import Awaitable, Callable, Generator, Iterable
 from typing import Any
 
 import anyio
-from anyio import current_effective_deadline
 from anyio.lowlevel import checkpoint_if_cancelled
 
 from .advice import IN_ANOTHER_LOOP, busy
@@ -188,8 +186,7 @@ class Handoff:
                     if not self._is_here():
                         raise RuntimeError(IN_ANOTHER_LOOP)
                     # Nothing begins where a scope around the consumer is cancelled already.
-                    if current_effective_deadline() == -math.inf:
-                        await checkpoint_if_cancelled()
+                    await checkpoint_if_cancelled()
                     self._is_fresh = False
                 self._asked = True
                 self._room = self._read_ahead
@@ -247,8 +244,7 @@ class Handoff:
                     if not self._is_here():
                         raise RuntimeError(IN_ANOTHER_LOOP)
                     # Nothing begins where a scope around the consumer is cancelled already.
-                    if current_effective_deadline() == -math.inf:
-                        await checkpoint_if_cancelled()
+                    await checkpoint_if_cancelled()
                     self._is_fresh = False
                 self._asked = True
                 self._room = self._read_ahead
