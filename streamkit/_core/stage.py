@@ -132,7 +132,7 @@ class Stage(Generic[T_contra, T_co]):
 
 def overrides(stage: Stage[Any, Any], hook: str) -> bool:
     """Tell whether a stage has a hook of its own, and not just the one of the base class."""
-    return hook in stage._overridden
+    return hook in stage._overridden  # pyright: ignore[reportPrivateUsage]
 
 
 class Stages:
@@ -174,7 +174,11 @@ class Stages:
                 del error, told
 
     def final(self, outcome: Outcome) -> Iterable[Any] | None:
-        last = [(_final_of(stage, outcome), number) for number, stage in enumerate(self._stages, 1)]
+        last = [
+            (_final_of(stage, outcome), number)
+            for number, stage in enumerate(self._stages, 1)
+            if overrides(stage, "final")
+        ]
         if all(items is None for items, _ in last):
             return None
         return (
