@@ -42,9 +42,9 @@ class ResponseCancelled(Exception):
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Terms:
-    """What a response was asked to do."""
+    """What a response was asked to do. Its own: it may be changed until the response starts."""
 
     headers: RawHeaders
     on_disconnect: Literal["cancel", "drain", "close"]
