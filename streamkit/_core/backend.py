@@ -23,7 +23,7 @@ from typing import Any
 import anyio
 from anyio.abc import TaskGroup
 
-from .loop import is_current_on_asyncio, is_current_on_trio
+from .loop import is_current_on_asyncio, is_current_on_trio, running_loop
 from .orphans import Orphanage, orphanage
 from .relay import Relay
 from .relay_asyncio import AsyncioRelay
@@ -156,15 +156,12 @@ class Backend:
 
 def get_backend() -> Backend:
     """Return the backend of the running event loop."""
-    loop = asyncio._get_running_loop()
-    # A loop of asyncio may be the host of a run of trio, but has no task then.
-    if loop is not None and asyncio.current_task(loop) is not None:
+    loop = running_loop()
+    if isinstance(loop, asyncio.AbstractEventLoop):
         # What its method would call, unless somebody has put another in its place.
         own = getattr(loop.time, "__func__", None) is asyncio.BaseEventLoop.time
         return _on_asyncio(loop, time.monotonic if own else loop.time)
-    # If nothing runs here, it says so.
-    cancelled: Any = anyio.get_cancelled_exc_class()
-    return _on_trio(sys.modules["trio"].lowlevel.current_trio_token(), cancelled)
+    return _on_trio(loop)
 
 
 # The last one that was asked for: most programs have but one event loop.
@@ -187,9 +184,9 @@ def _on_asyncio(loop: asyncio.AbstractEventLoop, now: Callable[[], float]) -> Ba
 
 
 @lru_cache(maxsize=1)
-def _on_trio(token: Any, cancelled: type[BaseException]) -> Backend:
+def _on_trio(token: Any) -> Backend:
     trio: Any = sys.modules["trio"].lowlevel
-    make_scope = sys.modules["trio"].CancelScope
+    cancelled, make_scope = sys.modules["trio"].Cancelled, sys.modules["trio"].CancelScope
     return Backend(
         TrioRelay,
         cancelled,

@@ -191,6 +191,9 @@ async def test_called_with_the_next_pass() -> None:
     assert log.events == []
     await wait_all_blocked()
     assert log.events == ["first", "second", "later"]
+    backend.soon(task, lambda: log("again"))
+    await wait_all_blocked()
+    assert log.events == ["first", "second", "later", "again"]
 
 
 async def test_asked_again() -> None:
@@ -200,3 +203,12 @@ async def test_asked_again() -> None:
     with backend.make_scope(deadline=backend.now() + 1) as scope:
         await anyio.sleep(2)
     assert scope.cancelled_caught
+
+
+@pytest.mark.asyncio_only
+async def test_in_a_callback() -> None:
+    """B4: what the event loop calls in no task finds that loop as well."""
+    loop, log = asyncio.get_running_loop(), Log()
+    loop.call_soon(lambda: log(get_backend().loop))
+    await wait_all_blocked()
+    assert log.events == [id(loop)]
