@@ -10,7 +10,7 @@ request.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any, Literal, TypeAlias, TypedDict, Unpack, cast
 
 from ._combinators.keepalive import with_keepalive
@@ -23,7 +23,7 @@ from ._core.source import AsyncSource
 from ._core.stream import with_stage
 from ._core.telemetry import Telemetry, check_telemetry
 from ._http.exchange import Exchange
-from ._http.headers import RawHeaders, merged, raw
+from ._http.headers import RawHeaders, default_headers, merged, raw
 from ._http.home import HostStats as HostStats
 from ._http.host import StreamHost as StreamHost
 from ._http.last_word import LastWord as _LastWord
@@ -64,9 +64,6 @@ LastWord: TypeAlias = Content | Sequence[Content] | Iterator[Content] | None
 
 # Seconds until the handshake, whatever the source does: a client waits for ten or so.
 _HANDSHAKE_WITHIN = 5.0
-
-# What keeps proxies from holding back or changing what is meant to be seen at once.
-_DEFAULT_HEADERS = {"cache-control": "no-cache, no-transform", "x-accel-buffering": "no"}
 
 
 class ResponseOptions(TypedDict, total=False):
@@ -234,7 +231,7 @@ class StreamResponse(Returned):
 
     def _own_headers(self, media_type: str | None) -> RawHeaders:
         """Return the headers that those of the user replace."""
-        return _default_headers(media_type)
+        return default_headers(media_type)
 
     def _opening(self) -> bytes:
         """Return the bytes to send with a status that comes before the first item."""
@@ -448,12 +445,6 @@ class WebSocketStream(StreamResponse):
             refuses_by=self._errors,
             is_accepted=self._accepted,
         )
-
-
-@lru_cache(maxsize=64)
-def _default_headers(media_type: str | None) -> RawHeaders:
-    own = raw(_DEFAULT_HEADERS)
-    return own if media_type is None else own + raw({"content-type": media_type})
 
 
 def _check_receive(given: object) -> None:

@@ -14,7 +14,6 @@ Server-sent events.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
 from functools import lru_cache, partial
 from typing import Any, Literal, Unpack, cast
 
@@ -24,7 +23,7 @@ from ._core.outcome import Outcome
 from ._core.public import name_publicly
 from ._core.source import AsyncSource
 from ._core.stream import with_stage
-from ._http.headers import RawHeaders, merged, raw
+from ._http.headers import RawHeaders, default_headers, merged, raw
 from ._http.messages import Receive, Scope, Send
 from ._http.outlet import Outlet
 from ._http.refusal import Refusal
@@ -154,7 +153,7 @@ class EventStream(StreamResponse):
         return RememberingOutlet(self._profile, self._about)
 
     def _own_headers(self, media_type: str | None) -> RawHeaders:
-        return merged(super()._own_headers(media_type), _headers_of(self._profile))
+        return _headers_of(self._profile, media_type)
 
     def _opening(self) -> bytes:
         return bytes(self._profile.beat) if self._has_beats else b""
@@ -168,8 +167,8 @@ class EventStream(StreamResponse):
 
 
 @lru_cache(maxsize=64)
-def _headers_of(profile: Profile) -> RawHeaders:
-    return raw(profile.headers)
+def _headers_of(profile: Profile, media_type: str | None) -> RawHeaders:
+    return merged(default_headers(media_type), raw(profile.headers))
 
 
 class RunEvents(EventStream):
@@ -283,13 +282,9 @@ class RunEvents(EventStream):
         )
         answer.outlet = self._outlet
         self._answer, self._runs = answer, runs
-        self._terms = replace(
-            self._terms,
-            asks_for_head=True,
-            tell=runs.shut_down,
-            name=type(self).__name__,
-            told=answer.told,
-        )
+        terms = self._terms
+        terms.asks_for_head, terms.tell = True, runs.shut_down
+        terms.name, terms.told = type(self).__name__, answer.told
 
     def _make_encoder(self) -> Outlet:
         # The items that it is given are encoded.

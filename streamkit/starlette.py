@@ -15,7 +15,6 @@ They are the responses of :mod:`streamkit.asgi`, :mod:`streamkit.sse` and
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
 from typing import Any, Literal, Unpack
 
 from . import asgi, jsonlines, sse, websocket
@@ -122,12 +121,9 @@ class StreamResponse(asgi.StreamResponse, Response):
         """
         check_status("status_code", self.status_code)
         # Only now: until here, an endpoint may change them, and FastAPI does.
-        self._terms = replace(
-            self._terms,
-            status=self.status_code,
-            headers=self.raw_headers,
-            background=self.background,
-        )
+        terms = self._terms
+        terms.status, terms.headers = self.status_code, self.raw_headers
+        terms.background = self.background
         await super().__call__(scope, receive, send)
 
 

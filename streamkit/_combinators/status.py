@@ -12,9 +12,8 @@ from collections.abc import (
     Iterator,
 )
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any, TypeAlias, TypeVar, cast, overload
-
-import anyio
 
 from .._core.arguments import check_made, check_plain, seconds
 from .._core.control import Control
@@ -25,6 +24,9 @@ from .._core.stage import Stage
 from .._core.stream import Stream
 
 _logger = logging.getLogger("streamkit")
+
+# That of most streams, which nobody can change.
+_BY_ITEM = Head(headers=MappingProxyType({}), decided_by="item")
 
 T = TypeVar("T")
 F = TypeVar("F")
@@ -62,7 +64,7 @@ class StatusStream(Stream[T_co]):
         :raises ~anyio.ClosedResourceError: if the stream was closed before the status was known
 
         """
-        return self._status.decide(lambda enough: self._handoff.wait_for_item(enough))
+        return self._status.decide(lambda *limits: self._handoff.wait_for_item(*limits))
 
 
 @overload
@@ -139,7 +141,8 @@ def with_status(
                 f"{name} must be callable, got {type(function).__qualname__}: write "
                 f"{name}=lambda outcome: ..."
             )
-    check_plain("final", final)
+    if final is not None:
+        check_plain("final", final)
     on_end_timeout = seconds("on_end_timeout", on_end_timeout)
     if on_end is None:
         return StatusStream(source, _Status(first_item_within, final))
@@ -197,18 +200,17 @@ class _Status(Stage[Any, Any]):
         return (last,)
 
     async def decide(
-        self, wait_for_item: Callable[[Callable[[], bool]], Awaitable[object]]
+        self, wait_for_item: Callable[[Callable[[], bool], float], Awaitable[object]]
     ) -> Head:
         if self._decided is not None:
             return self._decided
         if not self._is_known():
-            with anyio.move_on_after(self._first_item_within):
-                await wait_for_item(self._is_known)
+            await wait_for_item(self._is_known, self._first_item_within)
         error = None
         if self.innermost.given is not None:
             head = self.innermost.given
         elif self._has_item():
-            head = Head(decided_by="item")
+            head = _BY_ITEM
         else:
             assert self._control is not None
             head, error = _decide_without_item(self._control)

@@ -1,10 +1,11 @@
 """
 What the two backends offer, in public, for less than it costs through anyio: a task that waits for
-another one, the clock, and the running task.
+another one, the clock, the running task, and anyio's own cancel scopes and task groups.
 
 An event of anyio can be waited for by any number of tasks and stays set, which is paid for with
 each item. Here it is one task, and it is woken once. The rest is what anyio asks, too; but to find
-out which backend is running costs more than the answer, so it is done once for each stream.
+out which backend is running costs more than the answer, and more than to enter a scope, so it is
+done once for each stream.
 """
 
 from __future__ import annotations
@@ -15,13 +16,14 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Generator
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from types import coroutine
 from typing import Any
 
 import anyio
+from anyio.abc import TaskGroup
 
-from .loop import is_current_on_asyncio, is_current_on_trio
+from .loop import is_current_on_asyncio, is_current_on_trio, running_loop
 from .orphans import Orphanage, orphanage
 from .relay import Relay
 from .relay_asyncio import AsyncioRelay
@@ -120,8 +122,7 @@ class _TrioWakeup(Wakeup):
             self._reschedule(task)
 
 
-# Not frozen, which would make it three times as dear: there is one for each stream.
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Backend:
     """The backend of the running event loop."""
 
@@ -136,6 +137,10 @@ class Backend:
     #: Identifies the event loop among those that run now.
     loop: int
     make_wakeup: Callable[[], Wakeup]
+    #: Makes what :class:`anyio.CancelScope` makes here, or stands for: given the same arguments.
+    make_scope: Callable[..., anyio.CancelScope]
+    #: What :func:`anyio.create_task_group` makes here.
+    make_task_group: Callable[[], TaskGroup]
     #: Returns a timer, given its function and what is called with an error of that.
     make_timer: Callable[[Callable[[], object], Callable[[BaseException], object]], Timer]
     #: Has a function called with the next pass of the event loop, as if by a task: if that has not
@@ -151,39 +156,50 @@ class Backend:
 
 def get_backend() -> Backend:
     """Return the backend of the running event loop."""
-    cancelled = anyio.get_cancelled_exc_class()
-    if issubclass(asyncio.CancelledError, cancelled):
-        loop = asyncio.get_running_loop()
+    loop = running_loop()
+    if isinstance(loop, asyncio.AbstractEventLoop):
         # What its method would call, unless somebody has put another in its place.
         own = getattr(loop.time, "__func__", None) is asyncio.BaseEventLoop.time
-        now = time.monotonic if own else loop.time
-        current_task: Callable[[], object] = asyncio.current_task
-        make_wakeup: Callable[[], Wakeup] = _AsyncioWakeup
-        return Backend(
-            AsyncioRelay,
-            cancelled,
-            now,
-            current_task,
-            id(loop),
-            make_wakeup,
-            AsyncioTimer,
-            _soon_on_asyncio,
-            _turn,
-            partial(is_current_on_asyncio, loop),
-        )
+        return _on_asyncio(loop, time.monotonic if own else loop.time)
+    return _on_trio(loop)
+
+
+# The last one that was asked for: most programs have but one event loop.
+@lru_cache(maxsize=1)
+def _on_asyncio(loop: asyncio.AbstractEventLoop, now: Callable[[], float]) -> Backend:
+    return Backend(
+        AsyncioRelay,
+        asyncio.CancelledError,
+        now,
+        asyncio.current_task,
+        id(loop),
+        _AsyncioWakeup,
+        type(anyio.CancelScope()),
+        type(anyio.create_task_group()),
+        AsyncioTimer,
+        _soon_on_asyncio,
+        _turn,
+        partial(is_current_on_asyncio, loop),
+    )
+
+
+@lru_cache(maxsize=1)
+def _on_trio(token: Any) -> Backend:
     trio: Any = sys.modules["trio"].lowlevel
-    now = trio.current_clock().current_time
+    cancelled, make_scope = sys.modules["trio"].Cancelled, sys.modules["trio"].CancelScope
     return Backend(
         TrioRelay,
         cancelled,
-        now,
+        trio.current_clock().current_time,
         trio.current_task,
-        id(trio.current_trio_token()),
+        id(token),
         _TrioWakeup,
+        make_scope,
+        type(anyio.create_task_group()),
         TrioTimer,
-        _soon_on_trio,
+        _SoonOnTrio(token),
         trio.checkpoint,
-        partial(is_current_on_trio, trio.current_trio_token()),
+        partial(is_current_on_trio, token),
         orphanage(),
     )
 
@@ -204,9 +220,23 @@ def _soon_on_asyncio(task: asyncio.Task[Any], function: Callable[[], object]) ->
     loop.call_soon(call)
 
 
-def _soon_on_trio(task: object, function: Callable[[], object]) -> None:
-    # Whose task ends with an open block is an orphan, and looked after.
-    sys.modules["trio"].lowlevel.current_trio_token().run_sync_soon(function)
+class _SoonOnTrio:
+    """Functions to be called, which are told to trio once for each pass: that is a system call."""
+
+    def __init__(self, token: Any) -> None:
+        self._token = token
+        self._functions: list[Callable[[], object]] = []
+
+    def __call__(self, task: object, function: Callable[[], object]) -> None:
+        # Whose task ends with an open block is an orphan, and looked after.
+        self._functions.append(function)
+        if len(self._functions) == 1:
+            self._token.run_sync_soon(self._call_all)
+
+    def _call_all(self) -> None:
+        functions, self._functions = self._functions, []
+        for function in functions:
+            function()
 
 
 @coroutine

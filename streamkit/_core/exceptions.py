@@ -98,7 +98,7 @@ def is_stream_cancelled(exc: BaseException) -> bool:
 
 def is_backend_cancellation(exc: BaseException) -> bool:
     """Tell whether an exception is asyncio's or trio's own."""
-    return isinstance(exc, anyio.get_cancelled_exc_class()) and not is_stream_cancelled(exc)
+    return not is_stream_cancelled(exc) and isinstance(exc, anyio.get_cancelled_exc_class())
 
 
 def error_in(exc: BaseException | None) -> BaseException | None:

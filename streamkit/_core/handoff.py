@@ -13,13 +13,11 @@ be cancelled at any point.
 
 from __future__ import annotations
 
-import math
 from collections import deque
 from collections.abc import Awaitable, Callable, Generator, Iterable
 from typing import Any
 
 import anyio
-from anyio import current_effective_deadline
 from anyio.lowlevel import checkpoint_if_cancelled
 
 from .advice import IN_ANOTHER_LOOP, busy
@@ -69,6 +67,7 @@ class Handoff:
         "_in_a_row",
         "_is_fresh",
         "_is_here",
+        "_make_scope",
         "_packets",
         "_pauses",
         "_pop",
@@ -98,6 +97,7 @@ class Handoff:
         #: As many, once the consumer has asked.
         self._room: float = 0
         self._checkpoint = backend.checkpoint
+        self._make_scope = backend.make_scope
         self._in_a_row = max(in_a_row, 1)
         #: How many more items may be taken, and steps made, until the next checkpoint.
         self._takes_left = 0
@@ -186,8 +186,7 @@ class Handoff:
                     if not self._is_here():
                         raise RuntimeError(IN_ANOTHER_LOOP)
                     # Nothing begins where a scope around the consumer is cancelled already.
-                    if current_effective_deadline() == -math.inf:
-                        await checkpoint_if_cancelled()
+                    await checkpoint_if_cancelled()
                     self._is_fresh = False
                 self._asked = True
                 self._room = self._read_ahead
@@ -226,11 +225,12 @@ class Handoff:
             # The traceback of an error includes this frame.
             del self, packets
 
-    async def wait_for_item(self, enough: Callable[[], bool]) -> None:
+    async def wait_for_item(self, enough: Callable[[], bool], within: float) -> None:
         """
         Ask for the next item and wait until it is there, without taking it.
 
         :param enough: ends the wait when it returns ``True``, asked at each :meth:`wake_consumer`
+        :param within: seconds after which the wait ends in any case
         :raises ~anyio.BusyResourceError: if another task is waiting already
         :raises ~anyio.ClosedResourceError: if the stream was closed before it ended
 
@@ -244,8 +244,7 @@ class Handoff:
                     if not self._is_here():
                         raise RuntimeError(IN_ANOTHER_LOOP)
                     # Nothing begins where a scope around the consumer is cancelled already.
-                    if current_effective_deadline() == -math.inf:
-                        await checkpoint_if_cancelled()
+                    await checkpoint_if_cancelled()
                     self._is_fresh = False
                 self._asked = True
                 self._room = self._read_ahead
@@ -253,9 +252,13 @@ class Handoff:
                 self._demand.set()
             if self._clock is not None:
                 self._clock.start()
+            until = self.now() + within
             await self._checkpoint()
-            while not (self._has_arrived() or enough()):
-                await self._arrival.wait()
+            if not (self._has_arrived() or enough()):
+                # Only now: a source that has an item at once has made it by then.
+                with self._make_scope(deadline=until):
+                    while not (self._has_arrived() or enough()):
+                        await self._arrival.wait()
             if self.closed:
                 raise anyio.ClosedResourceError("the stream has been closed")
         except self._cancelled as exc:

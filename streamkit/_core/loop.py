@@ -1,4 +1,4 @@
-"""Call a function in a given event loop, from any thread, without waiting for it."""
+"""Find the event loop, and call a function in it from any thread, without waiting for it."""
 
 from __future__ import annotations
 
@@ -12,11 +12,29 @@ from typing import Any
 from anyio.lowlevel import current_token
 
 
+def running_loop() -> Any:
+    """
+    Return the event loop that is running in the current thread: asyncio's, or the token of trio's.
+
+    :raises ~anyio.NoEventLoopError: if there is none
+
+    """
+    loop = asyncio._get_running_loop()
+    # It may be the host of a run of trio, but has no task then.
+    if loop is not None and asyncio.current_task(loop) is not None:
+        return loop
+    trio: Any = sys.modules.get("trio")
+    if trio is not None and trio.lowlevel.in_trio_run():
+        return trio.lowlevel.current_trio_token()
+    # In a callback of asyncio's, for instance. It costs more to ask that each time.
+    return current_token().native_token
+
+
 class Loop:
     """The event loop that is running in the current thread, within reach from elsewhere."""
 
     def __init__(self) -> None:
-        self._native: Any = current_token().native_token
+        self._native: Any = running_loop()
 
     def call(self, function: Callable[[], object]) -> bool:
         """

@@ -130,7 +130,7 @@ class Pump:
         self._source = source
         self._generators = Generators(backend.current_task)
         self._pipeline = pipeline
-        self._scopes = Scopes(source.grace, backend.now, backend.loop)
+        self._scopes = Scopes(source.grace, backend.now, backend.loop, backend.make_scope)
         self._relay: Relay
         self._task: object = None
         self._consumer = backend.current_task()

@@ -67,6 +67,7 @@ class Scopes:
     :param grace: seconds for clean-up where no signal says otherwise
     :param now: the clock of :func:`anyio.current_time`
     :param loop: what tells the running event loop from others
+    :param make_scope: makes a cancel scope
 
     """
 
@@ -97,7 +98,13 @@ class Scopes:
         "told_natively",
     )
 
-    def __init__(self, grace: float, now: Callable[[], float], loop: int) -> None:
+    def __init__(
+        self,
+        grace: float,
+        now: Callable[[], float],
+        loop: int,
+        make_scope: Callable[..., anyio.CancelScope],
+    ) -> None:
         self.grace: float = grace
         self._now = now
         # By such a clock, what is asked for one after the other may be for the same time.
@@ -125,8 +132,8 @@ class Scopes:
         self._told = 0
         #: Marks what wakes the source for its signal.
         self.tag: str = f"{TAG}{self._number}"
-        self._interrupt_scope = anyio.CancelScope(shield=True)
-        self._grace_scope = anyio.CancelScope(shield=True)
+        self._interrupt_scope = make_scope(shield=True)
+        self._grace_scope = make_scope(shield=True)
         self.grace_has_begun: bool = False
         #: The deadline of the grace is there already, which begins with the source's next step.
         self._has_deadline = False

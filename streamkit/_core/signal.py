@@ -24,7 +24,7 @@ class Left:
         return "the consumer has left"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Signal:
     """A typed cancellation: what the source is told, and how long it may take."""
 

@@ -24,6 +24,8 @@ T_co = TypeVar("T_co", covariant=True)
 # They are called, and their results are not awaited.
 _PLAIN_HOOKS = ("on_open", "on_close", "on_item", "on_metadata", "on_beat", "final")
 
+_ASYNC_HOOKS = ("lifespan", "run", "on_end")
+
 
 class Stage(Generic[T_contra, T_co]):
     """
@@ -44,9 +46,14 @@ class Stage(Generic[T_contra, T_co]):
     #: Number of items that were read ahead and may be taken in a row, without a turn for other
     #: tasks: the least of all stages', and at least one.
     in_a_row: int = BATCH
+    # Looked up once for each class, and not several times for each stream.
+    _overridden: frozenset[str] = frozenset()
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
+        hooks = (*_PLAIN_HOOKS, *_ASYNC_HOOKS)
+        own = [hook for hook in hooks if getattr(cls, hook) is not getattr(Stage, hook)]
+        cls._overridden = frozenset(own)
         for hook in _PLAIN_HOOKS:
             check_plain(f"{cls.__qualname__}.{hook}", getattr(cls, hook))
         if inspect.isasyncgenfunction(cls.lifespan):
@@ -125,7 +132,7 @@ class Stage(Generic[T_contra, T_co]):
 
 def overrides(stage: Stage[Any, Any], hook: str) -> bool:
     """Tell whether a stage has a hook of its own, and not just the one of the base class."""
-    return getattr(type(stage), hook) is not getattr(Stage, hook)
+    return hook in stage._overridden  # pyright: ignore[reportPrivateUsage]
 
 
 class Stages:
@@ -167,7 +174,11 @@ class Stages:
                 del error, told
 
     def final(self, outcome: Outcome) -> Iterable[Any] | None:
-        last = [(_final_of(stage, outcome), number) for number, stage in enumerate(self._stages, 1)]
+        last = [
+            (_final_of(stage, outcome), number)
+            for number, stage in enumerate(self._stages, 1)
+            if overrides(stage, "final")
+        ]
         if all(items is None for items, _ in last):
             return None
         return (

@@ -140,7 +140,7 @@ class Stream(ObjectReceiveStream[T_co]):
                 controls.append(control)
                 stage.on_open(control)
                 self._opened = number
-            self._tasks = await self._enter_lifespans(controls)
+            self._tasks = await self._enter_lifespans(controls, backend.make_task_group())
         except BaseException as exc:
             self._state = "left"
             pump.finish()
@@ -161,7 +161,7 @@ class Stream(ObjectReceiveStream[T_co]):
         start_soon(pump.run, name=f"source task of {self._source.name}")
         for stage, control in zip(stages, controls, strict=True):
             if overrides(stage, "run"):
-                scope = anyio.CancelScope(shield=True)
+                scope = backend.make_scope(shield=True)
                 pump.when_finished(scope.cancel)
                 name = f"{type(stage).__name__} of {self._source.name}"
                 start_soon(run_beside, pump, scope, partial(stage.run, control), name=name)
@@ -238,9 +238,8 @@ class Stream(ObjectReceiveStream[T_co]):
             return leaving
         return anyio.BrokenResourceError("the source task was cancelled before it began")
 
-    async def _enter_lifespans(self, controls: Sequence[Control]) -> TaskGroup:
+    async def _enter_lifespans(self, controls: Sequence[Control], tasks: TaskGroup) -> TaskGroup:
         """Enter what the stages enclose the stream with, and inside of it the task group."""
-        tasks = anyio.create_task_group()
         if not any(overrides(stage, "lifespan") for stage in self._stages):
             await tasks.__aenter__()
             return tasks

@@ -16,6 +16,7 @@ from contextlib import suppress
 import anyio
 from anyio.lowlevel import cancel_shielded_checkpoint, checkpoint
 
+from .._core.backend import get_backend
 from .messages import Message, Receive, Send
 from .shared_receive import SharedReceive
 
@@ -70,7 +71,7 @@ class Connection:
     ) -> None:
         #: Everything is sent in here. Cancelled when the client has gone, if it must be: what
         #: comes to its end by itself costs less.
-        self.scope: anyio.CancelScope = anyio.CancelScope()
+        self.scope: anyio.CancelScope = get_backend().make_scope()
         #: ``send`` of ASGI, for who does what :meth:`send` does.
         self.raw_send: Send = send
         self.send_timeout: float | None = send_timeout
@@ -160,10 +161,11 @@ class Connection:
         See whether the client has gone by now. Does not wait for that, but, for a moment, for other
         tasks that are in ``send()`` or ``receive()`` and are about to hear of it.
         """
-        with anyio.move_on_after(SHORT):
-            while self._is_heard or self.is_sending:
-                self._left = anyio.Event()
-                await self._left.wait()
+        if self._is_heard or self.is_sending:
+            with anyio.move_on_after(SHORT):
+                while self._is_heard or self.is_sending:
+                    self._left = anyio.Event()
+                    await self._left.wait()
         if self.is_gone or self._is_heard:
             return
         with anyio.CancelScope(shield=True) as scope, suppress(Exception):

@@ -19,6 +19,7 @@ from typing import Any
 import anyio
 
 from .._combinators.status import StatusStream
+from .._core.backend import get_backend
 from .._core.exceptions import StreamCancelled, both, shares_leaf
 from .._core.metadata import Head
 from .._signals.shutdown import Shutdown
@@ -58,6 +59,7 @@ class Exchange:
     # For each request that is open.
     __slots__ = (
         "_connection",
+        "_has_all",
         "_has_clock",
         "_host",
         "_is_head",
@@ -97,6 +99,8 @@ class Exchange:
         # Whether something is being sent, or will be.
         self._is_open = False
         self._has_clock = False
+        # Whether the stream has said all.
+        self._has_all = False
         #: What receive() has raised.
         self._watch_error: BaseException | None = None
 
@@ -199,7 +203,9 @@ class Exchange:
         # It may be send() that has said so, or the task may be kept in there.
         await connection.look()
         if connection.is_gone and not connection.is_sending:
-            with anyio.move_on_after(SHORT), suppress(Exception):
+            backend = get_backend()
+            limit = backend.make_scope(deadline=backend.now() + SHORT)
+            with limit, suppress(Exception):
                 await connection.raw_send(body(b"", more_body=False))
 
     async def _run_background(self) -> None:
@@ -285,7 +291,8 @@ class Exchange:
                     connection.done_sending()
                 self._raise_watch_error()
                 if connection.is_lost and not self._is_head:
-                    await self.rest.consume()
+                    if not self._has_all:
+                        await self.rest.consume()
                     self.rest.raise_error()
             if self.rest.has_let_go:
                 # Nothing else can do it: the request may have ended.
@@ -360,6 +367,7 @@ class Exchange:
                     await connection.send(message)
                 if connection.is_lost:
                     return
+            self._has_all = True
         finally:
             # The traceback of an error of the source includes this frame.
             del connection, send, self

@@ -42,9 +42,9 @@ class ResponseCancelled(Exception):
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Terms:
-    """What a response was asked to do."""
+    """What a response was asked to do. Its own: it may be changed until the response starts."""
 
     headers: RawHeaders
     on_disconnect: Literal["cancel", "drain", "close"]
@@ -75,7 +75,9 @@ class Terms:
 
 def check_final(given: object) -> None:
     """Check what is to have the last word."""
-    if given is not None and not callable(given):
+    if given is None:
+        return
+    if not callable(given):
         raise TypeError(
             f"final must be callable, got {type(given).__qualname__}: write "
             "final=lambda outcome: ..."

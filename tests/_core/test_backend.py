@@ -175,3 +175,40 @@ async def test_clock_that_was_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
         assert get_backend().now() == pytest.approx(anyio.current_time(), abs=60)
     finally:
         monkeypatch.undo()
+
+
+async def test_called_with_the_next_pass() -> None:
+    """B4: several functions are called with one pass, in the order in which they came."""
+    backend, log = get_backend(), Log()
+    task = backend.current_task()
+
+    def first() -> None:
+        log("first")
+        backend.soon(task, lambda: log("later"))
+
+    backend.soon(task, first)
+    backend.soon(task, lambda: log("second"))
+    assert log.events == []
+    await wait_all_blocked()
+    assert log.events == ["first", "second", "later"]
+    backend.soon(task, lambda: log("again"))
+    await wait_all_blocked()
+    assert log.events == ["first", "second", "later", "again"]
+
+
+async def test_asked_again() -> None:
+    """B4: what a backend offers is put together once for each event loop."""
+    backend = get_backend()
+    assert get_backend() is backend
+    with backend.make_scope(deadline=backend.now() + 1) as scope:
+        await anyio.sleep(2)
+    assert scope.cancelled_caught
+
+
+@pytest.mark.asyncio_only
+async def test_in_a_callback() -> None:
+    """B4: what the event loop calls in no task finds that loop as well."""
+    loop, log = asyncio.get_running_loop(), Log()
+    loop.call_soon(lambda: log(get_backend().loop))
+    await wait_all_blocked()
+    assert log.events == [id(loop)]

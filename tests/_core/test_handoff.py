@@ -62,7 +62,7 @@ class TestDemand:
         """B4: to wait for an item that is there already asks the source for no further one."""
         handoff = Handoff(get_backend())
         handoff.put("a")
-        await handoff.wait_for_item(lambda: False)
+        await handoff.wait_for_item(lambda: False, 1)
         with anyio.move_on_after(1) as scope:
             await handoff.demand()
         assert scope.cancelled_caught

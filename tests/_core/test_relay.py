@@ -155,7 +155,7 @@ class TestAwaitables:
                 log("closed")
 
         backend = get_backend()
-        scopes = Scopes(5, backend.now, backend.loop)
+        scopes = Scopes(5, backend.now, backend.loop, backend.make_scope)
         driven: Any = backend.relay(scopes, backend.current_task()).drive(work())
         driven.send(None)
         driven.close()
@@ -173,7 +173,8 @@ class TestAwaitables:
             return await Asks()
 
         backend = get_backend()
-        relay = backend.relay(Scopes(5, backend.now, backend.loop), backend.current_task())
+        scopes = Scopes(5, backend.now, backend.loop, backend.make_scope)
+        relay = backend.relay(scopes, backend.current_task())
         relay.in_source = True
         driven: Any = relay.drive(work())
         assert driven.send(None) == "a question"
