@@ -41,6 +41,7 @@ def undo(tx: Transaction, run_id: str, epoch: str) -> None:
     row = tx.running(run_id, epoch)
     if row is not None and not row.last:
         tx.remove(row)
+        tx.tell(row, FENCED)
 
 
 def append(
