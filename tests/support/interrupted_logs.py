@@ -28,6 +28,7 @@ from streamkit.runs import (
     Runs,
     Terms,
 )
+
 from .backends import Backend
 
 Kind: TypeAlias = Literal["cancel", "native"]
