@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import anyio
@@ -62,8 +63,7 @@ def test_at_each_await(url: str) -> None:
 
     async def check(run: Run, life: Life) -> None:
         assert run.told or life.done == len(STEPS), run.error
-        await life.go_on()
-        await check_nothing_is_held(life.log)
+        await life.go_on(partial(check_nothing_is_held, life.log))
 
     report = interrupt_everywhere(make, check, clock="real", max_seconds=ENOUGH)
     # A watch waits for its subscription, and twice; a burial takes two looks.
@@ -181,6 +181,5 @@ async def test_at_each_moment(
                 patch.setattr(owner, name, wrapper(moment, getattr(owner, name)))
                 for step, life in enumerate(await lives(log, short, len(STEPS))):
                     await moment.interrupt(life, step, kind)
-                    await life.go_on()
-                    await check_nothing_is_held(log)
+                    await life.go_on(partial(check_nothing_is_held, log))
             assert moment.met == STEPS

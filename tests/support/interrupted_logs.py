@@ -8,7 +8,7 @@ call is then made again, as its caller would, and all that follows: it comes to 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import suppress
 from dataclasses import replace
 from itertools import count
@@ -143,14 +143,19 @@ class Life:
         # That it has lapsed is a matter of time.
         return replace(record, epoch="", lapsed=False), list(page.entries)
 
-    async def go_on(self) -> None:
-        """See that a log is well whose call was interrupted, and make that and all others."""
+    async def go_on(self, check: Callable[[], Awaitable[object]]) -> None:
+        """
+        See that a log is well whose call was interrupted, and make that and all others.
+
+        :param check: sees that the log holds nothing, where no run goes on
+        """
         if self.done < len(STEPS):
             if STEPS[self.done] == "create":
                 # All or nothing, and there is nobody who knows that it is there.
                 with anyio.fail_after(10):
                     while await self.state() is not None:
                         await anyio.sleep(0.005)
+                await check()
                 self.epoch = "0f"
             else:
                 expected = [await _expected(self.done), await _expected(self.done + 1)]
@@ -159,6 +164,7 @@ class Life:
             await self.live()
         assert await self.state() is None
         assert await self.outcome_of_dead() == b"lost"
+        await check()
 
 
 #: All of them, in their order.
