@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
+from itertools import count
 from typing import Any
 
 import anyio
@@ -15,11 +16,11 @@ from streamkit._redis.server import Server
 from streamkit._redislog.call import Lane
 from streamkit._redislog.session import Session
 from streamkit.redis import RedisLog
-from streamkit.runs import Runs
+from streamkit.runs import Runs, Terms
 from streamkit.testing import Run, interrupt_everywhere
 from support import Backend
-from support.interrupted_logs import DOUBT, STEPS, Life, Moment, Visit, kinds_of, lives
-from support.valkey import new_prefix
+from support.interrupted_logs import DOUBT, STEPS, Life, Moment, Visit, ignore, kinds_of, lives
+from support.valkey import admin, new_prefix
 
 # Enough for all, on a machine that does other things as well.
 ENOUGH = 300.0
@@ -92,8 +93,8 @@ def test_the_block(url: str) -> None:
             await check_nothing_is_held(log)
 
     # coredis 6.9 leaves them unclosed in a connection that is given up while it is made.
-    ignore = ["MemoryObjectReceiveStream", "MemoryObjectSendStream"]
-    report = interrupt_everywhere(make, check, clock="real", max_seconds=ENOUGH, ignore=ignore)
+    meant = ["MemoryObjectReceiveStream", "MemoryObjectSendStream"]
+    report = interrupt_everywhere(make, check, clock="real", max_seconds=ENOUGH, ignore=meant)
     assert len(report.points) >= 3
 
 
@@ -116,9 +117,74 @@ def test_runs(url: str) -> None:
         await check_nothing_is_held(log)
 
     # The source of a run goes on, and the log may be sending something.
-    ignore = ["Visit._words", "ConnectionPool.acquire"]
-    report = interrupt_everywhere(make, check, clock="real", max_seconds=ENOUGH, ignore=ignore)
+    meant = ["Visit._words", "ConnectionPool.acquire"]
+    report = interrupt_everywhere(make, check, clock="real", max_seconds=ENOUGH, ignore=meant)
     assert report.points
+
+
+ENTRIES = [bytes([number]) * 600_000 for number in range(3)]
+HOWS: dict[str, Callable[[RedisLog, str], Awaitable[object]]] = {
+    "append": lambda log, run_id: log.append(run_id, "0e", 1, ENTRIES, acknowledged=0, first=1),
+    "append after a loss": lambda log, run_id: log.append(
+        run_id, "0e", 4, [b"last"], acknowledged=3, first=1
+    ),
+    "renew": lambda log, run_id: log.renew(run_id, "0e", acknowledged=3),
+    "end": lambda log, run_id: log.end(run_id, "0e", b"end", acknowledged=3),
+}
+
+
+@pytest.mark.parametrize("how", HOWS)
+def test_between_round_trips(url: str, how: str) -> None:
+    """
+    Runs: what is much is written in pieces, and what was lost is written again: wherever that is
+    cancelled, there are the first of the entries, and the next call writes the others.
+    """
+    prefix, call, known = new_prefix(), HOWS[how], [b"1", b"2", b"3"]
+    whole = {"append": ENTRIES, "append after a loss": [*known, b"last"]}.get(how, known)
+    numbers = count()
+
+    @asynccontextmanager
+    async def make() -> AsyncGenerator[tuple[object, tuple[RedisLog, str]], None]:
+        log, _ = logs(url, prefix)
+        run_id = f"run{next(numbers)}"
+        async with log.open():
+            await log.create(run_id, "0e", Terms(), ignore)
+            if how != "append":
+                await log.append(run_id, "0e", 1, known, acknowledged=0, first=1)
+                async with admin(url) as client:
+                    await client.hset(f"{prefix}:run:{{{run_id}}}:meta", {"last": 1})
+                    await client.xdel(f"{prefix}:run:{{{run_id}}}:entries", ["2-0", "3-0"])
+
+            async def work() -> None:
+                await call(log, run_id)
+
+            yield work, (log, run_id)
+
+    async def check(run: Run, seen: tuple[RedisLog, str]) -> None:
+        log, run_id = seen
+        found = await entries_of(log, run_id)
+        assert found == whole[: len(found)]
+        if how != "end":
+            await call(log, run_id)
+            assert await entries_of(log, run_id) == whole
+        if not await log.end(run_id, "0e", b"end", acknowledged=len(whole)):
+            # It has ended before; or what was lost was forgotten with that call, and it is lost.
+            assert how == "end"
+            record = await log.get(run_id)
+            assert record.lapsed or (record.outcome, found) == (b"end", whole)
+        await check_nothing_is_held(log)
+
+    report = interrupt_everywhere(make, check, clock="real", max_seconds=ENOUGH)
+    assert len(report.points) >= 3
+
+
+async def entries_of(log: RedisLog, run_id: str) -> list[bytes]:
+    # What was asked for before has been done.
+    await log.touch(run_id, "0e")
+    found: list[bytes] = []
+    while page := (await log.read(run_id, len(found))).entries:
+        found += page
+    return found
 
 
 def _take_and_come(moment: Moment, take: Any) -> Any:
