@@ -59,7 +59,8 @@ def test_doubt() -> None:
     assert run.doubt(122.0) == "alive"
     assert run.doubt(136.0) == "doubted"
     # The clock has gone back: the doubt was of a time that is to come.
-    assert state(doubted_at=500.0).doubt(116.0) == "doubted"
+    run = state(doubted_at=500.0)
+    assert [run.doubt(now) for now in (116.0, 121.0)] == ["doubted", "dead"]
     assert not state(outcome=b"end").has_lapsed(500.0)
 
 
