@@ -92,8 +92,8 @@ class Advance:
 ids = st.sampled_from(IDS)
 # Seldom another one's.
 owners = st.sampled_from([None, None, None, "me", "you"])
-steps = st.one_of(
-    st.builds(Start, ids, st.sampled_from([0, 5, 100]), st.sampled_from([3, 10]), owners),
+#: What takes no time, and begins nothing.
+moments = [
     # Never more at once than are kept, so that who follows sees all.
     st.builds(Produce, ids, st.integers(1, 3)),
     st.builds(Produce, ids, st.integers(1, 3)),
@@ -102,6 +102,10 @@ steps = st.one_of(
     st.builds(Delete, ids),
     st.builds(Attach, ids, st.sampled_from([None, "now", -1, *range(8)]), owners),
     st.builds(Detach, st.integers(0, 5)),
+]
+steps = st.one_of(
+    st.builds(Start, ids, st.sampled_from([0, 5, 100]), st.sampled_from([3, 10]), owners),
+    *moments,
     st.builds(Advance, st.sampled_from([1, 5, 30, 60, 100])),
 )
 
