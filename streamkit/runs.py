@@ -51,6 +51,7 @@ from ._runs.reasons import (
     Unwatched as Unwatched,
 )
 from ._runs.runs import Runs as Runs, RunStats as RunStats
+from ._runs.state import RunState as RunState
 
 __all__ = [
     "MAX_REASON",
@@ -75,6 +76,7 @@ __all__ = [
     "RunNotFound",
     "RunOutcome",
     "RunRunning",
+    "RunState",
     "RunStats",
     "RunTimedOut",
     "Runs",

@@ -182,7 +182,6 @@ return {"ok"}
     2,
 )
 
-#: Removes a run whose producer was never told that it is there. KEYS: meta, entries. ARGV: epoch,
 #: Removes a run whose producer was never told that it is there. KEYS: meta, entries, early. ARGV:
 #: epoch, for how long that is remembered, channel of news.
 UNDO = Script(

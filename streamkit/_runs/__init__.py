@@ -8,8 +8,9 @@ import ``_combinators``, ``_signals`` and ``_core``; of ``_sse`` the forms of ev
 
 To read: ``runs`` (what users call), ``household`` (the block that runs live in) and ``shelf``
 (where they are read). ``log`` (what a log must do) and ``memory`` (one that does it, with ``kept``,
-``early`` and ``agenda``), ``codec`` and ``reasons`` (what travels through it). ``producer`` (one
-run, with ``recorder``, ``writer``, ``budget`` and ``lease``) and ``burial`` (of one that is lost).
+``early`` and ``agenda``), ``state`` (the rules for one run), ``codec`` and ``reasons`` (what
+travels through it). ``producer`` (one run, with ``recorder``, ``writer``, ``budget`` and ``lease``)
+and ``burial`` (of one that is lost).
 ``reader``, ``attendance``, ``answer`` with ``asked`` and ``said_last`` (those who come and go), and
 ``visit`` (what telemetry hears of them); ``hints`` (who waits for news, for logs that are kept
 elsewhere). ``entry``, ``cursor``, ``info``, ``records`` and ``errors`` are words, ``arguments`` and

@@ -17,6 +17,7 @@ import anyio
 from anyio.lowlevel import checkpoint
 
 from .log import Page, Requests, Terms, Watch
+from .state import RunState
 
 #: The memory of an entry besides its bytes: the object, and its places in two lists.
 OVERHEAD = 128
@@ -34,58 +35,43 @@ _TURNS = 16
 _NONE = Requests()
 
 
-class KeptRun:
+class KeptRun(RunState):
     """A run, and its entries."""
 
     __slots__ = (
-        "cancel",
         "changed",
         "changes",
-        "doubted_at",
         "dropped",
         "entries",
-        "epoch",
-        "expires_at",
-        "first",
-        "head",
-        "last",
-        "lease_until",
+        "last_page",
         "notify",
-        "outcome",
-        "page",
         "place",
         "read_at",
         "size",
-        "terms",
-        "watched_at",
         "watches",
     )
 
     def __init__(
-        self, epoch: str, terms: Terms, notify: Callable[[Requests], object], now: float
+        self,
+        epoch: str,
+        terms: Terms,
+        notify: Callable[[Requests], object],
+        *,
+        lease: float,
+        now: float,
     ) -> None:
-        self.epoch = epoch
-        self.terms = terms
+        super().__init__(epoch, terms, lease=lease, now=now)
         self.notify = notify
         self.entries: list[bytes] = []
         #: How many of the entries are empty places of dropped ones.
         self.dropped = 0
-        self.first = 1
-        self.last = 0
         self.size = 0
-        self.head: int | None = None
-        self.outcome: bytes | None = None
-        self.cancel: bytes | None = None
-        self.watched_at = now
-        self.lease_until = math.inf
-        self.doubted_at: float | None = None
-        self.expires_at = math.inf
         #: When those who watch it have last had their turns to read what there is.
         self.read_at = -math.inf
         #: How many watches there are.
         self.watches = 0
         #: The page that was read last, and where that was.
-        self.page: Page
+        self.last_page: Page
         self.place: tuple[object, ...] | None = None
         #: Counts the changes, to tell whether there was one.
         self.changes = 0
@@ -96,9 +82,6 @@ class KeptRun:
     def plain_requests(self) -> Requests:
         """The requests, if nobody wants to know since when the run is not read."""
         return _NONE if self.cancel is None else Requests(cancel=self.cancel)
-
-    def requests(self, now: float) -> Requests:
-        return Requests(cancel=self.cancel, unwatched_for=now - self.watched_at)
 
     def change(self) -> None:
         """Wake those who wait for a change."""

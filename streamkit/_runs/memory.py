@@ -13,9 +13,9 @@ import anyio
 
 from .agenda import Agenda
 from .early import EarlyCancels
-from .errors import LogFull, RunExists, RunNotFound, RunRunning
+from .errors import LogFull, RunNotFound
 from .kept import OVERHEAD, KeptRun, KeptWatch
-from .log import AFTER_READ, DOUBT, PAGE, Page, Record, Requests, Terms, Watch
+from .log import PAGE, Page, Record, Requests, Terms, Watch
 from .siblings import has_siblings
 
 _logger = logging.getLogger("streamkit")
@@ -99,14 +99,11 @@ class MemoryLog:
         now = anyio.current_time()
         run = self._find(run_id)
         if run is not None:
-            if run.epoch == epoch and run.outcome is None:
-                return self._sign_of_life(run)
-            raise RunExists(run_id)
+            return run.create_again(run_id, epoch, now)
         if not self._make_room(OVERHEAD + len(terms.data)):
             raise LogFull("the log has no room for another run: start it later")
         self._look_around()
-        run = self._runs[run_id] = KeptRun(epoch, terms, notify, now)
-        run.lease_until = now + self.lease
+        run = self._runs[run_id] = KeptRun(epoch, terms, notify, lease=self.lease, now=now)
         self._count(run, OVERHEAD + len(terms.data))
         run.cancel = self._early.take(run_id, terms.owner)
         return run.requests(now)
@@ -123,16 +120,10 @@ class MemoryLog:
         head: int | None = None,
     ) -> Requests:
         """See :meth:`RunLog.append`."""
-        run = self._running(run_id, epoch)
+        run = self._writable(run_id, epoch, acknowledged)
         if run is None:
             return _FENCED
-        new = entries
-        if position <= run.last:
-            new = entries[run.last + 1 - position :]
-        elif new and position > run.last + 1:
-            raise ValueError(
-                f"the entry {position} cannot follow {run.last}: append what is between"
-            )
+        new = run.new_entries(position, entries)
         size = sum(map(len, new)) + OVERHEAD * len(new)
         if self._bytes + size > self._max_bytes and not self._make_room(
             size - run.size_before(first)
@@ -151,19 +142,17 @@ class MemoryLog:
         if self.lease == math.inf and run.terms.unwatched is None:
             # What happens for nearly every item.
             return run.plain_requests
-        return self._sign_of_life(run)
+        return run.renew(anyio.current_time())
 
     async def renew(self, run_id: str, epoch: str, *, acknowledged: int = 0) -> Requests:
         """See :meth:`RunLog.renew`."""
-        run = self._running(run_id, epoch)
-        if run is None or run.last < acknowledged:
-            return _FENCED
-        return self._sign_of_life(run)
+        run = self._writable(run_id, epoch, acknowledged)
+        return _FENCED if run is None else run.renew(anyio.current_time())
 
     async def end(self, run_id: str, epoch: str, outcome: bytes, *, acknowledged: int = 0) -> bool:
         """See :meth:`RunLog.end`."""
-        run = self._running(run_id, epoch)
-        if run is None or run.last < acknowledged:
+        run = self._writable(run_id, epoch, acknowledged)
+        if run is None:
             return False
         self._end(run_id, run, outcome)
         return True
@@ -172,17 +161,7 @@ class MemoryLog:
 
     async def get(self, run_id: str) -> Record:
         """See :meth:`RunLog.get`."""
-        run = self._known(run_id)
-        return Record(
-            terms=run.terms,
-            epoch=run.epoch,
-            first=run.first,
-            last=run.last,
-            head=run.head,
-            outcome=run.outcome,
-            cancel_requested=run.cancel is not None,
-            lapsed=self._has_lapsed(run),
-        )
+        return self._known(run_id).record(anyio.current_time())
 
     async def read(self, run_id: str, after: int, limit: int = PAGE) -> Page:
         """See :meth:`RunLog.read`."""
@@ -190,16 +169,16 @@ class MemoryLog:
         if run is None or run.outcome is not None:
             run = self._known(run_id)
             # Its place in the heap is put right when its turn comes.
-            run.expires_at = max(run.expires_at, anyio.current_time() + AFTER_READ)
-        lapsed = self.lease < math.inf and self._has_lapsed(run)
+            run.keep_read(anyio.current_time())
+        lapsed = self.lease < math.inf and run.has_lapsed(anyio.current_time())
         place = after, limit, lapsed
         if run.place != place:
             # Many readers are at the same place: they get the same page.
             start = run.dropped + after + 1 - run.first
             entries = run.entries[start : start + limit] if start >= run.dropped else []
-            run.page = Page(entries, run.first, run.last, run.epoch, run.head, run.outcome, lapsed)
+            run.last_page = run.page(entries, lapsed=lapsed)
             run.place = place
-        return run.page
+        return run.last_page
 
     def watch(self, run_id: str) -> AbstractAsyncContextManager[Watch]:
         """See :meth:`RunLog.watch`."""
@@ -209,7 +188,7 @@ class MemoryLog:
 
     async def touch(self, run_id: str, epoch: str) -> None:
         """See :meth:`RunLog.touch`."""
-        run = self._running(run_id, epoch)
+        run = self._writable(run_id, epoch)
         if run is not None:
             run.watched_at = anyio.current_time()
 
@@ -232,31 +211,22 @@ class MemoryLog:
             return "unknown"
         if run is None:
             return "ended"
-        if owner is not None and owner != run.terms.owner:
-            raise RunNotFound(run_id)
-        if run.outcome is not None or epoch not in (None, run.epoch):
-            return "ended"
-        if unwatched_for is not None and now - run.watched_at < unwatched_for:
-            return "ended"
-        if run.cancel is None:
-            run.cancel = reason
+        before = run.cancel
+        found = run.request_cancel(run_id, reason, now, owner, epoch, unwatched_for)
+        if run.cancel is not before:
             run.notify(run.requests(now))
-        return "running"
+        return found
 
     async def bury(
         self, run_id: str, epoch: str, outcome: bytes
     ) -> Literal["alive", "doubted", "buried", "gone"]:
         """See :meth:`RunLog.bury`."""
-        run = self._running(run_id, epoch)
+        run = self._writable(run_id, epoch)
         if run is None:
             return "gone"
-        if not self._has_lapsed(run):
-            return "alive"
-        now = anyio.current_time()
-        if run.doubted_at is None:
-            run.doubted_at = now
-        if now - run.doubted_at < DOUBT:
-            return "doubted"
+        found = run.doubt(anyio.current_time())
+        if found != "dead":
+            return found
         notify = run.notify
         self._end(run_id, run, outcome)
         notify(_FENCED)
@@ -265,17 +235,14 @@ class MemoryLog:
     async def delete(self, run_id: str, epoch: str) -> None:
         """See :meth:`RunLog.delete`."""
         run = self._known(run_id)
-        if run.epoch != epoch:
-            raise RunNotFound(run_id)
-        if run.outcome is None:
-            raise RunRunning(run_id)
+        run.check_removable(run_id, epoch)
         self._remove(run_id, run)
 
     # What is kept
 
     def _find(self, run_id: str) -> KeptRun | None:
         run = self._runs.get(run_id)
-        if run is not None and run.outcome is not None and run.expires_at <= anyio.current_time():
+        if run is not None and run.is_over(anyio.current_time()):
             self._remove(run_id, run)
             return None
         return run
@@ -286,17 +253,9 @@ class MemoryLog:
             raise RunNotFound(run_id)
         return run
 
-    def _running(self, run_id: str, epoch: str) -> KeptRun | None:
+    def _writable(self, run_id: str, epoch: str, acknowledged: int = 0) -> KeptRun | None:
         run = self._runs.get(run_id)
-        return None if run is None or run.epoch != epoch or run.outcome is not None else run
-
-    def _sign_of_life(self, run: KeptRun) -> Requests:
-        now = anyio.current_time()
-        run.lease_until, run.doubted_at = now + self.lease, None
-        return run.requests(now)
-
-    def _has_lapsed(self, run: KeptRun) -> bool:
-        return run.outcome is None and run.lease_until <= anyio.current_time()
+        return run if run is not None and run.is_writable(epoch, acknowledged) else None
 
     def _count(self, run: KeptRun, size: int) -> None:
         run.size += size
@@ -312,13 +271,11 @@ class MemoryLog:
         return True
 
     def _end(self, run_id: str, run: KeptRun, outcome: bytes) -> None:
-        run.outcome, run.notify = outcome, _nobody
-        # Those who follow it are to see the end.
-        keep = max(run.terms.keep, AFTER_READ) if run.watches else run.terms.keep
-        run.expires_at = anyio.current_time() + keep
+        expires_at = run.end(outcome, anyio.current_time(), is_watched=run.watches > 0)
+        run.notify = _nobody
         self._ended[run_id] = run
         self._ended_bytes += run.size
-        self._agenda.add(run.expires_at, partial(self._expire, run_id, run))
+        self._agenda.add(expires_at, partial(self._expire, run_id, run))
         run.change()
 
     def _remove(self, run_id: str, run: KeptRun) -> None:
@@ -329,6 +286,7 @@ class MemoryLog:
 
     def _expire(self, run_id: str, run: KeptRun, now: float) -> None:
         if self._ended.get(run_id) is run:
+            assert run.expires_at is not None
             if run.expires_at <= now:
                 self._remove(run_id, run)
             else:

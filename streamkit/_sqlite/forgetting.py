@@ -42,7 +42,9 @@ def long_dead(connection: sqlite3.Connection, clock: Clock) -> list[str]:
         f"SELECT {', '.join(COLUMNS)} FROM runs WHERE outcome IS NULL AND seen_on < ?",
         [clock.wall() - AFTER_READ],
     )
-    dead = (to_text(row.id) for row in (Row(*each) for each in found) if is_long_dead(row, clock))
+    dead = (
+        to_text(row.id) for row in (Row(clock, *each) for each in found) if is_long_dead(row, clock)
+    )
     return list(islice(dead, _RUNS))
 
 

@@ -52,7 +52,7 @@ class Reading:
         self._to_follow: set[str] = set()
 
     def get(self, run_id: str) -> Record:
-        return self._known(run_id).record(self._clock)
+        return self._known(run_id).record(self._now)
 
     def read(self, run_id: str, after: int, limit: int, *, is_own: bool) -> Page:
         row = self._known(run_id)
@@ -84,15 +84,14 @@ class Reading:
                 if entries and size > PAGE_BYTES:
                     break
                 entries.append(data)
-        lapsed = row.has_lapsed(self._clock, self._now)
-        return Page(entries, row.first, row.last, row.epoch, row.head, row.outcome, lapsed)
+        return row.page(entries, lapsed=row.has_lapsed(self._now))
 
     def _known(self, run_id: str) -> Row:
         try:
             row = self._rows[run_id]
         except KeyError:
             found = self._connection.execute(_FIND, [to_bytes(run_id)]).fetchone()
-            row = self._rows[run_id] = None if found is None else Row(*found)
-        if row is None or (row.expires_at is not None and row.expires_at <= self._wall):
+            row = self._rows[run_id] = None if found is None else Row(self._clock, *found)
+        if row is None or row.is_over(self._wall):
             raise RunNotFound(run_id)
         return row

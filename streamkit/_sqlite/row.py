@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 
-from .._runs.log import Record, Requests, Terms
+from .._runs.log import Requests, Terms
+from .._runs.state import RunState
 from .clock import Clock
 
 # Seconds by which the clocks of two processors may differ.
@@ -14,9 +15,10 @@ _NONE = Requests()
 
 
 @dataclass(slots=True)
-class Row:
-    """A row of the table of runs, column by column."""
+class Row(RunState):
+    """The clock by which a run is judged, and its row in the table of runs, column by column."""
 
+    clock: Clock
     number: int
     id: bytes
     epoch: str
@@ -51,12 +53,21 @@ class Row:
     #: Counts what others may want to hear of.
     changes: int
 
-    def has_lapsed(self, clock: Clock, now: float) -> bool:
-        """Tell whether it goes on, and its producer has not been heard of for too long."""
+    @property
+    def terms(self) -> Terms:
+        return Terms(
+            owner=None if self.owner is None else to_text(self.owner),
+            data=self.data,
+            keep=self.keep,
+            unwatched=self.unwatched,
+            started_at=self.started_at,
+        )
+
+    def has_lapsed(self, now: float) -> bool:
         if self.outcome is not None:
             return False
         # One that was heard of later than now was so before the machine was started again.
-        return self.boot != clock.boot or not -_SKEW <= now - self.seen_at < self.lease
+        return self.boot != self.clock.boot or not -_SKEW <= now - self.seen_at < self.lease
 
     def requests(self, now: float) -> Requests:
         if self.cancel is None and self.unwatched is None:
@@ -64,26 +75,9 @@ class Row:
             return _NONE
         return Requests(cancel=self.cancel, unwatched_for=max(now - self.watched_at, 0.0))
 
-    def record(self, clock: Clock) -> Record:
-        return Record(
-            terms=Terms(
-                owner=None if self.owner is None else to_text(self.owner),
-                data=self.data,
-                keep=self.keep,
-                unwatched=self.unwatched,
-                started_at=self.started_at,
-            ),
-            epoch=self.epoch,
-            first=self.first,
-            last=self.last,
-            head=self.head,
-            outcome=self.outcome,
-            cancel_requested=self.cancel is not None,
-            lapsed=self.has_lapsed(clock, clock.now()),
-        )
 
-
-COLUMNS = [field.name for field in fields(Row)]
+#: All but the clock.
+COLUMNS = [field.name for field in fields(Row)][1:]
 
 
 def to_bytes(text: str) -> bytes:

@@ -134,7 +134,13 @@ class Session:
         call = Call(function, then, undo)
         self._check_open()
         self._worker.write(call)
-        return await self._wait_for(call)
+        try:
+            return await self._wait_for(call)
+        except BaseException:
+            # By Task.cancel(), which also comes when the wait is over.
+            if call.is_done and not call.is_given_up and undo is not None:
+                self._worker.write(Call(undo))
+            raise
 
     async def read(self, function: Callable[[Reading], T]) -> T:
         """Have something found out."""

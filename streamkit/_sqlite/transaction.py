@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
-from .._runs.log import AFTER_READ, Requests, Terms
+from .._runs.log import Requests, Terms
 from .clock import Clock
 from .row import COLUMNS, Row, to_bytes, to_text
 
@@ -98,22 +98,23 @@ class Transaction:
             row = self._rows[run_id]
         except KeyError:
             found = self.connection.execute(_FIND, [to_bytes(run_id)]).fetchone()
-            row = self._rows[run_id] = None if found is None else Row(*found)
+            row = self._rows[run_id] = None if found is None else Row(self.clock, *found)
             if row is None or row.outcome is not None:
                 self._passing.add(run_id)
-        if row is not None and row.expires_at is not None and row.expires_at <= self.wall:
+        if row is not None and row.is_over(self.wall):
             self.remove(row)
             return None
         return row
 
-    def running(self, run_id: str, epoch: str) -> Row | None:
-        """Return a run of this epoch that goes on."""
+    def writable(self, run_id: str, epoch: str, acknowledged: int = 0) -> Row | None:
+        """Return a run of this epoch that goes on, and of which nothing is missing."""
         row = self.find(run_id)
-        return None if row is None or row.epoch != epoch or row.outcome is not None else row
+        return row if row is not None and row.is_writable(epoch, acknowledged) else None
 
     def add(self, run_id: str, epoch: str, terms: Terms, lease: float) -> Row:
         """Add a run, for which there is room."""
         row = Row(
+            clock=self.clock,
             number=0,
             id=to_bytes(run_id),
             epoch=epoch,
@@ -170,17 +171,17 @@ class Transaction:
         missed = until - max(since, row.seen_at)
         if missed > 0:
             row.watched_at = min(row.watched_at + missed, self.now)
-        row.boot, row.seen_at, row.seen_on = self.clock.boot, self.now, self.wall
-        row.doubted_at = None
+        row.renew(self.now)
+        row.boot, row.seen_on = self.clock.boot, self.wall
         self.save(row)
 
     def end(self, row: Row, outcome: bytes) -> None:
         """Let a run be ended, and be kept for as long as is due."""
         # Those who follow it are to see the end.
         follows = self._is_watched(to_text(row.id)) or row.followed_until > self.now
+        row.end(outcome, self.wall, is_watched=follows)
         self._ends += 1
-        row.outcome, row.ended = outcome, self._ends
-        row.expires_at = self.wall + (max(row.keep, AFTER_READ) if follows else row.keep)
+        row.ended = self._ends
         self._ended_bytes += row.size
         self._passing.add(to_text(row.id))
         self.change(row)

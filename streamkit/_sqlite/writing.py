@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-from .._runs.errors import LogFull, RunExists, RunNotFound, RunRunning
-from .._runs.log import DOUBT, REMEMBER, Requests, Terms
-from .row import Row, to_bytes, to_text
+from .._runs.errors import LogFull, RunNotFound
+from .._runs.log import REMEMBER, Requests, Terms
+from .row import Row, to_bytes
 from .transaction import ENTRY_OVERHEAD, Transaction, size_of_run
 
 # Entries that are removed together, and bytes: to remove each as it goes would cost as much as to
@@ -24,11 +24,9 @@ FENCED = Requests(fenced=True)
 def create(tx: Transaction, run_id: str, epoch: str, terms: Terms, lease: float) -> Requests:
     row = tx.find(run_id)
     if row is not None:
-        if row.epoch == epoch and row.outcome is None:
-            # Its producer is there.
-            tx.sign_of_life(row)
-            return row.requests(tx.now)
-        raise RunExists(run_id)
+        requests = row.create_again(run_id, epoch, tx.now)
+        tx.sign_of_life(row)
+        return requests
     if not tx.make_room(size_of_run(terms)):
         raise LogFull("the log has no room for another run: give it more max_bytes")
     row = tx.add(run_id, epoch, terms, lease)
@@ -38,9 +36,10 @@ def create(tx: Transaction, run_id: str, epoch: str, terms: Terms, lease: float)
 
 def undo(tx: Transaction, run_id: str, epoch: str) -> None:
     """Remove a run that was created, and that nobody has heard of."""
-    row = tx.running(run_id, epoch)
+    row = tx.writable(run_id, epoch)
     if row is not None and not row.last:
         tx.remove(row)
+        tx.tell(row, FENCED)
 
 
 def append(
@@ -53,13 +52,11 @@ def append(
     first: int,
     head: int | None,
 ) -> Requests:
-    row = tx.running(run_id, epoch)
     # A file that was put back has lost what was written since, and readers may have seen that.
-    if row is None or acknowledged > row.last:
+    row = tx.writable(run_id, epoch, acknowledged)
+    if row is None:
         return FENCED
-    new = list(entries[max(row.last + 1 - position, 0) :])
-    if new and position > row.last + 1:
-        raise ValueError(f"the entry {position} cannot follow {row.last}: append what is between")
+    new = list(row.new_entries(position, entries))
     start, last = row.last + 1, row.last + len(new)
     first = max(min(first, last + 1), row.first)
     if first > start:
@@ -82,8 +79,8 @@ def append(
 
 
 def renew(tx: Transaction, run_id: str, epoch: str, acknowledged: int) -> Requests:
-    row = tx.running(run_id, epoch)
-    if row is None or acknowledged > row.last:
+    row = tx.writable(run_id, epoch, acknowledged)
+    if row is None:
         return FENCED
     tx.sign_of_life(row)
     return row.requests(tx.now)
@@ -91,17 +88,17 @@ def renew(tx: Transaction, run_id: str, epoch: str, acknowledged: int) -> Reques
 
 def end(tx: Transaction, run_id: str, epoch: str, outcome: bytes, acknowledged: int) -> bool:
     row = tx.find(run_id)
-    if row is None or row.epoch != epoch or acknowledged > row.last:
+    if row is None:
         return False
-    if row.outcome is None:
+    if row.is_writable(epoch, acknowledged):
         tx.end(row, outcome)
         return True
     # It may have been written by this very call, whose success was not seen.
-    return row.outcome == outcome
+    return row.epoch == epoch and row.outcome == outcome
 
 
 def touch(tx: Transaction, run_id: str, epoch: str) -> None:
-    row = tx.running(run_id, epoch)
+    row = tx.writable(run_id, epoch)
     if row is not None:
         row.watched_at = tx.now
         tx.save(row)
@@ -121,33 +118,26 @@ def request_cancel(
         return "unknown"
     if row is None:
         return "ended"
-    if owner is not None and (row.owner is None or owner != to_text(row.owner)):
-        raise RunNotFound(run_id)
-    if row.outcome is not None or epoch not in (None, row.epoch):
-        return "ended"
-    if unwatched_for is not None and tx.now - row.watched_at < unwatched_for:
-        return "ended"
-    if row.cancel is None:
-        row.cancel = reason
+    before = row.cancel
+    found = row.request_cancel(run_id, reason, tx.now, owner, epoch, unwatched_for)
+    if row.cancel is not before:
         tx.change(row)
         tx.tell(row, row.requests(tx.now))
-    return "running"
+    return found
 
 
 def bury(
     tx: Transaction, run_id: str, epoch: str, outcome: bytes
 ) -> Literal["alive", "doubted", "buried", "gone"]:
-    row = tx.running(run_id, epoch)
+    row = tx.writable(run_id, epoch)
     if row is None:
         return "gone"
-    if not row.has_lapsed(tx.clock, tx.now):
-        return "alive"
-    # A doubt of later than now is of before the machine was started again.
-    if row.doubted_at is None or row.doubted_at > tx.now:
-        row.doubted_at = tx.now
+    before = row.doubted_at
+    found = row.doubt(tx.now)
+    if row.doubted_at != before:
         tx.save(row)
-    if tx.now - row.doubted_at < DOUBT:
-        return "doubted"
+    if found != "dead":
+        return found
     tx.end(row, outcome)
     tx.tell(row, FENCED)
     return "buried"
@@ -155,10 +145,9 @@ def bury(
 
 def delete(tx: Transaction, run_id: str, epoch: str) -> None:
     row = tx.find(run_id)
-    if row is None or row.epoch != epoch:
+    if row is None:
         raise RunNotFound(run_id)
-    if row.outcome is None:
-        raise RunRunning(run_id)
+    row.check_removable(run_id, epoch)
     tx.remove(row)
 
 

@@ -1,0 +1,240 @@
+"""
+What a log knows of one run, and what may be done to it: the rules that are the same in each log.
+
+A log loads it, asks it, and stores it again, in one transaction of its store. Nothing in here waits
+or knows where anything is kept. The scripts that run in Redis say the same in their own language.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from .errors import RunExists, RunNotFound, RunRunning
+from .log import AFTER_READ, DOUBT, Page, Record, Requests, Terms
+
+
+class RunState:
+    """
+    What a log knows of one run, beside its entries.
+
+    For those who write a log: see "Bring your own log". All that is said here of a run of another
+    epoch, and of one that there is none of, is said by the log.
+
+    :param epoch: of the run
+    :param terms: what was said of it
+    :param lease: seconds for which its producer counts as alive without a word
+    :param now: the time, by a clock that all who use the store share; as in all methods
+
+    """
+
+    __slots__ = (
+        "_terms",
+        "cancel",
+        "doubted_at",
+        "epoch",
+        "expires_at",
+        "first",
+        "head",
+        "last",
+        "lease",
+        "outcome",
+        "seen_at",
+        "watched_at",
+    )
+
+    def __init__(self, epoch: str, terms: Terms, *, lease: float, now: float) -> None:
+        #: The random name of this run of its id.
+        self.epoch: str = epoch
+        self._terms = terms
+        #: Seconds for which its producer counts as alive without a word.
+        self.lease: float = lease
+        #: The position of the first entry that is kept, or ``last + 1`` if there is none.
+        self.first: int = 1
+        #: The position of the last entry, or 0.
+        self.last: int = 0
+        #: The status that it began with, once it is known.
+        self.head: int | None = None
+        #: How it ended, or ``None`` while it goes on.
+        self.outcome: bytes | None = None
+        #: Why it is to stop, or ``None``.
+        self.cancel: bytes | None = None
+        #: When its producer was last heard of.
+        self.seen_at: float = now
+        #: When it was first doubted, since then, that it is alive.
+        self.doubted_at: float | None = None
+        #: When somebody was last known to read it.
+        self.watched_at: float = now
+        #: When it is to be removed, or ``None`` while it goes on.
+        self.expires_at: float | None = None
+
+    @property
+    def terms(self) -> Terms:
+        """What was said of the run."""
+        return self._terms
+
+    # For producers
+
+    def is_writable(self, epoch: str, acknowledged: int = 0) -> bool:
+        """
+        Tell whether the run is a producer's to write: else that is fenced.
+
+        :param epoch: of the producer
+        :param acknowledged: up to where it knows that all was written. Where there is less, the
+            store has lost something, and nobody goes on from there
+
+        """
+        return self.outcome is None and self.epoch == epoch and self.last >= acknowledged
+
+    def create_again(self, run_id: str, epoch: str, now: float) -> Requests:
+        """
+        Create a run that is there: the same one, if it is of the same epoch.
+
+        :return: the requests
+        :raises RunExists: if it is another one, or has ended
+
+        """
+        if not self.is_writable(epoch):
+            raise RunExists(run_id)
+        return self.renew(now)
+
+    def new_entries(self, position: int, entries: Sequence[bytes]) -> Sequence[bytes]:
+        """
+        Return those of some entries that are not there yet.
+
+        :param position: of the first of them
+        :raises ValueError: if there would be a hole before them
+
+        """
+        known = self.last + 1 - position
+        if known < 0 and entries:
+            raise ValueError(
+                f"the entry {position} cannot follow {self.last}: append what is between"
+            )
+        return entries[known:] if known > 0 else entries
+
+    def append(
+        self, position: int, entries: Sequence[bytes], *, first: int, head: int | None
+    ) -> Sequence[bytes]:
+        """
+        Take note of entries.
+
+        :param first: the first position to keep
+        :param head: the status, if it is known
+        :return: those that are to be added, up to :attr:`last`. Those before :attr:`first` may go
+        :raises ValueError: if there would be a hole before them
+
+        """
+        new = self.new_entries(position, entries)
+        self.last += len(new)
+        self.first = max(self.first, min(first, self.last + 1))
+        self.head = self.head if head is None else head
+        return new
+
+    def renew(self, now: float) -> Requests:
+        """Take a sign of life of the producer, and return what it is asked."""
+        self.seen_at, self.doubted_at = now, None
+        return self.requests(now)
+
+    def requests(self, now: float) -> Requests:
+        """Return what the producer is asked."""
+        return Requests(cancel=self.cancel, unwatched_for=now - self.watched_at)
+
+    def end(self, outcome: bytes, now: float, *, is_watched: bool) -> float:
+        """
+        End a run that goes on.
+
+        :param is_watched: whether somebody follows it, who is to see the end
+        :return: until when it is kept, which is :attr:`expires_at`
+
+        """
+        keep = self.terms.keep
+        self.outcome = outcome
+        self.expires_at = now + (max(keep, AFTER_READ) if is_watched else keep)
+        return self.expires_at
+
+    # For readers
+
+    def has_lapsed(self, now: float) -> bool:
+        """Tell whether the run goes on, and its producer was not heard of for the lease."""
+        return self.outcome is None and now - self.seen_at >= self.lease
+
+    def is_over(self, now: float) -> bool:
+        """Tell whether the run has ended, and was kept for long enough."""
+        return self.expires_at is not None and self.expires_at <= now
+
+    def record(self, now: float) -> Record:
+        """Return what is known of it."""
+        return Record(
+            terms=self.terms,
+            epoch=self.epoch,
+            first=self.first,
+            last=self.last,
+            head=self.head,
+            outcome=self.outcome,
+            cancel_requested=self.cancel is not None,
+            lapsed=self.has_lapsed(now),
+        )
+
+    def page(self, entries: Sequence[bytes], *, lapsed: bool) -> Page:
+        """Return entries as a page."""
+        return Page(entries, self.first, self.last, self.epoch, self.head, self.outcome, lapsed)
+
+    def keep_read(self, now: float) -> None:
+        """Keep a run for a while that has ended, and was read."""
+        if self.expires_at is not None:
+            self.expires_at = max(self.expires_at, now + AFTER_READ)
+
+    # For everybody
+
+    def request_cancel(
+        self,
+        run_id: str,
+        reason: bytes,
+        now: float,
+        owner: str | None,
+        epoch: str | None,
+        unwatched_for: float | None,
+    ) -> Literal["running", "ended"]:
+        """
+        Ask the run to stop, as :meth:`RunLog.request_cancel` says.
+
+        :raises RunNotFound: if it has another owner
+
+        """
+        if owner not in (None, self.terms.owner):
+            raise RunNotFound(run_id)
+        if self.outcome is not None or epoch not in (None, self.epoch):
+            return "ended"
+        if unwatched_for is not None and now - self.watched_at < unwatched_for:
+            return "ended"
+        if self.cancel is None:
+            self.cancel = reason
+        return "running"
+
+    def doubt(self, now: float) -> Literal["alive", "doubted", "dead"]:
+        """
+        Look whether the producer of a run that goes on is dead, and take note of a doubt.
+
+        :return: ``"dead"`` if the lease is over, and that was seen before, long enough ago
+
+        """
+        if not self.has_lapsed(now):
+            return "alive"
+        # A clock may have gone back since then.
+        if self.doubted_at is None or self.doubted_at > now:
+            self.doubted_at = now
+        return "doubted" if now - self.doubted_at < DOUBT else "dead"
+
+    def check_removable(self, run_id: str, epoch: str) -> None:
+        """
+        See that the run may be removed.
+
+        :raises RunNotFound: if it is of another epoch
+        :raises RunRunning: if it goes on
+
+        """
+        if self.epoch != epoch:
+            raise RunNotFound(run_id)
+        if self.outcome is None:
+            raise RunRunning(run_id)
