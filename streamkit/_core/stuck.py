@@ -48,11 +48,12 @@ def where(suspended: object) -> str | None:
 def frames(suspended: Any) -> Iterator[FrameType]:
     """Yield the frames from the outermost to the innermost."""
     while suspended is not None:
-        if type(suspended) in _PARTS:
-            frame, awaited = (getattr(suspended, part) for part in _PARTS[type(suspended)])
+        parts = _PARTS.get(type(suspended))
+        if parts is not None:
+            frame = getattr(suspended, parts[0])
             if frame is not None:
                 yield frame
-            suspended = awaited
+            suspended = getattr(suspended, parts[1])
         elif type(suspended).__name__ in _STEPS:
             suspended = next(filter(_is_part, gc.get_referents(suspended)), None)
         else:

@@ -52,6 +52,8 @@ class Eye:
         self.stuck_at: Place | None = None
         #: What it waited for that is not in the event loop, by the point.
         self.outside: dict[Point, str] = {}
+        #: Whether it waits for ever before its first step.
+        self.never_begins: bool = False
         #: How many waits and steps there were: it grows as long as the event loop goes round.
         self.pulse: int = 0
         #: Whether the source, or the function, runs right now.
@@ -103,6 +105,7 @@ class Eye:
         if in_virtual_time and self._is_outside:
             return False
         if self._last is None:
+            self.never_begins = True
             raise RuntimeError("what make gave waits for ever before its first step")
         self.is_over = True
         self.stuck_at, task = self._last

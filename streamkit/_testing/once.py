@@ -84,7 +84,7 @@ async def one_run(
 async def _visit(subject: Subject, record: Record, terms: Terms) -> None:
     outside = outside_of_virtual_time if terms.clock == "virtual" else nothing
     visit = terms.visit = visit_to(subject, record.strikes, terms.steps, outside)
-    await _within_reason(visit, terms)
+    await visit.go(lambda event: _within_reason(event, visit, terms))
     terms.visit = None
     _note(record, visit, terms.undisturbed)
 
@@ -125,17 +125,15 @@ async def check_run(
         record.check_error = Fault.of(exc)
 
 
-async def _within_reason(visit: Visit, terms: Terms) -> None:
-    async with anyio.create_task_group() as tasks:
-
-        async def give_up() -> None:
-            is_virtual = terms.clock == "virtual"
-            await anyio.sleep(_FOR_EVER if is_virtual else terms.patience)
-            while not visit.eye.give_up(in_virtual_time=is_virtual):
-                # Nothing else is to be done here until that is over.
-                time.sleep(_A_WHILE)  # noqa: ASYNC251
-                await anyio.sleep(_FOR_EVER)
-
-        tasks.start_soon(give_up)
-        await visit.go()
-        tasks.cancel_scope.cancel()
+async def _within_reason(event: anyio.Event, visit: Visit, terms: Terms) -> None:
+    is_virtual = terms.clock == "virtual"
+    seconds = _FOR_EVER if is_virtual else terms.patience
+    while True:
+        with anyio.move_on_after(seconds):
+            await event.wait()
+            return
+        if visit.eye.give_up(in_virtual_time=is_virtual):
+            break
+        # Nothing else is to be done here until that is over.
+        time.sleep(_A_WHILE)  # noqa: ASYNC251
+    await event.wait()

@@ -8,6 +8,7 @@ its own will when it has received an item; where it waits for one, it is given a
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import anyio
@@ -66,11 +67,17 @@ class Visit(ABC):
         self._scope = anyio.CancelScope()
         self._task: Any = None
 
-    async def go(self) -> None:
-        """Pay the visit. Whatever the subject raises is kept."""
+    async def go(self, wait: Callable[[anyio.Event], Awaitable[None]]) -> None:
+        """
+        Pay the visit. Whatever the subject raises is kept.
+
+        :param wait: waits for an event, as long as that is reasonable
+        """
         try:
-            await in_own_task(self._go)
+            await in_own_task(self._go, wait)
         except Exception as exc:
+            if self.eye.never_begins:
+                raise
             # What the subject leaves to its task, as scopes that are broken.
             self.error = exc if self.error is None else self.error
 
@@ -128,10 +135,10 @@ class StreamVisit(Visit):
         self._knob = _Knob()
         self._stream = self.subject.stream(self._knob)
 
-    async def go(self) -> None:
-        await super().go()
+    async def go(self, wait: Callable[[anyio.Event], Awaitable[None]]) -> None:
+        await super().go(wait)
         if self._closes:
-            await self._closed.wait()
+            await wait(self._closed)
 
     async def _go(self) -> None:
         stream, self._task = self._stream, running_task()
