@@ -22,21 +22,20 @@ from anyio import run as run_loop
 from .backend import Backend, Clock, on_trio
 from .outside import OutsideLoop
 from .trio_order import seed_trio
-from .virtual_time import virtual_time
+from .virtual_time import trio_clock
 
 
 def run_fresh(
     main: Callable[[], Awaitable[None]], backend: Backend, clock: Clock, seed: int
 ) -> None:
     """Run something in an event loop of its own."""
-    options: dict[str, Any] = {}
-    if clock == "virtual" and backend == "trio":
-        options = virtual_time(backend)["backend_options"]
-    elif clock == "virtual":
-        options = {"loop_factory": OutsideLoop}
     if backend == "trio":
         seed_trio(seed)
-    run_loop(main, backend=backend, backend_options=options)
+        # Not by anyio.run(), which drops the clock before anyio 4.14.
+        import_module("trio").run(main, clock=trio_clock() if clock == "virtual" else None)
+    else:
+        options = {"loop_factory": OutsideLoop} if clock == "virtual" else {}
+        run_loop(main, backend=backend, backend_options=options)
 
 
 def check_installed(backend: str) -> None:
