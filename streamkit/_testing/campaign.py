@@ -74,7 +74,7 @@ class Campaign:
         terms = Terms(self.make, self.steps, self.clock, self.max_seconds)
         times = range(UNDISTURBED[backend])
         undisturbed = Undisturbed([self._one(terms, (), backend, seed + n) for n in times])
-        terms.undisturbed = undisturbed.items
+        terms.undisturbed, terms.own = undisturbed.items, undisturbed.cancelled_at
         wrong = [*of_undisturbed(undisturbed)]
         self._folding.add(undisturbed.records[0], wrong)
         if any(record.stuck_at is not None for record in undisturbed.records):

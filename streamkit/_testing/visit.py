@@ -20,7 +20,7 @@ from .._core.outcome import Outcome
 from .._core.stage import Stage
 from .._core.watching import watcher
 from .eye import Eye
-from .function import watched
+from .function import has_cancellation, watched
 from .loops import in_own_task, right_after_this_step, running_task, start
 from .observed import Watch
 from .outside import Outside
@@ -41,6 +41,7 @@ class Visit(ABC):
     :param strikes: where, in this order, and by which kind
     :param steps: how often it may wait after it was told
     :param outside: says what of the world outside of the event loop a wait is for
+    :param own: where it is cancelled without being asked
 
     """
 
@@ -50,11 +51,12 @@ class Visit(ABC):
         strikes: tuple[tuple[Point, Kind], ...],
         steps: int,
         outside: Outside,
+        own: frozenset[Point],
     ) -> None:
         self.subject: Subject = subject
         self.kinds: list[Kind] = [kind for _, kind in strikes]
         points = tuple(point for point, _ in strikes)
-        self.eye: Eye = Eye(points, self._strike, right_after_this_step, steps, outside)
+        self.eye: Eye = Eye(points, self._strike, right_after_this_step, steps, outside, own)
         self.items: list[Any] = []
         self.outcome: Outcome | None = None
         #: What the consumer was raised, or the caller of the function.
@@ -231,7 +233,7 @@ class FunctionVisit(Visit):
         try:
             self.result = await watched(self.subject.work, self.eye)
         except BaseException as exc:
-            self.let_out = any(map(is_backend_cancellation, leaves(exc)))
+            self.let_out = has_cancellation(exc)
             raise
 
     @property
@@ -240,8 +242,12 @@ class FunctionVisit(Visit):
 
 
 def visit_to(
-    subject: Subject, strikes: tuple[tuple[Point, Kind], ...], steps: int, outside: Outside
+    subject: Subject,
+    strikes: tuple[tuple[Point, Kind], ...],
+    steps: int,
+    outside: Outside,
+    own: frozenset[Point],
 ) -> Visit:
     """Return a visit to what ``make`` gave."""
     kind = StreamVisit if subject.work is None else FunctionVisit
-    return kind(subject, strikes, steps, outside)
+    return kind(subject, strikes, steps, outside, own)
