@@ -1,9 +1,9 @@
 """
 B11: how long it takes to interrupt a source everywhere: 100 points, all kinds, both backends.
 
-The time is processor time, of the whole call and for each run; beside it, the same source in as many
-fresh event loops, in virtual time, with nobody who looks. ``python -m benchmarks.interruptions``
-prints this one alone.
+The time is processor time, of the whole call and for each run; beside it, the same source in as
+many fresh event loops, in virtual time, with nobody who looks. ``python -m
+benchmarks.interruptions`` prints this one alone.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """
 The trampoline of an async function: it sees each wait, and passes on what the event loop sends.
 
-asyncio *throws* a cancellation, trio *sends* an ``outcome.Error`` that holds it. Whose it is cannot be
-seen: so one that comes where the undisturbed run has one as well is taken for the function's own.
+asyncio *throws* a cancellation, trio *sends* an ``outcome.Error`` that holds it. Whose it is cannot
+be seen: so one that comes where the undisturbed run has one as well is taken for its own.
 """
 
 from __future__ import annotations
@@ -70,8 +70,7 @@ def watched(work: Coroutine[Any, Any, T], eye: Eye) -> Generator[Any, Any, T]:
                 abandon(work)
                 raise Abandoned
             given = exc if exc is not None else getattr(value, "error", None)
-            if _is_cancellation(given):
-                if eye.cancelled(place) and told_at is None:
-                    told_at, told_after = place, len(eye.trace)
+            if _is_cancellation(given) and eye.cancelled(place) and told_at is None:
+                told_at, told_after = place, len(eye.trace)
     finally:
         value = exc = yielded = given = None

@@ -16,8 +16,7 @@ from functools import cache
 from importlib import import_module
 from typing import Any
 
-from anyio import CancelScope, Event
-from anyio import run as run_loop
+from anyio import CancelScope, Event, run as run_loop
 
 from .backend import Backend, Clock, on_trio
 from .outside import OutsideLoop

@@ -854,7 +854,7 @@ class TestWhose:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(anyio.sleep, 1)
 
-        [run] = [run for run in runs_of(lambda: function, backends=[name], kinds=["cancel"])][-1:]
+        run = runs_of(lambda: function, backends=[name], kinds=["cancel"])[-1]
         assert run.asked_at is not None
         assert (run.told, run.arrived_at) == (True, run.asked_at.partition("#")[0])
 
@@ -866,5 +866,5 @@ class TestWhose:
                 await anyio.sleep(1)
             return "done"
 
-        [run] = runs_of(lambda: function, backends=["trio"], kinds=["cancel"])[-1:]
+        run = runs_of(lambda: function, backends=["trio"], kinds=["cancel"])[-1]
         assert (run.kind, run.told, run.result) == ("cancel", False, "done")

@@ -1,4 +1,4 @@
-"""Sources of streamkit's own, interrupted everywhere: a thread, a client, what telemetry is told."""
+"""Sources of streamkit's own, interrupted everywhere: a thread, a client, what has telemetry."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ A, B, C = (b"id: %d\ndata: %b\n\n" % pair for pair in ((1, b"a"), (2, b"b"), (3,
 
 @pytest.mark.parametrize("waits", [True, False], ids=["waits", "ready"])
 def test_from_thread(waits: bool) -> None:
-    """L1, H2: wherever who reads it is ended, the generator in a thread is closed, in its thread."""
+    """L1, H2: wherever who reads it is ended, a generator in a thread is closed, in its thread."""
 
     @asynccontextmanager
     async def make() -> AsyncIterator[tuple[Any, Notes]]:

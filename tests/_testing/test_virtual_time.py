@@ -12,7 +12,6 @@ import pytest
 from streamkit._testing import virtual_time as virtual_time_module
 from streamkit.testing import virtual_time
 
-
 hands_on = tuple(map(int, version("anyio").split(".")[:2])) >= (4, 14)
 BACKENDS = ["asyncio", "trio"] if hands_on else ["asyncio"]
 
