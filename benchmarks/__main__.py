@@ -11,6 +11,7 @@ from . import (
     cost_per_item,
     growth,
     imports,
+    interruptions,
     many_streams,
     over_sockets,
     pages,
@@ -35,6 +36,7 @@ MEASUREMENTS: dict[str, ModuleType] = {
     "B8": shared_logs,
     "B9": imports,
     "B10": telemetry,
+    "B11": interruptions,
 }
 
 

@@ -45,7 +45,7 @@ autodoc_typehints_format = "short"
 intersphinx_mapping = _inventories.intersphinx_mapping(HERE / "_build" / "inventories")
 intersphinx_disabled_reftypes: list[str] = []
 
-_scenarios.write(HERE / "_build" / "scenarios.inc")
+_scenarios.write(HERE / "_build")
 
 # Type variables are not documented anywhere.
 nitpick_ignore_regex = [

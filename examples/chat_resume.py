@@ -17,6 +17,7 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Annotated
 
+from anyio import move_on_after
 from fastapi import Body, Depends, FastAPI, Header, HTTPException
 from openai import AsyncOpenAI
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
@@ -83,7 +84,8 @@ async def answer(message_id: int) -> AsyncGenerator[str, None]:
                             message.answer += text
                             yield text
         finally:
-            await db.commit()  # what there is, before anybody is told of the end
+            with move_on_after(5, shield=True):  # also from a Stop that comes just now
+                await db.commit()  # what there is, before anybody is told of the end
 
 
 @app.post("/chat")

@@ -23,7 +23,19 @@ def test_page(scenarios: Any) -> None:
     """Docs: each row is shown by a test, and the page says by which."""
     page = scenarios.page(scenarios.groups())
     assert "| C12 | source waiting in a task group's `__aexit__`; token fires |" in page
-    assert "`test_planted`" in page or "`test_ourselves`" in page
+    assert "](#tests-c12) |" in page
+    tests = scenarios.tests_page(scenarios.groups())
+    assert "(tests-l1)=\n### L1\n" in tests
+    assert "`_testing/test_ourselves.py`: `test_combinators`" in tests
+
+
+def test_names(scenarios: Any) -> None:
+    """Docs: each test that is named is one of the suite, in the file that is named with it."""
+    for group in scenarios.groups():
+        for row in group.rows:
+            for file, names in row.tests.items():
+                source = (ROOT / "tests" / file).read_text(encoding="utf-8")
+                assert all(f"def {name.rpartition('.')[2]}(" in source for name in names)
 
 
 def test_row_without_a_test(scenarios: Any) -> None:
@@ -40,7 +52,10 @@ def test_ids_exist(scenarios: Any) -> None:
     letters = {id[0] for id in rows}
     tests = ROOT / "tests"
     named = {
-        id for path in tests.rglob("test_*.py") for ids, _ in scenarios.shown_in(path) for id in ids
+        id
+        for path in tests.rglob("test_*.py")
+        for _, ids, _ in scenarios.shown_in(path)
+        for id in ids
     }
     assert {id for id in named if id[0] in letters} <= rows
 
@@ -60,7 +75,7 @@ def test_backends(scenarios: Any, tmp_path: Path) -> None:
     )
     path = tmp_path / "test_it.py"
     path.write_text(test + '        """C1: it"""\n', encoding="utf-8")
-    assert list(scenarios.shown_in(path)) == [(["C1"], {"Trio"})]
+    assert list(scenarios.shown_in(path)) == [("TestIt.test_it", ["C1"], {"Trio"})]
     marked = "pytestmark = pytest.mark.asyncio_only\n" + 'def test_it():\n    """C1: it"""\n'
     path.write_text(marked, encoding="utf-8")
-    assert list(scenarios.shown_in(path)) == [(["C1"], {"asyncio"})]
+    assert list(scenarios.shown_in(path)) == [("test_it", ["C1"], {"asyncio"})]

@@ -8,7 +8,6 @@ generators are stepped through objects that do not say whose they are: the garba
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator
 from types import AsyncGeneratorType, CoroutineType, FrameType, GeneratorType
 from typing import Any
 
@@ -45,18 +44,21 @@ def where(suspended: object) -> str | None:
     return found
 
 
-def frames(suspended: Any) -> Iterator[FrameType]:
-    """Yield the frames from the outermost to the innermost."""
+def frames(suspended: Any) -> list[FrameType]:
+    """Return the frames from the outermost to the innermost."""
+    found: list[FrameType] = []
     while suspended is not None:
-        if type(suspended) in _PARTS:
-            frame, awaited = (getattr(suspended, part) for part in _PARTS[type(suspended)])
+        parts = _PARTS.get(type(suspended))
+        if parts is not None:
+            frame = getattr(suspended, parts[0])
             if frame is not None:
-                yield frame
-            suspended = awaited
+                found.append(frame)
+            suspended = getattr(suspended, parts[1])
         elif type(suspended).__name__ in _STEPS:
             suspended = next(filter(_is_part, gc.get_referents(suspended)), None)
         else:
-            return
+            break
+    return found
 
 
 def _is_part(value: object) -> bool:

@@ -23,6 +23,7 @@ from typing import Any, Self, TypeAlias
 from urllib.parse import unquote
 
 import anyio
+from anyio.lowlevel import checkpoint
 
 from .._core.exceptions import both
 from .asgi_lifespan import Lifespan
@@ -189,6 +190,8 @@ class AsgiResponse:
             if self.is_complete:
                 raise StopAsyncIteration
             if self._is_over:
+                # What has cancelled the application has, or is about to cancel this task as well.
+                await checkpoint()
                 text = "the application has ended in the middle of its response"
                 raise ConnectionError(text) if self.error is None else _Cut(text)
             await self._changed.wait()
@@ -215,6 +218,7 @@ class AsgiResponse:
         """Wait until the response begins."""
         while not self.status:
             if self._is_over:
+                await checkpoint()
                 text = "the application has ended without a response"
                 raise RuntimeError(text) if self.error is None else _Cut(text)
             await self._changed.wait()

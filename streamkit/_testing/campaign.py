@@ -74,9 +74,7 @@ class Campaign:
         terms = Terms(self.make, self.steps, self.clock, self.max_seconds)
         times = range(UNDISTURBED[backend])
         undisturbed = Undisturbed([self._one(terms, (), backend, seed + n) for n in times])
-        terms.undisturbed = undisturbed.items
-        # What was imported and cached by these stays.
-        gc.freeze()
+        terms.undisturbed, terms.own = undisturbed.items, undisturbed.cancelled_at
         wrong = [*of_undisturbed(undisturbed)]
         self._folding.add(undisturbed.records[0], wrong)
         if any(record.stuck_at is not None for record in undisturbed.records):
@@ -126,6 +124,8 @@ class Campaign:
 
         with self._watchdog.watching(terms), collected() as unclosed:
             run_fresh(main, backend, self.clock, seed)
+        # What this has left is no affair of the next one: only what is new is looked through.
+        gc.freeze()
         record = records[0]
         record.left += unclosed
         self.report.runs += 1

@@ -209,6 +209,7 @@ class Interruptions:
 
     def _plan(self, undisturbed: Undisturbed) -> None:
         self._terms.undisturbed = undisturbed.items
+        self._terms.own = undisturbed.cancelled_at
         points = merged(record.trace for record in undisturbed.records)
         self._points = [p for p in points if self._at is None or p.is_meant_by(self._at)]
         is_stream = undisturbed.records[0].is_stream

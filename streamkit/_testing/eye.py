@@ -23,6 +23,7 @@ class Eye:
     :param soon: has something called right after the present step of the event loop
     :param steps: how often the run may wait after it was told
     :param outside: says what of the world outside of the event loop a wait is for, if it is
+    :param own: where a function is cancelled without being asked: by a task group of its own
 
     """
 
@@ -33,6 +34,7 @@ class Eye:
         soon: Callable[[Callable[[], object], bool], object],
         steps: int,
         outside: Callable[[Place, object], str | None],
+        own: frozenset[Point] = frozenset(),
     ) -> None:
         #: Where it has waited.
         self.trace: list[Point] = []
@@ -50,8 +52,12 @@ class Eye:
         self.swallowed_at: Place | None = None
         #: Where it was when it had waited too often after that.
         self.stuck_at: Place | None = None
+        #: Where a function was cancelled, by whatever.
+        self.cancelled_at: set[Point] = set()
         #: What it waited for that is not in the event loop, by the point.
         self.outside: dict[Point, str] = {}
+        #: Whether it waits for ever before its first step.
+        self.never_begins: bool = False
         #: How many waits and steps there were: it grows as long as the event loop goes round.
         self.pulse: int = 0
         #: Whether the source, or the function, runs right now.
@@ -63,6 +69,7 @@ class Eye:
         self._soon = soon
         self._steps = steps
         self._outside = outside
+        self._own = own
         self._points = Points()
 
     @property
@@ -103,10 +110,24 @@ class Eye:
         if in_virtual_time and self._is_outside:
             return False
         if self._last is None:
+            self.never_begins = True
             raise RuntimeError("what make gave waits for ever before its first step")
         self.is_over = True
         self.stuck_at, task = self._last
         wake(task)
+        return True
+
+    def cancelled(self, place: Place) -> bool:
+        """
+        Take note that a function is cancelled where it waits.
+
+        :return: whether that is what was asked, as far as can be seen
+        """
+        point = self.trace[-1]
+        self.cancelled_at.add(point)
+        if not self.asked_at or point in self._own:
+            return False
+        self.told(place)
         return True
 
     def told(self, place: Place) -> None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .places import Place, name_of, text_of
+from .points import Point
 from .record import Fault, Record
 
 
@@ -64,6 +65,11 @@ class Undisturbed:
         for record in self.records:
             left |= Counter(record.left)
         return left
+
+    @property
+    def cancelled_at(self) -> frozenset[Point]:
+        """Where any of them is cancelled, by itself."""
+        return frozenset(point for record in self.records for point in record.cancelled_at)
 
     @property
     def errors(self) -> set[str]:

@@ -1,7 +1,8 @@
 """
 The trampoline of an async function: it sees each wait, and passes on what the event loop sends.
 
-asyncio *throws* a cancellation, trio *sends* an ``outcome.Error`` that holds it.
+asyncio *throws* a cancellation, trio *sends* an ``outcome.Error`` that holds it. Whose it is cannot
+be seen: so one that comes where the undisturbed run has one as well is taken for its own.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from collections.abc import Coroutine, Generator
 from types import coroutine
 from typing import Any, TypeVar, cast
 
-from .._core.exceptions import is_backend_cancellation
+from .._core.exceptions import is_backend_cancellation, leaves
 from .abandoned import Abandoned, abandon
 from .eye import Eye
 from .loops import running_task
@@ -19,12 +20,25 @@ from .places import Place, place_of
 T = TypeVar("T")
 
 
+def has_cancellation(exc: BaseException) -> bool:
+    """Tell whether this is a cancellation of the backend's, or a group with one."""
+    return any(map(is_backend_cancellation, leaves(exc)))
+
+
+def _is_cancellation(given: object) -> bool:
+    if not isinstance(given, BaseException) or not is_backend_cancellation(given):
+        return False
+    # On trio, that is how a sleep ends.
+    return getattr(given, "source", None) != "deadline"
+
+
 @coroutine
 def watched(work: Coroutine[Any, Any, T], eye: Eye) -> Generator[Any, Any, T]:
     """Await a coroutine, and have each of its waits seen."""
     task = running_task()
     value: Any = None
     exc: BaseException | None = None
+    place: Place | None = None
     told_at: Place | None = None
     told_after = -1
     try:
@@ -34,6 +48,11 @@ def watched(work: Coroutine[Any, Any, T], eye: Eye) -> Generator[Any, Any, T]:
                 yielded = work.send(value) if exc is None else work.throw(exc)
             except StopIteration as stop:
                 return cast("T", stop.value)
+            except BaseException as raised:
+                # A nursery keeps a cancellation to itself until its tasks have ended.
+                if place is not None and eye.asked_at and has_cancellation(raised):
+                    eye.told(place)
+                raise
             finally:
                 eye.is_running = False
                 eye.pulse += 1
@@ -51,9 +70,7 @@ def watched(work: Coroutine[Any, Any, T], eye: Eye) -> Generator[Any, Any, T]:
                 abandon(work)
                 raise Abandoned
             given = exc if exc is not None else getattr(value, "error", None)
-            if eye.asked_at and isinstance(given, BaseException) and is_backend_cancellation(given):
-                eye.told(place)
-                if told_at is None:
-                    told_at, told_after = place, len(eye.trace)
+            if _is_cancellation(given) and eye.cancelled(place) and told_at is None:
+                told_at, told_after = place, len(eye.trace)
     finally:
         value = exc = yielded = given = None

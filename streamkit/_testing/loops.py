@@ -12,29 +12,29 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Awaitable, Callable, Coroutine
+from functools import cache
 from importlib import import_module
 from typing import Any
 
-from anyio import run as run_loop
+from anyio import CancelScope, Event, run as run_loop
 
 from .backend import Backend, Clock, on_trio
 from .outside import OutsideLoop
 from .trio_order import seed_trio
-from .virtual_time import virtual_time
+from .virtual_time import trio_clock
 
 
 def run_fresh(
     main: Callable[[], Awaitable[None]], backend: Backend, clock: Clock, seed: int
 ) -> None:
     """Run something in an event loop of its own."""
-    options: dict[str, Any] = {}
-    if clock == "virtual" and backend == "trio":
-        options = virtual_time(backend)["backend_options"]
-    elif clock == "virtual":
-        options = {"loop_factory": OutsideLoop}
     if backend == "trio":
         seed_trio(seed)
-    run_loop(main, backend=backend, backend_options=options)
+        # Not by anyio.run(), which drops the clock before anyio 4.14.
+        import_module("trio").run(main, clock=trio_clock() if clock == "virtual" else None)
+    else:
+        options = {"loop_factory": OutsideLoop} if clock == "virtual" else {}
+        run_loop(main, backend=backend, backend_options=options)
 
 
 def check_installed(backend: str) -> None:
@@ -64,14 +64,23 @@ def right_after_this_step(call: Callable[[], object], at_yield: bool) -> None:
         else:
             asyncio.get_running_loop().call_soon(call)
         return
+    sys.modules["trio"].lowlevel.add_instrument(_after_step()(call))
+
+
+@cache
+def _after_step() -> Callable[[Callable[[], object]], object]:
+    """Return the class of an instrument that calls something once. To make one takes long."""
     trio: Any = sys.modules["trio"]
 
     class AfterStep(trio.abc.Instrument):  # type: ignore[misc]
+        def __init__(self, call: Callable[[], object]) -> None:
+            self.call: Callable[[], object] = call
+
         def after_task_step(self, task: object) -> None:
             trio.lowlevel.remove_instrument(self)
-            call()
+            self.call()
 
-    trio.lowlevel.add_instrument(AfterStep())
+    return AfterStep
 
 
 def start(function: Callable[[], Coroutine[Any, Any, None]]) -> None:
@@ -86,15 +95,38 @@ def start(function: Callable[[], Coroutine[Any, Any, None]]) -> None:
 _started: set[asyncio.Task[None]] = set()
 
 
-async def in_own_task(function: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    """Run something in a native task, which may be cancelled, and left with broken scopes."""
+async def in_own_task(
+    function: Callable[[], Coroutine[Any, Any, None]], wait: Callable[[Event], Awaitable[None]]
+) -> None:
+    """
+    Run something in a native task, which may be cancelled, and left with broken scopes.
+
+    :param wait: waits for an event that is set when it has ended
+
+    """
+    over = Event()
+
+    async def run() -> None:
+        try:
+            await function()
+        finally:
+            over.set()
+
     if on_trio():
         async with sys.modules["trio"].open_nursery() as tasks:
-            tasks.start_soon(function)
-    else:
-        task = asyncio.get_running_loop().create_task(function())
-        await asyncio.wait([task])
-        task.result()
+            tasks.start_soon(run)
+            await wait(over)
+        return
+    task = asyncio.get_running_loop().create_task(run())
+    try:
+        await wait(over)
+    except BaseException:
+        task.cancel()
+        raise
+    finally:
+        with CancelScope(shield=True):
+            await asyncio.wait([task])
+    task.result()
 
 
 def running_task() -> Any:

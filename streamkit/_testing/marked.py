@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from .leftovers import Leftovers, collected
 from .virtual_running import running_in_virtual_time
-from .virtual_time import virtual_time
+from .virtual_time import trio_clock
 
 
 class Item(Protocol):
@@ -54,10 +54,8 @@ def wrap(item: Item, names: list[str]) -> None:
 
 def run_trio(test: Callable[[], Awaitable[object]], *, clock: Any, instruments: Any) -> Any:
     """Do what pytest-trio has ``trio.run()`` do, in virtual time if the test has no clock."""
-    options = {**virtual_time("trio")["backend_options"], "instruments": instruments}
-    if clock is not None:
-        options["clock"] = clock
-    return import_module("trio").run(test, **options)
+    clock = trio_clock() if clock is None else clock
+    return import_module("trio").run(test, clock=clock, instruments=instruments)
 
 
 @asynccontextmanager

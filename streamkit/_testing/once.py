@@ -49,6 +49,8 @@ class Terms:
     patience: float = _FOR_EVER
     owns_loop: bool = True
     undisturbed: list[Any] = field(default_factory=list[Any])
+    #: Where a function is cancelled if nothing interrupts it, by itself.
+    own: frozenset[Point] = frozenset()
     #: The visit that goes on, for who watches from outside.
     visit: Visit | None = None
 
@@ -83,8 +85,8 @@ async def one_run(
 
 async def _visit(subject: Subject, record: Record, terms: Terms) -> None:
     outside = outside_of_virtual_time if terms.clock == "virtual" else nothing
-    visit = terms.visit = visit_to(subject, record.strikes, terms.steps, outside)
-    await _within_reason(visit, terms)
+    visit = terms.visit = visit_to(subject, record.strikes, terms.steps, outside, terms.own)
+    await visit.go(lambda event: _within_reason(event, visit, terms))
     terms.visit = None
     _note(record, visit, terms.undisturbed)
 
@@ -92,7 +94,7 @@ async def _visit(subject: Subject, record: Record, terms: Terms) -> None:
 def _note(record: Record, visit: Visit, undisturbed: list[Any]) -> None:
     eye, run = visit.eye, record.run
     record.trace, record.asked_at, record.outside = eye.trace, eye.asked_at, eye.outside
-    record.asked_in = eye.asked_in
+    record.asked_in, record.cancelled_at = eye.asked_in, eye.cancelled_at
     if eye.told_after is not None:
         record.trace_after = eye.trace[eye.told_after :]
     record.was_told, record.let_out, record.made_before = (
@@ -125,17 +127,15 @@ async def check_run(
         record.check_error = Fault.of(exc)
 
 
-async def _within_reason(visit: Visit, terms: Terms) -> None:
-    async with anyio.create_task_group() as tasks:
-
-        async def give_up() -> None:
-            is_virtual = terms.clock == "virtual"
-            await anyio.sleep(_FOR_EVER if is_virtual else terms.patience)
-            while not visit.eye.give_up(in_virtual_time=is_virtual):
-                # Nothing else is to be done here until that is over.
-                time.sleep(_A_WHILE)  # noqa: ASYNC251
-                await anyio.sleep(_FOR_EVER)
-
-        tasks.start_soon(give_up)
-        await visit.go()
-        tasks.cancel_scope.cancel()
+async def _within_reason(event: anyio.Event, visit: Visit, terms: Terms) -> None:
+    is_virtual = terms.clock == "virtual"
+    seconds = _FOR_EVER if is_virtual else terms.patience
+    while True:
+        with anyio.move_on_after(seconds):
+            await event.wait()
+            return
+        if visit.eye.give_up(in_virtual_time=is_virtual):
+            break
+        # Nothing else is to be done here until that is over.
+        time.sleep(_A_WHILE)  # noqa: ASYNC251
+    await event.wait()

@@ -11,7 +11,7 @@ import linecache
 import os
 import sysconfig
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import cache
 from pathlib import Path
 from types import CodeType, FrameType, TracebackType
 from typing import TypeAlias
@@ -70,21 +70,33 @@ class Place:
 
 def place_of(suspended: object) -> Place:
     """Return where a coroutine, or what it awaits, is suspended."""
-    return _place(tuple([(frame.f_code, frame.f_lasti) for frame in frames(suspended)]))
+    return _place([(frame.f_code, frame.f_lasti) for frame in frames(suspended)])
 
 
 def place_of_yield(generator: object) -> Place:
     """Return the ``yield`` at which an async generator is suspended."""
     frame: FrameType | None = getattr(generator, "ag_frame", None)
-    key = () if frame is None else ((frame.f_code, frame.f_lasti),)
-    return _place(key, at_yield=True)
+    suspended_at = [] if frame is None else [(frame.f_code, frame.f_lasti)]
+    return _place(suspended_at, at_yield=True)
 
 
-# To ask a frame for its line takes long, and most waits are where others were.
-@lru_cache(4096)
-def _place(suspended_at: tuple[tuple[CodeType, int], ...], *, at_yield: bool = False) -> Place:
+# To ask a frame for its line takes long, and most waits are where others were. So does the hash of
+# code, which is that of all its instructions: here it is told by its address, and kept for that.
+_known: dict[tuple[object, ...], tuple[Place, list[tuple[CodeType, int]]]] = {}
+_MOST_KNOWN = 4096
+
+
+def _place(suspended_at: list[tuple[CodeType, int]], *, at_yield: bool = False) -> Place:
+    key = (at_yield, *[(id(code), at) for code, at in suspended_at])
+    known = _known.get(key)
+    if known is not None:
+        return known[0]
     stack = tuple((code.co_filename, _line(code, at), code.co_name) for code, at in suspended_at)
-    return Place(stack, _users_spot(stack), at_yield, _waits_for(stack))
+    place = Place(stack, _users_spot(stack), at_yield, _waits_for(stack))
+    if len(_known) == _MOST_KNOWN:
+        _known.clear()
+    _known[key] = place, suspended_at
+    return place
 
 
 def _waits_for(stack: Stack) -> str | None:

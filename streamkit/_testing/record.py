@@ -51,6 +51,8 @@ class Record:
     asked_at: list[Point] = field(default_factory=list[Point])
     #: The first of them, with what it has called.
     asked_in: Place | None = None
+    #: Where a function was cancelled, by whatever.
+    cancelled_at: set[Point] = field(default_factory=set[Point])
     #: What it waited for outside of the event loop, by the point.
     outside: dict[Point, str] = field(default_factory=dict[Point, str])
     was_told: bool = False

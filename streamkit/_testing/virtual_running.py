@@ -54,5 +54,5 @@ def _check_clock() -> None:
         return
     raise RuntimeError(
         "trio has a clock for each run: let the fixture anyio_backend return "
-        "('trio', virtual_time('trio')['backend_options']), which is in streamkit.testing"
+        "('trio', {'clock': trio.testing.MockClock(autojump_threshold=0)})"
     )

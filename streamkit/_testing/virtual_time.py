@@ -23,6 +23,7 @@ import math
 from collections.abc import Callable
 from contextvars import Context
 from importlib import import_module
+from importlib.metadata import version
 from typing import Any, TypeVarTuple
 
 Ts = TypeVarTuple("Ts")
@@ -192,6 +193,17 @@ class VirtualTimeLoop(VirtualTime, asyncio.SelectorEventLoop):
     """
 
 
+# anyio.run() drops the options for trio before this version of anyio.
+_HANDS_ON = (4, 14)
+
+
+def trio_clock() -> Any:
+    """Return a clock for one run of trio."""
+    clock = import_module("trio.testing").MockClock(autojump_threshold=0)
+    clock.jump(START)
+    return clock
+
+
 def virtual_time(backend: str = "asyncio") -> dict[str, Any]:
     """
     Return options for :func:`anyio.run` with which a program runs in virtual time.
@@ -202,12 +214,16 @@ def virtual_time(backend: str = "asyncio") -> dict[str, Any]:
     :param backend: ``"asyncio"`` or ``"trio"``
     :return: the keyword arguments ``backend`` and ``backend_options``
     :raises ValueError: if it is another one
+    :raises RuntimeError: for Trio, if this version of anyio would not hand them on
 
     """
     if backend == "asyncio":
         return {"backend": backend, "backend_options": {"loop_factory": VirtualTimeLoop}}
     if backend == "trio":
-        clock = import_module("trio.testing").MockClock(autojump_threshold=0)
-        clock.jump(START)
-        return {"backend": backend, "backend_options": {"clock": clock}}
+        if tuple(map(int, version("anyio").split(".")[:2])) < _HANDS_ON:
+            raise RuntimeError(
+                "anyio.run() hands no options on to trio before anyio 4.14: install a later one, "
+                "or write trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))"
+            )
+        return {"backend": backend, "backend_options": {"clock": trio_clock()}}
     raise ValueError(f"there is virtual time on 'asyncio' and on 'trio', not on {backend!r}")

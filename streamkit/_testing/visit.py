@@ -8,6 +8,7 @@ its own will when it has received an item; where it waits for one, it is given a
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import anyio
@@ -19,7 +20,7 @@ from .._core.outcome import Outcome
 from .._core.stage import Stage
 from .._core.watching import watcher
 from .eye import Eye
-from .function import watched
+from .function import has_cancellation, watched
 from .loops import in_own_task, right_after_this_step, running_task, start
 from .observed import Watch
 from .outside import Outside
@@ -40,6 +41,7 @@ class Visit(ABC):
     :param strikes: where, in this order, and by which kind
     :param steps: how often it may wait after it was told
     :param outside: says what of the world outside of the event loop a wait is for
+    :param own: where it is cancelled without being asked
 
     """
 
@@ -49,11 +51,12 @@ class Visit(ABC):
         strikes: tuple[tuple[Point, Kind], ...],
         steps: int,
         outside: Outside,
+        own: frozenset[Point],
     ) -> None:
         self.subject: Subject = subject
         self.kinds: list[Kind] = [kind for _, kind in strikes]
         points = tuple(point for point, _ in strikes)
-        self.eye: Eye = Eye(points, self._strike, right_after_this_step, steps, outside)
+        self.eye: Eye = Eye(points, self._strike, right_after_this_step, steps, outside, own)
         self.items: list[Any] = []
         self.outcome: Outcome | None = None
         #: What the consumer was raised, or the caller of the function.
@@ -66,11 +69,17 @@ class Visit(ABC):
         self._scope = anyio.CancelScope()
         self._task: Any = None
 
-    async def go(self) -> None:
-        """Pay the visit. Whatever the subject raises is kept."""
+    async def go(self, wait: Callable[[anyio.Event], Awaitable[None]]) -> None:
+        """
+        Pay the visit. Whatever the subject raises is kept.
+
+        :param wait: waits for an event, as long as that is reasonable
+        """
         try:
-            await in_own_task(self._go)
+            await in_own_task(self._go, wait)
         except Exception as exc:
+            if self.eye.never_begins:
+                raise
             # What the subject leaves to its task, as scopes that are broken.
             self.error = exc if self.error is None else self.error
 
@@ -128,10 +137,10 @@ class StreamVisit(Visit):
         self._knob = _Knob()
         self._stream = self.subject.stream(self._knob)
 
-    async def go(self) -> None:
-        await super().go()
+    async def go(self, wait: Callable[[anyio.Event], Awaitable[None]]) -> None:
+        await super().go(wait)
         if self._closes:
-            await self._closed.wait()
+            await wait(self._closed)
 
     async def _go(self) -> None:
         stream, self._task = self._stream, running_task()
@@ -224,7 +233,7 @@ class FunctionVisit(Visit):
         try:
             self.result = await watched(self.subject.work, self.eye)
         except BaseException as exc:
-            self.let_out = any(map(is_backend_cancellation, leaves(exc)))
+            self.let_out = has_cancellation(exc)
             raise
 
     @property
@@ -233,8 +242,12 @@ class FunctionVisit(Visit):
 
 
 def visit_to(
-    subject: Subject, strikes: tuple[tuple[Point, Kind], ...], steps: int, outside: Outside
+    subject: Subject,
+    strikes: tuple[tuple[Point, Kind], ...],
+    steps: int,
+    outside: Outside,
+    own: frozenset[Point],
 ) -> Visit:
     """Return a visit to what ``make`` gave."""
     kind = StreamVisit if subject.work is None else FunctionVisit
-    return kind(subject, strikes, steps, outside)
+    return kind(subject, strikes, steps, outside, own)

@@ -320,3 +320,20 @@ async def test_no_lifespan() -> None:
     for app in (returns, raises):
         async with AsgiClient(app):
             pass
+
+
+@pytest.mark.parametrize("begins", [False, True])
+async def test_cancelled_with_its_application(begins: bool) -> None:
+    """C2: what is cancelled together with its application sees that, and no broken response."""
+    with anyio.CancelScope() as scope:
+
+        async def app(_: Any, receive: Any, send: Any) -> None:
+            if begins:
+                await send({"type": "http.response.start", "status": 200, "headers": []})
+            await receive()
+            scope.cancel()
+
+        async with AsgiClient(app).get("/") as response:
+            await response.read()
+        raise AssertionError("must not be reached")
+    assert scope.cancelled_caught

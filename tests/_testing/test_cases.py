@@ -141,3 +141,11 @@ async def test_handler_of_the_loop() -> None:
     async for _ in interruptions(words, kinds=["stop"]):
         pass
     assert asyncio.get_running_loop().get_exception_handler() is before
+
+
+async def test_cancelled() -> None:
+    """L1: what cancels the test ends the run that goes on, and leaves no task of it."""
+    with anyio.move_on_after(20) as scope:
+        async for _ in interruptions(words):
+            raise AssertionError("must not be reached")
+    assert scope.cancelled_caught

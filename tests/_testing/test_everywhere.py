@@ -823,3 +823,48 @@ class TestMisuse:
     def test_report(self) -> None:
         """A report that found nothing is a table."""
         assert str(Report()).startswith("0 runs, 0 points, 0 failures")
+
+
+class TestWhose:
+    """Whose cancellation it is that an async function is told."""
+
+    @BOTH
+    def test_of_its_own_group(self, name: Any) -> None:
+        """A group that is left by its own cancellation swallows none, if it is shielded."""
+
+        async def function() -> str:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(anyio.sleep, 1)
+                tasks.start_soon(anyio.sleep_forever)
+                await anyio.sleep(2)
+                tasks.cancel_scope.shield = True
+                tasks.cancel_scope.cancel()
+            return "done"
+
+        runs = runs_of(lambda: function, backends=[name], kinds=["cancel"])
+        exit = f"test_everywhere.py:{function.__code__.co_firstlineno + 1}#1"
+        [run] = [run for run in runs if run.asked_at == exit]
+        assert (run.told, run.result) == (False, "done")
+
+    @BOTH
+    def test_in_the_exit_of_a_group(self, name: Any) -> None:
+        """Who is cancelled while it waits for its tasks was told, also by trio, which is late."""
+
+        async def function() -> None:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(anyio.sleep, 1)
+
+        run = runs_of(lambda: function, backends=[name], kinds=["cancel"])[-1]
+        assert run.asked_at is not None
+        assert (run.told, run.arrived_at) == (True, run.asked_at.partition("#")[0])
+
+    def test_end_of_a_sleep(self) -> None:
+        """Trio ends a sleep by a cancellation: in a shield, that is not what was asked."""
+
+        async def function() -> str:
+            with anyio.CancelScope(shield=True):
+                await anyio.sleep(1)
+            return "done"
+
+        run = runs_of(lambda: function, backends=["trio"], kinds=["cancel"])[-1]
+        assert (run.kind, run.told, run.result) == ("cancel", False, "done")

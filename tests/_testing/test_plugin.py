@@ -98,8 +98,8 @@ def test_plugins(plugin: str, kind: str | None, tmp_path: Path) -> None:
     others = [option for name in PLUGINS if name != plugin for option in ("-p", f"no:{name}")]
     if kind == '"trio"':
         kind = (
-            "('trio', __import__('streamkit.testing').testing.virtual_time('trio')"
-            "['backend_options'])"
+            "('trio', {'clock': __import__('trio.testing').testing"
+            ".MockClock(autojump_threshold=0)})"
         )
     clock = "autojump_clock" if plugin == "trio" else ""
     lines = run_pytest(

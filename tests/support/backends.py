@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, TypeVar, TypeVarTuple
 import anyio
 import trio
 
-from streamkit.testing import VirtualTimeLoop, virtual_time
+from streamkit._testing.virtual_time import trio_clock
+from streamkit.testing import VirtualTimeLoop
 
 from .leaks import LeakCheck, LeakError, live_tasks, on_trio
 
@@ -96,9 +97,8 @@ class Backend:
     def run_bare(self, fn: Callable[[*Ts], Awaitable[T]], *args: *Ts) -> T:
         """Run a coroutine function on a fresh loop as :meth:`run` does, without its checks."""
         if self.is_trio:
-            # Not by anyio.run(), which lets go of the options for trio before anyio 4.15.
-            options = {} if self.real else virtual_time("trio")["backend_options"]
-            return trio.run(fn, *args, **options)
+            # Not by anyio.run(), which lets go of the options for trio before anyio 4.14.
+            return trio.run(fn, *args, clock=None if self.real else trio_clock())
         options = {"loop_factory": self.new_loop}
         if self.real and self.name == "asyncio":
             # Its check for calls from the wrong thread is what counts; it makes each
