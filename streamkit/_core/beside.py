@@ -27,7 +27,7 @@ def start_beside(pump: Pump, function: Callable[[], Awaitable[object]], name: st
     if pump.tasks is None:
         raise RuntimeError(advice.NOT_OPEN)
     scope = pump.backend.make_scope(shield=True)
-    # What has started is to be found by who leaves the block.
+    # Whatever has started must be found when the block is left.
     pump.beside = (*pump.beside, scope)
     pump.tasks.start_soon(run_beside, pump, scope, function, name=name)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import gc
 from types import AsyncGeneratorType, CoroutineType, FrameType, GeneratorType
-from typing import Any
+from typing import Any, cast
 
 # Where a wait ends, on any backend, what only passes it on, and what is around the source.
 _BELOW = frozenset(
@@ -48,7 +48,7 @@ def frames(suspended: Any) -> list[FrameType]:
     """Return the frames from the outermost to the innermost."""
     found: list[FrameType] = []
     while suspended is not None:
-        parts = _PARTS.get(type(suspended))
+        parts = _PARTS.get(cast("type[Any]", type(suspended)))
         if parts is not None:
             frame = getattr(suspended, parts[0])
             if frame is not None:

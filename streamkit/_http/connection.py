@@ -72,7 +72,7 @@ class Connection:
         #: Everything is sent in here. Cancelled when the client has gone, if it must be: what
         #: comes to its end by itself costs less.
         self.scope: anyio.CancelScope = get_backend().make_scope()
-        #: ``send`` of ASGI, for who does what :meth:`send` does.
+        #: ``send`` of ASGI, for code that does what :meth:`send` does.
         self.raw_send: Send = send
         self.send_timeout: float | None = send_timeout
         #: Whether something was sent.

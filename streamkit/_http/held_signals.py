@@ -63,8 +63,8 @@ class HeldSignals:
         # In the main thread, between any two instructions, also of this.
         self._held.append(number)
         self.heard.cancel()
-        # Others may call this when it is over, or put it back then; or Ctrl-C was pressed twice.
-        # Others may well come twice: from a supervisor, and from who ends that with all below it.
+        # Other code may call this when it is over, or put it back; or Ctrl-C was pressed twice.
+        # Other signals may well come twice: from a supervisor, and from what ends all below that.
         if self._is_over or self._held.count(signal.SIGINT) > 1:
             self.let_go()
 

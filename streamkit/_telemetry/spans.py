@@ -2,8 +2,8 @@
 Which stream a span tells of: the outermost one of those that are open in it. And which spans tell
 of a stream: the current one, and that of its request.
 
-A source may read another stream, and make good what went wrong there: that is no failure of the
-request. For who wants to see it, a span of its own goes around it.
+A source may read another stream, and make good what went wrong there: that is not a failure of the
+request. To see it, put a span of its own around it.
 """
 
 from __future__ import annotations

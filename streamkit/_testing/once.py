@@ -51,7 +51,7 @@ class Terms:
     undisturbed: list[Any] = field(default_factory=list[Any])
     #: Where a function is cancelled if nothing interrupts it, by itself.
     own: frozenset[Point] = frozenset()
-    #: The visit that goes on, for who watches from outside.
+    #: The current visit, for the watchdog outside.
     visit: Visit | None = None
 
 
