@@ -64,7 +64,9 @@ class StatusStream(Stream[T_co]):
         :raises ~anyio.ClosedResourceError: if the stream was closed before the status was known
 
         """
-        return self._status.decide(lambda *limits: self._handoff.wait_for_item(*limits))
+        return self._status.decide(
+            lambda enough, within: self._handoff.wait_for_item(enough, within)
+        )
 
 
 @overload
