@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import dropwhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -98,8 +99,9 @@ def test_behind_a_proxy_that_cuts(
         driver.get(f"{url}/0.1/cut")
         found, end = read(driver, f"http://127.0.0.1:{proxy.port}/runs/cut")
     assert (found, end) == (NUMBERS, "completed")
-    first, *further = application.asked
-    assert first == b""
+    # A socket may be cut before it has said anything.
+    further = list(dropwhile(lambda query: query == b"", application.asked))
+    assert application.asked[0] == b""
     assert further
     assert all(query.startswith(b"starting_after=") for query in further)
 

@@ -15,10 +15,14 @@ import websockets
 from websockets.asyncio.client import connect
 
 from client import Connection
-from serving import HYPERCORN, UVICORN
+from serving import UVICORN
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+# It closes a connection of which it has heard nothing for as long as it would keep one, and where
+# it is busy, it hears late.
+HYPERCORN = ["hypercorn", "--keep-alive", "30", "--bind", "127.0.0.1:{port}"]
 
 COMMANDS = {
     "uvicorn-sansio": [*UVICORN, "--ws", "websockets-sansio"],

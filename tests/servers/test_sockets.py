@@ -304,8 +304,7 @@ def test_many(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
             server.trouble()
             idle = server.state()
             keys, clients = [], []
-            # Some at a time: hypercorn closes a connection that says nothing for a second, and what
-            # a client says may wait longer than that where a thousand come at once.
+            # Some at a time, for there is no room for a thousand that wait to be accepted.
             while len(clients) < SOCKETS:
                 for _ in range(20):
                     target, key = target_of(server, "idle")
