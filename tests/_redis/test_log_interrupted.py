@@ -25,6 +25,10 @@ from support.valkey import admin, new_prefix
 # Enough for all, on a machine that does other things as well.
 ENOUGH = 300.0
 
+# A task of the log may be sending something when who has called it is gone. That the connection
+# comes back is seen by what is sent over it then.
+SENDING = "ConnectionPool.acquire"
+
 
 @pytest.fixture(autouse=True)
 def _short_doubt(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -66,7 +70,8 @@ def test_at_each_await(url: str) -> None:
         assert run.told or life.done == len(STEPS), run.error
         await life.go_on(partial(check_nothing_is_held, life.log))
 
-    report = interrupt_everywhere(make, check, clock="real", max_seconds=ENOUGH)
+    meant = [SENDING]
+    report = interrupt_everywhere(make, check, clock="real", max_seconds=ENOUGH, ignore=meant)
     # A watch waits for its subscription, and twice; a burial takes two looks.
     assert len(report.points) >= len(STEPS) + 4
 
@@ -116,8 +121,8 @@ def test_runs(url: str) -> None:
         await visit.check()
         await check_nothing_is_held(log)
 
-    # The source of a run goes on, and the log may be sending something.
-    meant = ["Visit._words", "ConnectionPool.acquire"]
+    # The source of a run goes on.
+    meant = ["Visit._words", SENDING]
     report = interrupt_everywhere(make, check, clock="real", max_seconds=ENOUGH, ignore=meant)
     assert report.points
 
@@ -174,7 +179,8 @@ def test_between_round_trips(url: str, how: str) -> None:
             assert record.lapsed or (record.outcome, found) == (b"end", whole)
         await check_nothing_is_held(log)
 
-    report = interrupt_everywhere(make, check, clock="real", max_seconds=ENOUGH)
+    meant = [SENDING]
+    report = interrupt_everywhere(make, check, clock="real", max_seconds=ENOUGH, ignore=meant)
     assert len(report.points) >= 3
 
 

@@ -188,3 +188,15 @@ def test_misuse(make: Callable[[], Any]) -> None:
     """A limit that is none is refused."""
     with pytest.raises(ValueError, match="write "):
         make()
+
+
+async def test_removed_before_its_time() -> None:
+    """A run was removed, and there is another one of its id, when its time is over: that stays."""
+    log = MemoryLog()
+    async with log.open():
+        await log.create("a", "0e", Terms(keep=10.0), ignore)
+        await log.end("a", "0e", b"end")
+        await log.delete("a", "0e")
+        await log.create("a", "0f", Terms(), ignore)
+        await anyio.sleep(20)
+        assert (await log.get("a")).epoch == "0f"
