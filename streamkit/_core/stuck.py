@@ -48,13 +48,14 @@ def frames(suspended: Any) -> list[FrameType]:
     """Return the frames from the outermost to the innermost."""
     found: list[FrameType] = []
     while suspended is not None:
-        parts = _PARTS.get(type(suspended))
+        kind: Any = type(suspended)
+        parts = _PARTS.get(kind)
         if parts is not None:
             frame = getattr(suspended, parts[0])
             if frame is not None:
                 found.append(frame)
             suspended = getattr(suspended, parts[1])
-        elif type(suspended).__name__ in _STEPS:
+        elif kind.__name__ in _STEPS:
             suspended = next(filter(_is_part, gc.get_referents(suspended)), None)
         else:
             break
