@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import gc
 from types import AsyncGeneratorType, CoroutineType, FrameType, GeneratorType
-from typing import Any
+from typing import Any, cast
 
 # What a wait ends in, on any backend, what only passes it on, and what is around the source.
 _BELOW = frozenset(
@@ -17,7 +17,7 @@ _BELOW = frozenset(
 )
 
 # Where each has its frame, and what it awaits.
-_PARTS = {
+_PARTS: dict[type[object], tuple[str, str]] = {
     CoroutineType: ("cr_frame", "cr_await"),
     AsyncGeneratorType: ("ag_frame", "ag_await"),
     GeneratorType: ("gi_frame", "gi_yieldfrom"),
@@ -48,7 +48,7 @@ def frames(suspended: Any) -> list[FrameType]:
     """Return the frames from the outermost to the innermost."""
     found: list[FrameType] = []
     while suspended is not None:
-        kind: Any = type(suspended)
+        kind = cast("type[object]", type(suspended))
         parts = _PARTS.get(kind)
         if parts is not None:
             frame = getattr(suspended, parts[0])
