@@ -11,13 +11,13 @@ import gc
 from types import AsyncGeneratorType, CoroutineType, FrameType, GeneratorType
 from typing import Any, cast
 
-# Where a wait ends, on any backend, what only passes it on, and what is around the source.
+# What a wait ends in, on any backend, what only passes it on, and what is around the source.
 _BELOW = frozenset(
     {"anyio", "asyncio", "contextlib", "outcome", "trio", __name__.partition(".")[0]}
 )
 
 # Where each has its frame, and what it awaits.
-_PARTS = {
+_PARTS: dict[type[object], tuple[str, str]] = {
     CoroutineType: ("cr_frame", "cr_await"),
     AsyncGeneratorType: ("ag_frame", "ag_await"),
     GeneratorType: ("gi_frame", "gi_yieldfrom"),
@@ -48,13 +48,14 @@ def frames(suspended: Any) -> list[FrameType]:
     """Return the frames from the outermost to the innermost."""
     found: list[FrameType] = []
     while suspended is not None:
-        parts = _PARTS.get(cast("type[Any]", type(suspended)))
+        kind = cast("type[object]", type(suspended))
+        parts = _PARTS.get(kind)
         if parts is not None:
             frame = getattr(suspended, parts[0])
             if frame is not None:
                 found.append(frame)
             suspended = getattr(suspended, parts[1])
-        elif type(suspended).__name__ in _STEPS:
+        elif kind.__name__ in _STEPS:
             suspended = next(filter(_is_part, gc.get_referents(suspended)), None)
         else:
             break

@@ -26,7 +26,7 @@ from streamkit import (
     with_stage,
     with_status,
 )
-from streamkit._testing import trio_order, watchdog
+from streamkit._testing import places, trio_order, watchdog
 from streamkit._testing.places import is_users
 from streamkit._testing.run import KINDS
 from streamkit.testing import (
@@ -823,6 +823,15 @@ class TestMisuse:
     def test_report(self) -> None:
         """A report that found nothing is a table."""
         assert str(Report()).startswith("0 runs, 0 points, 0 failures")
+
+
+def test_many_places(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is known of places is let go where it is too much, and they have the same names."""
+    before = interrupt_everywhere(words, kinds=["stop"]).points
+    monkeypatch.setattr(places, "_known", {})
+    monkeypatch.setattr(places, "_MOST_KNOWN", 2)
+    assert interrupt_everywhere(words, kinds=["stop"]).points == before
+    assert len(places._known) <= 2
 
 
 class TestWhose:
