@@ -16,7 +16,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Generator
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import cache, lru_cache, partial
 from types import coroutine
 from typing import Any
 
@@ -122,7 +122,8 @@ class _TrioWakeup(Wakeup):
             self._reschedule(task)
 
 
-@dataclass(frozen=True, slots=True)
+# Not frozen, which would cost three times as much: on asyncio there is one for each stream.
+@dataclass(slots=True)
 class Backend:
     """The backend of the running event loop."""
 
@@ -157,25 +158,24 @@ class Backend:
 def get_backend() -> Backend:
     """Return the backend of the running event loop."""
     loop = running_loop()
-    if isinstance(loop, asyncio.AbstractEventLoop):
-        # What its method would call, unless somebody has put another in its place.
-        own = getattr(loop.time, "__func__", None) is asyncio.BaseEventLoop.time
-        return _on_asyncio(loop, time.monotonic if own else loop.time)
-    return _on_trio(loop)
+    return _on_asyncio(loop) if isinstance(loop, asyncio.AbstractEventLoop) else _on_trio(loop)
 
 
-# The last one that was asked for: most programs have but one event loop.
-@lru_cache(maxsize=1)
-def _on_asyncio(loop: asyncio.AbstractEventLoop, now: Callable[[], float]) -> Backend:
+# Put together anew each time: to keep it would keep the event loop after its end, and with that
+# all it holds.
+def _on_asyncio(loop: asyncio.AbstractEventLoop) -> Backend:
+    # What its method would call, unless somebody has put another in its place.
+    own = getattr(loop.time, "__func__", None) is asyncio.BaseEventLoop.time
+    scope, task_group = _anyios_on_asyncio()
     return Backend(
         AsyncioRelay,
         asyncio.CancelledError,
-        now,
+        time.monotonic if own else loop.time,
         asyncio.current_task,
         id(loop),
         _AsyncioWakeup,
-        type(anyio.CancelScope()),
-        type(anyio.create_task_group()),
+        scope,
+        task_group,
         AsyncioTimer,
         _soon_on_asyncio,
         _turn,
@@ -183,6 +183,12 @@ def _on_asyncio(loop: asyncio.AbstractEventLoop, now: Callable[[], float]) -> Ba
     )
 
 
+@cache
+def _anyios_on_asyncio() -> tuple[type[anyio.CancelScope], type[TaskGroup]]:
+    return type(anyio.CancelScope()), type(anyio.create_task_group())
+
+
+# The last one that was asked for: most programs run trio once. Its token does not hold the run.
 @lru_cache(maxsize=1)
 def _on_trio(token: Any) -> Backend:
     trio: Any = sys.modules["trio"].lowlevel

@@ -75,6 +75,9 @@ class Campaign:
         times = range(UNDISTURBED[backend])
         undisturbed = Undisturbed([self._one(terms, (), backend, seed + n) for n in times])
         terms.undisturbed, terms.own = undisturbed.items, undisturbed.cancelled_at
+        # What was imported and cached by these stays. Later it would be runs that stay, each with
+        # its event loop: after this, cycles in there are no longer collected.
+        gc.freeze()
         wrong = [*of_undisturbed(undisturbed)]
         self._folding.add(undisturbed.records[0], wrong)
         if any(record.stuck_at is not None for record in undisturbed.records):
@@ -124,8 +127,6 @@ class Campaign:
 
         with self._watchdog.watching(terms), collected() as unclosed:
             run_fresh(main, backend, self.clock, seed)
-        # What this has left is no affair of the next one: only what is new is looked through.
-        gc.freeze()
         record = records[0]
         record.left += unclosed
         self.report.runs += 1

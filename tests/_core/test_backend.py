@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
+import weakref
+from typing import TYPE_CHECKING
 
 import anyio
 import pytest
 
+from streamkit import with_keepalive
 from streamkit._core.backend import Wakeup, get_backend
 from support import Log, wait_all_blocked
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
 
 
 async def test_set() -> None:
@@ -196,13 +203,30 @@ async def test_called_with_the_next_pass() -> None:
     assert log.events == ["first", "second", "later", "again"]
 
 
-async def test_asked_again() -> None:
-    """B4: what a backend offers is put together once for each event loop."""
+async def test_scope() -> None:
+    """B4: a scope of the backend is one of anyio's."""
     backend = get_backend()
-    assert get_backend() is backend
     with backend.make_scope(deadline=backend.now() + 1) as scope:
         await anyio.sleep(2)
     assert scope.cancelled_caught
+
+
+def test_event_loop_is_let_go() -> None:
+    """B4: when an event loop is closed, and was dropped, nothing of a stream keeps it."""
+    loops: list[weakref.ref[asyncio.AbstractEventLoop]] = []
+
+    async def source() -> AsyncGenerator[int, None]:
+        yield 1
+        yield 2
+
+    async def main() -> None:
+        loops.append(weakref.ref(asyncio.get_running_loop()))
+        async with with_keepalive(source(), 1.0, beat=0) as stream:
+            assert await anext(stream) == 1
+
+    asyncio.run(main())
+    gc.collect()
+    assert loops[0]() is None
 
 
 @pytest.mark.asyncio_only
