@@ -1,8 +1,8 @@
 """
 What a log knows of one run, and what may be done to it: the rules that are the same in each log.
 
-A log loads it, asks it, and stores it again, in one transaction of its store. Nothing in here waits
-or knows where anything is kept. The scripts that run in Redis say the same in their own language.
+A log loads the state, asks it, and stores it again, in one transaction of its store. Nothing in
+here waits, or knows where anything is kept. The scripts in Redis state the same rules in Lua.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from .log import AFTER_READ, DOUBT, Page, Record, Requests, Terms
 
 class RunState:
     """
-    What a log knows of one run, beside its entries.
+    What a log knows of one run, besides its entries: for a log of your own.
 
-    For those who write a log: see "Bring your own log". All that is said here of a run of another
-    epoch, and of one that there is none of, is said by the log.
+    The methods decide, and change the state; none of them blocks. The log finds the run, stores the
+    state, and answers for a run that does not exist.
 
-    :param epoch: of the run
-    :param terms: what was said of it
-    :param lease: seconds for which its producer counts as alive without a word
-    :param now: the time, by a clock that all who use the store share; as in all methods
+    :param epoch: the random name of this run of its id
+    :param terms: the terms that the run was created with
+    :param lease: seconds for which its producer counts as alive without a sign of life
+    :param now: the time, here and in all methods, by one clock for all processes that use the store
 
     """
 
@@ -47,51 +47,51 @@ class RunState:
         #: The random name of this run of its id.
         self.epoch: str = epoch
         self._terms = terms
-        #: Seconds for which its producer counts as alive without a word.
+        #: Seconds for which its producer counts as alive without a sign of life.
         self.lease: float = lease
         #: The position of the first entry that is kept, or ``last + 1`` if there is none.
         self.first: int = 1
         #: The position of the last entry, or 0.
         self.last: int = 0
-        #: The status that it began with, once it is known.
+        #: The status of the run, once it is known.
         self.head: int | None = None
         #: How it ended, or ``None`` while it goes on.
         self.outcome: bytes | None = None
-        #: Why it is to stop, or ``None``.
+        #: The reason to stop, or ``None`` if nobody has asked for that.
         self.cancel: bytes | None = None
-        #: When its producer was last heard of.
+        #: When its producer last gave a sign of life.
         self.seen_at: float = now
-        #: When it was first doubted, since then, that it is alive.
+        #: When the producer was first taken for dead since then, or ``None``.
         self.doubted_at: float | None = None
-        #: When somebody was last known to read it.
+        #: When a reader was last known to be there.
         self.watched_at: float = now
-        #: When it is to be removed, or ``None`` while it goes on.
+        #: When it may be removed, or ``None`` while it goes on.
         self.expires_at: float | None = None
 
     @property
     def terms(self) -> Terms:
-        """What was said of the run."""
+        """The terms that the run was created with."""
         return self._terms
 
     # For producers
 
     def is_writable(self, epoch: str, acknowledged: int = 0) -> bool:
         """
-        Tell whether the run is a producer's to write: else that is fenced.
+        Tell whether a producer may write the run. If not, it is fenced.
 
-        :param epoch: of the producer
-        :param acknowledged: up to where it knows that all was written. Where there is less, the
-            store has lost something, and nobody goes on from there
+        :param epoch: the epoch of the producer
+        :param acknowledged: the position up to which it knows that all was written. If there is
+            less, the store has lost something, and no producer goes on from there
 
         """
         return self.outcome is None and self.epoch == epoch and self.last >= acknowledged
 
     def create_again(self, run_id: str, epoch: str, now: float) -> Requests:
         """
-        Create a run that is there: the same one, if it is of the same epoch.
+        Create a run that exists already: allowed for the same epoch, whose reply was lost.
 
-        :return: the requests
-        :raises RunExists: if it is another one, or has ended
+        :return: what its producer is asked
+        :raises RunExists: if the epoch is another one, or the run has ended
 
         """
         if not self.is_writable(epoch):
@@ -100,9 +100,9 @@ class RunState:
 
     def new_entries(self, position: int, entries: Sequence[bytes]) -> Sequence[bytes]:
         """
-        Return those of some entries that are not there yet.
+        Return the entries that are not there yet.
 
-        :param position: of the first of them
+        :param position: the position of the first one that is given
         :raises ValueError: if there would be a hole before them
 
         """
@@ -117,11 +117,12 @@ class RunState:
         self, position: int, entries: Sequence[bytes], *, first: int, head: int | None
     ) -> Sequence[bytes]:
         """
-        Take note of entries.
+        Count entries as written, and return those that the log must add.
 
         :param first: the first position to keep
-        :param head: the status, if it is known
-        :return: those that are to be added, up to :attr:`last`. Those before :attr:`first` may go
+        :param head: the status, or ``None`` if it is not known yet
+        :return: the new entries, the last of which is at :attr:`last`. Those before :attr:`first`
+            may be dropped
         :raises ValueError: if there would be a hole before them
 
         """
@@ -132,20 +133,20 @@ class RunState:
         return new
 
     def renew(self, now: float) -> Requests:
-        """Take a sign of life of the producer, and return what it is asked."""
+        """Note a sign of life of the producer, and return what it is asked."""
         self.seen_at, self.doubted_at = now, None
         return self.requests(now)
 
     def requests(self, now: float) -> Requests:
-        """Return what the producer is asked."""
+        """Return what the producer is asked, without a sign of life."""
         return Requests(cancel=self.cancel, unwatched_for=now - self.watched_at)
 
     def end(self, outcome: bytes, now: float, *, is_watched: bool) -> float:
         """
         End a run that goes on.
 
-        :param is_watched: whether somebody follows it, who is to see the end
-        :return: until when it is kept, which is :attr:`expires_at`
+        :param is_watched: whether a reader follows it: the end is kept long enough for that
+        :return: the time until which it is kept, which is :attr:`expires_at`
 
         """
         keep = self.terms.keep
@@ -156,15 +157,15 @@ class RunState:
     # For readers
 
     def has_lapsed(self, now: float) -> bool:
-        """Tell whether the run goes on, and its producer was not heard of for the lease."""
+        """Tell whether the run goes on, and its producer gave no sign of life for the lease."""
         return self.outcome is None and now - self.seen_at >= self.lease
 
     def is_over(self, now: float) -> bool:
-        """Tell whether the run has ended, and was kept for long enough."""
+        """Tell whether the run has ended, and may be removed."""
         return self.expires_at is not None and self.expires_at <= now
 
     def record(self, now: float) -> Record:
-        """Return what is known of it."""
+        """Return what :meth:`RunLog.get` returns."""
         return Record(
             terms=self.terms,
             epoch=self.epoch,
@@ -177,11 +178,11 @@ class RunState:
         )
 
     def page(self, entries: Sequence[bytes], *, lapsed: bool) -> Page:
-        """Return entries as a page."""
+        """Return entries as a page of :meth:`RunLog.read`."""
         return Page(entries, self.first, self.last, self.epoch, self.head, self.outcome, lapsed)
 
     def keep_read(self, now: float) -> None:
-        """Keep a run for a while that has ended, and was read."""
+        """Keep a run that has ended for a while longer, because it was read."""
         if self.expires_at is not None:
             self.expires_at = max(self.expires_at, now + AFTER_READ)
 
@@ -197,7 +198,7 @@ class RunState:
         unwatched_for: float | None,
     ) -> Literal["running", "ended"]:
         """
-        Ask the run to stop, as :meth:`RunLog.request_cancel` says.
+        Ask the run to stop, as :meth:`RunLog.request_cancel` does.
 
         :raises RunNotFound: if it has another owner
 
@@ -214,9 +215,9 @@ class RunState:
 
     def doubt(self, now: float) -> Literal["alive", "doubted", "dead"]:
         """
-        Look whether the producer of a run that goes on is dead, and take note of a doubt.
+        Tell whether the producer of a run that goes on is dead, and note a doubt.
 
-        :return: ``"dead"`` if the lease is over, and that was seen before, long enough ago
+        :return: ``"dead"`` if the lease is over, and was over when it was doubted, long enough ago
 
         """
         if not self.has_lapsed(now):
@@ -228,9 +229,9 @@ class RunState:
 
     def check_removable(self, run_id: str, epoch: str) -> None:
         """
-        See that the run may be removed.
+        Check that the run may be removed.
 
-        :raises RunNotFound: if it is of another epoch
+        :raises RunNotFound: if the epoch is another one
         :raises RunRunning: if it goes on
 
         """
