@@ -394,6 +394,21 @@ class TestAskingForTheHead:
             assert await rest_of(stream) == ["a"]
         assert [where for where, _ in probe.seen] == []
 
+    async def test_cancelled_before(self) -> None:
+        """C1: a scope cancelled before the head is asked for: the source never runs."""
+
+        async def source() -> AsyncGenerator[object, None]:
+            raise AssertionError("must not be run")
+            yield None
+
+        with anyio.CancelScope() as scope:
+            async with with_status(source()) as stream:
+                scope.cancel()
+                await stream.head()
+                raise AssertionError("must not get a head")
+        assert scope.cancelled_caught
+        assert (stream.outcome.kind, stream.outcome.items) == ("closed", 0)
+
     async def test_cancelled_when_it_is_there(self) -> None:
         """S9: the item comes in the moment in which head() is cancelled: it is there afterwards."""
         async with with_status(slowly("a", "b", every=10)) as stream:
