@@ -1,6 +1,6 @@
 """
 Tell OpenTelemetry how streams go: how long they last, how soon their first item comes, how many
-they have, how many are open, and how they end.
+items they have, how many streams are open, and how they end.
 
 :class:`OpenTelemetry` is given as ``telemetry`` to responses, to a host or to runs.
 :func:`with_telemetry` is for any other stream.
@@ -44,20 +44,20 @@ class OpenTelemetry(Telemetry):
     * on the span that was current when the stream was entered: the same attributes, and the counts.
       The status of the span is ERROR if the stream has failed, has timed out or was lost. Otherwise
       it is left alone: a client that has gone is not an error. If several streams are open in one
-      span, it is told of the first one.
+      span, it describes the first one.
 
-    While a stream is open, it counts in ``streamkit.active_streams``, by its name.
+    While a stream is open, it is counted in ``streamkit.active_streams``, by its name.
 
     It does the same for each run of :class:`~streamkit.runs.Runs`, with a span of its own, which is
     current in its source. It also counts ``streamkit.runs.lag``, ``streamkit.runs.buried``,
-    ``streamkit.runs.fenced`` and ``streamkit.runs.resumed``. The span of a reader links to that of
-    its run.
+    ``streamkit.runs.fenced`` and ``streamkit.runs.resumed``. The span of a reader links to the span
+    of its run.
 
     Nothing is done for each item, unless ``item_gaps`` is true. What OpenTelemetry raises is logged
     once, and breaks no stream.
 
     :param name: of the streams: one name for all of a kind, because each name has its own series.
-        With ``None``, it is the name of the source: that of the function that has made it
+        With ``None``, it is the name of the source: that of the function that made it
     :param item_gaps: whether to measure the time between items,
         ``streamkit.stream.item_gap``, which costs some microseconds for each item
     :param meter_provider: makes the instruments; with ``None``, the global one

@@ -1,4 +1,4 @@
-"""What OpenTelemetry is told, and as what: the providers are asked for when there is something."""
+"""What OpenTelemetry is told, and under which name. Providers are looked up only when needed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class OpenTelemetryHooks:
     """
     Tells OpenTelemetry.
 
-    :param name: of the streams, or ``None`` for one that they have themselves
+    :param name: of the streams, or ``None`` for the name that each stream has itself
     :param item_gaps: whether to measure the time between items
     :param meter_provider: where to measure, or ``None`` for the global one
     :param tracer_provider: where to trace runs, or ``None`` for the global one

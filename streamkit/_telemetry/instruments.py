@@ -1,7 +1,7 @@
 """
-What is counted: the instruments of a meter provider, made once for each.
+What is counted: the instruments of a meter provider, made once for each provider.
 
-Where no provider was set yet, they are those of OpenTelemetry that wait for one.
+If no provider is set yet, they are the proxies of OpenTelemetry, which wait for one.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ from .saying import NAME
 #: The scope of what is measured and traced.
 SCOPE = "streamkit"
 
-#: The semantic conventions that its names follow.
+#: The semantic conventions that the names follow.
 SCHEMA_URL = "https://opentelemetry.io/schemas/1.44.0"
 
-# Seconds: for what a user waits for, and beyond, for what goes on for an hour.
+# Seconds: the first for what a user waits for, the second for what may take an hour.
 _FIRST = tuple(0.01 * 2**power for power in range(14))
 _LONG = (*(0.01 * 2**power for power in range(19)), 3600.0)
 _COUNTS = (0.0, *(float(4**power) for power in range(10)))
 
 
 def own_version() -> str | None:
-    """Return the version of this package, if it is installed and not just there."""
+    """Return the version of this package, or ``None`` if it is importable but not installed."""
     try:
         return version("anyio-streamkit")
     except PackageNotFoundError:
@@ -49,7 +49,7 @@ class Lag:
     """
     How far the log is behind the runs of one ``Runs``.
 
-    :param name: of these runs
+    :param name: the name of these runs
     :param provider: where it is measured, or ``None`` for the global one
     :param held: returns how many of their items are not in the log
 
@@ -66,7 +66,7 @@ class Lag:
         return get_meter_provider() if self._provider is None else self._provider
 
 
-#: Those that are asked how far behind they are, as long as they are there.
+#: All that are alive, to be asked how far behind they are.
 lags: WeakSet[Lag] = WeakSet()
 
 
@@ -120,8 +120,8 @@ class Instruments:
             "streamkit.runs.resumed", "{reader}", "Readers of runs that have come back."
         )
         self._provider = provider
-        # Before one was set, this is the one that waits for it: its instruments are then those of
-        # the other one.
+        # Until a provider is set, this is the proxy that waits for it. From then on, the proxy's
+        # instruments are those of the provider.
         self._is_global = provider is get_meter_provider()
         meter.create_observable_up_down_counter(
             "streamkit.runs.lag",
@@ -132,11 +132,11 @@ class Instruments:
 
     @property
     def in_effect(self) -> MeterProvider:
-        """The provider that what is measured now goes to."""
+        """The provider that receives what is measured now."""
         return get_meter_provider() if self._is_global else self._provider
 
     def _observe_lag(self, options: CallbackOptions) -> Iterable[Observation]:
-        """Return how far the logs are behind. Called by what reads the metrics, in its thread."""
+        """Return how far the logs are behind. Called by the metric reader, in its thread."""
         behind: defaultdict[str, int] = defaultdict(int)
         with SAFELY:
             for lag in tuple(lags):
@@ -147,7 +147,8 @@ class Instruments:
 
 class Active:
     """
-    A stream that counts as open, with its name alone: so the same goes that came.
+    A stream that counts as open. It is counted by its name alone, so that leaving takes off exactly
+    what entering added.
 
     :param instruments: what to measure it with
     :param name: of the stream
@@ -163,13 +164,13 @@ class Active:
         instruments.active.add(1, {NAME: name})
 
     def leave(self) -> None:
-        """Count it no more."""
-        # One that came before a provider was set has been counted nowhere.
+        """Stop counting it."""
+        # A stream that was entered before a provider was set has been counted nowhere.
         if self._instruments.in_effect is self._counted_in:
             self._instruments.active.add(-1, {NAME: self._name})
 
 
 @lru_cache(maxsize=64)
 def instruments_of(provider: MeterProvider) -> Instruments:
-    """Return the instruments of a provider, which are made once."""
+    """Return the instruments of a provider, and make them only once."""
     return Instruments(provider)

@@ -1,10 +1,10 @@
 """
-Of which request a stream is the answer: its span, and the template of its path, which is the same
+Which request a stream answers: the request's span, and the template of its path, which is the same
 for all ids.
 
-FastAPI has both, where it measures itself. Starlette has no template in the scope, but the values
-that it has found in the path: put back in their places, they give it. Where one is not found there,
-nothing is said, for each path would be a series of its own.
+FastAPI provides both, if its own telemetry is on. Starlette has no template in the scope, only the
+values that it has found in the path. Putting the names in their places gives the template. If a
+value is not found in the path, no route is given, because each path would be a series of its own.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 from opentelemetry.trace import Span
 
-# Where FastAPI has what it knows of a request, if it measures itself.
+# Where FastAPI keeps what it knows about a request, if its own telemetry is on.
 _FASTAPI = "fastapi.telemetry"
 
 
@@ -30,7 +30,7 @@ def route_of(scope: Mapping[str, Any] | None) -> str | None:
         return None
     path = str(scope["path"])
     values: dict[str, Any] = dict(scope["path_params"])
-    # The last one first: two of them may be alike.
+    # The last one first: two values may be equal.
     for name in reversed(values):
         found = list(re.finditer(rf"(?<=/){re.escape(str(values[name]))}(?=/|$)", path))
         if not found:
@@ -42,7 +42,7 @@ def route_of(scope: Mapping[str, Any] | None) -> str | None:
 def span_of(scope: Mapping[str, Any] | None) -> Span | None:
     """
     Return the span of a request, or ``None`` if it is not known. In the endpoint of a WebSocket it
-    is not the current one, for FastAPI has another one for each endpoint.
+    is not the current span, because FastAPI opens another one for each endpoint.
     """
     span = None if scope is None else getattr(scope.get(_FASTAPI), "span", None)
     return span if isinstance(span, Span) else None

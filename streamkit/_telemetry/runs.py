@@ -1,9 +1,9 @@
 """
-What runs tell: each in a span of its own, for the request that has started it may be over.
+What runs report: each in a span of its own, because the request that started it may be over.
 
-The span is a child of that request's, and what the source traces is a child of the span. Where it
-is goes into the log, beside what the run was started with, so that the readers of any process link
-to it, and whoever buries the run can say so in its place.
+The span is a child of that request's span, and what the source traces is a child of the run's span.
+The span's context goes into the log, beside what the run was started with. So the readers of any
+process can link to it, and whoever buries the run can report its end.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from .safely import SAFELY
 from .saying import FOUND, NAME, said_of, said_of_lost, say
 from .spans import Place
 
-# Where the name of a run is, beside its span.
+# The key of a run's name, beside its span's context.
 _NAME = "name"
 
 _NANOSECONDS = 1_000_000_000
@@ -34,9 +34,9 @@ _propagator = TraceContextTextMapPropagator()
 
 class ToldByRuns:
     """
-    What the runs of one program tell.
+    What the runs of one program report.
 
-    :param name: of the runs, or ``None`` for that of their sources
+    :param name: of the runs, or ``None`` for the names of their sources
     :param provider: where they are measured, or ``None`` for the global one
     :param find: returns what to measure them with
     :param find_tracer: returns where to trace them
@@ -76,7 +76,7 @@ class ToldByRuns:
             attributes = {NAME: self._name_in(note), **said_of_lost()}
             instruments = self._find()
             instruments.buried.add(1, {NAME: attributes[NAME]})
-            # In place of the one that has died with its process.
+            # In place of the span that died with its process.
             now = time.time_ns()
             span = self._find_tracer().start_span(
                 f"run {attributes[NAME]}",
@@ -94,7 +94,7 @@ class ToldByRuns:
 
 class ToldByRun:
     """
-    What one run tells.
+    What one run reports.
 
     :param name: of the run
     :param find: returns what to measure it with
@@ -117,7 +117,7 @@ class ToldByRun:
     def begin(self) -> None:
         with SAFELY:
             self._span = self._find_tracer().start_span(f"run {self._name}")
-            # The task of the run ends with it, and so does what is current there.
+            # Never detached: the run's task ends with the run, and its context with it.
             attach(trace.set_span_in_context(self._span))
             self._place = Place()
             note: dict[str, str] = {}

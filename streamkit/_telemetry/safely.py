@@ -1,4 +1,4 @@
-"""What goes wrong in what counts: it is logged, and the stream does not notice."""
+"""Errors in telemetry are logged, and the stream does not notice."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _has_warned = False
 
 
 class Safely:
-    """A block that no :exc:`Exception` leaves. It is said once, for it would be said each time."""
+    """A block that no :exc:`Exception` leaves. Only the first one is logged, not each."""
 
     __slots__ = ()
 

@@ -1,4 +1,4 @@
-"""How an end is said: in attributes, and as the status of a span."""
+"""How an end is described: in attributes, and as the status of a span."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .._core.exceptions import bare
 from .._core.outcome import Outcome
 from .._runs.errors import RunEnded, RunLost
 
-#: What a stream is called: one name for all streams of a kind.
+#: The name of a stream: one name for all streams of a kind.
 NAME: Final = "streamkit.stream.name"
 OUTCOME: Final = "streamkit.outcome"
 ITEMS: Final = "streamkit.stream.items"
@@ -21,12 +21,12 @@ FOUND: Final = "streamkit.resumed"
 ROUTE: Final = "http.route"
 ERROR_TYPE: Final = "error.type"
 
-# What is an error, to those who watch. A client that goes is none, nor is what was told to stop.
+# What counts as an error. A client that goes does not, nor does a stream that was told to stop.
 _ERRORS = frozenset(("failed", "timed_out", "lost"))
 
 
 def said_of(outcome: Outcome) -> dict[str, str]:
-    """Return what is said of an end."""
+    """Return the attributes of an end."""
     error = outcome.on_end_error if outcome.error is None else outcome.error
     if error is None and outcome.kind == "timed_out":
         return _said(outcome.kind, StreamTimeout)
@@ -34,27 +34,27 @@ def said_of(outcome: Outcome) -> dict[str, str]:
 
 
 def said_of_run(ended: RunEnded) -> dict[str, str]:
-    """Return what is said of the end of a reader, which is that of its run."""
+    """Return the attributes of a reader's end, which is the end of its run."""
     outcome = ended.info.outcome
     assert outcome is not None
     return _said(outcome.kind, type(ended) if outcome.kind in _ERRORS else None)
 
 
 def said_of_lost() -> dict[str, str]:
-    """Return what is said of the end of a run whose process has died."""
+    """Return the attributes of a run whose process has died."""
     return _said("lost", RunLost)
 
 
 def _said(kind: str, error: type[BaseException] | None) -> dict[str, str]:
     if error is None:
         return {OUTCOME: kind}
-    # As OpenTelemetry has it: what is built in has no module.
+    # As OpenTelemetry does it: built-in errors are named without their module.
     module = "" if error.__module__ == "builtins" else f"{error.__module__}."
     return {OUTCOME: kind, ERROR_TYPE: f"{module}{error.__qualname__}"}
 
 
 def say(span: Span, said: Mapping[str, str], items: int, beats: int | None = None) -> None:
-    """Say it on a span, which another one may have said more of."""
+    """Set the attributes, counts and status of a span."""
     span.set_attributes(said)
     span.set_attribute(ITEMS, items)
     if beats is not None:

@@ -1,9 +1,9 @@
 """
-Which stream a span tells of: the outermost one of those that are open in it. And which spans tell
-of a stream: the current one, and that of its request.
+Which stream a span describes: the outermost of those that are open in it. And which spans describe
+a stream: the current span, and that of its request.
 
-A source may read another stream, and make good what went wrong there: that is not a failure of the
-request. To see it, put a span of its own around it.
+A source may read another stream and recover from its failure, so that the request has not failed.
+To see such a failure, put a span around the inner stream.
 """
 
 from __future__ import annotations
@@ -12,24 +12,24 @@ from opentelemetry import trace
 from opentelemetry.context import Context, get_current
 from opentelemetry.trace import Span
 
-# Held, so that the number of one is not that of another.
+# By ``id()``. The spans are held, so that no other span gets the same id.
 _taken: dict[int, Span] = {}
 
 
 class Place:
     """
-    Where one stream tells how it goes: each span that no stream around it has.
+    The spans that describe one stream: those that no outer stream has taken.
 
-    :param request: that of the request, which may be further out than the current one
+    :param request: the request's span, which may be further out than the current one
 
     """
 
     __slots__ = ("context", "spans")
 
     def __init__(self, request: Span | None = None) -> None:
-        #: For what is measured: an exemplar shows the trace.
+        #: For measurements: exemplars point to the trace.
         self.context: Context = get_current()
-        #: Where it is said.
+        #: The spans that were taken.
         self.spans: list[Span] = []
         for span in trace.get_current_span(self.context), request:
             if span is not None and span.is_recording() and id(span) not in _taken:
@@ -37,6 +37,6 @@ class Place:
                 self.spans.append(span)
 
     def leave(self) -> None:
-        """Let the spans tell of another stream."""
+        """Free the spans for another stream."""
         while self.spans:
             del _taken[id(self.spans.pop())]

@@ -1,9 +1,10 @@
 """
-The stage of one stream: told when it is entered and when its source is closed, and of no item.
+The stage of one stream. It is called when the stream is entered and when its source is closed, and
+not for items.
 
-What it says is said in ``on_end``. What is said last comes after that, and a framework may end its
-span within the last message. The time of the first item is in the outcome. That between items is
-nowhere, so it costs each of them, where it is asked for.
+It reports in ``on_end``, before the last word: a framework may end its span within the last
+message. The time of the first item is in the outcome. The time between items is not, so measuring
+it costs something for each item, and is done only on request.
 """
 
 from __future__ import annotations
@@ -24,12 +25,12 @@ from .spans import Place
 
 class TelemetryStage(Stage[Any, Any]):
     """
-    Tells of one stream.
+    Reports how one stream goes.
 
     :param find: returns what to measure it with
-    :param name: of the stream, or ``None`` for that of its source
-    :param scope: that of the request, if there is one
-    :param told: returns what its client was told of, where the outcome does not say so
+    :param name: of the stream, or ``None`` for the name of its source
+    :param scope: of the request, if there is one
+    :param told: returns the error that the client was told, where the outcome does not have it
 
     """
 
@@ -41,14 +42,14 @@ class TelemetryStage(Stage[Any, Any]):
         told: Callable[[], BaseException | None] | None,
     ) -> None:
         self._find = find
-        #: ``None`` if there is nothing to measure it with, for telemetry has failed.
+        #: ``None`` before the stream is entered, or if telemetry has failed.
         self._instruments: Instruments | None = None
         self._name = name
         self._scope = scope
         self._told = told
         self._place: Place | None = None
         self._active: Active | None = None
-        #: What is said of it all the time.
+        #: The attributes that do not depend on the end.
         self._attributes: dict[str, str] = {}
 
     def on_open(self, control: Control) -> None:
@@ -57,16 +58,16 @@ class TelemetryStage(Stage[Any, Any]):
             name = control.source_name if self._name is None else self._name
             self._attributes = {NAME: name}
             route, request = route_of(self._scope), span_of(self._scope)
-            # The request is not held any longer.
+            # Do not keep the request alive.
             self._scope = None
             if route is not None:
                 self._attributes[ROUTE] = route
-            # In the consumer's task: what the source makes current is its own.
+            # In the consumer's task, where the source's own spans are not current.
             self._place, self._instruments = Place(request), instruments
             self._active = Active(instruments, name)
 
     def on_close(self) -> None:
-        # Said already, unless the stream could not be entered.
+        # Done already, unless the stream could not be entered.
         self._leave()
 
     async def on_end(self, outcome: Outcome) -> None:
@@ -83,7 +84,7 @@ class TelemetryStage(Stage[Any, Any]):
             error = self._told()
         said = said_of_run(error) if isinstance(error, RunEnded) else said_of(outcome)
         attributes, context = {**self._attributes, **said}, place.context
-        # First, for a meter may be what fails.
+        # First, because a meter may fail.
         for span in place.spans:
             if span.is_recording():
                 say(span, attributes, outcome.items, outcome.beats)
@@ -106,7 +107,7 @@ class TelemetryStage(Stage[Any, Any]):
 
 
 class GapStage(TelemetryStage):
-    """Tells of the time between items, too, which costs each item."""
+    """Also reports the time between items, which costs something for each item."""
 
     _control: Control | None = None
     _last: float | None = None
