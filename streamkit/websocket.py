@@ -28,7 +28,7 @@ __all__ = ["RunMessages"]
 
 class RunMessages(WebSocketStream):
     """
-    A socket that reads a run: the kept items, and those that follow.
+    A socket that reads a run: the items that are kept, and those that follow.
 
     Each item is a message ``{"id": ..., "data": ...}``, with the item as JSON. The id says where to
     go on: the next socket gives it as ``starting_after`` in its query. The last message is ``{"id":
@@ -43,8 +43,8 @@ class RunMessages(WebSocketStream):
     ``unavailable``, 1001 with ``shutdown``.
 
     When a client goes, the run goes on. When it asks for a stop, the run is told, in whichever
-    process it is, and all its readers get the last items. Whoever may read may stop. For clients
-    that may not stop it, write ``stop=None``.
+    process it is, and all its readers get the last items. Whoever may read the run may stop it. For
+    clients that may not, write ``stop=None``.
 
     :param runs: the runs, entered in the lifespan of the application
     :param run_id: the id of the run

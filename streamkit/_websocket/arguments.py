@@ -1,4 +1,4 @@
-"""What is checked of the arguments of a socket, and what is said of those that belong elsewhere."""
+"""The checks of a socket's arguments, and the advice on those that belong elsewhere."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def check_told(errors: object, subprotocols: object, encoder: object) -> None:
     Check how a client is told that there is no stream, and how items are written.
 
     :raises TypeError: if one of them is of the wrong type
-    :raises ValueError: if there is no such way
+    :raises ValueError: if ``errors`` is not one of its two values
 
     """
     if errors not in ("status", "close"):

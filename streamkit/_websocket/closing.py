@@ -1,7 +1,7 @@
 """
-With which code a socket is closed, and with which word: how its stream has ended, for the client.
+The code and the word with which a socket is closed: they tell the client how its stream has ended.
 
-A browser is told nothing else of a socket that ends, and nothing at all of a status.
+A browser learns nothing else about the end of a socket, and nothing at all about a status.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from .._core.outcome import Outcome
 from .._http.refusal import Overloaded
 from .._signals.shutdown import Shutdown
 
-# The codes are those of RFC 6455, and of the registry that it has opened.
+# The codes are those of RFC 6455, and of the IANA registry that it created.
 DONE = 1000
 GOING_AWAY = 1001
 REFUSED = 1008
 FAILED = 1011
-#: What a server closes with that is to be started again.
+#: The code of a server that restarts.
 RESTART = 1012
 LATER = 1013
 
@@ -24,7 +24,7 @@ def closing_of(outcome: Outcome, *, is_refused: bool, has_failed: bool) -> tuple
     """
     Return the code and the reason with which a socket is closed.
 
-    :param is_refused: whether the source has said so
+    :param is_refused: whether the source has refused the client
     :param has_failed: whether something has gone wrong that is not in the outcome
 
     """

@@ -1,10 +1,11 @@
 """
-The client of one socket, who is read all the time.
+The client of one socket, which is read continuously.
 
-Nothing of what it says is kept, so nothing can pile up, and neither a stop nor its going waits
-until somebody reads. What is no stop is dropped.
+Nothing that it says is kept, so nothing can pile up, and neither a stop nor its going has to wait
+for a reader. Any message that is not a stop is dropped.
 
-It is read until the last message: granian closes no socket while somebody waits in ``receive()``.
+The reading ends before the last message: granian does not close a socket while somebody waits in
+``receive()``.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ class SocketConnection(Connection):
     :param receive: of ASGI
     :param send: of ASGI
     :param send_timeout: as for :class:`Connection`
-    :param on_lost: as for :class:`Connection`; may be told why
+    :param on_lost: as for :class:`Connection`; may be given the reason
     :param stop: tells a stop from other messages, or ``None``
     :param on_stop: called with the reason when the client asks for one
     :param on_error: called with what ``stop`` has raised
@@ -55,42 +56,44 @@ class SocketConnection(Connection):
     ) -> None:
         super().__init__(receive, send, send_timeout=send_timeout, on_lost=on_lost)
         self.has_started = is_accepted
-        # Set when the message was read that asks for a socket.
+        # Set when the message that asks for a socket was read.
         self._connected: anyio.Event | None = None if is_accepted else anyio.Event()
         self._begin = on_lost
         self._stop = stop
         self._on_stop = on_stop
         self._on_error = on_error
-        # That in which the client is read, while it is, and what is set when it is not any more.
+        # The scope in which the client is read, while it is, and the event set when reading has
+        # stopped.
         self._reading: anyio.CancelScope | None = None
         self._quiet: anyio.Event | None = None
 
     async def wait_until_connected(self) -> None:
-        """Wait until who reads has read the message that asks for a socket."""
+        """Wait until the reading task has read the message that asks for a socket."""
         if self._connected is not None:
             await self._connected.wait()
             self._connected = None
 
     async def connect(self) -> None:
-        """Read it, where nobody reads."""
+        """Read that message, where nothing else reads."""
         if self._connected is not None:
             self._connected = None
             with suppress(*GONE):
                 await self._receive()
 
     async def stop_reading(self) -> None:
-        """Let nobody be in ``receive()`` any more. Takes no time if nobody is."""
+        """Make the reading task leave ``receive()``. Takes no time if it is not there."""
         if self._reading is None:
             return
         self._quiet = anyio.Event()
         self._reading.cancel()
-        # A server may let nobody out.
+        # Bounded, because a server may not let go.
         with anyio.move_on_after(SHORT):
             await self._quiet.wait()
 
     async def end(self, message: Message) -> None:
         if not self.is_lost:
-            # From now on it may go, and nobody looks whether it does: the server ends what is sent.
+            # From now on nobody watches whether it goes: if it does, the server ends what is being
+            # sent.
             self.is_ending = True
             await self.stop_reading()
         await super().end(message)
@@ -119,10 +122,10 @@ class SocketConnection(Connection):
             if message["type"] == RECEIVE and self._stop is not None:
                 text = message.get("text")
                 self._look_for_stop(self._stop, message["bytes"] if text is None else text)
-            # A client may say more than a server can wait for.
+            # A client may send messages so fast that ``receive()`` never blocks.
             await checkpoint()
         if message.get("code") == RESTART:
-            # It was not the client: uvicorn closes its sockets before anything else, when it ends.
+            # It was not the client: when uvicorn ends, it closes its sockets before anything else.
             self._on_lost = partial(self._begin, Shutdown())
 
     def _look_for_stop(self, stop: Stop, message: str | bytes) -> None:

@@ -1,12 +1,12 @@
 """
 One socket and its stream: an exchange whose answer is a handshake, frames and a close.
 
-Until the handshake, a client can be refused with a status, as by any response. After it, all that
-can be said of the end is said by a code, which every client gets: so nothing is ever cut, but by a
-client that takes nothing.
+Until the handshake, a client can be refused with a status, as by any response. After it, only the
+code of the close can tell how the stream ended, and every client gets that. So a socket is never
+cut off without it, unless the client takes nothing.
 
-A refusal goes out at the end, and in one piece: granian takes no other, and uvicorn's older
-implementation forgets what comes after the status.
+A refusal goes out at the end, and in one piece: granian accepts nothing else, and uvicorn's older
+implementation drops what comes after the status.
 """
 
 from __future__ import annotations
@@ -37,16 +37,16 @@ from .stops import Stop
 
 _TEXT = (b"content-type", b"text/plain; charset=utf-8")
 
-# Bytes of the answer to a client that is refused: it waits for all of them.
+# The most bytes in the answer to a refused client: all of them are held until the end.
 _LONGEST = 1024 * 1024
 
 
 class _State(Enum):
-    #: Nothing was said.
+    #: Nothing has been sent.
     NEW = auto()
     #: The handshake is over.
     OPEN = auto()
-    #: There is to be none.
+    #: The client is refused, and there is no handshake.
     REFUSED = auto()
 
 
@@ -54,12 +54,12 @@ class SocketExchange(Exchange):
     """
     Answers one handshake with one stream.
 
-    :param stream: as for :class:`Exchange`, like all that are not named here
+    :param stream: as for :class:`Exchange`, like all parameters that are not listed here
     :param scope: of ASGI
     :param stop: tells a stop from other messages, or ``None``
-    :param on_stop: called with the reason when the client asks for one, or ``None`` for what tells
-        the source
-    :param subprotocols: those that are spoken
+    :param on_stop: called with the reason when the client asks for one, or ``None`` to tell the
+        source
+    :param subprotocols: those that the application speaks
     :param refuses_by: how a client is told that there is no stream for it
     :param is_accepted: whether the handshake is over
 
@@ -103,7 +103,7 @@ class SocketExchange(Exchange):
         self._refuses_by = refuses_by
         self._can_be_denied = can_be_denied(scope)
         self._state = _State.OPEN if is_accepted else _State.NEW
-        # What a client is refused with: the status and headers, and the body so far.
+        # The answer to a refused client: the status and headers, and the body so far.
         self._denial: tuple[Message, bytearray] | None = None
         super().__init__(
             stream,
@@ -118,7 +118,7 @@ class SocketExchange(Exchange):
         )
 
     def _connect(self, receive: Receive, send: Send) -> SocketConnection:
-        # Nothing in there refers to this exchange: see Exchange.run() of cycles.
+        # Nothing in it refers to this exchange: Exchange.run() says why there must be no cycle.
         tell = partial(self._outlet.cancel, grace=self._terms.grace)
         self._socket = SocketConnection(
             receive,
@@ -139,7 +139,7 @@ class SocketExchange(Exchange):
             await super()._send_stream()
         except (Exception, StreamCancelled) as exc:
             error = exc
-        # Not in the handler: what is raised by a scope would have the error as its context.
+        # Not in the handler: an exception that a scope raises would have the error as its context.
         if error is None:
             return
         try:
@@ -151,9 +151,9 @@ class SocketExchange(Exchange):
 
     async def _has_told(self, error: BaseException) -> bool:
         """
-        Say that there is no stream any more, for there is no last word for it.
+        Tell the client that the stream is over, where no last word does.
 
-        :return: whether all was said: of a stop, by the code
+        :return: whether the client was told everything: the code is enough for a stop
 
         """
         is_stop = isinstance(error, StreamCancelled) and self._stream.ended
@@ -190,7 +190,7 @@ class SocketExchange(Exchange):
                 if socket.is_lost:
                     return
                 if self._state is _State.NEW:
-                    # For what ``final`` says in place of a stream that was stopped before.
+                    # For the last word of ``final``, if the stream was stopped before it began.
                     await self._send_start(PLAIN)
                 if self._denial is None:
                     await socket.send(frame(item))
@@ -215,12 +215,12 @@ class SocketExchange(Exchange):
             first, found = self._denial
             headers = [each for each in first["headers"] if each[0] != b"content-length"]
             first["headers"] = [*headers, (b"content-length", str(len(found)).encode())]
-            # Nothing waits between the two.
+            # Nothing waits between these messages.
             await self._socket.stop_reading()
             await self._socket.send(denial(first))
             await self._socket.end(denial(body(bytes(found), more_body=False)))
-            # uvicorn takes a call that returns before the connection has ended for one that has
-            # said nothing.
+            # If a call returns before the connection has ended, uvicorn believes that it has sent
+            # nothing.
             await checkpoint()
         else:
             await self._socket.end(close(*self._closing(has_failed)))
@@ -231,7 +231,7 @@ class SocketExchange(Exchange):
             return FAILED, "failed"
         outcome = self._stream.outcome
         is_complete = outcome.kind == "completed"
-        # The last word may have been that of an on_end which has failed.
+        # The last word may have been that of a failed on_end.
         has_failed = has_failed or (is_complete and self._last_word.told is not None)
         if outlet.closing is not None and is_complete and not has_failed:
             return outlet.closing
@@ -251,4 +251,4 @@ class SocketExchange(Exchange):
         await self._connection.raw_send(close(DONE, ""))
 
     async def _end_for_nobody(self) -> None:
-        """Send nothing: a socket that has gone takes nothing, and nobody waits for its end."""
+        """Send nothing: a closed socket takes nothing, and nobody waits for its end."""

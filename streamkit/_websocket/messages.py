@@ -5,7 +5,7 @@ from __future__ import annotations
 from .._http.headers import RawHeaders
 from .._http.messages import Message, Scope
 
-#: What the application is told first.
+#: The first message that the application gets.
 CONNECT = "websocket.connect"
 
 #: What a client has sent.
@@ -14,12 +14,12 @@ RECEIVE = "websocket.receive"
 #: The client has gone, or the server has closed the socket.
 DISCONNECT = "websocket.disconnect"
 
-# What a server has that takes an answer of HTTP in place of a handshake.
+# The extension of servers that accept an HTTP answer in place of a handshake.
 _DENIAL = "websocket.http.response"
 
 
 def can_be_denied(scope: Scope) -> bool:
-    """Tell whether the server takes an answer of HTTP in place of a handshake."""
+    """Tell whether the server accepts an HTTP answer in place of a handshake."""
     return _DENIAL in (scope.get("extensions") or ())
 
 
@@ -35,10 +35,10 @@ def frame(content: str | bytes) -> Message:
 
 
 def close(code: int, reason: str) -> Message:
-    """Return the message that closes the socket. Before the handshake, it is the status 403."""
+    """Return the message that closes the socket. Before the handshake, it means the status 403."""
     return {"type": "websocket.close", "code": code, "reason": reason}
 
 
 def denial(message: Message) -> Message:
-    """Return a message of HTTP as one of the answer to a handshake."""
+    """Return a message of an HTTP response as one that answers a handshake."""
     return {**message, "type": f"websocket.{message['type']}"}

@@ -1,4 +1,4 @@
-"""The stage of a socket: makes a frame of what a stream says, text or bytes."""
+"""The stage of a socket: makes a frame of each item, text or bytes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from .._core.pipeline import SKIP
 from .._http.outlet import Outlet
 from .._sse.json import ToJSON, encoding_with
 
-#: From this status on, there is no handshake: a client that wants a socket follows no redirection.
+#: From this status on, there is no handshake: a client that wants a socket does not follow
+#: redirects.
 REFUSED = 300
 
 
@@ -20,28 +21,28 @@ class SocketOutlet(Outlet):
     """
     Makes frames of items and beats, and lets the socket tell the source.
 
-    :param encoder: called with a value for which there would be no JSON, or ``None``
+    :param encoder: called with a value that has no JSON otherwise, or ``None``
 
     """
 
     def __init__(self, encoder: Callable[[Any], object] | None) -> None:
         super().__init__()
         self._as_json: ToJSON = encoding_with(_refuse if encoder is None else encoder)
-        #: Whether the source has said that there is to be no stream, in time or too late.
+        #: Whether the source has refused the client, in time or too late.
         self.is_refused: bool = False
-        #: The code and the reason of the close, where the source says that it has completed.
+        #: The code and the reason of the close, if the stream completes.
         self.closing: tuple[int, str] | None = None
 
     def expect(self, status: int) -> None:
         super().expect(status)
-        # A socket has one, whatever the status of success is called.
+        # A socket has a body, whatever status means success.
         self.has_body = self.has_body or status < REFUSED
         self.is_refused = self.is_refused or status >= REFUSED
 
     def on_metadata(self, item: Metadata) -> bool:
         if isinstance(item, Head) and not self.has_begun:
             self.expect(item.status)
-        # Not too late for the code of the close.
+        # Even when it is too late for the status, it decides the code of the close.
         is_refused = isinstance(item, Head) and item.status >= REFUSED
         self.is_refused = self.is_refused or is_refused
         return False
@@ -63,7 +64,7 @@ class SocketOutlet(Outlet):
 
         """
         if isinstance(item, bytes | memoryview):
-            # Servers written in other languages may take nothing but the very class.
+            # Servers written in other languages may accept only the exact class.
             return bytes(cast("bytes", item))
         text = item if isinstance(item, str) else self._as_json(item)
         # Half of a surrogate pair, which a model may well send, must not end the stream.
@@ -71,7 +72,7 @@ class SocketOutlet(Outlet):
         return text if is_plain else text.encode("utf-8", "replace").decode()
 
     def last(self, final: Callable[[Outcome], object], outcome: Outcome) -> Any:
-        """Return what is said last, which is nothing to a client that was refused."""
+        """Return the last word, which is empty for a client that was refused."""
         if self.is_refused:
             return () if outcome.kind == "completed" else None
         said: Any = final(outcome)

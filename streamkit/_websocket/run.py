@@ -1,9 +1,9 @@
 """
 A socket for a run, and what its client is told: the source of the stream of a socket.
 
-As for an answer of events, all that is said is made in here, so that it is told in the order in
-which it happened. Until the handshake, what is wrong is a status; after it, it is the code of the
-close, and the client that comes back gets the status.
+As in an answer of events, everything that is said is made in here, so that it is told in the order
+in which it happened. Until the handshake, an error is a status. After it, it is the code of the
+close, and a client that comes back gets the status.
 """
 
 from __future__ import annotations
@@ -38,16 +38,16 @@ from .outlet import SocketOutlet
 
 _logger = logging.getLogger("streamkit")
 
-# Seconds after which a client is to come back that was refused for now.
+# Seconds after which a client that was refused for now should come back.
 _SOON = (1, 5)
 
-#: What is said: the status, if it comes first, and messages.
+#: What is sent: the status, if it comes first, and messages.
 Parts: TypeAlias = list[Head | dict[str, Any]]
 
 
 class Reading:
     """
-    What one client is told of a run.
+    What one client is told about a run.
 
     :param runs: where the run is
     :param run_id: which one
@@ -59,9 +59,9 @@ class Reading:
 
     def __init__(self, runs: Runs, run_id: str, owner: str | None) -> None:
         self.ahead: ReadAhead = ReadAhead()
-        #: That of the socket, once it is there.
+        #: The outlet of the socket, once it is there.
         self.outlet: SocketOutlet = SocketOutlet(None)
-        #: That of the socket, once it is there.
+        #: The scope of the socket, once it is there.
         self.scope: Mapping[str, Any] = {}
         self._runs = runs
         self._run_id = run_id
@@ -69,7 +69,7 @@ class Reading:
         self._told: RunEnded | None = None
 
     def told(self) -> RunEnded | None:
-        """Return the end of the run that the client was told of, if it was no good one."""
+        """Return the end of the run that the client was told, unless the run completed."""
         return self._told
 
     def stop(self, reason: object) -> None:
@@ -78,7 +78,7 @@ class Reading:
         self.outlet.start_soon(ask, f"stop of run {self._run_id}")
 
     async def messages(self) -> AsyncGenerator[Head | dict[str, Any], None]:
-        """Yield what is said to the client, and the status first where it is not 200."""
+        """Yield what the client is told, and before it the status where that is not 200."""
         try:
             cursor = cursor_in(self.scope)
         except ValueError:
@@ -122,7 +122,7 @@ class Reading:
             yield part
 
     def _end(self, error: Exception | None, cursor: Cursor | None) -> Parts:
-        """Return what says how the run has ended, to a client that has not been told."""
+        """Return what tells the client how the run has ended, if it has not been told yet."""
         info = self.ahead.ended
         assert info is not None
         ended = outcome_of(info, error if isinstance(error, RunEnded) else None)
@@ -134,7 +134,7 @@ class Reading:
         return [{"id": info.end_cursor, "end": {"kind": self.outlet.closing[1]}}]
 
     def _broken(self, error: Exception | None) -> Parts:
-        """Return what is said when the run cannot be read on."""
+        """Return what the client is told when the run cannot be read any further."""
         if isinstance(error, RunNotFound):
             return self._refused(404, "run_not_found")
         if isinstance(error, Gap):
@@ -147,7 +147,7 @@ class Reading:
         return self._refused(503, code)
 
     def _refused(self, status: int, code: str, **fields: object) -> Parts:
-        """Return what says that nothing is to be read here."""
+        """Return what tells the client that there is nothing to read here."""
         close = {"shutdown": GOING_AWAY, "unavailable": LATER}.get(code, REFUSED)
         self.outlet.closing = close, code
         if self.outlet.has_begun:

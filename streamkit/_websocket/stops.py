@@ -1,8 +1,8 @@
 """
-What a client says over its socket when it wants its stream to stop.
+How a client asks over its socket for its stream to stop.
 
-A client may send anything, and its reason gets to sources, hooks and logs. So a stop is short, and
-so is its reason.
+A client may send anything, and its reason reaches sources, hooks and logs. So a stop must be short,
+and so must its reason.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from .._core.arguments import check_made, check_plain
 #: Tells what a message means: falsy, nothing; ``True``, stop; anything else, stop for this reason.
 Stop: TypeAlias = Callable[[str | bytes], object]
 
-# Characters, or bytes. What is longer is no stop.
+# Characters, or bytes. A longer message is not a stop.
 _LONGEST = 8192
 
 # Characters of a reason that are kept.
@@ -26,7 +26,7 @@ _MOST = 1000
 def stop_in(message: str | bytes) -> object:
     """
     Return what a message asks for, if it is the JSON ``{"type": "stop"}``: the ``"reason"`` in it,
-    where that is text, or ``True``. Of any other message it is ``False``.
+    where that is text, or ``True``. For any other message, it is ``False``.
     """
     if len(message) > _LONGEST:
         return False
@@ -42,7 +42,7 @@ def stop_in(message: str | bytes) -> object:
     reason = asked.get("reason")
     if not isinstance(reason, str) or not reason:
         return True
-    # JSON may have half of a surrogate pair in it, which nobody could write down.
+    # JSON may contain half of a surrogate pair, which cannot be encoded.
     return reason[:_MOST].encode("utf-8", "replace").decode()
 
 
@@ -50,7 +50,7 @@ def asked_by(stop: Stop, message: str | bytes) -> tuple[bool, object]:
     """
     Return whether a message asks for a stop, and the reason.
 
-    :raises TypeError: if it was an async function that was asked
+    :raises TypeError: if ``stop`` is an async function
 
     """
     found = stop(message)
@@ -59,7 +59,7 @@ def asked_by(stop: Stop, message: str | bytes) -> tuple[bool, object]:
 
 
 def check_stop(given: object) -> None:
-    """Check what is to tell a stop from other messages."""
+    """Check the function that tells a stop from other messages."""
     if given is not None and not callable(given):
         raise TypeError(
             f"stop must be callable, got {type(given).__qualname__}: write stop=lambda message: "
