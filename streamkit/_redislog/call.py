@@ -1,13 +1,11 @@
 """
-What is on its way to the server: calls, and the lanes in which they wait.
+Calls to the server, and the lanes in which they wait.
 
-A call is made by a task that may be cancelled, and sent by one that is not: a command that is
-cancelled costs coredis a connection. So who calls waits for an event, and may leave at any time.
-While a round trip is under way, what is called meanwhile gathers in the lane, and goes with the
-next one.
+A call is made by a task that may be cancelled, and sent by one that is not: cancelling a command
+costs coredis a connection. So the caller waits for an event, and may leave at any time. Calls that
+are made during a round trip gather in the lane, and go with the next one.
 
-Those who write and those who read have a lane each, so that nothing that is small and urgent waits
-behind pages of entries.
+Writes and reads have a lane each, so that nothing small and urgent waits behind pages of entries.
 """
 
 from __future__ import annotations
@@ -21,21 +19,21 @@ from .._redis.server import Command
 from .names import Wire
 from .scripts import Script
 
-# Calls that go in one round trip.
+# The most calls in one round trip.
 _MOST_CALLS = 500
-# Seconds until it is tried again what the server has refused.
+# Seconds until a refused call is tried again.
 _RETRY_AFTER = 0.2
 
 
 class Call:
     """
-    A script that is to be run.
+    One run of a script.
 
-    :param script: which
+    :param script: the script
     :param keys: its keys
     :param arguments: its arguments
-    :param channels: on which it publishes: they and what publishes are further arguments
-    :param size: what it counts in its lane, or 0 if it is small
+    :param channels: where it publishes: these and the publishing command are its last arguments
+    :param size: its size in its lane, or 0 if it is small
     :param on_reply: called with the answer, in the task that sends
 
     """
@@ -72,23 +70,23 @@ class Call:
         self.channels = channels
         self.size = size
         self.on_reply = on_reply
-        #: Set when there is an answer, or an error, or nobody wants to know.
+        #: Set when there is an answer or an error, or when nobody waits for it.
         self.done: anyio.Event = anyio.Event()
         self.reply: Any = None
         self.error: Exception | None = None
         self.expires_at: float = 0.0
         #: How often it was sent.
         self.sent: int = 0
-        #: What the server has said, if it did not do it.
+        #: The server's reason, if it has refused.
         self.problem: object = None
-        #: Whether the source of the script is to be sent, since the server does not know it.
+        #: Whether to send the source of the script, because the server does not know it.
         self.whole: bool = False
 
     def command(self, wire: Wire, share: int) -> Command:
         """
-        Return what is to be sent, which it counts as.
+        Return the command to send. This counts as sending it.
 
-        :param share: bytes that may be answered
+        :param share: the most bytes in the answer
 
         """
         self.sent += 1
@@ -113,16 +111,16 @@ class Call:
         return True
 
     def fail(self, error: Exception) -> None:
-        """Tell who waits for an answer that there will be none."""
+        """Tell the caller that there will be no answer."""
         self.error = error
         self.done.set()
 
 
 class Lane:
     """
-    Calls that wait to be sent, in their order; those that are small go first.
+    Calls that wait to be sent, in their order. Small ones go first.
 
-    :param most: how much of what is not small goes in one round trip
+    :param most: the most that the calls in one round trip may add up to, by their sizes
 
     """
 
@@ -130,28 +128,28 @@ class Lane:
         self._most = most
         self._small: dict[Call, None] = {}
         self._large: dict[Call, None] = {}
-        #: Those that are tried again later, and when.
+        #: The calls to try again later, and when.
         self._later: dict[Call, float] = {}
         self._woken = anyio.Event()
 
     def begin(self) -> None:
-        """Begin in an event loop, which may be another one than before."""
+        """Begin in an event loop, which may be a new one."""
         self._woken = anyio.Event()
 
     def __len__(self) -> int:
         return len(self._small) + len(self._large) + len(self._later)
 
     def add(self, call: Call) -> None:
-        """Let a call wait."""
+        """Add a call."""
         (self._large if call.size else self._small)[call] = None
         self._woken.set()
 
     def wake(self) -> None:
-        """Let who waits for a call look."""
+        """Wake the task that waits for calls."""
         self._woken.set()
 
     def discard(self, call: Call) -> None:
-        """Forget a call, if it was not sent."""
+        """Drop a call, if it was not sent."""
         self._small.pop(call, None)
         self._large.pop(call, None)
         self._later.pop(call, None)
@@ -176,7 +174,7 @@ class Lane:
         return calls
 
     def put_back(self, calls: list[Call]) -> None:
-        """Let calls wait again whose answers have not come, before all others."""
+        """Put back calls whose answers have not come, ahead of all others."""
         small, large = dict(self._small), dict(self._large)
         self._small.clear()
         self._large.clear()
@@ -187,13 +185,13 @@ class Lane:
         self._large.update(large)
 
     def retry(self, call: Call, problem: object) -> None:
-        """Let a call wait that the server has refused, and try it again a little later."""
+        """Keep a call that the server has refused, and try it again a little later."""
         call.problem = problem
         self._later[call] = anyio.current_time() + _RETRY_AFTER
         self._woken.set()
 
     async def wait(self) -> None:
-        """Wait until there may be something to take, where there was nothing, or for a wake-up."""
+        """Wait until there may be something to take, or for a wake-up."""
         due = min(self._later.values(), default=float("inf"))
         with anyio.CancelScope(deadline=due):
             await self._woken.wait()

@@ -1,8 +1,8 @@
 """
-What a log has to do, whether or not there is a connection: the calls that wait, the runs that are
+The work of a log, whether or not there is a connection: the calls that wait, the runs that are
 followed here, and those that are produced here.
 
-A session does it over one connection, and the next one goes on where that was lost.
+A session does it over one connection. If that is lost, the next session goes on.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from .scripts import Script
 from .scripts_others import READ
 from .scripts_producer import PEEK, RENEW
 
-# What goes in one round trip: bytes that are written, and pages that are read.
+# The most in one round trip: bytes that are written, and pages that are read.
 _MOST_WRITTEN, _MOST_PAGES = 1024 * 1024, 32
-# Seconds between two looks at what has waited for too long.
+# Seconds between two looks for calls that have waited for too long.
 _LOOK_EVERY = 0.25
 
 
@@ -35,7 +35,7 @@ class Desk:
     """
     The work of one log.
 
-    :param lease: seconds for which a producer counts as alive without a word
+    :param lease: seconds for which a producer counts as alive without a sign of life
     :param outage: seconds for which a call is tried
 
     """
@@ -45,25 +45,25 @@ class Desk:
         self.outage = outage
         self.writes = Lane(_MOST_WRITTEN)
         self.reads = Lane(_MOST_PAGES)
-        #: Pages that were not asked for yet, for others to want them, too.
+        #: Pages that were not asked for yet: other readers may join.
         self._pages: dict[tuple[str, int, int], PageCall] = {}
-        #: By the id of the run.
+        #: The runs, by their ids.
         self.followed: dict[str, Followed] = {}
         self.produced: dict[str, Produced] = {}
-        #: Who hears what is published, by channel.
+        #: The listener of each channel.
         self._listeners: dict[str, Followed | Produced] = {}
         #: Which of these channels are subscribed to.
         self._subscribed: set[str] = set()
         self.wants_changed = anyio.Event()
-        #: Since when there was no connection, or ``inf`` while there is one.
+        #: Since when there has been no connection, or ``inf`` while there is one.
         self._away_since = -math.inf
         self._is_known_to_be_away = False
         self._stirred = anyio.Event()
-        #: Whether nobody sends calls now.
+        #: Whether nothing sends calls now.
         self.is_left: bool = False
 
     def begin(self) -> None:
-        """Begin in an event loop, which may be another one than before."""
+        """Begin in an event loop, which may be a new one."""
         self.writes.begin()
         self.reads.begin()
         self.wants_changed, self._stirred = anyio.Event(), anyio.Event()
@@ -72,17 +72,17 @@ class Desk:
 
     async def call(self, call: Call, lane: Lane) -> None:
         """
-        Have a script run, and wait for the answer.
+        Run a script, and wait for the answer.
 
-        :raises LogUnavailable: if there was none in time
-        :raises Exception: what has gone wrong otherwise
+        :raises LogUnavailable: if no answer came in time
+        :raises Exception: if something else went wrong
 
         """
         self.submit(call, lane)
         await self.wait(call, lane)
 
     def submit(self, call: Call, lane: Lane) -> None:
-        """Have a script run."""
+        """Run a script, without waiting."""
         if self.is_left:
             call.fail(self.left())
             return
@@ -104,9 +104,9 @@ class Desk:
         """
         Return what there is after a position, or ``None`` if there is no such run.
 
-        Who asks for the same, before that was sent, gets the same.
+        Callers that ask for the same page before it was sent share one call.
 
-        :raises Hole: if something of that is not there, and may be again
+        :raises Hole: if some entries are missing, and may come back
 
         """
         followed = self.followed.get(run_id)
@@ -126,7 +126,7 @@ class Desk:
         return call.page
 
     async def expire(self) -> None:
-        """Give up what has waited for too long, until cancelled."""
+        """Fail calls that have waited for too long, until cancelled."""
         while True:
             if not self.writes and not self.reads and not self.followed:
                 self._stirred = anyio.Event()
@@ -137,13 +137,13 @@ class Desk:
                 for call in lane.expired(now):
                     call.fail(self.unavailable(call.problem))
             if now - self._away_since >= self.outage and not self._is_known_to_be_away:
-                # Who waits for news is to find out.
+                # Let those that wait for news find out.
                 self._is_known_to_be_away = True
                 for followed in self.followed.values():
                     followed.change()
 
     def unavailable(self, problem: object = None) -> LogUnavailable:
-        """Return what is raised when the server could not be reached."""
+        """Return the error for a server that could not be reached."""
         why = "it is away" if problem is None else f"it says {problem}"
         return LogUnavailable(
             f"Redis has not done what it was asked for {self.outage} seconds, {why}: see if it is "
@@ -151,11 +151,11 @@ class Desk:
         )
 
     def take_up(self) -> None:
-        """Let calls wait from now on, because there is or will be a connection."""
+        """Accept calls from now on, because there is or will be a connection."""
         self.is_left = False
 
     def give_up(self) -> None:
-        """Tell all who wait that there will be no other connection."""
+        """Tell all that wait that there will be no other connection."""
         self.is_left = True
         for lane in (self.writes, self.reads):
             for call in lane.expired(math.inf):
@@ -166,7 +166,7 @@ class Desk:
             followed.change()
 
     def put_back(self, calls: list[Call], lane: Lane) -> None:
-        """Let calls wait again whose answers have not come."""
+        """Put back calls whose answers have not come."""
         if self.is_left:
             for call in calls:
                 call.fail(self.left())
@@ -174,7 +174,7 @@ class Desk:
             lane.put_back(calls)
 
     def left(self) -> LogUnavailable:
-        """Return the error when nobody sends calls now."""
+        """Return the error for calls that nothing sends."""
         return LogUnavailable("the log was left, and Redis had not answered before")
 
     @property
@@ -185,18 +185,18 @@ class Desk:
     # The connection
 
     def is_connected(self) -> None:
-        """Note that there is a connection, over which nothing is subscribed to yet."""
+        """Note that there is a connection, without any subscriptions yet."""
         self._away_since, self._is_known_to_be_away = math.inf, False
 
     def is_disconnected(self) -> None:
-        """Note that it is gone."""
+        """Note that the connection is gone."""
         self._away_since = anyio.current_time()
         self._subscribed.clear()
         for followed in self.followed.values():
             followed.is_deaf()
         self._stirred.set()
 
-    # Who is followed
+    # Following
 
     def follow(self, run_id: str, names: RunNames) -> Followed:
         """Follow a run."""
@@ -227,7 +227,7 @@ class Desk:
             on_reply=lambda reply: followed.look(page_of(reply)),
         )
 
-    # Who produces
+    # Producing
 
     def produce(self, produced: Produced) -> None:
         """Note a run that is written from here."""
@@ -254,9 +254,9 @@ class Desk:
         """
         Return the call that renews a lease.
 
-        :param script: what else asks for requests
-        :param acknowledged: up to where the producer knows that all was written
-        :param is_asked_for: whether nobody waits for it, so that the producer is told
+        :param script: another script that asks for requests
+        :param acknowledged: the last position that the producer knows to be written
+        :param is_asked_for: whether nobody waits for the answer, so that the producer is told
 
         """
         names = produced.names
@@ -266,27 +266,27 @@ class Desk:
 
     def _told(self, produced: Produced, reply: list[object]) -> None:
         if reply[0] == b"behind":
-            # What is missing is written with the next call of the producer.
+            # The missing entries are written with the producer's next call.
             return
         requests = requests_of(reply)
         produced.notify(requests)
         if requests.fenced:
             self.finish(produced)
 
-    # What is published
+    # Publishing
 
     def wanted(self) -> set[str]:
-        """Return the channels that are to be subscribed to."""
+        """Return the channels to subscribe to."""
         return self._listeners.keys() - self._subscribed
 
     def unwanted(self) -> set[str]:
-        """Return those that are to be taken off, which count as such from now on."""
+        """Return the channels to unsubscribe from. They count as unsubscribed from now on."""
         unwanted = self._subscribed - self._listeners.keys()
         self._subscribed -= unwanted
         return unwanted
 
     def are_subscribed(self, channels: set[str]) -> None:
-        """Note that what is published on some channels is heard from now on."""
+        """Note that these channels are subscribed to."""
         self._subscribed |= channels
         for channel in channels:
             match self._listeners.get(channel):
@@ -295,7 +295,7 @@ class Desk:
                     # Something may have been missed before.
                     followed.change()
                 case Produced() as produced:
-                    # It may have been asked for something before, or be doubted after an outage.
+                    # The producer may have missed a request, or be in doubt after an outage.
                     is_sign = produced.was_heard and self._seems_alive(produced)
                     script = RENEW if is_sign else PEEK
                     produced.was_heard = True
@@ -304,7 +304,7 @@ class Desk:
                     pass
 
     def receive(self, channel: str, data: object) -> None:
-        """Take what was published."""
+        """Take a message that was published."""
         match self._listeners.get(channel):
             case Followed() as followed:
                 followed.hear(parse(data))
@@ -319,7 +319,7 @@ class Desk:
         if message.what == "cancel":
             produced.notify(Requests(cancel=message.reason))
         elif message.what == "stop" or self._seems_alive(produced):
-            # It is the server who knows.
+            # The server knows.
             self.submit(self.renewal(produced, is_asked_for=True), self.writes)
 
     def _seems_alive(self, produced: Produced) -> bool:
@@ -328,7 +328,7 @@ class Desk:
     def _want(self, channel: str, listener: Followed | Produced) -> None:
         self._listeners[channel] = listener
         if channel in self._subscribed and isinstance(listener, Followed):
-            # It was to be taken off.
+            # It had not been unsubscribed from yet.
             listener.heard.set()
         self.wants_changed.set()
 

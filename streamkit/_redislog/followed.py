@@ -1,4 +1,4 @@
-"""A run that somebody in this process waits for news of."""
+"""A run whose news somebody in this process waits for."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .tail import Tail
 
 class Followed:
     """
-    What is known of a run here, for all who follow it.
+    What is known here about a run, for all that follow it.
 
     :param names: of the run
 
@@ -25,19 +25,19 @@ class Followed:
 
     def __init__(self, names: RunNames) -> None:
         self.names = names
-        #: How many follow it.
+        #: How many watches follow it.
         self.watches = 0
         self.tail = Tail()
-        #: What the server has said last: epoch, first, last, head, outcome.
+        #: The server's last answer: epoch, first, last, head, outcome.
         self.state: tuple[object, ...] | None = None
-        #: Counts what may be news, to tell whether there was any.
+        #: Counts possible news, so that a watch can tell whether there was any.
         self.changes = 0
         self._changed: anyio.Event | None = None
-        #: Set while nothing that is published can be missed.
+        #: Set while no message can be missed.
         self.heard: anyio.Event = anyio.Event()
 
     def change(self) -> None:
-        """Wake those who wait for news."""
+        """Wake those that wait for news."""
         self.changes += 1
         if self._changed is not None:
             self._changed.set()
@@ -49,13 +49,13 @@ class Followed:
         await self._changed.wait()
 
     def is_deaf(self) -> None:
-        """Note that something may be missed from now on."""
+        """Note that messages may be missed from now on."""
         self.tail.forget()
         if self.heard.is_set():
             self.heard = anyio.Event()
 
     def hear(self, message: Message | None) -> None:
-        """Take what was published."""
+        """Take a message that was published."""
         if message is None:
             return
         if isinstance(message, Appended | Ended):
@@ -65,7 +65,7 @@ class Followed:
         self.change()
 
     def look(self, page: Page | None) -> None:
-        """Take what the server says without being asked by a reader: was something missed?"""
+        """Take the server's answer to a look, which shows whether a message was missed."""
         state = None
         if page is not None:
             state = page.epoch, page.first, page.last, page.head, page.outcome
@@ -78,18 +78,18 @@ class Followed:
             tail.forget()
             self.change()
         elif state is None or state != self.state or (page is not None and page.lapsed):
-            # A lease that is over is for the readers to see, again and again.
+            # Readers must see a lapsed lease, as often as it is found.
             self.change()
         self.state = state
 
 
 class RedisWatch(AbstractAsyncContextManager[Watch, None]):
     """
-    What a reader waits with.
+    The watch with which a reader waits.
 
-    :param follow: called where it is entered
-    :param ready: waits until nothing can be missed
-    :param unfollow: called where it is left
+    :param follow: called when it is entered
+    :param ready: waits until no message can be missed
+    :param unfollow: called when it is left
 
     """
 

@@ -29,7 +29,7 @@ from .scripts_others import BURY, CANCEL, DELETE, GET, TOUCH
 from .scripts_producer import CREATE, UNDO
 from .writing import Writing
 
-# Seconds between two looks for entries that the server has dropped.
+# Seconds between two looks for entries that the server has lost.
 _AGAIN = 0.1
 
 
@@ -42,15 +42,16 @@ class RedisLog:
     ``max_held`` items wait, and these items are written when it is back. After ``outage`` seconds,
     the log gives up.
 
-    Nothing that comes from the server is run or unpickled. But whoever can write to it can cancel
-    and change any run. Logs with the same prefix, on the same database of the same server, act as
-    one. The object may be made before a process is forked, and is then opened in each process.
+    Nothing that comes from the server is executed or unpickled. But whoever can write to it can
+    cancel and change any run. Logs with the same prefix, on the same database of the same server,
+    act as one. The object may be made before a process is forked, and is then opened in each
+    process.
 
     :param redis: the address of a server, as for ``coredis.Redis.from_url()``, for instance
         ``"redis://localhost:6379/0"``; or a :class:`Redis`, to share its connection with a
         :class:`RedisCancelRegistry` for instance, which is entered before the log is opened
     :param prefix: the prefix of the names of keys and channels on the server
-    :param lease: seconds after which a process that was not heard of counts as dead
+    :param lease: seconds after which a process without a sign of life counts as dead
     :param outage: seconds of attempts to reach the server, after which
         :exc:`~streamkit.runs.LogUnavailable` is raised, and a source is told
         :class:`~streamkit.runs.LogLost`
@@ -75,9 +76,9 @@ class RedisLog:
         reconcile: float = 5.0,
         **options: Any,
     ) -> None:
-        #: Seconds for which a producer counts as alive without a word.
+        #: Seconds for which a producer counts as alive without a sign of life.
         self.lease: float = seconds("lease", lease, positive=True)
-        #: Seconds between two looks at what is read here.
+        #: Seconds between two looks at each run that is read here.
         self.reconcile: float = seconds("reconcile", reconcile, positive=True)
         #: Seconds for which a call tries to reach the server.
         self.outage: float = seconds("outage", outage, positive=True)
@@ -88,7 +89,7 @@ class RedisLog:
                 f"{', '.join(options)}: options of the connection belong to its own object: "
                 "write RedisLog(Redis(url, ...), prefix=...)"
             )
-        # One that is made here is made anew each time; this one tells what is wrong.
+        # A connection of its own is made anew each time. Making this one checks the arguments.
         own = redis if isinstance(redis, Redis) else Redis(redis, **options)
         self._names = Names(check_prefix(prefix))
         self._prefix = prefix
@@ -104,7 +105,7 @@ class RedisLog:
 
     @property
     def connected(self) -> bool:
-        """Whether the server is there, and does what it is asked."""
+        """Whether the server can be reached, and does what it is asked."""
         return self._opened.is_connected
 
     @asynccontextmanager
@@ -112,8 +113,8 @@ class RedisLog:
         """
         Be connected while the block is open. Opened by :class:`~streamkit.runs.Runs`.
 
-        Waits for the first attempt, and goes on without a server if it fails. Leaving it takes no
-        longer than four seconds.
+        Entering it waits for the first attempt, and goes on without a server if that fails. Leaving
+        it takes at most four seconds.
 
         :raises RuntimeError: if the given :class:`Redis` is not open, or the log is open in
             another thread, or in the process that this one was forked from
@@ -144,7 +145,8 @@ class RedisLog:
         try:
             reply = await self._write(call)
         except BaseException as exc:
-            # Refused, it was not done. The time before, with its answer lost, it may have been.
+            # A refused call was not done. But an earlier attempt, whose answer was lost, may have
+            # been.
             if call.sent > isinstance(exc, LogFull):
                 self._undo(names, epoch)
             raise
@@ -212,7 +214,7 @@ class RedisLog:
         return page
 
     async def _ask(self, run_id: str, after: int, limit: int) -> Page | None:
-        """Ask the server, and again while it may get back what it has dropped."""
+        """Ask the server, and ask again while it may get back what it has lost."""
         names, until = self._names.of(run_id), anyio.current_time() + self.outage
         while anyio.current_time() < until:
             try:
@@ -283,7 +285,7 @@ class RedisLog:
         found = await self._write(call)
         if found == b"running":
             raise RunRunning(run_id)
-        # If it was sent twice, it was there the first time.
+        # If the call was sent twice, the run was there the first time.
         if found == b"gone" and call.sent == 1:
             raise RunNotFound(run_id)
 
@@ -291,7 +293,7 @@ class RedisLog:
 
     @property
     def _desk(self) -> Desk:
-        """What is to be done, where the log is open."""
+        """The work of the log, which must be open."""
         self._opened.check(self)
         return self._unchecked
 
@@ -309,14 +311,14 @@ class RedisLog:
         self._desk.submit(_removal(UNDO, names, epoch), self._desk.writes)
 
     def _produced(self, run_id: str, epoch: str) -> Produced:
-        """Return what is known of a run that is written here, or nothing, of any other."""
+        """Return a run that is written here. Of any other, nothing more is known."""
         produced = self._desk.produced.get(run_id)
         if produced is None or produced.epoch != epoch:
             produced = Produced(run_id, self._names.of(run_id), epoch)
         return produced
 
     async def _heard(self, followed: Followed) -> None:
-        """Wait until nothing can be missed that is published of a run."""
+        """Wait until no message about a run can be missed."""
         desk = self._desk
         if not followed.heard.is_set():
             with anyio.move_on_after(0.0 if desk.is_away else self.outage):
@@ -345,7 +347,7 @@ def _utf8(text: str) -> bytes:
 
 
 def _fields(terms: Terms) -> list[str | bytes]:
-    """Return what is kept of the terms, beside what the server has to know."""
+    """Return the terms that are kept besides what the server has to know."""
     fields: list[str | bytes] = ["data", terms.data, "started_at", repr(terms.started_at)]
     if terms.owner is not None:
         fields += ["owner", _utf8(terms.owner)]

@@ -1,8 +1,8 @@
 """
-What is published of a run: a line that says what has happened, and then bytes.
+What is published about a run: a line that says what has happened, and then bytes.
 
-Anybody may have published it who can reach the server. So what is none of ours is passed over, and
-what is ours is a hint, which is believed as far as it fits to what is known.
+Anybody who can reach the server can publish. So an unknown message is ignored, and a known one is a
+hint, which is believed only as far as it fits what is known.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ class Appended:
     """Entries were added."""
 
     epoch: str
-    #: The position of the first of them.
+    #: The position of the first entry.
     position: int
     entries: list[bytes]
     #: The first position that is kept.
@@ -35,26 +35,26 @@ class Ended:
 
 @dataclass(frozen=True, slots=True)
 class Changed:
-    """Something has changed that is to be read: what was added is large, or the run is gone."""
+    """Something has changed that must be read: large entries were added, or the run is gone."""
 
     epoch: str
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """The producer is asked for something: to cancel, to prove that it is alive, to stop."""
+    """The producer is asked to cancel, to prove that it is alive, or to stop."""
 
     epoch: str
     what: Literal["cancel", "prove", "stop"]
     reason: bytes = b""
 
 
-#: What may be published.
+#: All messages that may be published.
 Message: TypeAlias = Appended | Ended | Changed | Asked
 
 
 def parse(data: object) -> Message | None:
-    """Return what has come on a channel, or ``None`` if it is none of ours."""
+    """Return a message that came on a channel, or ``None`` if it is not one of these."""
     if not isinstance(data, bytes):
         return None
     header, _, body = data.partition(b"\n")

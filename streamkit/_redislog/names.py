@@ -1,9 +1,9 @@
 """
 The names of keys and channels on the server.
 
-All names of a run have the same tag, its id, so that in a cluster they are in one slot, and runs
-are spread over all nodes. A database number separates keys, but no channels, so it is added to
-their names; that and how to publish is known once there is a connection.
+All names of a run have the same hash tag, its id. So in a cluster they are in one slot, and runs
+are spread over all nodes. A database number separates keys, but not channels, so it is added to the
+names of channels. That number, and how to publish, are known once there is a connection.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from urllib.parse import quote
 
-# An id may be any text; what means something in a name, or does not print, is escaped.
+# An id may be any text. Characters that mean something in a name, or do not print, are escaped.
 _SAFE = "!$&'()*+,-./:;=?@_~"
 
 
@@ -19,7 +19,7 @@ _SAFE = "!$&'()*+,-./:;=?@_~"
 class RunNames:
     """The names of one run."""
 
-    #: A hash: what is known of the run.
+    #: A hash: what is known about the run.
     meta: str
     #: A stream: its entries.
     entries: str
@@ -41,7 +41,7 @@ class Names:
 
     def __init__(self, prefix: str) -> None:
         self._prefix = prefix
-        #: A run that there is none of, to see what is allowed. No id is empty.
+        #: A run that does not exist, to check the permissions. No id is empty.
         self.probe: RunNames = self.of("")
 
     def of(self, run_id: str) -> RunNames:
@@ -62,19 +62,19 @@ class Wire:
     How names are written over a connection.
 
     :param database: the number of the database
-    :param in_cluster: whether it is to a cluster
+    :param in_cluster: whether the connection is to a cluster
 
     """
 
     def __init__(self, database: int, *, in_cluster: bool) -> None:
         self._number = f"@{database}" if database else ""
-        #: What publishes: in a cluster, within a shard.
+        #: The publishing command: in a cluster, it publishes within a shard.
         self.publish: bytes = b"SPUBLISH" if in_cluster else b"PUBLISH"
 
     def channel(self, name: str) -> str:
-        """Return what a channel is called there."""
+        """Return the name of a channel on the server."""
         return f"{name}{self._number}"
 
     def name(self, channel: str) -> str:
-        """Return the name of what is called so there."""
+        """Return the channel that has this name on the server."""
         return channel.removesuffix(self._number)

@@ -1,8 +1,9 @@
 """
-The blocks in which a log is open, and the one among them that keeps the connection.
+The blocks in which a log is open, and which of them keeps the connection.
 
-A log may be opened by several at once, and they may leave in any order. The first of those that are
-there keeps the connection; when it leaves, the next one makes it anew, and nothing is lost.
+A log may be open in several blocks at once, and they may be left in any order. The first of those
+that are open keeps the connection. When it is left, the next block makes a new connection, and
+nothing is lost.
 """
 
 from __future__ import annotations
@@ -23,23 +24,25 @@ from .part import LogPart
 
 class _Block:
     def __init__(self) -> None:
-        #: Set when it is its turn, when it is or was tried to connect, and when it is left.
+        #: Set when its turn comes, when connecting was tried or is not its task, and when it is
+        #: left.
         self.turn = anyio.Event()
         self.ready = anyio.Event()
         self.leaving = anyio.Event()
         self.ended = anyio.Event()
-        #: A cancellation around it must not reach the connection before those who use it.
+        #: A cancellation around the block must not reach the connection before it reaches its
+        #: users.
         self.scope = anyio.CancelScope(shield=True)
 
 
 class Opened:
     """
-    Who has opened a log.
+    The blocks in which a log is open.
 
-    :param redis: the connection, or one like it
-    :param make: makes a new one, or ``None`` if it is shared
-    :param part: what is done over it
-    :param desk: what is to be done
+    :param redis: the shared connection, or one like those that ``make`` returns
+    :param make: makes a new connection, or ``None`` if it is shared
+    :param part: the log's part of the connection
+    :param desk: the work of the log
 
     """
 
@@ -58,14 +61,14 @@ class Opened:
 
     @property
     def is_connected(self) -> bool:
-        """Whether the server is there, and does what is asked of it."""
+        """Whether the server can be reached, and does what it is asked."""
         return self._link is not None and self._link.serves(self._part)
 
     def check(self, log: object) -> None:
         """
-        See that a log is open here: nobody else would do what it is asked, or tell that it is done.
+        Check that a log is open here: otherwise nothing would do its work, or report it done.
 
-        :raises RuntimeError: if it is not
+        :raises RuntimeError: if it is not open here
 
         """
         if not self._blocks:
@@ -82,13 +85,13 @@ class Opened:
     @asynccontextmanager
     async def once(self, log: object) -> AsyncGenerator[None, None]:
         """
-        Keep a log open while the block is.
+        Keep a log open while the block runs.
 
         :raises RuntimeError: if it is open elsewhere, or the shared connection is not open
 
         """
         if self._make is None:
-            # Before anything begins.
+            # First, because it raises if the connection is not open.
             self._redis.link()
         if self._blocks:
             self.check(log)
@@ -105,7 +108,7 @@ class Opened:
                     await block.ready.wait()
                     yield
                 except BaseException as exc:
-                    # Not the business of the task group: it would come back in a group.
+                    # Kept from the task group, which would raise it in an exception group.
                     leaving = exc
                 block.leaving.set()
                 block.turn.set()

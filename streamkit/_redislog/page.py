@@ -1,4 +1,4 @@
-"""A page that is read from the server, for all who want the same one."""
+"""A page that is read from the server, for all readers that want the same one."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from .scripts_others import READ
 
 
 class Hole(Exception):
-    """The server has dropped entries of a run that goes on: they may be written again."""
+    """The server has lost entries of a run that goes on. They may be written again."""
 
 
 class PageCall(Call):
     """
     The call for a page.
 
-    :param followed: what the run is here, if it is followed
-    :param on_sent: called when it is sent: whoever comes then may want to know more
+    :param followed: the run as it is known here, if it is followed
+    :param on_sent: called when it is sent: later readers may want to know more
 
     """
 
@@ -53,15 +53,15 @@ class PageCall(Call):
         self._version = 0
         self._on_sent = on_sent
         self.page: Page | None = None
-        #: Whether the server has told of a :exc:`Hole`.
+        #: Whether the server has answered that there is a :exc:`Hole`.
         self.has_hole: bool = False
-        #: How many wait for it.
+        #: How many readers wait for it.
         self.waiters = 0
 
     def command(self, wire: Wire, share: int) -> Command:
         self._on_sent()
         if self._followed is not None:
-            # What has come by now may be known by a reader who comes now.
+            # Taken before sending: a reader that comes now may know more than the answer will say.
             self._version = self._followed.tail.version
         self.arguments = self._after, self._limit, share, round(1000 * AFTER_READ)
         return super().command(wire, share)

@@ -1,4 +1,4 @@
-"""What a log is to the link: its work, over each connection."""
+"""What a log does over each connection of the link."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ class LogPart:
     """
     The part of a log.
 
-    :param desk: what is to be done
-    :param probe: the names of a run that there is none of
+    :param desk: the work of the log
+    :param probe: the names of a run that does not exist
     :param reconcile: seconds between two looks
 
     """
@@ -25,9 +25,9 @@ class LogPart:
         self._reconcile = reconcile
 
     def use(self, server: Server, channels: Channels) -> Session:
-        """Return what is to be done over a new connection."""
+        """Return the session for a new connection."""
         return Session(server, channels, self._desk, self._probe, self._reconcile)
 
     def given_up(self) -> None:
-        """Note that there will be no other connection: nobody waits for an answer."""
+        """Note that there will be no other connection, so that nobody waits for an answer."""
         self._desk.give_up()

@@ -20,7 +20,7 @@ class Produced:
     :param run_id: its id
     :param names: its names
     :param epoch: its epoch
-    :param notify: tells its producer what others ask for
+    :param notify: tells the producer what others ask for
 
     """
 
@@ -39,14 +39,14 @@ class Produced:
         self.first = 1
         #: The status, once it is known.
         self.head: int | None = None
-        #: When the producer has given a sign of life last.
+        #: When the producer last gave a sign of life.
         self.alive_at = -math.inf
-        #: Whether it was ever heard what is published for it.
+        #: Whether its channel has been subscribed to before.
         self.was_heard = False
         self._notify = notify
 
     def notify(self, requests: Requests) -> None:
-        """Tell the producer. Whatever becomes of that, others are told, too."""
+        """Tell the producer. If that fails, others are told nevertheless."""
         if self._notify is not None:
             try:
                 self._notify(requests)
@@ -54,5 +54,5 @@ class Produced:
                 _logger.exception("a request could not be read: run %r", self.run_id)
 
     def forget(self) -> None:
-        """Note that nothing more will be told."""
+        """Tell the producer nothing more."""
         self._notify = None

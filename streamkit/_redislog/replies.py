@@ -1,4 +1,4 @@
-"""What the scripts answer, as the protocol has it."""
+"""The answers of the scripts, in the terms of the protocol."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def page_of(reply: Any) -> Page | None:
 
 
 def record_of(reply: list[bytes]) -> Record | None:
-    """Return what is known of a run, or ``None`` if there is none."""
+    """Return what is known about a run, or ``None`` if there is no such run."""
     if not reply:
         return None
     fields = dict(zip(reply[::2], reply[1::2], strict=True))

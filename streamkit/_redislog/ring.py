@@ -1,8 +1,9 @@
 """
-What a producer has written lately, to be written again if the server has lost it.
+What a producer has written lately, kept to be written again if the server loses it.
 
-A server that is killed loses what it had not yet written to disk, and one that takes the place of
-another what that one had not yet passed on: a second or two. So much is kept here, within bounds.
+A server that is killed loses what it had not yet written to disk. A replica that takes over lacks
+what the primary had not yet sent to it. Either is a second or two. More than that is kept here,
+within bounds.
 """
 
 from __future__ import annotations
@@ -11,38 +12,39 @@ from collections import deque
 from collections.abc import Sequence
 from itertools import islice
 
-# What is kept of each run, and for how many seconds.
+# The most that is kept of each run, and for how many seconds.
 _MOST_ENTRIES, _MOST_BYTES, _SECONDS = 2_000, 512 * 1024, 10.0
 
 
 class Ring:
-    """The last entries of one run that the server has said that it has."""
+    """The last entries of one run that the server has acknowledged."""
 
     def __init__(self) -> None:
-        #: The position of the last one.
+        #: The position of the last entry.
         self.last: int = 0
         self._entries: deque[tuple[float, bytes]] = deque()
         self._size = 0
 
     @property
     def oldest(self) -> int:
-        """The position of the first one, or ``last + 1`` if there is none."""
+        """The position of the first entry, or ``last + 1`` if there is none."""
         return self.last + 1 - len(self._entries)
 
     def has(self, acknowledged: int) -> tuple[int, int]:
         """
-        Return up to where the server is to have all, and from where on it is here.
+        Return the position up to which the server should have all entries, and that of the first
+        entry that is kept here.
 
-        :param acknowledged: up to where the producer knows that it was written
+        :param acknowledged: the last position that the producer knows to be written
 
         """
         if acknowledged > self.last:
-            # By another process, or before: nothing of it is here.
+            # Written by another process, or earlier: none of that is kept here.
             return acknowledged, acknowledged + 1
         return self.last, self.oldest
 
     def add(self, position: int, entries: Sequence[bytes], now: float) -> None:
-        """Keep entries that were written. Those that are known are not kept twice."""
+        """Keep entries that were written. None is kept twice."""
         if position > self.last + 1:
             self._entries.clear()
             self._size = 0
@@ -57,7 +59,7 @@ class Ring:
         self.forget(now)
 
     def forget(self, now: float) -> None:
-        """Forget what is old, and what is too much."""
+        """Drop what is too old, and what is too much."""
         entries = self._entries
         while entries and (
             len(entries) > _MOST_ENTRIES
@@ -67,6 +69,6 @@ class Ring:
             self._size -= len(entries.popleft()[1])
 
     def between(self, first: int, last: int) -> list[bytes]:
-        """Return the entries at some positions, all of which must be there."""
+        """Return the entries at some positions, all of which must be kept."""
         start = first - self.oldest
         return [entry for _, entry in islice(self._entries, start, last + 1 - self.oldest)]

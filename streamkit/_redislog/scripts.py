@@ -1,28 +1,28 @@
 """
-What the server does: a script for each write, so that it is done as a whole or not at all.
+What the server does: one script for each write, so that it is done as a whole or not at all.
 
-Each looks first, and writes then. What is known of a run is in one hash, whose fields have names
-that can be read. Times are milliseconds of the server's clock. A number that is given to a command
-is written without an exponent, but not one that is joined to text: for that there is ``text()``.
+Each script looks first, and then writes. What is known about a run is in one hash, whose fields
+have readable names. Times are milliseconds of the server's clock. Lua passes a number to a command
+without an exponent, but may write one when it joins a number to text: ``text()`` avoids that.
 
-The last arguments of a script that publishes are its channels, and what publishes.
+The last arguments of a script that publishes are its channels, and the publishing command.
 
-The lease is a field, ``alive``, and not the life of the key: so a key that the server has dropped
-for want of memory, and one that was restored, is no producer that has died. A clock that is put
-back by more than the lease does not keep a run alive. The keys outlive the lease by ``keep``.
+The lease is a field, ``alive``, and not the expiry of the key. So a key that was evicted, or
+restored, does not mean that the producer has died. A clock that is set back by more than the lease
+does not keep a run alive. The keys outlive the lease by ``keep``.
 
-Where the server has fewer entries than the producer knows that it had, it has lost some. The
-producer is told how many there are, if it still has the missing ones (from ``oldest`` on), and
-writes them again; else the run takes no more from it, and counts as lapsed at once.
+If the server has fewer entries than the producer knows to be written, it has lost some. If the
+producer still has the missing ones (from ``oldest`` on), it is told how many there are, and writes
+the others again. Otherwise the run accepts nothing more from it, and counts as lapsed at once.
 
-Creating and appending need memory. All else is allowed without (``allow-oom``).
+Creating and appending need memory. All other scripts run without (``allow-oom``).
 """
 
 from __future__ import annotations
 
 from hashlib import sha1
 
-#: The clock, the lease, and the life of the keys.
+#: The clock, the lease, and the expiry of the keys.
 COMMON = """
 local function clock()
   local time = redis.call("TIME")
@@ -51,7 +51,7 @@ local function finish(last, keep, outcome, token, news)
 end
 """
 
-#: What removes a run. A call that creates it, and comes late, is to find that.
+#: What removes a run. A call that creates it and comes late must find out.
 REMOVE = """
 local function remove()
   redis.call("DEL", KEYS[1], KEYS[2])
@@ -67,8 +67,8 @@ class Script:
     A script.
 
     :param source: in Lua, without its first line
-    :param keys: how many keys it has
-    :param needs_memory: whether it is refused when memory is full
+    :param keys: the number of its keys
+    :param needs_memory: whether the server refuses it when memory is full
 
     """
 
@@ -80,8 +80,8 @@ class Script:
         self.needs_memory: bool = needs_memory
 
 
-#: Everything that the others do, to be refused at once. KEYS: meta, entries, early. ARGV: channels
-#: of news and of requests.
+#: Does everything that the other scripts do, so that a refusal shows at once. KEYS: meta, entries,
+#: early. ARGV: channels of news and of requests.
 PROBE = Script(
     """
 -- What an earlier one has left that was refused half-way.

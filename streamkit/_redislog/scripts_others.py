@@ -1,4 +1,4 @@
-"""The scripts of those who read, and of those who ask a run to stop, bury it or remove it."""
+"""The scripts that read a run, ask it to stop, bury it or remove it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ return "buried"
     2,
 )
 
-#: KEYS: meta, entries. ARGV: after, limit, bytes, for how long an ended run is kept at least.
+#: KEYS: meta, entries. ARGV: after, limit, bytes, how long an ended run is kept at least.
 READ = Script(
     COMMON
     + """
@@ -93,8 +93,8 @@ if run[1] == ARGV[1] and not run[2] then redis.call("HSET", KEYS[1], "watched", 
     1,
 )
 
-#: KEYS: meta, early. ARGV: reason, the field of the owner that asks, epoch, unwatched for,
-#: remember, channel of requests.
+#: KEYS: meta, early. ARGV: reason, the field of the owner who asks, epoch, unwatched for, remember,
+#: channel of requests.
 CANCEL = Script(
     COMMON
     + """
@@ -128,7 +128,7 @@ return "running"
     2,
 )
 
-#: KEYS: meta, entries, early. ARGV: epoch, for how long that is remembered, channel of news.
+#: KEYS: meta, entries, early. ARGV: epoch, how long the removal is remembered, channel of news.
 DELETE = Script(
     COMMON
     + REMOVE

@@ -1,8 +1,8 @@
 """
 The scripts of a producer.
 
-All but the first begin with the same look: whether the run is its own still, and whether the server
-has all that it has said to have.
+All except the first begin with the same check: whether the run still belongs to this producer, and
+whether the server has everything that it has acknowledged.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ end
 """
 )
 
-#: KEYS: meta, entries, early. ARGV: epoch, lease, keep, fields of the one who asks, then the fields
-#: of the run.
+#: KEYS: meta, entries, early. ARGV: epoch, lease, keep, the field of the owner, then the fields of
+#: the run.
 CREATE = Script(
     COMMON
     + """
@@ -158,7 +158,7 @@ return live()
     2,
 )
 
-#: As above. Tells what was asked for, and is no sign of life.
+#: As above. Returns what was asked for, and is not a sign of life.
 PEEK = Script(
     _OWN
     + """
@@ -182,8 +182,8 @@ return {"ok"}
     2,
 )
 
-#: Removes a run whose producer was never told that it is there. KEYS: meta, entries, early. ARGV:
-#: epoch, for how long that is remembered, channel of news.
+#: Removes a run whose producer was never told that it exists. KEYS: meta, entries, early. ARGV:
+#: epoch, how long the removal is remembered, channel of news.
 UNDO = Script(
     COMMON
     + REMOVE

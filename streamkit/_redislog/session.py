@@ -1,13 +1,13 @@
 """
-What a log does over one connection, from the time when it is made until it fails.
+What a log does over one connection, from its start until it fails.
 
-One task sends what is written and another what is read, a round trip at a time: what comes
-meanwhile gathers, and goes with the next one. A third has the server told which channels are
-wanted, and a fourth looks from time to time how the runs are that are followed here, for a message
-may be lost. None of them is cancelled while a command is under way, unless the connection is lost.
+One task sends writes and another sends reads, one round trip at a time: calls that come meanwhile
+gather, and go with the next one. A third task keeps the subscriptions up to date. A fourth looks
+from time to time at the runs that are followed here, because a message may be lost. None of them is
+cancelled while a command is under way, unless the connection is lost.
 
-What has no answer when that happens is sent again over the next connection: each script finds out
-if it was run before.
+Calls that have no answer when that happens are sent again over the next connection: each script
+finds out whether it was run before.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from .desk import Desk
 from .names import RunNames, Wire
 from .scripts import PROBE
 
-# Bytes of entries that are read in one round trip.
+# The most bytes of entries that are read in one round trip.
 _MOST_READ = 256 * 1024
 
 
@@ -35,10 +35,10 @@ class Session:
     """
     One connection's work.
 
-    :param server: over a client that is connected
+    :param server: the server, over a connected client
     :param channels: of the same connection
-    :param desk: what is to be done
-    :param probe: the names of a run that there is none of
+    :param desk: the work of the log
+    :param probe: the names of a run that does not exist
     :param reconcile: seconds between two looks
 
     """
@@ -53,11 +53,12 @@ class Session:
         self._wire = Wire(server.database, in_cluster=server.is_cluster)
         self._reconcile = reconcile
         self._ending = anyio.Event()
-        #: What to subscribe to at once: where a run would be told of that there is none of.
+        #: The channels to subscribe to at once: the one on which a run that does not exist would be
+        #: told.
         self.channels: tuple[str, ...] = (self._wire.channel(probe.requests),)
 
     async def check(self) -> None:
-        """See if the server does what will be asked of it: it may refuse to read or to write."""
+        """Check that the server does what it will be asked: it may refuse to read or to write."""
         probe, wire = self._probe, self._wire
         keys = probe.meta, probe.entries, probe.early
         call = Call(PROBE, keys, (), channels=(probe.news, probe.requests))
@@ -71,10 +72,10 @@ class Session:
                     raise answer
 
     def receive(self, data: object) -> None:
-        """Take what was published about no run: nothing."""
+        """Take a message on the channel of a run that does not exist: ignore it."""
 
     def end(self) -> None:
-        """Let :meth:`run` return when it comes to rest."""
+        """Make :meth:`run` return when it has nothing to send."""
         self._ending.set()
         self._desk.writes.wake()
         self._desk.reads.wake()
@@ -82,9 +83,9 @@ class Session:
 
     async def run(self, connected: Callable[[], None]) -> None:
         """
-        Do what there is to do, until :meth:`end` or until the connection fails.
+        Do the work, until :meth:`end` or until the connection fails.
 
-        :param connected: called at once: it was seen that the server does what it is asked
+        :param connected: called at once: the server has been checked
 
         """
         connected()
@@ -99,7 +100,7 @@ class Session:
             self._desk.is_disconnected()
 
     async def _send(self, lane: Lane) -> None:
-        """Send what is in a lane, a round trip at a time."""
+        """Send the calls of a lane, one round trip at a time."""
         while True:
             calls = lane.take()
             if calls:
@@ -135,11 +136,11 @@ class Session:
         elif call.script.needs_memory and str(answer).startswith("OOM"):
             call.fail(LogFull("Redis has no memory left: give it more, or keep less"))
         elif not call.done.is_set():
-            # That of this run alone: the others go on.
+            # A problem of this run alone: the others go on.
             lane.retry(call, answer)
 
     async def _subscribe(self) -> None:
-        """Have the server told which channels are wanted."""
+        """Subscribe to the channels that are wanted, and unsubscribe from the others."""
         desk = self._desk
         while not self._ending.is_set():
             desk.wants_changed = anyio.Event()
@@ -155,7 +156,7 @@ class Session:
         self._desk.receive(self._wire.name(channel), data)
 
     async def _look(self) -> None:
-        """Look how the runs are that are followed."""
+        """Look at the runs that are followed, from time to time."""
         desk = self._desk
         while not self._ending.is_set():
             with anyio.move_on_after(self._reconcile * random.uniform(0.8, 1)):

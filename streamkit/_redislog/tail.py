@@ -1,13 +1,13 @@
 """
-What was heard of a run lately: its last entries, as they were published.
+What was heard lately of a run: its last entries, as they were published.
 
-For the readers of one process, however many, an entry is heard once, and read by none of them. That
-is for speed alone: what does not fit is forgotten, and readers ask the server. What fits is a piece
-of the log without a hole, of the epoch that the server has named last; so a message is believed
-only if it goes on exactly where the piece ends.
+An entry is heard once for all readers of a process, however many, and none of them has to read it
+from the server. This is only for speed: what does not fit is forgotten, and readers ask the server.
+What is kept is a piece of the log without a hole, of the epoch that the server named last. So a
+message is believed only if it goes on exactly where the piece ends.
 
-While the server is asked, what is heard meanwhile is kept, and follows what it answers. An answer
-that there is nothing new is never given from here.
+What is heard while the server is being asked is kept, and follows its answer. An answer that there
+is nothing new is never given from here.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from .._runs.log import Page
 from .messages import Appended, Ended
 
-# What is kept of each run, and of messages until the server has answered.
+# The most that is kept of each run, and of messages until the server has answered.
 _MOST_ENTRIES, _MOST_BYTES, _MOST_MESSAGES = 512, 64 * 1024, 64
 
 
@@ -25,12 +25,12 @@ class Tail:
     """The last entries of a run that is followed over one connection."""
 
     def __init__(self) -> None:
-        #: Counts the times that it was forgotten or doubted.
+        #: Counts how often it was forgotten or doubted.
         self.version: int = 0
         self._know_nothing()
 
     def _know_nothing(self) -> None:
-        #: Which incarnation, once the server was asked.
+        #: The run's epoch, once the server was asked.
         self.epoch: str | None = None
         self._is_confirmed = False
         #: The position after which the entries begin, and that of the last one.
@@ -41,10 +41,10 @@ class Tail:
         self._head: int | None = None
         self._entries: list[bytes] = []
         self._size = 0
-        #: The page that was read last, and where: many readers are at the same place.
+        #: The page that was read last, and its place: many readers are at the same place.
         self._page: Page | None = None
         self._place = (-1, 0)
-        #: What was heard since nothing is known.
+        #: What has been heard since the last time that everything was forgotten.
         self._heard: list[Appended | Ended] = []
 
     def forget(self) -> None:
@@ -54,17 +54,17 @@ class Tail:
 
     def doubt(self) -> None:
         """
-        Say nothing more until the server was asked again: somebody has come who may have seen that
-        this is another run by now.
+        Answer nothing until the server was asked again: a new reader may have seen that the id
+        belongs to another run by now.
         """
         self.version += 1
         self._is_confirmed = False
 
     def learn(self, page: Page, after: int, version: int) -> None:
         """
-        Take what the server has answered, if that leads to the end of what there is.
+        Take an answer of the server, if it reaches the end of the log.
 
-        :param version: what it was when the server was asked
+        :param version: the version when the server was asked
 
         """
         if version != self.version:
@@ -76,7 +76,7 @@ class Tail:
         new = page.entries
         if page.epoch == self.epoch and self._start <= after <= self.last:
             if page.last < self.last:
-                # It was on its way while news came.
+                # News came while the answer was on its way.
                 return
             new = page.entries[self.last - after :]
         else:
@@ -89,7 +89,7 @@ class Tail:
             self._follow(message)
 
     def hear(self, message: Appended | Ended) -> None:
-        """Take what was published. If it does not fit, everything else is forgotten."""
+        """Take a message. If it does not fit, everything else is forgotten."""
         if self.epoch is not None:
             if self._follow(message):
                 return
@@ -98,7 +98,7 @@ class Tail:
         del self._heard[:-_MOST_MESSAGES]
 
     def _follow(self, message: Appended | Ended) -> bool:
-        """Take what was published, and return whether it fits."""
+        """Take a message, and return whether it fits."""
         if message.epoch != self.epoch:
             return False
         if isinstance(message, Ended):
@@ -110,7 +110,7 @@ class Tail:
             return False
         new = message.entries[self.last + 1 - message.position :]
         if new:
-            # One that tells nothing new may be older than what is known.
+            # A message without new entries may be older than what is known.
             self._first, self._head = message.first, message.head
             self._add(new, self.last + len(new))
         return True
@@ -143,7 +143,7 @@ class Tail:
             self._drop()
 
     def _drop(self) -> None:
-        """Drop the older half of what is too much."""
+        """Drop the oldest entries until half of the limits is left."""
         number = 0
         while number < len(self._entries) and (
             len(self._entries) - number > _MOST_ENTRIES // 2 or self._size > _MOST_BYTES // 2

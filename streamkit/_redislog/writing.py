@@ -1,8 +1,9 @@
 """
-What a producer writes, and writes again where the server has lost it: the same entries at the same
+What a producer writes, and writes again if the server has lost it: the same entries at the same
 positions.
 
-If the missing entries are no longer here, the server is told to take no more from this producer.
+If the missing entries are no longer here, the server finds out, and accepts nothing more from this
+producer.
 """
 
 from __future__ import annotations
@@ -18,17 +19,17 @@ from .desk import Desk
 from .produced import Produced
 from .scripts_producer import APPEND, END
 
-# Bytes of entries that are published with the news of them. What is larger is read.
+# The most bytes of entries that are published with the news. Larger ones are read by their readers.
 _MOST_PUBLISHED = 8 * 1024
-# Bytes of entries that are written with one script, unless one entry alone has more.
+# The most bytes of entries that one script writes, unless one entry alone has more.
 _MOST_AT_ONCE = 1024 * 1024
 
 
 class Writing:
     """
-    What is written.
+    Writes what the producers of a log append.
 
-    :param desk: who sends it
+    :param desk: the work of the log
 
     """
 
@@ -63,7 +64,7 @@ class Writing:
     async def append(
         self, produced: Produced, position: int, entries: Sequence[bytes], acknowledged: int
     ) -> list[Any]:
-        """Append, in pieces that the server takes in a moment, and return its last answer."""
+        """Append, in pieces that the server writes in a moment, and return its last answer."""
         rest = entries
         while True:
             number = _how_many(rest)
@@ -76,10 +77,10 @@ class Writing:
     async def _append(
         self, produced: Produced, position: int, entries: Sequence[bytes], acknowledged: int
     ) -> list[Any]:
-        """Append, and write again what the server has lost before that."""
+        """Append, and first write again what the server has lost."""
         produced.alive_at = anyio.current_time()
         names, ring = produced.names, produced.ring
-        # What the server has, as far as is known.
+        # The last position that the server is known to have.
         known = acknowledged
         while True:
             oldest = ring.oldest if ring.last >= acknowledged else acknowledged + 1
@@ -88,7 +89,7 @@ class Writing:
                 begin = known + 1
                 missing = [*ring.between(begin, position - 1), *entries]
             else:
-                # The missing entries are no longer here, which the server should find out.
+                # The missing entries are no longer here, and the server must find out.
                 known = acknowledged
             call = Call(
                 APPEND,
