@@ -1,5 +1,5 @@
 """
-``SQLiteLog``: runs that all processes of one machine share, in a file. It needs only Python's own
+``SQLiteLog``: runs in a file, which all processes of one machine share. It needs only Python's own
 :mod:`sqlite3`.
 """
 

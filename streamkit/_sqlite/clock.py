@@ -1,6 +1,6 @@
 """
-The two clocks. Leases go by one that nobody can set, and that all processes of a machine share
-since it was started; what is kept for some time after its end goes by the one on the wall.
+The two clocks. Leases use the monotonic clock, which nobody can set, and which all processes of a
+machine share until it is restarted. How long an ended run is kept is measured by the wall clock.
 """
 
 from __future__ import annotations
@@ -12,13 +12,15 @@ _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 class Clock:
-    """Tells the time, and since when."""
+    """Tells the time by both clocks, and identifies the boot of the machine."""
 
     def __init__(self) -> None:
         self.boot: str = boot_id()
 
     def now(self) -> float:
-        """Return seconds since the machine was started, or since another moment in its life."""
+        """
+        Return seconds since the machine was started, or since another moment in the same boot.
+        """
         return time.monotonic()
 
     def wall(self) -> float:
@@ -28,10 +30,10 @@ class Clock:
 
 def boot_id(path: Path = _BOOT_ID) -> str:
     """
-    Return what tells one start of the machine from another.
+    Return what identifies this boot of the machine.
 
-    Where the system has no name for it, that is empty, and a start is told by a clock that has gone
-    back.
+    If the system has no name for it, this is empty, and a restart is recognized by a clock that has
+    gone back.
     """
     try:
         return path.read_text("ascii").strip()

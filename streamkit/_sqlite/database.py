@@ -1,8 +1,8 @@
 """
-One connection, and what is done over it: used in one thread.
+One connection, and what is done over it, all in one thread.
 
 Whatever fails is rolled back as a whole, and can be done again from the start. A connection that
-has failed, other than by having found the file locked, is not used again.
+has failed is not used again, unless the file was only locked.
 """
 
 from __future__ import annotations
@@ -25,32 +25,32 @@ from .row import Row, to_bytes
 from .transaction import News, Transaction
 from .writing import FENCED
 
-# Seconds between two looks whether the file is still the one that was opened.
+# Seconds between two checks that the file is still the one that was opened.
 _LOOK = 1.0
 
-# Seconds at most until another look at what is to be forgotten: others write, and clocks are set.
+# The most seconds until the next look for what to forget: others write, and clocks are set.
 _MOST_DUE = 60.0
 
 _LOCKED = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
 
 _VERSION = "SELECT epoch, changes, cancel, outcome IS NOT NULL FROM runs WHERE id = ?"
 
-#: What to do instead of a fork while a file is open.
+#: The advice for a fork while a file is open.
 FORK_BEFORE = (
     "SQLite cannot be used across a fork, so fork before the log is opened, or spawn the process"
 )
 
-# Files that are open, each as often as it is, with the process that has opened it. After a fork
-# that is another one, whose locks SQLite would take for its own.
+# The open files, once for each connection, with the process that opened them. After a fork, that is
+# the parent, whose locks SQLite would take for those of this process.
 _open: list[tuple[str, int]] = []
 
-#: Connections to files that were taken away. To close one would remove the write-ahead log of the
-#: file that is in its place now.
+#: Connections to files that were moved or deleted. Closing one would remove the write-ahead log of
+#: the file that has taken its place.
 _left: list[sqlite3.Connection] = []
 
 
 class Away(Exception):
-    """Raised where a file cannot be used now. Nothing was done."""
+    """Raised when a file cannot be used now. Nothing was done."""
 
 
 class Write(Protocol):
@@ -60,18 +60,18 @@ class Write(Protocol):
 
 
 class Read(Protocol):
-    """Something to find out."""
+    """Something to find out in a reading."""
 
     def run(self, target: Reading, /) -> object: ...
 
 
 class Database:
     """
-    A file, while it is used.
+    A file, while it is in use.
 
-    :param path: where it is
-    :param max_bytes: of all runs together
-    :param follow: seconds for which a run counts as followed after it was read from elsewhere
+    :param path: the path of the file
+    :param max_bytes: the limit for all runs together
+    :param follow: seconds for which a run counts as followed after another process has read it
 
     """
 
@@ -83,22 +83,25 @@ class Database:
         self._connection: sqlite3.Connection | None = None
         self._identity: tuple[int, int] | None = None
         self._looked_at = 0.0
-        #: What was last seen of the writes of others, and of the runs that matter here.
+        #: The state of the file, and of the runs that matter here, at the last look.
         self._data_version: int | None = None
         self._known: dict[str, tuple[str, int] | None] = {}
-        #: Runs that go on, as they were when this was the last to write.
+        #: Cached runs that go on, valid until another connection writes.
         self._rows: dict[str, Row | None] = {}
         self._rows_version: int | None = None
-        #: When something is to be forgotten, by the clock of the thread.
+        #: When there is something to forget, by the monotonic clock.
         self._due = -math.inf
-        #: When to look for what is long dead.
+        #: When to look for runs that are long dead.
         self._dead_due = -math.inf
-        #: From when to when the file could not be written, and since when it cannot be now.
+        #: The last time in which the file could not be written, and since when it cannot be written
+        #: now.
         self._away: tuple[float, float] = (0.0, 0.0)
         self._failed_since: float | None = None
 
     def open(self) -> sqlite3.Connection:
-        """Return the connection, which is made if there is none, or the file is another one."""
+        """
+        Return the connection. Makes one if there is none, or if the file is another one by now.
+        """
         now = time.monotonic()
         if self._connection is not None and now >= self._looked_at + _LOOK:
             self._looked_at = now
@@ -129,7 +132,7 @@ class Database:
 
     def write(self, calls: Sequence[Write], is_watched: Callable[[str], bool]) -> News:
         """
-        Do calls in one transaction, all of them or none.
+        Run calls in one transaction, all of them or none.
 
         :raises Away: if the file cannot be written now
 
@@ -152,7 +155,7 @@ class Database:
             raise
         self._failed_since = None
         for run_id, version in tx.news.changed.items():
-            # Those that do not matter here are not kept in mind.
+            # Runs that do not matter here are not remembered.
             if run_id in self._known:
                 self._known[run_id] = version
         if tx.news.changed:
@@ -161,7 +164,7 @@ class Database:
 
     def read(self, calls: Sequence[Read]) -> Reading:
         """
-        Do calls at one moment.
+        Run calls that all see the file at the same moment.
 
         :raises Away: if the file cannot be read now
 
@@ -198,9 +201,9 @@ class Database:
 
     def tidy(self) -> tuple[News, float]:
         """
-        Do some of what may wait until there is nothing else to do.
+        Do some of the work that may wait until there is nothing else to do.
 
-        :return: what that has changed, and for how many seconds there is nothing
+        :return: what that has changed, and the seconds until there is more to do
         :raises Away: if the file cannot be written now
 
         """
@@ -216,7 +219,7 @@ class Database:
         with self._used() as connection:
             if shrink(connection):
                 return news, 0.0
-            # For this, all that go on are looked through: not after each write.
+            # This looks through all runs that go on, so it is not done after each write.
             dead = long_dead(connection, self._clock) if now >= self._dead_due else []
         if dead:
             return self.write([Remove(dead)], lambda run_id: False), 0.0
@@ -254,7 +257,7 @@ class Database:
             raise Away(str(exc)) from exc
 
     def _forget_rows_of_others(self, connection: sqlite3.Connection) -> None:
-        """Look runs up again that others may have written."""
+        """Forget the cached runs, if others have written since."""
         (version,) = connection.execute("PRAGMA data_version").fetchone()
         if version != self._rows_version:
             self._rows.clear()
@@ -282,7 +285,7 @@ class Remove:
     def run(self, target: Transaction, /) -> None:
         for run_id in self._run_ids:
             row = target.find(run_id)
-            # It may have come back.
+            # Its producer may have come back.
             if row is not None and is_long_dead(row, target.clock):
                 target.remove(row)
                 target.tell(row, FENCED)
@@ -294,14 +297,14 @@ class _Forget:
 
 
 def is_of_the_file(error: sqlite3.Error) -> bool:
-    """Tell whether an error is one of the file, and not of what a call has given."""
+    """Tell whether an error is due to the file, and not to the arguments of a call."""
     return isinstance(error, sqlite3.OperationalError) or type(error) is sqlite3.DatabaseError
 
 
 def _tell(
     news: News, run_id: str, epoch: str, found: tuple[str, int, bytes | None, int] | None
 ) -> None:
-    """Say what a producer of this process is to be told."""
+    """Add what a producer of this process must be told."""
     if found is None or found[0] != epoch or found[3]:
         news.told.append((run_id, epoch, FENCED))
     elif found[2] is not None:

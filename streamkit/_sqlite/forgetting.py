@@ -1,4 +1,4 @@
-"""What is forgotten when its time is over, and how a file gets smaller by that."""
+"""What is forgotten when its time is over, and how that makes a file smaller."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from .transaction import Transaction
 if TYPE_CHECKING:
     import sqlite3
 
-# Runs that are removed in one transaction: others want to write in between.
+# The most runs that are removed in one transaction: others want to write in between.
 _RUNS = 50
 
-# Pages that the file may have in stock, and that are given back at once.
+# Free pages that the file may keep, and the most pages that are given back at once.
 _SPARE = 64
 _PAGES = 256
 
 
 def forget(tx: Transaction) -> None:
-    """Remove some of what was kept for long enough."""
+    """Remove some of the runs that were kept for long enough, and early cancellations."""
     found = tx.connection.execute(
         "SELECT id FROM runs WHERE expires_at <= ? LIMIT ?", [tx.wall, _RUNS]
     ).fetchall()
     for (run_id,) in found:
-        # What is over is removed where it is found.
+        # Finding a run whose time is over removes it.
         tx.find(to_text(run_id))
     tx.connection.execute(
         "DELETE FROM early WHERE boot != ? OR until <= ? OR until > ?",
@@ -37,7 +37,7 @@ def forget(tx: Transaction) -> None:
 
 
 def long_dead(connection: sqlite3.Connection, clock: Clock) -> list[str]:
-    """Return some runs that were lost so long ago that it does not matter how they have ended."""
+    """Return some runs that were lost so long ago that their end no longer matters."""
     found = connection.execute(
         f"SELECT {', '.join(COLUMNS)} FROM runs WHERE outcome IS NULL AND seen_on < ?",
         [clock.wall() - AFTER_READ],
@@ -50,9 +50,9 @@ def long_dead(connection: sqlite3.Connection, clock: Clock) -> list[str]:
 
 def is_long_dead(row: Row, clock: Clock) -> bool:
     """
-    Tell whether nobody has buried a run for as long as it would have been kept after that.
+    Tell whether a lost run has lain unburied for as long as it would be kept after its burial.
 
-    Both clocks have to say so: one on the wall that is set kills nobody.
+    Both clocks must say so: setting the wall clock alone kills nothing.
     """
     patience = row.lease + DOUBT + max(row.keep, AFTER_READ)
     if row.outcome is not None or clock.wall() < row.seen_on + patience:
@@ -61,7 +61,7 @@ def is_long_dead(row: Row, clock: Clock) -> bool:
 
 
 def until_due(connection: sqlite3.Connection, clock: Clock) -> float:
-    """Return for how many seconds nothing is to be forgotten: for ever if there is nothing."""
+    """Return the seconds until there is something to forget: infinite if there is nothing."""
     (expires_at,) = connection.execute(
         "SELECT min(expires_at) FROM runs WHERE expires_at IS NOT NULL"
     ).fetchone()
@@ -78,10 +78,11 @@ def shrink(connection: sqlite3.Connection) -> bool:
     if free <= _SPARE:
         return False
     pages = min(free - _SPARE, _PAGES)
-    # Each page is a step of it. execute() makes one step where there are no columns.
+    # Each page is one step of the statement, and execute() makes only one step if there are no
+    # columns.
     connection.executescript(f"PRAGMA incremental_vacuum({pages})")
     if free - pages > _SPARE:
         return True
-    # What was given back is still in the write-ahead log.
+    # The change is still in the write-ahead log: the file shrinks with the checkpoint.
     connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
     return False

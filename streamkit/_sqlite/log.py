@@ -18,7 +18,7 @@ from .session import Session
 from .transaction import Transaction
 from .worker import Worker
 
-# Reconciles for which a run counts as followed after it was read from another process.
+# For how many times ``reconcile`` a run counts as followed after another process has read it.
 _FOLLOW = 3
 
 
@@ -29,16 +29,16 @@ class SQLiteLog:
 
     A run does not survive its process: it is lost, and its next reader finds that out. When the log
     is opened, it makes the file and two beside it, whose names end in ``-wal`` and ``-shm``, and
-    starts one thread, which ends when the log is left. Nothing of that happens earlier, so the
-    object may be made at import, before a fork. It may be used in several event loops, each with a
-    thread of its own.
+    starts one thread, which ends when the log is left. None of that happens earlier, so the object
+    may be made at import, before a fork. It may be used in several event loops, each with a thread
+    of its own.
 
     :param path: the path of the file, in an existing directory, on a local disk
-    :param max_bytes: the bytes of all entries together, with some 32 bytes more for each and 512
-        for each run. When it is reached, the run that ended first is dropped. If no run has ended,
-        nothing more is taken, and the source is told :exc:`~streamkit.runs.LogFull`
+    :param max_bytes: the bytes of all entries together, with about 32 bytes more for each entry and
+        512 for each run. When it is reached, the run that ended first is dropped. If no run has
+        ended, nothing more is accepted, and the source is told :exc:`~streamkit.runs.LogFull`
     :param lease: seconds after which a run whose producer has given no sign of life counts as lost.
-        It is then buried after five more, by a process that reads it
+        After five more seconds, a process that reads it buries it
     :param outage: seconds for which a call waits for a file that is locked or cannot be written,
         before it raises :exc:`~streamkit.runs.LogUnavailable`
     :param max_held: items of a run that may be on their way to the file
@@ -69,7 +69,7 @@ class SQLiteLog:
         self.outage: float = seconds("outage", outage, positive=True)
         self.max_held: int = positive("max_held", max_held)
         self._sessions: RunVar[Session] = RunVar("streamkit_sqlite")
-        #: Those of all event loops.
+        #: The sessions of all event loops.
         self._open: set[Session] = set()
 
     def __repr__(self) -> str:
@@ -124,7 +124,7 @@ class SQLiteLog:
         return await session.write(
             write,
             lambda requests: session.keep_told(run_id, epoch, notify),
-            # Nobody would know of it.
+            # The caller has gone, and nobody would know about the run.
             lambda tx: writing.undo(tx, run_id, epoch),
         )
 
@@ -220,7 +220,7 @@ class SQLiteLog:
         return session
 
     def _check_process(self) -> None:
-        # First: where a loop of asyncio was forked, there is none to ask.
+        # First of all: in the fork of an asyncio loop, there is no running loop to ask.
         for session in tuple(self._open):
             session.check_process()
 
@@ -240,5 +240,5 @@ def _checked(path: object) -> str:
         raise ValueError(
             f"path must be that of a file, got {text!r}: {what}, or keep runs in a MemoryLog"
         )
-    # The process may go to another directory.
+    # The process may change its directory.
     return os.path.abspath(text)

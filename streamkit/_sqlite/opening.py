@@ -1,8 +1,8 @@
 """
-Open a file, and say early what is wrong with it.
+Open a file, and report early what is wrong with it.
 
-An error that cannot go away by itself is raised. One that can, a locked file for instance, makes
-the caller try again.
+An error that cannot go away by itself is raised for good. After one that can, such as a locked
+file, the caller tries again.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from .schema import APPLICATION_ID, TABLES, VERSION
 
 _logger = logging.getLogger("streamkit")
 
-#: Seconds that a call of SQLite itself waits while the file is locked.
+#: Seconds for which SQLite itself waits while the file is locked.
 BUSY = 0.1
 
-# Bytes of the write-ahead log that are left on the disk when it was written back.
+# The most bytes of the write-ahead log that stay on the disk after a checkpoint.
 _WAL_BYTES = 4 * 1024 * 1024
 
 _MOUNTS = Path("/proc/self/mounts")
@@ -36,11 +36,11 @@ _NO_DATABASE = {sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT}
 
 def connect(path: str) -> sqlite3.Connection:
     """
-    Open a file, and make it if there is none.
+    Open a file, and create it if it does not exist.
 
     :raises FileNotFoundError: if there is no such directory
     :raises PermissionError: if it cannot be written
-    :raises ValueError: if it is something else, or of a later release
+    :raises ValueError: if it is not such a file, or one of a later release
     :raises sqlite3.OperationalError: if it is locked, or the disk is full: try again
 
     """
@@ -68,14 +68,14 @@ def connect(path: str) -> sqlite3.Connection:
 
 
 def primary_code(error: sqlite3.Error) -> int:
-    """Return what SQLite calls an error, without its details, or 0."""
+    """Return SQLite's primary code for an error, or 0."""
     code: int = getattr(error, "sqlite_errorcode", 0)
     return code & 0xFF
 
 
 def check_place(path: str) -> None:
     """
-    Check that a file can be where it should be.
+    Check that there can be a file at a path.
 
     :raises FileNotFoundError: if there is no such directory
     :raises ValueError: if it is a directory
@@ -92,7 +92,7 @@ def check_place(path: str) -> None:
 
 
 def warn_of_network(path: str, mounts: Path = _MOUNTS) -> None:
-    """Warn once of a file that is on a disk of another machine, as far as the system tells."""
+    """Warn about a file that is on a disk of another machine, as far as the system tells."""
     kind = _file_system(Path(path).resolve(), mounts)
     if kind.startswith(_NETWORK) or kind.startswith(_REMOTE_FUSE):
         _logger.warning(
@@ -104,12 +104,12 @@ def warn_of_network(path: str, mounts: Path = _MOUNTS) -> None:
 
 
 def _file_system(path: Path, mounts: Path) -> str:
-    """Return the kind of file system that a path is on, or nothing."""
+    """Return the kind of file system that a path is on, or an empty string."""
     found, depth = "", -1
     with suppress(OSError):
         for line in mounts.read_text(errors="replace").splitlines():
             _, where, kind, *_ = line.split(" ")
-            # Blanks are written as octal numbers.
+            # Spaces are written as octal escapes.
             mounted = Path(where.replace("\\040", " "))
             if path.is_relative_to(mounted) and len(mounted.parts) >= depth:
                 found, depth = kind, len(mounted.parts)
@@ -124,7 +124,7 @@ def _prepare(connection: sqlite3.Connection, path: str) -> None:
         raise ValueError(
             f"{path} is a database of another program: give SQLiteLog a path of its own"
         )
-    # Before anything is in it, and before there is a write-ahead log.
+    # This must come before any table, and before the write-ahead log.
     connection.execute("PRAGMA auto_vacuum = incremental")
     mode = _pragma(connection, "journal_mode = wal")
     if mode != "wal":
@@ -132,7 +132,8 @@ def _prepare(connection: sqlite3.Connection, path: str) -> None:
             f"there can be no write-ahead log where {path} is (SQLite keeps to {mode!r}): put it "
             "on a local disk"
         )
-    # What was committed survives the process. It may not survive the machine, but then no run does.
+    # A commit survives a crash of the process. It may not survive one of the machine, but no run
+    # does.
     connection.execute("PRAGMA synchronous = normal")
     connection.execute(f"PRAGMA journal_size_limit = {_WAL_BYTES}")
     if not ours:

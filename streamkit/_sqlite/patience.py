@@ -1,6 +1,6 @@
 """
-How long calls wait: one timer for all of an event loop, which is set while there are any. A scope
-with a deadline for each would cost half as much as all the rest.
+How long calls wait: one timer for all calls of an event loop, set while there are any. A scope with
+a deadline for each call would cost half as much as everything else.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _logger = logging.getLogger("streamkit")
 
 class Patience:
     """
-    Lets calls wait, each for the same time.
+    Waits for calls, each for the same time at most.
 
     :param seconds: how long
 
@@ -26,13 +26,15 @@ class Patience:
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
-        #: When each is given up, in the order of that.
+        #: When each call is given up, in this order.
         self._waiting: dict[Call[Any], float] = {}
         self._timer = get_backend().make_timer(self._look, _failed)
         self._is_set = False
 
     async def wait(self, call: Call[Any]) -> None:
-        """Wait until a call is over, or was given up. If that is cancelled, it is given up, too."""
+        """
+        Wait until a call is over or given up. If the wait is cancelled, the call is given up, too.
+        """
         self._waiting[call] = when = anyio.current_time() + self._seconds
         if not self._is_set:
             self._set(when)
@@ -44,13 +46,13 @@ class Patience:
                 call.is_given_up = True
 
     def close(self) -> None:
-        """Give up all that still wait: nobody will do what they ask for."""
+        """Give up all calls that still wait: nothing will do them."""
         self._timer.close()
         for call in self._waiting:
             _give_up(call)
 
     async def settle(self) -> None:
-        """Wait until nothing is left of this. Is not cancelled."""
+        """Wait until the timer has ended. Is not cancelled."""
         await self._timer.settle()
 
     def _set(self, when: float) -> None:

@@ -1,8 +1,8 @@
 """
-What the calls of a log that read find, in one short transaction, which keeps no writer waiting.
+How a log reads: many calls in one short transaction, which makes no writer wait.
 
-Many readers are at the same place, and get the same page. What has to be written after a read is
-taken note of: that a run is to be kept a little longer, and that it is followed from here.
+Many readers are at the same place, and get the same page. A read also notes what has to be written
+after it: that a run must be kept a little longer, and that it is followed from here.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ _ENTRIES = "SELECT data FROM entries WHERE run = ? AND position > ? ORDER BY pos
 
 class Reading:
     """
-    The runs, as they are at one moment.
+    The runs as they are at one moment.
 
-    :param connection: one that has begun a transaction
-    :param follow: seconds for which a run counts as followed that was read from another process
+    :param connection: a connection that has begun a transaction
+    :param follow: seconds for which a run counts as followed after another process has read it
 
     """
 
@@ -46,9 +46,9 @@ class Reading:
         self._renew_before = self._now + follow / 2
         self._rows: dict[str, Row | None] = {}
         self._pages: dict[tuple[str, int, int], Page] = {}
-        #: Runs that have ended, and are to be kept for a while after this.
+        #: Runs that have ended, and must be kept for a while after this.
         self._to_keep: set[str] = set()
-        #: Runs that go on elsewhere, and whose end is to be seen here.
+        #: Runs that go on elsewhere, and whose end must be seen here.
         self._to_follow: set[str] = set()
 
     def get(self, run_id: str) -> Record:
@@ -59,7 +59,7 @@ class Reading:
         if row.expires_at is not None:
             if row.expires_at < self._wall + AFTER_READ:
                 self._to_keep.add(run_id)
-        # Set anew in good time.
+        # Renewed well before it runs out.
         elif not is_own and row.keep < AFTER_READ and row.followed_until < self._renew_before:
             self._to_follow.add(run_id)
         place = run_id, after, limit
@@ -69,7 +69,7 @@ class Reading:
         return page
 
     def afterwards(self) -> Generator[Callable[[Transaction], None], None, None]:
-        """Yield what is to be written after this."""
+        """Yield what must be written after this."""
         if self._to_keep:
             yield partial(keep_longer, run_ids=tuple(self._to_keep), seconds=AFTER_READ)
         if self._to_follow:

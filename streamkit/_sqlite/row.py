@@ -1,4 +1,4 @@
-"""What a file says of one run."""
+"""What a file says about one run."""
 
 from __future__ import annotations
 
@@ -27,30 +27,30 @@ class Row(RunState):
     keep: float
     unwatched: float | None
     started_at: float
-    #: The position of the first entry that can be read. Those before it go a little later, from
-    #: :attr:`stored` on.
+    #: The position of the first entry that can be read. Earlier ones, from :attr:`stored` on, are
+    #: removed a little later.
     first: int
     stored: int
     last: int
     head: int | None
     outcome: bytes | None
     cancel: bytes | None
-    #: Which start of the machine the times of its clock are of.
+    #: The boot of the machine to which the monotonic times belong.
     boot: str
     lease: float
     seen_at: float
-    #: The same, by the clock on the wall.
+    #: The same, by the wall clock.
     seen_on: float
     doubted_at: float | None
     watched_at: float
-    #: Until when somebody in another process than its own will have been there to see its end.
+    #: Until when a reader in another process counts as there, waiting to see its end.
     followed_until: float
-    #: Of all that have ended, the how manieth.
+    #: Its number in the order in which runs have ended.
     ended: int | None
-    #: By the clock on the wall.
+    #: By the wall clock.
     expires_at: float | None
     size: int
-    #: Counts what others may want to hear of.
+    #: Counts the changes that others may want to hear about.
     changes: int
 
     @property
@@ -66,25 +66,25 @@ class Row(RunState):
     def has_lapsed(self, now: float) -> bool:
         if self.outcome is not None:
             return False
-        # One that was heard of later than now was so before the machine was started again.
+        # A time later than now is from before a restart of the machine.
         return self.boot != self.clock.boot or not -_SKEW <= now - self.seen_at < self.lease
 
     def requests(self, now: float) -> Requests:
         if self.cancel is None and self.unwatched is None:
-            # What happens for nearly every item.
+            # The case for nearly every item.
             return _NONE
         return Requests(cancel=self.cancel, unwatched_for=max(now - self.watched_at, 0.0))
 
 
-#: All but the clock.
+#: All except the clock.
 COLUMNS = [field.name for field in fields(Row)][1:]
 
 
 def to_bytes(text: str) -> bytes:
-    """Return any text as bytes: one that is no Unicode as well."""
+    """Return any text as bytes, even if it is not valid Unicode."""
     return text.encode("utf-8", "surrogatepass")
 
 
 def to_text(data: bytes) -> str:
-    """Return the text again."""
+    """Return the text of such bytes."""
     return data.decode("utf-8", "surrogatepass")

@@ -1,17 +1,17 @@
 """
 The tables of a file.
 
-A run has a row, and each of its entries has one, so that the oldest can go. Ids and owners are kept
-as bytes, because they may be any text. Times of the clock of the machine count only together with
-``boot``, the start of the machine that they were taken in.
+A run has a row, and so has each of its entries, so that the oldest can be removed. Ids and owners
+are kept as bytes, because they may be any text. Monotonic times count only together with ``boot``,
+the boot of the machine in which they were taken.
 """
 
 from __future__ import annotations
 
-#: Says that a file is one of these: "skru".
+#: Marks a file as one of these: "skru".
 APPLICATION_ID = 0x736B7275
 
-#: Of the tables. A later one is not for this release.
+#: The version of the tables. This release cannot use a later one.
 VERSION = 1
 
 TABLES = """

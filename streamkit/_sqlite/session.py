@@ -1,8 +1,8 @@
 """
 One event loop that uses a file: what waits there for the thread, and is told by it.
 
-All waits are for events that the thread has set. So a call may be cancelled wherever it is: nothing
-is lost by that, for nothing is held.
+All waits are for events that the thread has set. So a call may be cancelled at any point: it holds
+nothing, and nothing is lost.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from .worker import Call, Worker
 
 _logger = logging.getLogger("streamkit")
 
-# Seconds for which the end of the thread is waited for. It comes in no time, unless the disk hangs.
+# The most seconds to wait for the end of the thread. It comes at once, unless the disk hangs.
 _END_WITHIN = 5.0
 
 T = TypeVar("T")
@@ -42,7 +42,7 @@ class Session:
 
     :param path: of the file
     :param outage: seconds for which a call tries to reach it
-    :param worker: what does the work
+    :param worker: the class that does the work
 
     """
 
@@ -58,14 +58,14 @@ class Session:
     ) -> None:
         #: How many blocks are open.
         self.users: int = 0
-        #: Called when the last one is left: this is not what new ones use.
+        #: Called when the last one is left: new blocks get a new session.
         self.unset: Callable[[], None]
         self.hints: Hints = Hints()
         self._path = path
         self._outage = outage
         self._loop = Loop()
         self._patience = Patience(outage)
-        #: The runs that go on here: their epochs, and who is told of requests.
+        #: The runs that go on here: their epochs, and what is called with requests.
         self._own: dict[str, tuple[str, Callable[[Requests], object]]] = {}
         self._opened: Call[None] = Call(_nothing)
         self._ended: Call[None] = Call(_nothing)
@@ -77,18 +77,18 @@ class Session:
 
     def check_process(self) -> None:
         """
-        See that this is no fork of the process that has the thread, and perhaps a lock.
+        Check that this is not a fork of the process that has the thread, and perhaps a lock.
 
-        :raises RuntimeError: if it is
+        :raises RuntimeError: if it is a fork
 
         """
         check_process(self._path, self._process, FORK_BEFORE)
 
     async def open(self) -> None:
         """
-        Wait until the file is open. May be called by several.
+        Wait until the file is open. May be called by several tasks.
 
-        :raises LogUnavailable: if it is locked, or there is no room, for as long as that was tried
+        :raises LogUnavailable: if it was locked, or there was no room, for the whole of the outage
 
         """
         if not self._has_started:
@@ -100,11 +100,11 @@ class Session:
         if not self._opened.is_over.is_set():
             raise self._unavailable()
         if self._opened.raised is not None:
-            # All who wait for it are told.
+            # All waiters get this error.
             raise self._opened.raised
 
     async def close(self) -> None:
-        """Let the thread end, and wait for that for a while, whatever happens."""
+        """End the thread, and wait for that for a while, whatever happens."""
         self._is_closed = True
         self._worker.end()
         try:
@@ -125,10 +125,10 @@ class Session:
         undo: Callable[[Transaction], object] | None = None,
     ) -> T:
         """
-        Have something done in a transaction, and wait until it is.
+        Have the thread run a function in a transaction, and wait for the result.
 
-        :param then: called in the event loop with what was returned, even if nobody waits any more
-        :param undo: what to do in place of that, in a transaction, if nobody waits any more
+        :param then: called in the event loop with the result, even if nobody waits for it by then
+        :param undo: run in a transaction instead of ``then``, if nobody waits by then
 
         """
         call = Call(function, then, undo)
@@ -137,13 +137,13 @@ class Session:
         try:
             return await self._wait_for(call)
         except BaseException:
-            # By Task.cancel(), which also comes when the wait is over.
+            # Due to Task.cancel(), which may come even when the wait is over.
             if call.is_done and not call.is_given_up and undo is not None:
                 self._worker.write(Call(undo))
             raise
 
     async def read(self, function: Callable[[Reading], T]) -> T:
-        """Have something found out."""
+        """Have the thread run a function that reads, and wait for the result."""
         call = Call(function)
         self._check_open()
         self._worker.read(call)
@@ -154,7 +154,7 @@ class Session:
         return run_id in self._own
 
     def keep_told(self, run_id: str, epoch: str, notify: Callable[[Requests], object]) -> None:
-        """Tell a producer from now on what it is asked."""
+        """From now on, tell a producer what it is asked."""
         self._own[run_id] = epoch, notify
         self._worker.wake()
 
@@ -164,7 +164,7 @@ class Session:
             del self._own[run_id]
 
     def wake(self) -> None:
-        """Have the thread look what matters here now."""
+        """Make the thread check now what matters here."""
         self._worker.wake()
 
     async def _wait_for(self, call: Call[T]) -> T:
@@ -191,12 +191,14 @@ class Session:
     # For the thread
 
     def deliver(self, calls: list[Call[Any]], news: News) -> bool:
-        """Take what was done. Called in the thread. Returns whether there is an event loop."""
+        """
+        Take results and news. Called in the thread. Returns whether there is still an event loop.
+        """
         return self._loop.call(partial(self._take, calls, news))
 
     def interest(self) -> tuple[Collection[str], Mapping[str, str]]:
-        """Return what matters here. Called in the thread."""
-        # Copied in one step each, while the loop goes on.
+        """Return the runs that matter here. Called in the thread."""
+        # Each is copied in one atomic step, because the loop goes on meanwhile.
         own = self._own.copy()
         return tuple(self.hints.watched), {run_id: epoch for run_id, (epoch, _) in own.items()}
 
@@ -222,4 +224,4 @@ class Session:
 
 
 def _nothing(target: object) -> None:
-    """Have nothing done: only waited for."""
+    """Do nothing: such a call is only waited for."""

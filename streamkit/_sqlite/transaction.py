@@ -1,8 +1,8 @@
 """
-What is written together. Runs are looked up as they are needed, changed in memory, and written at
-the end: so a transaction costs few statements, however many calls it is made of.
+What is written together. Runs are looked up when they are needed, changed in memory, and written at
+the end. So a transaction costs few statements, however many calls it consists of.
 
-Nothing is changed that was not checked before. A call that raises has changed nothing, and the
+Everything is checked before anything is changed. So a call that raises has changed nothing, and the
 others go on.
 """
 
@@ -20,14 +20,14 @@ from .row import COLUMNS, Row, to_bytes, to_text
 if TYPE_CHECKING:
     import sqlite3
 
-#: What an entry takes beside its bytes, and a run beside its entries.
+#: The bytes that count for an entry besides its own, and for a run besides its entries.
 ENTRY_OVERHEAD = 32
 RUN_OVERHEAD = 512
 
 _FIND = f"SELECT {', '.join(COLUMNS)} FROM runs WHERE id = ?"
 _ADD = f"INSERT INTO runs ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * len(COLUMNS))})"
 
-# What may change, and where it is.
+# The columns that may change.
 _CHANGING = COLUMNS[COLUMNS.index("first") :]
 _changing = attrgetter(*_CHANGING)
 _all = attrgetter(*COLUMNS)
@@ -36,26 +36,26 @@ _SAVE = f"UPDATE runs SET {', '.join(f'{name} = ?' for name in _CHANGING)} WHERE
 
 @dataclass(frozen=True, slots=True)
 class News:
-    """What those in this process want to hear of when something was written, or was seen to be."""
+    """What this process wants to hear about after a write of its own, or of others."""
 
-    #: Runs that have changed: their epoch, and how often it was. ``None`` if they are gone.
+    #: Runs that have changed: their epoch and their count of changes, or ``None`` if they are gone.
     changed: dict[str, tuple[str, int] | None] = field(
         default_factory=dict[str, tuple[str, int] | None]
     )
-    #: What producers are asked, by the id and the epoch of their run.
+    #: What producers are asked, with the id and the epoch of their run.
     told: list[tuple[str, str, Requests]] = field(default_factory=list[tuple[str, str, Requests]])
 
 
 class Transaction:
     """
-    The runs, as they are while nobody else writes.
+    The runs as they are while nobody else writes.
 
-    :param connection: one that has begun a transaction
-    :param max_bytes: of all runs together
+    :param connection: a connection that has begun a transaction
+    :param max_bytes: the limit for all runs together
     :param is_watched: whether a run is being watched in this process
-    :param rows: runs that go on, as they are, which spares to look them up. It is to be emptied if
-        the transaction fails, or if somebody else has written
-    :param away: from when to when the file could not be written, by the clock of the machine
+    :param rows: a cache of runs that go on. The caller empties it if the transaction fails, or if
+        somebody else has written
+    :param away: the last time in which the file could not be written, by the monotonic clock
 
     """
 
@@ -77,9 +77,9 @@ class Transaction:
         self._is_watched = is_watched
         self._away = away
         self._rows = rows
-        #: Those that are not to be kept in memory after this.
+        #: Runs that are not kept in memory after this.
         self._passing: set[str] = set()
-        #: Those that are to be written.
+        #: Runs that must be written.
         self._changed: dict[int, Row] = {}
         self._entries: list[tuple[int, int, bytes]] = []
         self._read: tuple[int, int, int] = connection.execute(
@@ -93,7 +93,7 @@ class Transaction:
     # Runs
 
     def find(self, run_id: str) -> Row | None:
-        """Return a run that is there, and has not been kept for long enough."""
+        """Return a run, unless there is none, or it was kept for long enough."""
         try:
             row = self._rows[run_id]
         except KeyError:
@@ -107,12 +107,12 @@ class Transaction:
         return row
 
     def writable(self, run_id: str, epoch: str, acknowledged: int = 0) -> Row | None:
-        """Return a run of this epoch that goes on, and of which nothing is missing."""
+        """Return a run if it has this epoch, goes on, and lacks no acknowledged entry."""
         row = self.find(run_id)
         return row if row is not None and row.is_writable(epoch, acknowledged) else None
 
     def add(self, run_id: str, epoch: str, terms: Terms, lease: float) -> Row:
-        """Add a run, for which there is room."""
+        """Add a run. The caller has made room for it."""
         row = Row(
             clock=self.clock,
             number=0,
@@ -151,22 +151,22 @@ class Transaction:
         return row
 
     def save(self, row: Row) -> None:
-        """Have a change written that nobody waits for."""
+        """Write a change that nobody waits for."""
         self._changed[row.number] = row
 
     def change(self, row: Row) -> None:
-        """Have a change written, and told to those who watch."""
+        """Write a change, and tell the watches."""
         row.changes += 1
         self._changed[row.number] = row
         self.news.changed[to_text(row.id)] = row.epoch, row.changes
 
     def tell(self, row: Row, requests: Requests) -> None:
-        """Have a producer told when this is written, if it is here."""
+        """Tell a producer after this is written, if it is in this process."""
         self.news.told.append((to_text(row.id), row.epoch, requests))
 
     def sign_of_life(self, row: Row) -> None:
-        """Begin the lease anew."""
-        # While nobody could write, no reader could say that it is there.
+        """Start the lease anew."""
+        # While the file could not be written, no reader could report that it was there.
         since, until = self._away
         missed = until - max(since, row.seen_at)
         if missed > 0:
@@ -176,8 +176,8 @@ class Transaction:
         self.save(row)
 
     def end(self, row: Row, outcome: bytes) -> None:
-        """Let a run be ended, and be kept for as long as is due."""
-        # Those who follow it are to see the end.
+        """End a run, to be kept for as long as is due."""
+        # Its followers must see the end.
         follows = self._is_watched(to_text(row.id)) or row.followed_until > self.now
         row.end(outcome, self.wall, is_watched=follows)
         self._ends += 1
@@ -201,7 +201,7 @@ class Transaction:
     # Entries
 
     def add_entries(self, row: Row, position: int, data: list[bytes], size: int) -> None:
-        """Add entries that follow those that are there, for which there is room."""
+        """Add entries after those that are there. The caller has made room for them."""
         self._entries += [(row.number, at, entry) for at, entry in enumerate(data, position)]
         row.size += size
         self._bytes += size
@@ -230,11 +230,11 @@ class Transaction:
     # Room
 
     def has_room(self, size: int) -> bool:
-        """Tell whether there is room for so many bytes more, without making any."""
+        """Tell whether there is room for this many more bytes, without making any."""
         return self._bytes + size <= self._max_bytes
 
     def make_room(self, size: int) -> bool:
-        """Remove the runs that ended first, if that is enough for so many bytes more."""
+        """Remove the runs that ended first, if that is enough for this many more bytes."""
         if self._bytes + size - self._max_bytes > self._ended_bytes:
             return False
         while not self.has_room(size):
@@ -242,7 +242,7 @@ class Transaction:
             (run_id,) = self.connection.execute(
                 "SELECT id FROM runs WHERE ended IS NOT NULL ORDER BY ended LIMIT 1"
             ).fetchone()
-            # Unless it is removed for its age.
+            # ``None`` if this has just removed it for its age.
             row = self.find(to_text(run_id))
             if row is not None:
                 self.remove(row)
@@ -251,7 +251,7 @@ class Transaction:
     # The end
 
     def flush(self) -> None:
-        """Write what is only in memory so far."""
+        """Write everything that is only in memory so far."""
         if self._entries:
             self.connection.executemany("INSERT INTO entries VALUES (?, ?, ?)", self._entries)
             self._entries = []
@@ -261,7 +261,7 @@ class Transaction:
             self._changed = {}
 
     def finish(self) -> None:
-        """Write all that is left, before the transaction is committed."""
+        """Write everything that is left, before the transaction is committed."""
         self.flush()
         for run_id in self._passing:
             del self._rows[run_id]
@@ -273,5 +273,5 @@ class Transaction:
 
 
 def size_of_run(terms: Terms) -> int:
-    """Return what a run takes that has no entries yet."""
+    """Return the size of a run that has no entries yet."""
     return RUN_OVERHEAD + len(terms.data)

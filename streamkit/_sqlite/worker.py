@@ -1,14 +1,13 @@
 """
-The thread that uses the file: the only one of an event loop that does.
+The thread that uses the file: each event loop has only this one.
 
-While it is at work, what all runs of the process want to write gathers, and is the next
-transaction. So there is one commit for many appends where there are many, and one that comes alone
-is written at once: nothing is timed. Writes go before reads, and reads are made in small portions,
-so a lease is renewed however many read.
+While it works, the writes of all runs of the loop gather, and become the next transaction. So many
+appends share one commit, and a single one is written at once: there is no delay. Writes go before
+reads, and reads are done in small portions, so leases are renewed however many readers there are.
 
-Nobody waits in the thread, and the thread waits for nobody: a call whose caller has gone is left
-out if it was not begun, and its result dropped if it was. If the event loop has ended without a
-word, the thread notices when it has something to say, which is once a minute at least.
+The thread never waits for the event loop. If the caller of a call has gone, the call is skipped,
+or, if it was begun, its result is dropped. If the event loop has ended without closing the session,
+the thread notices the next time that it delivers something, which is at least once a minute.
 """
 
 from __future__ import annotations
@@ -29,20 +28,20 @@ from .transaction import News
 
 _logger = logging.getLogger("streamkit")
 
-#: Seconds between two looks at what other processes have written, where that matters.
+#: Seconds between two looks at what other processes have written, if that matters.
 POLL = 0.05
 
-# Calls in a transaction.
+# The most calls in a transaction.
 _MOST_WRITES = 1_000
 _MOST_READS = 100
 
-# Seconds until the next try where the file cannot be used, beside those that SQLite waits itself.
+# Seconds until the next try when the file cannot be used, besides SQLite's own wait.
 _AGAIN = 0.02
 
-# What a call is told. It is raised before the call has done anything.
+# The errors that are raised to the caller. Each comes before the call has changed anything.
 _SAID = (LogFull, RunExists, RunNotFound, RunRunning, ValueError)
 
-# Seconds after which the event loop is told that there is nothing, to see whether it is there.
+# Seconds after which an empty delivery checks whether the event loop is still there.
 _WORD = 60.0
 
 T = TypeVar("T")
@@ -50,11 +49,11 @@ T = TypeVar("T")
 
 class Call(Generic[T]):
     """
-    Something to be done with the file, and what came of it.
+    Something to do with the file, and its result.
 
     :param function: called in the thread, with a transaction or a reading, and again if that fails
-    :param then: called in the event loop if it was done, before whoever waits for it goes on
-    :param undo: done in place of that if nobody waits for it any more
+    :param then: called in the event loop if it was done, before its caller goes on
+    :param undo: run instead of ``then`` if its caller has gone
 
     """
 
@@ -82,7 +81,7 @@ class Call(Generic[T]):
         self.raised: BaseException | None = None
         self.is_done: bool = False
         self.is_over: anyio.Event = anyio.Event()
-        #: Set by a caller who has gone.
+        #: Set when its caller has gone.
         self.is_given_up: bool = False
 
     def run(self, target: Any, /) -> None:
@@ -104,7 +103,7 @@ class Client(Protocol):
     """The event loop's side of a worker, called in the thread."""
 
     def deliver(self, calls: list[Call[Any]], news: News) -> bool:
-        """Take what was done. Returns whether there is anybody."""
+        """Take results and news. Returns whether there is still an event loop."""
         ...
 
     def interest(self) -> tuple[Collection[str], Mapping[str, str]]:
@@ -118,10 +117,10 @@ class Client(Protocol):
 
 class Worker:
     """
-    What the thread has to do.
+    The work of the thread.
 
     :param database: the file
-    :param client: who asks for it
+    :param client: the event loop's side
 
     """
 
@@ -133,47 +132,47 @@ class Worker:
         self._reads: deque[Call[Any]] = deque()
         self._is_ending = False
         self._is_woken = False
-        #: When to look what others have written, and whether that matters to anybody.
+        #: When to look for what others have written, and whether that matters to anybody.
         self._next_look = 0.0
         self._matters = False
-        #: When to see whether the event loop is still there.
+        #: When to check whether the event loop is still there.
         self._next_word = 0.0
-        #: What is wrong with the file, if anything is.
+        #: What is wrong with the file, or ``None``.
         self.trouble: str | None = None
 
     def start(self, opened: Call[Any], ended: Call[Any], name: str) -> None:
         """
         Start the thread.
 
-        :param opened: is over when the file was opened, or could not be
-        :param ended: is over when the thread is
+        :param opened: is over when the file is open, or cannot be opened
+        :param ended: is over when the thread has ended
 
         """
-        # The program may end without it.
+        # A daemon, so that the program can end without it.
         threading.Thread(
             target=self._run, args=[opened, ended], name=f"thread of {name}", daemon=True
         ).start()
 
     def end(self) -> None:
-        """Have the thread end, when it has done what there is. Never blocks for long."""
+        """End the thread after its remaining work. Never blocks for long."""
         with self._changed:
             self._is_ending = True
             self._changed.notify()
 
     def write(self, call: Call[Any]) -> None:
-        """Have something done in a transaction."""
+        """Add a call for a transaction."""
         with self._changed:
             self._writes.append(call)
             self._changed.notify()
 
     def read(self, call: Call[Any]) -> None:
-        """Have something found out."""
+        """Add a call for a reading."""
         with self._changed:
             self._reads.append(call)
             self._changed.notify()
 
     def wake(self) -> None:
-        """Have the thread look what matters now."""
+        """Make the thread check now what matters."""
         with self._changed:
             self._next_look, self._is_woken = 0.0, True
             self._changed.notify()
@@ -184,7 +183,7 @@ class Worker:
         try:
             if self._open(opened):
                 wait = 0.0
-                # What is left at the end was asked for before it.
+                # Calls that are left at the end were made before it.
                 while self._has_calls or not self._is_ending:
                     self._wait(wait)
                     wait = self.step()
@@ -210,7 +209,7 @@ class Worker:
             try:
                 self._database.open()
             except sqlite3.Error as exc:
-                # Somebody has it to himself, or there is no room for another one.
+                # Somebody has locked it, or the disk is full.
                 self.trouble = str(exc)
                 self._wait(_AGAIN)
                 continue
@@ -228,7 +227,7 @@ class Worker:
         return bool(self._writes or self._reads) and self.trouble is None
 
     def step(self) -> float:
-        """Do what there is to do. Returns for how many seconds there is nothing else."""
+        """Do the work that there is. Returns the seconds until there is more."""
         trouble: list[str] = []
         for do in self._do_writes, self._do_reads, self._look:
             try:
@@ -256,7 +255,7 @@ class Worker:
     def _do(
         self, calls: deque[Call[Any]], most: int, do: Callable[[list[Call[Any]]], News]
     ) -> None:
-        """Do calls together, or one by one if one of them has spoilt it for the others."""
+        """Run calls together, or one by one if one of them makes all of them fail."""
         taken = self._take(calls, most)
         portion = len(taken)
         while taken:

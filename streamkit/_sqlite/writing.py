@@ -1,4 +1,4 @@
-"""What the calls of a log that write do to the runs of a transaction: see ``RunLog``."""
+"""How a log writes: what each call does to the runs of a transaction. See ``RunLog``."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from .._runs.log import REMEMBER, Requests, Terms
 from .row import Row, to_bytes
 from .transaction import ENTRY_OVERHEAD, Transaction, size_of_run
 
-# Entries that are removed together, and bytes: to remove each as it goes would cost as much as to
-# add it.
+# The entries and bytes that are removed together: removing each one alone would cost as much as
+# adding it.
 _TOGETHER = 64
 _TOGETHER_BYTES = 256 * 1024
 
-# Cancellations that are remembered; the oldest goes.
+# The most early cancellations that are remembered. The oldest are dropped.
 _MOST_EARLY = 10_000
 
 FENCED = Requests(fenced=True)
@@ -35,7 +35,7 @@ def create(tx: Transaction, run_id: str, epoch: str, terms: Terms, lease: float)
 
 
 def undo(tx: Transaction, run_id: str, epoch: str) -> None:
-    """Remove a run that was created, and that nobody has heard of."""
+    """Remove a run that was created, but that nobody has heard about."""
     row = tx.writable(run_id, epoch)
     if row is not None and not row.last:
         tx.remove(row)
@@ -52,7 +52,7 @@ def append(
     first: int,
     head: int | None,
 ) -> Requests:
-    # A file that was put back has lost what was written since, and readers may have seen that.
+    # A file that was restored has lost what was written since, and readers may have seen that.
     row = tx.writable(run_id, epoch, acknowledged)
     if row is None:
         return FENCED
@@ -60,7 +60,7 @@ def append(
     start, last = row.last + 1, row.last + len(new)
     first = max(min(first, last + 1), row.first)
     if first > start:
-        # More than is kept of the run, at once.
+        # These entries alone are more than is kept of the run.
         del new[: first - start]
         start = first
     size = sum(map(len, new)) + ENTRY_OVERHEAD * len(new)
@@ -93,7 +93,7 @@ def end(tx: Transaction, run_id: str, epoch: str, outcome: bytes, acknowledged: 
     if row.is_writable(epoch, acknowledged):
         tx.end(row, outcome)
         return True
-    # It may have been written by this very call, whose success was not seen.
+    # An earlier attempt of this very call may have written it, without seeing its success.
     return row.epoch == epoch and row.outcome == outcome
 
 
@@ -173,14 +173,14 @@ def _is_worthwhile(row: Row) -> bool:
     dropped = row.first - row.stored
     if dropped <= 0:
         return False
-    # About as many bytes as they are likely to have.
+    # An estimate of the bytes of the entries before ``first``.
     share = row.size * dropped // (row.last + 1 - row.stored)
     return dropped >= _TOGETHER or share >= _TOGETHER_BYTES
 
 
 def _remember(tx: Transaction, run_id: str, reason: bytes, owner: str | None) -> None:
     if _early(tx, to_bytes(run_id), _owner(owner)) is not None:
-        # The first reason stays.
+        # The first reason is kept.
         return
     number = tx.connection.execute(
         "INSERT INTO early (id, owner, reason, boot, until) VALUES (?, ?, ?, ?, ?)",
@@ -191,7 +191,7 @@ def _remember(tx: Transaction, run_id: str, reason: bytes, owner: str | None) ->
 
 
 def _take_early(tx: Transaction, row: Row) -> None:
-    """Cancel a run for which that was asked before it was there."""
+    """Cancel a run if that was asked before the run was there."""
     for owner in {None, row.owner}:
         reason = _early(tx, row.id, owner)
         if reason is not None:
