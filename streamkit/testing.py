@@ -1,5 +1,5 @@
 """
-Tools for tests: of a source, of an endpoint that streams, of a log of runs.
+Tools for testing a source, an endpoint that streams, or a log of runs.
 
 .. code-block:: python
 
@@ -10,12 +10,12 @@ Tools for tests: of a source, of an endpoint that streams, of a log of runs.
 
 stops, cancels, leaves and closes a source at each of its awaits, on both backends;
 :func:`interruptions` does it in the event loop of a test. :class:`AsgiClient` is a client that
-streams, leaves, and takes its time. :func:`virtual_time` lets a test wait for an hour, and
-:func:`lasting` lets a fixture end in another task. :func:`log_conformance` makes the tests that a
-log of runs must pass.
+streams, that can leave, and that can be slow. :func:`virtual_time` lets a test wait for an hour,
+and :func:`lasting` lets a fixture end in another task. :func:`log_conformance` makes the tests that
+a log of runs must pass.
 
-Those tests are async, as tests of a source may be, so they need a pytest plugin: that of anyio is
-already installed, and runs them where ``pytestmark = pytest.mark.anyio`` is written.
+Those tests are async, as tests of a source may be, so they need a pytest plugin. anyio's plugin is
+already installed, and runs the tests of a module with ``pytestmark = pytest.mark.anyio``.
 """
 
 from __future__ import annotations
@@ -65,10 +65,9 @@ def log_conformance(
     """
     Return a suite that tests a log, as a class for pytest.
 
-    :param factory: returns a log that was not opened. It is called anew for each test, and may
-        return logs of one store: ids are random. Give it a short lease, because the tests wait for
-        it
-    :param time_travels: whether a sleep takes no time, for the log as well, so that the tests may
+    :param factory: returns a log that is not open. It is called for each test, and all its logs may
+        share one store: ids are random. Give the log a short lease, because the tests wait for it
+    :param time_travels: whether sleeps take no time, for the log as well, so that the tests may
         wait for minutes
     :return: a class whose name begins with ``Test``
 
@@ -78,7 +77,7 @@ def log_conformance(
 
 
 class LogConformance(Writing, Ending, Asking, Watching):
-    """The tests themselves: which become a class for one log by :func:`log_conformance`."""
+    """The tests themselves. :func:`log_conformance` makes a class of them for one log."""
 
 
 name_publicly(globals())

@@ -1,7 +1,7 @@
 """
-What does not end is abandoned: it is kept, and never stepped again.
+A run that does not end is abandoned: it is kept, and never stepped again.
 
-To close it would let it run on. Were it collected, the interpreter would close it.
+Closing it would let it run on, and the interpreter would close it if it were collected.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ class Abandoned(BaseException):
     """Raised in place of one more step."""
 
 
-#: What was abandoned, as long as the process lives.
+#: Everything that was abandoned, kept until the process ends.
 kept: list[object] = []
 
 
 def abandon(suspended: object) -> None:
-    """Keep what is suspended."""
+    """Keep a suspended coroutine."""
     kept.append(suspended)
 
 
 def wake(task: Any) -> None:
-    """Resume a task that waits for nothing that will ever come, to be abandoned."""
+    """Resume a task that would wait for ever, so that it is abandoned."""
     if isinstance(task, asyncio.Task):
         task.cancel()
     else:

@@ -1,10 +1,9 @@
 """
-A client of an ASGI application, in the same event loop: it takes its time, and leaves when it
-likes.
+A client of an ASGI application, in the same event loop: it can be slow, and can leave at any time.
 
 The block of a response is the connection. Leaving it before the end disconnects, like a browser
-whose tab is closed. A client that does not read holds the application up, once the application has
-sent more than a server would take.
+whose tab is closed. A client that does not read holds up the application, once that has sent more
+than a server would buffer.
 """
 
 from __future__ import annotations
@@ -42,12 +41,12 @@ class AsgiClient:
     """
     A client of an application, on asyncio and on Trio.
 
-    Enter it for the application's lifespan; without the block, there is no lifespan.
+    Enter it for the application's lifespan. Without the block, there is no lifespan.
 
     :param app: the application
-    :param buffer: how many bytes of a response the client's side takes before it is read
+    :param buffer: how many bytes of a response are buffered before it is read
     :param raises_when_gone: whether sending to a client that has gone raises an :exc:`OSError`, as
-        on some servers; on others nothing happens
+        on some servers. On others, nothing happens
     """
 
     def __init__(self, app: App, *, buffer: int = 65536, raises_when_gone: bool = False) -> None:
@@ -60,7 +59,7 @@ class AsgiClient:
         """
         Start the application.
 
-        :raises RuntimeError: if it says that it cannot, or if it was started before
+        :raises RuntimeError: if it reports a failure, or if it was started before
         """
         if self._lifespan is not None:
             raise RuntimeError("the application runs already: make another AsgiClient")
@@ -85,17 +84,17 @@ class AsgiClient:
         """
         Make a request, and wait for the beginning of its response.
 
-        When the block is left before the response is complete, the client disconnects. Then the
-        application is waited for.
+        If the block is left before the response is complete, the client disconnects. Then it waits
+        for the application to end.
 
         :param method: the HTTP method
         :param url: the path, and the query after a ``?``
         :param headers: headers of the request
-        :param body: the body of the request: at once, or in pieces, which are asked for as the
+        :param body: the body of the request: at once, or in pieces, which are taken as the
             application asks for them
         :raises RuntimeError: if the application ends without a response
-        :raises BaseException: what the application raises, bare; together with an error of the
-            block, in a group of both
+        :raises BaseException: what the application raises, bare; if the block raises as well, a
+            group of both
         """
         response = AsgiResponse(self._buffer, self._raises_when_gone)
         scope = self._scope(method, url, headers or {})
@@ -110,7 +109,7 @@ class AsgiClient:
                 response.leave()
                 raise
             except _Cut:
-                # The application has raised, which says more.
+                # The application's own error says more.
                 pass
             except BaseException as exc:
                 error = exc
@@ -151,19 +150,19 @@ class AsgiClient:
 
 class AsgiResponse:
     """
-    A response, as it comes: iterate it for its pieces, as they were sent.
+    A response that is being received: iterate over it for its pieces, as they were sent.
 
     It is made by :meth:`AsgiClient.request`.
     """
 
     def __init__(self, buffer: int, raises_when_gone: bool) -> None:
-        #: The status, in the block.
+        #: The status, known inside the block.
         self.status: int = 0
         #: The headers, with names in lower case.
         self.headers: dict[str, str] = {}
-        #: Whether the application has sent the last message of it.
+        #: Whether the application has sent the last message of the response.
         self.is_complete: bool = False
-        #: What the application has sent after the client had gone.
+        #: What the application sent after the client had gone.
         self.late: list[bytes] = []
         #: What the application has raised.
         self.error: BaseException | None = None
@@ -184,13 +183,13 @@ class AsgiResponse:
         Wait for the next piece.
 
         :raises StopAsyncIteration: at the end of a complete response
-        :raises ConnectionError: if the application has ended before that
+        :raises ConnectionError: if the application ends before that
         """
         while not self._waiting:
             if self.is_complete:
                 raise StopAsyncIteration
             if self._is_over:
-                # What has cancelled the application has, or is about to cancel this task as well.
+                # Whatever cancelled the application also cancels this task, perhaps just now.
                 await checkpoint()
                 text = "the application has ended in the middle of its response"
                 raise ConnectionError(text) if self.error is None else _Cut(text)
@@ -200,7 +199,7 @@ class AsgiResponse:
         return piece
 
     async def read(self) -> bytes:
-        """Wait for all of it."""
+        """Wait for the rest of the response, and return it."""
         return b"".join([piece async for piece in self])
 
     async def run(self, app: App, scope: dict[str, Any]) -> None:
@@ -229,7 +228,7 @@ class AsgiResponse:
         self._change()
 
     async def feed(self, body: Body) -> None:
-        """Give the application the body of the request, a piece ahead of it."""
+        """Give the application the body of the request, always one piece ahead."""
         with self._feeding:
             if isinstance(body, AsyncIterable):
                 pieces = body.__aiter__()

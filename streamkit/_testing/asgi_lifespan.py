@@ -1,4 +1,4 @@
-"""The lifespan of an application, which goes on beside the tests of it."""
+"""The lifespan of an application, which runs beside its tests."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from .lasting import Lasting
 
 class Lifespan:
     """
-    What a server tells an application of its start and of its end.
+    What a server tells an application at its start and at its end.
 
     :param app: the application
     """
 
     def __init__(self, app: Any) -> None:
-        #: What the application has put there, for each request.
+        #: The state that the application has set, for each request.
         self.state: dict[str, Any] = {}
         self._app = app
         self._messages: list[dict[str, Any]] = [{"type": "lifespan.startup"}]
@@ -27,15 +27,15 @@ class Lifespan:
         self._answered = anyio.Event()
         self._failure: str | None = None
         self._is_over = False
-        # An application may have a task group of its own, and its client be left by another task.
+        # The application may hold a task group, and another task may leave the client.
         self._held = Lasting(self._running())
 
     async def start(self) -> None:
-        """Start it. Raises what it says if it cannot."""
+        """Start the application. Raises if it reports a failure."""
         await self._held.__aenter__()
 
     async def stop(self) -> None:
-        """Shut it down."""
+        """Shut the application down."""
         await self._held.__aexit__(None, None, None)
 
     @asynccontextmanager
@@ -63,7 +63,7 @@ class Lifespan:
         except Exception:
             if self._answered.is_set():
                 raise
-            # Who knows no lifespan raises, or returns.
+            # An application without a lifespan raises, or returns.
         finally:
             self._is_over = True
             self._answered.set()

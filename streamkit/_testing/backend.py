@@ -1,4 +1,4 @@
-"""Which backend it is, and which time."""
+"""Which backend runs, and which clock."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ Clock: TypeAlias = Literal["virtual", "real"]
 
 
 def on_trio() -> bool:
-    """Tell whether this is a task of trio's."""
+    """Tell whether this is a trio task."""
     trio: Any = sys.modules.get("trio")
     return trio is not None and bool(trio.lowlevel.in_trio_task())
 
 
 def running_backend() -> Backend:
-    """Return the name of the backend that runs."""
+    """Return the name of the running backend."""
     return "trio" if on_trio() else "asyncio"

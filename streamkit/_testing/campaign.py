@@ -1,8 +1,8 @@
 """
 All runs of one subject: undisturbed, then interrupted at each point by each kind, on each backend.
 
-What the undisturbed run is, is seen in two runs; in five on trio, where tasks run in an order of
-trio's choice. What is a point in any of them is one.
+Two undisturbed runs show what is normal; five on trio, which chooses the order of tasks. A point in
+any of them is a point.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ UNDISTURBED: dict[Backend, int] = {"asyncio": 2, "trio": 5}
 @dataclass
 class Campaign:
     """
-    What is to be done.
+    What to do.
 
     :ivar make: makes what is interrupted
     :ivar check: looks at each run
@@ -58,7 +58,7 @@ class Campaign:
         self._unresolved: dict[str, None] = {}
 
     def run(self) -> Report:
-        """Do it, and return what was found."""
+        """Do all runs, and return what was found."""
         with frozen(), Watchdog() as self._watchdog:
             for backend in self.backends:
                 for seed in range(self.seeds if backend == "trio" else 1):
@@ -75,8 +75,9 @@ class Campaign:
         times = range(UNDISTURBED[backend])
         undisturbed = Undisturbed([self._one(terms, (), backend, seed + n) for n in times])
         terms.undisturbed, terms.own = undisturbed.items, undisturbed.cancelled_at
-        # What was imported and cached by these stays. Later it would be runs that stay, each with
-        # its event loop: after this, cycles in there are no longer collected.
+        # Whatever these runs have imported and cached is frozen, because it stays anyway. Done
+        # after later runs, this would keep the runs themselves, with their event loops: cycles in
+        # frozen objects are not collected.
         gc.freeze()
         wrong = [*of_undisturbed(undisturbed)]
         self._folding.add(undisturbed.records[0], wrong)
@@ -93,7 +94,7 @@ class Campaign:
             strikes = todo.pop(0)
             record = self._one(terms, strikes, backend, seed)
             self._look_at(record, undisturbed)
-            # The first kind is enough: what follows is the clean-up, which is the same in all.
+            # The first kind is enough: the clean-up that follows is the same for all kinds.
             if self.again and len(strikes) == 1 and strikes[0][1] == self._kinds(undisturbed)[0]:
                 second: Kind = strikes[0][1] if not record.is_stream else "cancel"
                 points = dict.fromkeys(record.trace_after)

@@ -1,8 +1,8 @@
 """
 Interruptions in the event loop of the test itself, one case after another.
 
-What a case holds belongs to a task of its own, and is torn down when the next one is asked for. The
-body of the loop is the check.
+Each case is held in a task of its own, and is torn down when the next one is asked for. The body of
+the loop is the check.
 """
 
 from __future__ import annotations
@@ -76,22 +76,23 @@ def interruptions(
     """
     Interrupt a source at each of its waits, in the event loop and on the clock of the test.
 
-    For objects that belong to that loop, such as a pool in a fixture. The body of the loop is the
-    check, and nothing that ``make`` holds is torn down before it is over::
+    This is for objects that belong to that loop, such as a pool in a fixture. The body of the loop
+    is the check, and nothing that ``make`` holds is torn down before it is over::
 
         async for case in interruptions(make):
             with case:
                 assert case.given.open_connections == 0
 
-    An interruption is a task of its own in that loop, so ``"native"`` cancels no task of the test.
+    Each run has a task of its own in that loop, so ``"native"`` does not cancel a task of the test.
 
-    :param make: called for each run: see :func:`interrupt_everywhere`, as for all others
+    :param make: called for each run. Here as for the other parameters, :func:`interrupt_everywhere`
+        says more
     :param kinds: the ways to interrupt it
-    :param at: only the points with this name, as a report has it
+    :param at: only the points with this name, as in a report
     :param steps: how often the source may wait after it was told
     :param max_runs: how many runs there may be
     :param max_seconds: real seconds after which no further run begins
-    :param ignore: qualified names of tasks, generators, streams and exceptions that are meant
+    :param ignore: qualified names of tasks, generators, streams and exceptions that are intended
     :return: an async iterator of :class:`Case`, which raises :exc:`Interrupted` at its end, if
         anything was wrong. After a ``break``, call its ``aclose()``, or enter it as a block
     """
@@ -118,7 +119,7 @@ class Interruptions:
         max_seconds: float,
         ignore: frozenset[str],
     ) -> None:
-        #: What was done, complete at the end.
+        #: What was done. Complete at the end.
         self.report: Report = Report()
         self._terms = terms
         self._kinds = kinds
@@ -148,7 +149,7 @@ class Interruptions:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Tear down what the last case holds, if it is not."""
+        """Tear down what the last case holds, unless that was done."""
         held, self._held = self._held, None
         if held is not None:
             await held.__aexit__(None, None, None)

@@ -1,4 +1,4 @@
-"""The call: what it takes, what it refuses, and how it says what was found."""
+"""The call: what it takes, what it refuses, and how it reports what was found."""
 
 from __future__ import annotations
 
@@ -37,29 +37,30 @@ def interrupt_everywhere(
     Interrupt a source at each of its waits, in each way, and check the result.
 
     A run without interruptions shows the points: each ``await`` at which the source waits, and each
-    ``yield``. Then there is one run for each point and each kind, in an event loop of its own. The
-    waits of tasks that the source starts are not points.
+    ``yield``. Then there is one run for each point and each kind, each in an event loop of its own.
+    The waits of tasks that the source starts are not points.
 
     :param make: called for each run, in its event loop: returns a source, a stream or an async
-        function, or an async context manager that yields one; alone, or in a tuple of two, with an
+        function, or an async context manager that yields one; either alone, or in a tuple with an
         object for ``check``
-    :param check: sync or async, called with the :class:`Run`, and with the object from ``make``,
-        when the run is over and before anything is torn down. An exception is a failure
+    :param check: sync or async, called with the :class:`Run`, and with the object from ``make`` if
+        there is one, when the run is over and before anything is torn down. An exception is a
+        failure
     :param kinds: ``"stop"``, by a token; ``"cancel"``, by a scope around the consumer;
         ``"native"``, by :meth:`asyncio.Task.cancel`; ``"leave"`` and ``"error"``, by the consumer;
-        ``"close"``, by ``aclose()`` from another task; ``"timeout"``, by a limit. An async function
-        can only be met by ``"cancel"`` and ``"native"``
+        ``"close"``, by ``aclose()`` from another task; ``"timeout"``, by a limit. Only ``"cancel"``
+        and ``"native"`` apply to an async function
     :param backends: ``"asyncio"`` and ``"trio"``
-    :param clock: ``"virtual"``: nobody waits. ``"real"``: for sources that use threads, sockets or
-        processes
-    :param again: interrupt it a second time, at each point of its clean-up: for the first of
-        ``kinds``
-    :param at: only the points with this name, as a report has it: ``"answer.py:42#3"``
+    :param clock: ``"virtual"``: waiting takes no time. ``"real"``: for sources that use threads,
+        sockets or processes
+    :param again: for the first of ``kinds``, interrupt it a second time, at each point of its
+        clean-up
+    :param at: only the points with this name, as in a report: ``"answer.py:42#3"``
     :param seeds: how many orders of tasks to try on trio
     :param steps: how often the source may wait after it was told
     :param max_runs: how many runs there may be
     :param max_seconds: real seconds after which no further run begins
-    :param ignore: qualified names of tasks, generators, streams and exceptions that are meant
+    :param ignore: qualified names of tasks, generators, streams and exceptions that are intended
     :return: what was done, and what was left out
     :raises Interrupted: if anything is wrong; an :exc:`AssertionError`
     :raises RuntimeError: in a running event loop

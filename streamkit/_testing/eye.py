@@ -1,8 +1,8 @@
 """
 What is seen of one run while it goes on: its points, what it was told, and where.
 
-The eye is told of each wait by what stands between the source and the event loop. When the run has
-come to the point that is meant, it has the strike done: right after the step that led there.
+The eye hears about each wait from what stands between the source and the event loop. When the run
+has reached the intended point, the eye schedules the strike, right after the step that led there.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ class Eye:
     Watches one run.
 
     :param strikes: the points, in their order, at each of which the run is interrupted
-    :param strike: interrupts it, for the n-th time, beginning with 0
-    :param soon: has something called right after the present step of the event loop
+    :param strike: interrupts it, for the n-th time, counted from 0
+    :param soon: calls something right after the current step of the event loop
     :param steps: how often the run may wait after it was told
-    :param outside: says what of the world outside of the event loop a wait is for, if it is
-    :param own: where a function is cancelled without being asked: by a task group of its own
+    :param outside: returns what a wait is for, if that is outside of the event loop
+    :param own: where a function is cancelled without an interruption, by a task group of its own
 
     """
 
@@ -38,29 +38,29 @@ class Eye:
     ) -> None:
         #: Where it has waited.
         self.trace: list[Point] = []
-        #: Whether it is not stepped any more, wherever it is.
+        #: Whether it is no longer stepped, wherever it is.
         self.is_over: bool = False
-        #: How much of it there was when the run was told for the first time.
+        #: How long the trace was when the run was told for the first time.
         self.told_after: int | None = None
         #: Where it was asked to stop.
         self.asked_at: list[Point] = []
         #: The first of these places.
         self.asked_in: Place | None = None
-        #: Where what it was asked arrived.
+        #: Where the interruption arrived.
         self.arrived_at: Place | None = None
-        #: Where it waited again, and for the same, after it was told.
+        #: Where it went on with the same wait after it was told.
         self.swallowed_at: Place | None = None
-        #: Where it was when it had waited too often after that.
+        #: Where it was when it had waited too many times after that.
         self.stuck_at: Place | None = None
-        #: Where a function was cancelled, by whatever.
+        #: Where a function was cancelled, for whatever reason.
         self.cancelled_at: set[Point] = set()
-        #: What it waited for that is not in the event loop, by the point.
+        #: What it waited for outside of the event loop, by the point.
         self.outside: dict[Point, str] = {}
         #: Whether it waits for ever before its first step.
         self.never_begins: bool = False
-        #: How many waits and steps there were: it grows as long as the event loop goes round.
+        #: The number of waits and steps: it grows while the event loop goes round.
         self.pulse: int = 0
-        #: Whether the source, or the function, runs right now.
+        #: Whether the source, or the function, is running right now.
         self.is_running: bool = False
         self._last: tuple[Place, object] | None = None
         self._is_outside = False
@@ -74,15 +74,15 @@ class Eye:
 
     @property
     def was_told(self) -> bool:
-        """Whether what was asked has arrived."""
+        """Whether the interruption has arrived."""
         return self.told_after is not None
 
     def suspended(self, place: Place, awaited: object, task: object) -> None:
         """
         Note a wait.
 
-        :param task: who waits
-        :raises Abandoned: if there were too many
+        :param task: the task that waits
+        :raises Abandoned: if there were too many waits
 
         """
         self._last = place, task
@@ -103,9 +103,9 @@ class Eye:
 
     def give_up(self, *, in_virtual_time: bool) -> bool:
         """
-        Abandon what waits, and will for ever.
+        Abandon a run that would wait for ever.
 
-        :return: ``False`` if virtual time has run past it, and it waits for what takes real time
+        :return: ``False`` if only virtual time is up, and the wait takes real time
         """
         if in_virtual_time and self._is_outside:
             return False
@@ -119,9 +119,9 @@ class Eye:
 
     def cancelled(self, place: Place) -> bool:
         """
-        Take note that a function is cancelled where it waits.
+        Note that a function is cancelled where it waits.
 
-        :return: whether that is what was asked, as far as can be seen
+        :return: whether this is the interruption, as far as can be seen
         """
         point = self.trace[-1]
         self.cancelled_at.add(point)
@@ -131,7 +131,7 @@ class Eye:
         return True
 
     def told(self, place: Place) -> None:
-        """Note that what was asked arrives."""
+        """Note that the interruption arrives."""
         if self.told_after is None:
             self.told_after = len(self.trace)
             self.arrived_at = place

@@ -1,8 +1,8 @@
 """
-What is wrong with a run, beside what its check says: a list of small checks.
+What is wrong with a run, besides what the user's check says: a list of small checks.
 
-Each says what is wrong, and names its cause: a line or a name, by which the same fault is told from
-another one, wherever it was interrupted.
+Each says what is wrong, and names its cause, a line or a name. Wherever the runs were interrupted,
+findings with the same cause are one fault.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ class Finding:
     """
     What is wrong with a run.
 
-    :ivar what: says it
-    :ivar cause: what the same fault has in common
-    :ivar names: by which it may be ignored
+    :ivar what: the text
+    :ivar cause: the same for all findings of one fault
+    :ivar names: the names by which it can be ignored
     """
 
     what: str
@@ -35,9 +35,9 @@ class Finding:
 @dataclass
 class Undisturbed:
     """
-    What the runs have in common that nothing interrupts.
+    What the undisturbed runs have in common.
 
-    :ivar records: of each of them
+    :ivar records: the record of each
     """
 
     records: list[Record]
@@ -60,7 +60,7 @@ class Undisturbed:
 
     @property
     def left(self) -> Counter[str]:
-        """What each of them may leave, at most."""
+        """The most that any of them has left."""
         left: Counter[str] = Counter()
         for record in self.records:
             left |= Counter(record.left)
@@ -68,17 +68,19 @@ class Undisturbed:
 
     @property
     def cancelled_at(self) -> frozenset[Point]:
-        """Where any of them is cancelled, by itself."""
+        """Where any of them cancels itself."""
         return frozenset(point for record in self.records for point in record.cancelled_at)
 
     @property
     def errors(self) -> set[str]:
-        """What it raises without being interrupted."""
+        """What they raise without an interruption."""
         return {str(r.unexpected) for r in self.records if r.unexpected is not None}
 
 
 def findings(record: Record, undisturbed: Undisturbed) -> Iterator[Finding]:
-    """Yield what is wrong with an interrupted run: the worst only, where one thing is due to it."""
+    """
+    Yield what is wrong with an interrupted run. Where one fault causes others, yield it alone.
+    """
     if record.stuck_at is not None:
         yield Finding(
             f"does not end{_after(record)}: it goes on at {_where(record.stuck_at)}",
@@ -110,7 +112,7 @@ def findings(record: Record, undisturbed: Undisturbed) -> Iterator[Finding]:
 
 
 def of_check(fault: Fault) -> Finding:
-    """Return what a check has to say."""
+    """Return the finding of a check that has raised."""
     text = fault.text if fault.is_assertion else str(fault)
     if not text:
         text = "assert failed" if fault.at is None else f"assert failed: {text_of(fault.at)}"
@@ -155,7 +157,7 @@ def _left(record: Record, undisturbed: Undisturbed) -> Iterator[Finding]:
 
 def _of_left(names: Iterable[str]) -> Iterator[Finding]:
     for name in sorted(names):
-        # Both ends of a stream are one thing.
+        # Both ends of a stream are one cause.
         cause = name.replace("SendStream", "Stream").replace("ReceiveStream", "Stream")
         yield Finding(f"leaves behind: {name}", f"left {cause}", (name, name.rpartition(" ")[2]))
 

@@ -1,4 +1,4 @@
-"""One failure for each cause, whatever has interrupted it, and on whichever backend."""
+"""One failure for each cause, whatever the interruption and the backend."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ class _Sight:
 
 class Folding:
     """
-    Collects what is found.
+    Collects findings.
 
-    :param ignored: names of what is not to be reported
+    :param ignored: names of what is not reported
     """
 
     def __init__(self, ignored: frozenset[str]) -> None:
@@ -35,7 +35,7 @@ class Folding:
         self._sights: dict[str, list[_Sight]] = {}
 
     def add(self, record: Record, findings: list[Finding]) -> bool:
-        """Add what was found in one run. Returns whether anything is to be reported."""
+        """Add the findings of one run. Returns whether any of them is reported."""
         found = [finding for finding in findings if not self._ignored.intersection(finding.names)]
         for finding in found:
             sight = _Sight(finding.what, record.run.backend, record.strikes, record.asked_in)
@@ -53,7 +53,7 @@ class Folding:
 
 
 def _failure(sights: list[_Sight], order: dict[Point, int]) -> Failure:
-    # What takes fewer interruptions says more.
+    # First what takes fewer interruptions: it says more.
     sights = sorted(
         sights, key=lambda s: (len(s.strikes), [order.get(point, 0) for point, _ in s.strikes])
     )

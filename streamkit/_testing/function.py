@@ -1,8 +1,9 @@
 """
 The trampoline of an async function: it sees each wait, and passes on what the event loop sends.
 
-asyncio *throws* a cancellation, trio *sends* an ``outcome.Error`` that holds it. Whose it is cannot
-be seen: so one that comes where the undisturbed run has one as well is taken for its own.
+asyncio *throws* a cancellation, trio *sends* an ``outcome.Error`` that holds it. Where it comes
+from cannot be seen. So one that comes where the undisturbed run has one, too, counts as the
+function's own.
 """
 
 from __future__ import annotations
@@ -21,20 +22,20 @@ T = TypeVar("T")
 
 
 def has_cancellation(exc: BaseException) -> bool:
-    """Tell whether this is a cancellation of the backend's, or a group with one."""
+    """Tell whether this is the backend's cancellation, or a group with one."""
     return any(map(is_backend_cancellation, leaves(exc)))
 
 
 def _is_cancellation(given: object) -> bool:
     if not isinstance(given, BaseException) or not is_backend_cancellation(given):
         return False
-    # On trio, that is how a sleep ends.
+    # On trio, a sleep ends this way.
     return getattr(given, "source", None) != "deadline"
 
 
 @coroutine
 def watched(work: Coroutine[Any, Any, T], eye: Eye) -> Generator[Any, Any, T]:
-    """Await a coroutine, and have each of its waits seen."""
+    """Await a coroutine, and show each of its waits to the eye."""
     task = running_task()
     value: Any = None
     exc: BaseException | None = None
@@ -49,7 +50,7 @@ def watched(work: Coroutine[Any, Any, T], eye: Eye) -> Generator[Any, Any, T]:
             except StopIteration as stop:
                 return cast("T", stop.value)
             except BaseException as raised:
-                # A nursery keeps a cancellation to itself until its tasks have ended.
+                # A nursery holds back a cancellation until its tasks have ended.
                 if place is not None and eye.asked_at and has_cancellation(raised):
                     eye.told(place)
                 raise

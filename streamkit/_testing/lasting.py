@@ -1,8 +1,9 @@
 """
-A context manager that may be left in another task than it was entered in: it lives in its own.
+A context manager that may be left in another task than the one that entered it: it has a task of
+its own.
 
 Scopes and task groups belong to the task that enters them. pytest-asyncio ends a fixture in another
-task than it began it in, and so does whoever keeps a resource for several tasks.
+task than the one that began it, and so does anyone who keeps a resource for several tasks.
 """
 
 from __future__ import annotations
@@ -23,12 +24,12 @@ T = TypeVar("T")
 
 def lasting(manager: AbstractAsyncContextManager[T, Any]) -> Lasting[T]:
     """
-    Return a context manager that may be left in another task than that which has entered it.
+    Return a context manager that may be left in another task than the one that entered it.
 
-    It enters ``manager`` in a task of its own, and leaves it there: for a fixture of pytest-asyncio
-    that holds a stream or a :class:`~streamkit.asgi.StreamHost`, for instance. If that task is
-    cancelled meanwhile, by a task group in ``manager`` whose child fails, this does not reach the
-    block: the error is raised where the block ends.
+    It enters and leaves ``manager`` in a task of its own: for instance, for a pytest-asyncio
+    fixture that holds a stream or a :class:`~streamkit.asgi.StreamHost`. If a task group in
+    ``manager`` cancels that task because a child has failed, the cancellation does not reach the
+    block: the error is raised at the end of the block.
 
     :param manager: an async context manager
     :return: a context manager that yields the same
@@ -37,7 +38,7 @@ def lasting(manager: AbstractAsyncContextManager[T, Any]) -> Lasting[T]:
 
 
 class Lasting(Generic[T]):
-    """What :func:`lasting` returns. It is used once."""
+    """What :func:`lasting` returns. It can be used once."""
 
     def __init__(self, manager: AbstractAsyncContextManager[T, Any]) -> None:
         self._manager = manager
@@ -53,7 +54,7 @@ class Lasting(Generic[T]):
 
     async def __aenter__(self) -> T:
         """
-        Enter the context manager. A cancellation of the wait leaves it again.
+        Enter the context manager. If the wait is cancelled, it is left again.
 
         :raises RuntimeError: if it was entered before
         :raises BaseException: what entering it raises
@@ -118,7 +119,7 @@ class Lasting(Generic[T]):
             raise self._body
 
     async def _hold(self) -> None:
-        # It must not raise: on trio, that would be the end of all.
+        # It must not raise: on trio, that would crash the whole run.
         try:
             with self._scope:
                 async with self._manager as value:

@@ -1,9 +1,9 @@
 """
-What a run leaves behind: tasks, generators that are suspended or were dropped, streams of anyio
-that nobody has closed, errors that nobody has taken.
+What a run leaves behind: tasks, generators that are suspended or were dropped, anyio streams that
+nobody has closed, errors that nobody has handled.
 
-Streams say so when they are collected. A full collection takes as long as some runs do, so what is
-there before the first run is left out of it.
+Streams warn when they are collected. A full collection takes as long as some runs, so objects from
+before the first run are left out of it.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ from .backend import on_trio
 
 _PACKAGES = Path(anyio.__file__).parents[1]
 _ANYIO = f"{_PACKAGES / 'anyio'}{os.sep}"
-# Those of streamkit, and those by which trio looks after itself.
+# The files of streamkit, and those of trio's own tasks.
 _OURS = (f"{Path(__file__).parents[1]}{os.sep}", f"{_PACKAGES / 'trio' / '_core'}{os.sep}")
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+| at [0-9a-f]{6,}")
 
 
 class Leftovers:
     """
-    Notes what one run begins. To be made in its event loop, before it.
+    Notes what one run begins. Make it in the run's event loop, before the run.
 
-    :param owns_loop: whether the event loop is there for this run alone
+    :param owns_loop: whether the event loop is only for this run
     """
 
     def __init__(self, *, owns_loop: bool) -> None:
@@ -56,7 +56,7 @@ class Leftovers:
 
         def begin(generator: Any) -> None:
             self._begun.add(generator)
-            # The event loop has set both.
+            # The event loop has set both hooks.
             assert hooks.firstiter is not None
             hooks.firstiter(generator)
 
@@ -64,7 +64,7 @@ class Leftovers:
             self.dropped.append(_name(generator))
             assert hooks.finalizer is not None
             with warnings.catch_warnings():
-                # trio warns of the same thing.
+                # trio warns about the same.
                 warnings.simplefilter("ignore", ResourceWarning)
                 hooks.finalizer(generator)
 
@@ -77,7 +77,8 @@ class Leftovers:
             yield
         finally:
             sys.set_asyncgen_hooks(*hooks)
-            # Else, tasks that die with the loop or after it report here as well.
+            # A loop of the run's own keeps the handler: tasks that die with it, or later, report
+            # here as well.
             if loop is not None and not self._owns_loop:
                 loop.set_exception_handler(handler)
 
@@ -87,7 +88,7 @@ class Leftovers:
         self.errors.append(context["message"] if error is None else f"{type(error).__name__}")
 
     def found(self) -> list[str]:
-        """Return what is there now, by name."""
+        """Return what is left now, by name."""
         found = [f"task {_name(task)}" for task in _tasks() - self._tasks if not _is_ours(task)]
         found += [
             f"generator {_name(generator)}"
@@ -97,14 +98,14 @@ class Leftovers:
         return sorted(found)
 
     def heard(self) -> list[str]:
-        """Return what has come up by the end of the loop, or after it."""
+        """Return what was heard until the end of the loop, and after it."""
         dropped = [f"generator {name}" for name in self.dropped]
         return sorted([*dropped, *(f"error nobody took: {error}" for error in self.errors)])
 
 
 @contextmanager
 def collected() -> Generator[list[str], None, None]:
-    """Collect what a run has left for that, and yield a list of what was not closed."""
+    """Collect the garbage of a run, and yield a list of what was not closed."""
     found: list[str] = []
     with warnings.catch_warnings(record=True) as caught:
         warnings.filterwarnings("always", category=ResourceWarning)
@@ -124,7 +125,7 @@ def collected() -> Generator[list[str], None, None]:
 
 @contextmanager
 def frozen() -> Generator[None, None, None]:
-    """Leave what is there already out of each collection in this block."""
+    """Leave existing objects out of each collection in this block."""
     was_frozen, was_enabled = gc.get_freeze_count(), gc.isenabled()
     gc.collect()
     gc.freeze()
@@ -153,20 +154,20 @@ def _tasks() -> set[Any]:
 
 
 def _body(holder: Any) -> Any:
-    """Return the coroutine of a task; a generator is one itself."""
+    """Return the coroutine of a task, or a generator itself."""
     if isinstance(holder, asyncio.Task):
         return holder.get_coro()  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
     return getattr(holder, "coro", holder)
 
 
 def _code(holder: Any) -> CodeType | None:
-    """Return the code of what a task or a generator runs, without what anyio puts around it."""
+    """Return the code that a task or a generator runs, without anyio's wrappers."""
     codes = (frame.f_code for frame in frames(_body(holder)))
     return next((code for code in codes if not code.co_filename.startswith(_ANYIO)), None)
 
 
 def _name(holder: Any) -> str:
-    """Return the qualified name of what a task or a generator runs."""
+    """Return the qualified name of the code that a task or a generator runs."""
     code = _code(holder)
     return str(_body(holder)) if code is None else code.co_qualname
 

@@ -1,10 +1,10 @@
 """
 A fresh event loop for each run, and what differs between the two backends.
 
-A strike comes right after the step that has led to its point, and before the source goes on. On
-asyncio that is a callback, which is behind what is ready by then: so where the source has yielded,
-and its consumer is about to run, it comes at once. trio would put it in line with the tasks, in any
-order; there, an instrument is told of the end of a step.
+A strike comes right after the step that led to its point, and before the source goes on. On asyncio
+it is a callback, which comes after everything that is ready by then. So if the source has yielded,
+and its consumer is about to run, the strike comes at once. trio would queue it with the tasks, in
+any order, so an instrument is called at the end of the step.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from .virtual_time import trio_clock
 def run_fresh(
     main: Callable[[], Awaitable[None]], backend: Backend, clock: Clock, seed: int
 ) -> None:
-    """Run something in an event loop of its own."""
+    """Run a function in an event loop of its own."""
     if backend == "trio":
         seed_trio(seed)
-        # Not by anyio.run(), which drops the clock before anyio 4.14.
+        # Not with anyio.run(): before anyio 4.14, it drops the clock.
         import_module("trio").run(main, clock=trio_clock() if clock == "virtual" else None)
     else:
         options = {"loop_factory": OutsideLoop} if clock == "virtual" else {}
@@ -39,9 +39,9 @@ def run_fresh(
 
 def check_installed(backend: str) -> None:
     """
-    See that a backend can be run.
+    Check that a backend is installed.
 
-    :raises ModuleNotFoundError: if it is not installed, saying what to do
+    :raises ModuleNotFoundError: if it is not, saying what to do
     """
     try:
         import_module(backend)
@@ -53,9 +53,9 @@ def check_installed(backend: str) -> None:
 
 def right_after_this_step(call: Callable[[], object], at_yield: bool) -> None:
     """
-    Have something called when the running task has ended its present step.
+    Call something when the running task has ended its current step.
 
-    :param at_yield: whether that may come at the very end of the step
+    :param at_yield: whether the source has yielded, so that the call is made at once on asyncio
 
     """
     if not on_trio():
@@ -69,7 +69,7 @@ def right_after_this_step(call: Callable[[], object], at_yield: bool) -> None:
 
 @cache
 def _after_step() -> Callable[[Callable[[], object]], object]:
-    """Return the class of an instrument that calls something once. To make one takes long."""
+    """Return the class of an instrument that calls something once. Making a class is slow."""
     trio: Any = sys.modules["trio"]
 
     class AfterStep(trio.abc.Instrument):  # type: ignore[misc]
@@ -84,7 +84,7 @@ def _after_step() -> Callable[[Callable[[], object]], object]:
 
 
 def start(function: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    """Have another task run something that never raises."""
+    """Run something that never raises in another task."""
     if on_trio():
         sys.modules["trio"].lowlevel.spawn_system_task(function)
     else:
@@ -99,7 +99,7 @@ async def in_own_task(
     function: Callable[[], Coroutine[Any, Any, None]], wait: Callable[[Event], Awaitable[None]]
 ) -> None:
     """
-    Run something in a native task, which may be cancelled, and left with broken scopes.
+    Run something in a native task, which it may leave cancelled, or with broken scopes.
 
     :param wait: waits for an event that is set when it has ended
 
@@ -130,7 +130,7 @@ async def in_own_task(
 
 
 def running_task() -> Any:
-    """Return the running task, as the backend has it."""
+    """Return the running task, as the backend's own object."""
     if on_trio():
         return sys.modules["trio"].lowlevel.current_task()
     return asyncio.current_task()

@@ -1,4 +1,4 @@
-"""What the markers for pytest do with a test: what wraps it is a coroutine function as well."""
+"""What the markers for pytest do with a test: the wrapper is a coroutine function, too."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .virtual_time import trio_clock
 
 
 class Item(Protocol):
-    """A test of pytest, as far as it is needed here."""
+    """A pytest test, as far as it is needed here."""
 
     obj: Any
 
@@ -24,12 +24,12 @@ class Item(Protocol):
 
 
 class LeftBehind(AssertionError):
-    """Raised at the end of a test that has left something behind."""
+    """Raised at the end of a test that leaves something behind."""
 
 
 def wrap(item: Item, names: list[str]) -> None:
     """
-    Wrap a test in what its markers say.
+    Wrap a test as its markers say.
 
     :raises TypeError: if it is not async
     """
@@ -53,7 +53,9 @@ def wrap(item: Item, names: list[str]) -> None:
 
 
 def run_trio(test: Callable[[], Awaitable[object]], *, clock: Any, instruments: Any) -> Any:
-    """Do what pytest-trio has ``trio.run()`` do, in virtual time if the test has no clock."""
+    """
+    Run a test as pytest-trio does with ``trio.run()``, in virtual time unless the test has a clock.
+    """
     clock = trio_clock() if clock is None else clock
     return import_module("trio").run(test, clock=clock, instruments=instruments)
 
@@ -76,7 +78,7 @@ async def _in_virtual_time() -> AsyncGenerator[None, None]:
         yield
 
 
-# In this order: the outermost is the last.
+# In this order: the last one is outermost.
 _BLOCKS = {
     "leaves_nothing_behind": _leaving_nothing_behind,
     "virtual_time": _in_virtual_time,

@@ -1,8 +1,8 @@
 """
-Relays that look where their source waits: of the same make, and around the same trampoline.
+Relays that see where their source waits: subclasses of the usual ones, around the same trampoline.
 
-The source of the stream that is interrupted is observed, and those of the streams inside of it.
-What is told to the first one counts. Where an inner one goes on with the same wait after it was
+The source of the interrupted stream is observed, and so are the sources of the streams inside it.
+What the first source is told counts. If an inner source goes on with the same wait after it was
 told, it has swallowed that, too.
 """
 
@@ -28,7 +28,7 @@ T = TypeVar("T")
 
 
 class Seen:
-    """What is seen of one source that is stepped by streamkit."""
+    """What is seen of one source that streamkit steps."""
 
     def __init__(self, eye: Eye, source: Source[object], steps: Steps, *, is_first: bool) -> None:
         self.eye: Eye = eye
@@ -43,7 +43,7 @@ class Seen:
         self._work: object = None
         self._told_at: Place | None = None
         self._told_after = 0
-        #: It has yielded, and waits for its consumer.
+        #: Whether it has yielded, and waits for its consumer.
         self._waits_at_yield = False
         self._is_closing = False
 
@@ -53,16 +53,16 @@ class Seen:
         self._work = work
         iterator = self._source.iterator
         if self._is_closing and getattr(iterator, "ag_frame", None) is not None:
-            # It sees a GeneratorExit.
+            # It gets a GeneratorExit.
             self._tell(place_of_yield(iterator))
 
     def ended(self, raised: object) -> None:
-        """Note that the source has raised something, or that what was driven is over."""
+        """Note that the driven work is over, and what the source has raised, if anything."""
         if isinstance(raised, BaseException):
             self.let_out = cancelled_only(raised) is not None
 
     def suspended(self, awaited: object, *, in_source: bool) -> None:
-        """Note a wait, if it is one of the source's."""
+        """Note a wait, if it is the source that waits."""
         if in_source or self._is_closing:
             self._waits_at_yield = False
             place = place_of(self._work)
@@ -140,15 +140,15 @@ class _ObservedTrio(_Observed, TrioRelay):
 
 class Watch:
     """
-    Watches the streams that are opened while it is set, all with the same eye.
+    Watches all streams that are opened while it is set, with the same eye.
 
-    :param eye: is told of what is seen
-    :param is_inside: whether they are in something that is watched itself
+    :param eye: is told what is seen
+    :param is_inside: whether the streams are inside something that is watched itself
 
     """
 
     def __init__(self, eye: Eye, *, is_inside: bool = False) -> None:
-        #: What is seen of the first of them, and of no stream inside of it.
+        #: What is seen of the first stream, without the streams inside it.
         self.first: Seen | None = None
         self._eye = eye
         self._is_inside = is_inside

@@ -21,10 +21,10 @@ from .run import Kind, Run
 from .subject import Subject, made_by
 from .visit import Visit, visit_to
 
-#: Where a run is interrupted, and by what.
+#: Where a run is interrupted, and how.
 Strikes: TypeAlias = tuple[tuple[Point, Kind], ...]
 
-# Virtual seconds, beyond whatever is waited for: who waits for longer waits for ever.
+# Virtual seconds, longer than any real wait: whatever waits longer waits for ever.
 _FOR_EVER = 1e9
 # Real seconds.
 _A_WHILE = 0.001
@@ -37,9 +37,9 @@ class Terms:
 
     :ivar make: makes what is interrupted
     :ivar steps: how often a run may wait after it was told
-    :ivar clock: which time it is
-    :ivar patience: seconds that a run may take, where time is real
-    :ivar owns_loop: whether the event loop is there for one run
+    :ivar clock: virtual or real time
+    :ivar patience: seconds that a run may take in real time
+    :ivar owns_loop: whether the event loop is only for one run
     :ivar undisturbed: what the consumer receives if nothing interrupts it
     """
 
@@ -49,7 +49,7 @@ class Terms:
     patience: float = _FOR_EVER
     owns_loop: bool = True
     undisturbed: list[Any] = field(default_factory=list[Any])
-    #: Where a function is cancelled if nothing interrupts it, by itself.
+    #: Where a function cancels itself if nothing interrupts it.
     own: frozenset[Point] = frozenset()
     #: The current visit, for the watchdog outside.
     visit: Visit | None = None
@@ -60,9 +60,9 @@ async def one_run(
     terms: Terms, strikes: Strikes
 ) -> AsyncGenerator[tuple[Record, tuple[Any, ...]], None]:
     """
-    Make the subject, visit it, and yield what is known then, with what the check gets beside.
+    Make the subject, visit it, and yield the record, with the other arguments of the check.
 
-    What it holds is torn down after that. All that is left is in the record at the end.
+    What it holds is torn down after that. At the end, everything that is left is in the record.
     """
     record = Record(Run(strikes[0][1] if strikes else None, running_backend()), strikes)
     left: Leftovers | None = None
@@ -116,7 +116,7 @@ def _note(record: Record, visit: Visit, undisturbed: list[Any]) -> None:
 async def check_run(
     check: Callable[..., Any] | None, record: Record, given: tuple[Any, ...]
 ) -> None:
-    """Have the check look at a run. What it raises is kept."""
+    """Let the check look at a run. What it raises is kept."""
     if check is None or record.stuck_at is not None:
         return
     try:
@@ -136,6 +136,6 @@ async def _within_reason(event: anyio.Event, visit: Visit, terms: Terms) -> None
             return
         if visit.eye.give_up(in_virtual_time=is_virtual):
             break
-        # Nothing else is to be done here until that is over.
+        # Blocks on purpose: nothing else can happen here until the outside answers.
         time.sleep(_A_WHILE)  # noqa: ASYNC251
     await event.wait()

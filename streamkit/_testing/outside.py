@@ -1,8 +1,8 @@
 """
-What a run waits for that virtual time knows nothing of: threads, and peers outside of the loop.
+What a run waits for outside of virtual time: threads, and peers outside of the event loop.
 
-They take real time, and a limit on that has expired by then. So what comes of an interruption there
-says nothing, and is not counted: neither for the code, nor against it.
+They take real time, and by then any limit on the wait has expired. So an interruption there shows
+nothing, and counts neither for the code nor against it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from .virtual_time import QUIET_PASSES, VirtualTimeLoop
 if TYPE_CHECKING:
     from concurrent.futures import Executor
 
-# For what other threads send to it.
+# One socket, over which other threads wake trio.
 _OF_TRIO_ITSELF = 1
 
 T = TypeVar("T")
@@ -28,25 +28,25 @@ Ts = TypeVarTuple("Ts")
 
 
 class OutsideLoop(VirtualTimeLoop):
-    """Virtual time that notes who leaves it."""
+    """Virtual time that notes calls to the outside."""
 
     def __init__(self) -> None:
         super().__init__()
-        #: Whether anything was connected to, or started, while nothing here listens.
+        #: Whether a connection was made, or a process was started, while nothing here listens.
         self.reaches_out: bool = False
         self._listens = False
-        # There is no socket to look at.
+        # Enough while there is no socket to poll.
         self._quiet_passes = 1
         self._in_threads: weakref.WeakSet[asyncio.Future[Any]] = weakref.WeakSet()
 
     def awaits_thread(self, awaited: object) -> bool:
-        """Tell whether this is what a thread has been given to."""
+        """Tell whether this is the future of a call in a thread."""
         return isinstance(awaited, asyncio.Future) and awaited in self._in_threads
 
     def run_in_executor(
         self, executor: Executor | None, func: Callable[[*Ts], T], *args: *Ts
     ) -> asyncio.Future[T]:
-        """Have a thread call something."""
+        """Call something in a thread."""
         future = super().run_in_executor(executor, func, *args)
         self._in_threads.add(future)
         return future
@@ -86,12 +86,12 @@ for _name in ("create_server", "create_unix_server", "sock_accept"):
 
 
 def nothing(place: Place, awaited: object) -> str | None:
-    """Say that nothing is outside, for time is real."""
+    """Return ``None``: in real time, nothing is outside."""
     return None
 
 
 def outside_of_virtual_time(place: Place, awaited: object) -> str | None:
-    """Say what of the world outside a wait is for, if virtual time knows nothing of it."""
+    """Return what a wait is for, if that is outside of virtual time."""
     if place.waits_for is not None:
         return place.waits_for
     loop = asyncio._get_running_loop()

@@ -1,8 +1,8 @@
 """
-Where something waits: a line of the user's, and what it has called.
+Where something waits: a line of the user's code, and what it has called.
 
-The line is that of the innermost frame outside of site-packages, of the standard library and of
-streamkit. Below it is the innermost frame of all, in which a library may wait in several places.
+The line is that of the innermost frame outside of site-packages, the standard library and
+streamkit. The innermost frame of all is kept as well, because a library may wait in several places.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from typing import TypeAlias
 from .._core.stuck import frames
 
 _PATHS = sysconfig.get_paths()
-# The standard library holds site-packages, or does not, as in a virtual environment.
+# Both are listed: site-packages may be inside the standard library, or not, as in a virtual
+# environment.
 _HOMES = [
     *(_PATHS[key] for key in ("stdlib", "platstdlib", "purelib", "platlib")),
     str(Path(__file__).parents[1]),
@@ -30,7 +31,7 @@ _NOT_THE_USERS = tuple(
 
 A_THREAD = "a thread"
 A_SOCKET = "a socket or a process"
-# The functions in which tasks wait for them: of anyio on asyncio, and of trio.
+# The functions in which tasks wait for these: anyio's on asyncio, and trio's.
 _FOR_THREADS = frozenset({"run_sync_in_worker_thread", "to_thread_run_sync"})
 _FOR_SOCKETS = frozenset({"wait_readable", "wait_writable", "_epoll_wait", "wait_kevent"})
 
@@ -44,27 +45,30 @@ class Place:
     """
     Where a source or a function waits.
 
-    :ivar spot: the line of the user's
+    :ivar spot: the line of the user's code
     :ivar stack: all frames from the outermost to the innermost, as file, line and function
-    :ivar at_yield: whether it is a ``yield``, and not an ``await``
+    :ivar at_yield: whether it is a ``yield``, not an ``await``
 
     """
 
     stack: Stack
     spot: Spot
     at_yield: bool = False
-    #: What of the world outside of the event loop it waits for, as far as the frames tell.
+    #: What it waits for outside of the event loop, as far as the frames tell.
     waits_for: str | None = None
 
     @property
     def inner(self) -> Spot | None:
-        """The innermost frame of all, if it is another."""
+        """The innermost frame of all, if that is another one."""
         inner = self.stack[-1][:2] if self.stack else self.spot
         return None if inner == self.spot else inner
 
     @property
     def is_an_exit(self) -> bool:
-        """Whether it is in the exit of a block, which may have to wait for what it has told."""
+        """
+        Whether it is in the exit of a block, which may have to wait for tasks that it has
+        cancelled.
+        """
         return any(function == "__aexit__" for _, _, function in self.stack)
 
 
@@ -80,8 +84,8 @@ def place_of_yield(generator: object) -> Place:
     return _place(suspended_at, at_yield=True)
 
 
-# To ask a frame for its line takes long, and most waits are where others were. So does the hash of
-# code, which is that of all its instructions: here it is told by its address, and kept for that.
+# Asking a frame for its line is slow, and most waits are at known places. Hashing code is slow,
+# too, because that covers all instructions: so the key is its address, and the code is kept alive.
 _known: dict[tuple[object, ...], tuple[Place, list[tuple[CodeType, int]]]] = {}
 _MOST_KNOWN = 4096
 
@@ -112,7 +116,7 @@ def _line(code: CodeType, at: int) -> int:
 
 
 def _users_spot(stack: Stack) -> Spot:
-    """Return the innermost frame of the user's, or the innermost of all, if none is."""
+    """Return the innermost frame of the user's code, or the innermost of all if there is none."""
     for file, line, _ in reversed(stack):
         if is_users(file):
             return file, line
@@ -121,7 +125,7 @@ def _users_spot(stack: Stack) -> Spot:
 
 @cache
 def is_users(file: str) -> bool:
-    """Tell whether a file is neither streamkit's nor of a library."""
+    """Tell whether a file belongs neither to streamkit nor to a library."""
     if file.startswith("<"):
         return file.startswith("<ipython")
     parts = Path(file).parts
@@ -131,12 +135,12 @@ def is_users(file: str) -> bool:
 
 
 def place_of_stack(stack: Stack) -> Place:
-    """Return the place with such a stack."""
+    """Return the place with this stack."""
     return Place(stack, _users_spot(stack))
 
 
 def raised_at(error: BaseException) -> Spot | None:
-    """Return the innermost line of the user's in a traceback."""
+    """Return the innermost line of the user's code in a traceback."""
     found = None
     traceback: TracebackType | None = error.__traceback__
     while traceback is not None:

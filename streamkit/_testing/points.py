@@ -1,8 +1,8 @@
 """
-The points of a run: each line at which a source waits, and which time it does so there.
+The points of a run: each line at which a source waits, with the count of its waits there.
 
-The number of a wait in the whole run would be another one after each change, on each backend and in
-each order of tasks. A line and how often it was there before is what a reader can find.
+A count over the whole run would differ after each change, on each backend and in each order of
+tasks. A reader can find a line, and count the waits there.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from .places import Place, Spot, name_of, text_of
 
 class Point(NamedTuple):
     """
-    A line of the user's, and the n-th time there.
+    A line of the user's code, and which of the waits there.
 
     :ivar at_yield: whether it is a ``yield``
 
@@ -32,11 +32,11 @@ class Point(NamedTuple):
 
     @property
     def text(self) -> str:
-        """What is written there."""
+        """The source text of the line."""
         return text_of(self.spot)
 
     def is_meant_by(self, name: str) -> bool:
-        """Tell whether it has this name, with as much of the path as there is."""
+        """Tell whether it has this name, which may have any part of the path before it."""
         full = f"{self.spot[0]}:{self.spot[1]}#{self.number}".replace(os.sep, "/")
         name = name.replace(os.sep, "/")
         return full == name or full.endswith(f"/{name}")
@@ -49,12 +49,14 @@ class Points:
         self._counts: Counter[tuple[Spot, bool]] = Counter()
 
     def next(self, place: Place) -> Point:
-        """Return the point that a wait is."""
+        """Return the point of a wait."""
         spot = place.spot
         self._counts[spot, place.at_yield] += 1
         return Point(spot, self._counts[spot, place.at_yield], place.at_yield)
 
 
 def merged(traces: Iterable[Iterable[Point]]) -> list[Point]:
-    """Return the points of several runs of the same, each once, in the order in which they come."""
+    """
+    Return the points of several runs of one subject, each once, in the order in which they come.
+    """
     return list(dict.fromkeys(point for trace in traces for point in trace))

@@ -1,4 +1,4 @@
-"""What is known of one run when it is over."""
+"""What is known about one run when it is over."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Fault:
     An exception, without its frames.
 
     :ivar name: the qualified name of its class
-    :ivar at: the innermost line of the user's that it came from
+    :ivar at: the innermost line of the user's code that it came from
     """
 
     name: str
@@ -27,9 +27,9 @@ class Fault:
 
     @classmethod
     def of(cls, exc: BaseException) -> Fault:
-        """Return what is known of an exception, or of the first one in a group."""
+        """Return the fault of an exception, or of the first one in a group."""
         leaf = first_leaf(exc)
-        # What pytest adds to it, on lines of their own, tells the same of each run.
+        # The first line only: the lines that pytest adds are the same for each run.
         text = str(leaf).strip().partition("\n")[0]
         is_assertion = isinstance(leaf, AssertionError)
         return cls(type(leaf).__qualname__, text, raised_at(leaf), is_assertion)
@@ -45,13 +45,13 @@ class Record:
     run: Run
     strikes: tuple[tuple[Point, Kind], ...] = ()
     trace: list[Point] = field(default_factory=list[Point])
-    #: The points after what was asked has arrived.
+    #: The points after the interruption arrived.
     trace_after: list[Point] = field(default_factory=list[Point])
-    #: The points at which it was asked.
+    #: The points at which it was interrupted.
     asked_at: list[Point] = field(default_factory=list[Point])
-    #: The first of them, with what it has called.
+    #: The place of the first of them.
     asked_in: Place | None = None
-    #: Where a function was cancelled, by whatever.
+    #: Where a function was cancelled, for whatever reason.
     cancelled_at: set[Point] = field(default_factory=set[Point])
     #: What it waited for outside of the event loop, by the point.
     outside: dict[Point, str] = field(default_factory=dict[Point, str])
@@ -63,7 +63,7 @@ class Record:
     stuck_at: Place | None = None
     #: What it has left behind, by name.
     left: list[str] = field(default_factory=list[str])
-    #: What was raised, and is no part of the interruption.
+    #: What was raised, if that is not part of the interruption.
     unexpected: Fault | None = None
     has_lost_error: bool = False
     check_error: Fault | None = None
@@ -75,7 +75,7 @@ class Record:
 
     @property
     def was_asked(self) -> bool:
-        """Whether it has come to the points at which it was to be interrupted."""
+        """Whether it reached all points at which it should be interrupted."""
         return len(self.asked_at) == len(self.strikes)
 
     @property
@@ -84,7 +84,7 @@ class Record:
         return self.was_told and not (self.is_stream or self.has_raised)
 
     def forget(self) -> None:
-        """Let go of what was raised, whose frames hold all that the run has left."""
+        """Let go of what was raised: its frames hold everything that the run has left."""
         run = self.run
         self.is_stream, self.has_raised = run.outcome is not None, run.error is not None
         if run.outcome is not None and run.outcome.grace_exceeded:
@@ -92,11 +92,11 @@ class Record:
         run.error = run.outcome = run.result = None
 
     def goes_on(self, undisturbed: list[Any]) -> bool:
-        """Tell whether it was told, and has then given the next item as if it had not been."""
+        """Tell whether it was told, and then gave the next item as if it had not been."""
         made, items = self.made_before, self.run.items
         if not self.was_told or not made < min(len(items), len(undisturbed)):
             return False
-        # A last word from a line of its own is none of them, whatever it says.
+        # An equal item from a line that has not yielded before does not count: it is a last word.
         before = self.trace[: len(self.trace) - len(self.trace_after)]
         known = {p.spot for p in before if p.at_yield and is_users(p.spot[0])}
         after = [point.spot for point in self.trace_after if point.at_yield]

@@ -1,4 +1,4 @@
-"""What interrupting something everywhere has found, as its caller sees it."""
+"""What interrupting something everywhere has found, as the caller sees it."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from .run import Kind
 
 @dataclass(frozen=True)
 class Failure:
-    """What is wrong, and where it shows: the same cause at any point is one failure."""
+    """What is wrong, and where it shows. One cause is one failure, at however many points."""
 
     #: What is wrong.
     message: str
-    #: Where it shows, as ``"file:line#n"``, in the order in which the source comes there. None, if
-    #: it does without an interruption.
+    #: Where it shows, as ``"file:line#n"``, in the order in which the source gets there. Empty if
+    #: it shows without an interruption.
     points: tuple[str, ...] = ()
-    #: What is written in the line of the first of them.
+    #: The source text at the first of these points.
     text: str = ""
     #: The innermost line of a library below that, or ``None``.
     inner: str | None = None
-    #: By which kinds of interruption.
+    #: The kinds of interruption with which it shows.
     kinds: tuple[Kind, ...] = ()
-    #: On which backends.
+    #: The backends on which it shows.
     backends: tuple[Backend, ...] = ()
-    #: Where it took a second interruption, or ``None`` if it did not.
+    #: Where a second interruption was needed, or ``None`` if one was enough.
     again_at: str | None = None
-    #: How many runs have shown it.
+    #: How many runs showed it.
     runs: int = 0
 
     def __str__(self) -> str:
@@ -49,14 +49,14 @@ class Failure:
 class Report:
     """What :func:`interrupt_everywhere` has done, and what it has found."""
 
-    #: How many runs there were, with those that nothing has interrupted.
+    #: How many runs there were, including the undisturbed ones.
     runs: int = 0
     #: The points at which the source was interrupted, as ``"file:line#n"``.
     points: list[str] = field(default_factory=list[str])
     failures: list[Failure] = field(default_factory=list[Failure])
     #: What could not be looked at in virtual time, with the reason.
     unresolved: list[str] = field(default_factory=list[str])
-    #: What was not looked at, because there was no time, or the run never came there.
+    #: What was not looked at, because there was no time, or the run never got there.
     left_out: list[str] = field(default_factory=list[str])
     #: What is not checked, and why.
     notes: list[str] = field(default_factory=list[str])

@@ -10,44 +10,43 @@ from .backend import Backend
 
 Kind: TypeAlias = Literal["stop", "cancel", "native", "leave", "error", "close", "timeout"]
 
-#: The kinds of interruptions, and those that an async function, which is not a source, can meet.
+#: The kinds of interruptions, and those that apply to an async function that is not a source.
 KINDS: tuple[Kind, ...] = ("stop", "cancel", "native", "leave", "error", "close", "timeout")
 OF_FUNCTIONS: tuple[Kind, ...] = ("cancel", "native")
 
 
 class ConsumerError(Exception):
-    """The error of the consumer, in an interruption of the kind ``"error"``."""
+    """The error that the consumer raises in an interruption of the kind ``"error"``."""
 
 
 @dataclass
 class Run:
     """
-    One run of a source or of an async function, which was interrupted at one point.
+    One run of a source or of an async function, interrupted at one point.
 
     It is given to ``check`` when the block of the stream has been left, or the function has ended.
     """
 
-    #: What has interrupted it, or ``None`` if nothing has: the undisturbed run is checked, too.
+    #: The kind of its interruption, or ``None``: the undisturbed run is checked, too.
     kind: Kind | None
     #: ``"asyncio"`` or ``"trio"``.
     backend: Backend
-    #: Where it was asked to stop, as ``"file:line#n"``, at the n-th wait there; or ``None``.
+    #: Where it was asked to stop, as ``"file:line#n"``, for the n-th wait there, or ``None``.
     asked_at: str | None = None
-    #: Where that arrived, as ``"file:line"``: at another place, if its wait was over, or was
-    #: shielded.
+    #: Where that arrived, as ``"file:line"``: another place, if the wait was over or shielded.
     arrived_at: str | None = None
     #: Whether it was told before it ended: by :exc:`~streamkit.StreamCancelled`, by the backend's
     #: own cancellation, or by ``GeneratorExit``.
     told: bool = False
-    #: What the consumer has received.
+    #: What the consumer received.
     items: list[Any] = field(default_factory=list[Any])
     #: What it receives without an interruption.
     undisturbed: list[Any] = field(default_factory=list[Any])
-    #: How the stream ended; ``None`` for a function.
+    #: How the stream ended, or ``None`` for a function.
     outcome: Outcome | None = None
     #: The exception in the consumer, or in the caller of the function.
     error: BaseException | None = None
-    #: What the function has returned.
+    #: What the function returned.
     result: Any = None
 
     def __str__(self) -> str:

@@ -1,4 +1,6 @@
-"""What ``make`` gives: a source, a stream or an async function, and what the check gets beside."""
+"""
+What ``make`` gives: a source, a stream or an async function, and perhaps an object for the check.
+"""
 
 from __future__ import annotations
 
@@ -17,9 +19,9 @@ class Subject:
     """
     What is interrupted.
 
-    :ivar given: what the check gets beside the run: none, or one thing
+    :ivar given: what the check gets besides the run: nothing, or one object
     :ivar source: a source or a stream, or ``None``
-    :ivar work: else a coroutine
+    :ivar work: otherwise a coroutine
 
     """
 
@@ -28,7 +30,7 @@ class Subject:
     work: Coroutine[Any, Any, Any] | None = None
 
     def stream(self, stage: Stage[Any, Any]) -> Stream[Any]:
-        """Return the stream, with a stage on it."""
+        """Return the subject as a stream, with a stage on it."""
         return with_stage(self.source, stage)
 
 
@@ -36,7 +38,8 @@ class Subject:
 async def made_by(make: Callable[[], Any]) -> AsyncGenerator[Subject, None]:
     """Enter what ``make`` returns, and leave it after the check."""
     made = make()
-    # A stream is entered by its consumer. What is both, as aiostream's streamers are, is a source.
+    # A stream is entered by its consumer. If an object is iterable as well, as aiostream's
+    # streamers are, it is a source.
     if hasattr(made, "__aenter__") and not isinstance(made, AsyncIterable):
         async with made as entered:
             yield _subject(entered)

@@ -1,8 +1,8 @@
 """
-The order in which trio runs tasks that are ready: by chance, unless it is seeded.
+The order in which trio runs tasks that are ready: random, unless it is seeded.
 
-For that, it reads what trio does not document, here and nowhere else: ``trio._core._run._r``, a
-:class:`random.Random`. Seen from trio 0.31 to 0.35. Where it is not there, the order is by chance.
+Seeding uses a private object of trio, here and nowhere else: ``trio._core._run._r``, a
+:class:`random.Random`. It exists in trio 0.31 to 0.35. If it is missing, the order stays random.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from typing import Any
 
 def seed_trio(seed: int) -> bool:
     """
-    Let the orders of the next run be those of a seed, as far as they are trio's choice.
+    Seed the order of tasks in the next run, as far as trio chooses it.
 
-    :return: whether that is so
+    :return: whether that is possible
     """
     run: Any = import_module("trio._core._run")
     random: Any = getattr(run, "_r", None)

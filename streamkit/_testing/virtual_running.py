@@ -1,8 +1,8 @@
 """
-Virtual time for an event loop that runs already, for as long as a block lasts.
+Virtual time for an event loop that runs already, for the duration of a block.
 
-The loop is given another class. It cannot be told otherwise: a test framework makes it, and most of
-what a test uses asks it for the time. trio asks its clock, which belongs to the run.
+The loop gets another class. There is no other way: a test framework makes the loop, and most code
+in a test asks the loop for the time. trio asks its clock, which belongs to the run.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from .virtual_time import VirtualTime
 @contextmanager
 def running_in_virtual_time() -> Generator[None, None, None]:
     """
-    Let the running event loop run in virtual time.
+    Run the running event loop in virtual time.
 
     :raises RuntimeError: if it cannot, saying what to do
     """
@@ -34,7 +34,7 @@ def running_in_virtual_time() -> Generator[None, None, None]:
         yield
         return
     former: Any = type(loop)  # pyright: ignore[reportUnknownVariableType]
-    # Those of asyncio and uvloop can be that; what cannot says so.
+    # The loops of asyncio and uvloop allow this. Others raise here.
     loop.__class__ = type(f"Virtual{former.__name__}", (VirtualTime, former), {})
     duration = loop.slow_callback_duration
     loop._begin(former.time(loop))

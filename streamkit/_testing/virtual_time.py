@@ -1,15 +1,15 @@
 """
 Virtual time: for asyncio and uvloop, to match ``trio.testing.MockClock(autojump_threshold=0)``.
 
-The two loops share nothing but their public interface, so the mixin uses nothing else of
-them: it keeps the timers in a heap of its own and learns that the loop is idle from a *tick*,
-a callback that goes to the end of the ready queue and looks whether anybody called
-``call_soon`` since the last one. To patch the selector or ``time.monotonic`` would be shorter,
-but uvloop has no selector and reads another clock.
+The two loops share only their public interface, so the mixin uses nothing else. It keeps the timers
+in a heap of its own, and learns that the loop is idle from a *tick*: a callback that goes to the
+end of the ready queue, and checks whether anybody has called ``call_soon`` since the last tick.
+Patching the selector or ``time.monotonic`` would be shorter, but uvloop has no selector and reads
+another clock.
 
 Rules:
 
-* Time stands still while anything is runnable; then it jumps to the next timer.
+* Time stands still while anything is runnable. Then it jumps to the next timer.
 * Timers with equal deadlines run in the order in which they were made.
 * Without timers there is no tick, so a loop that waits for a thread sleeps in its poll.
 """
@@ -28,27 +28,27 @@ from typing import Any, TypeVarTuple
 
 Ts = TypeVarTuple("Ts")
 
-# Not 0, so that a deadline taken for a duration shows up. The same on every backend.
+# Not 0, so that a deadline used as a duration shows up. The same on every backend.
 START = 1000.0
 
-# One quiet pass is not enough. The last callback may have written to a socket; the poll of
-# the second pass finds that and queues the reader behind the tick; the third pass knows.
+# One quiet pass is not enough. The last callback may have written to a socket. The poll of the
+# second pass finds that, and queues the reader behind the tick. Only the third pass sees it.
 QUIET_PASSES = 3
 
-# anyio repeats a cancellation with ``call_soon`` for as long as a task in the scope resists
-# (one that waits in ``asyncio.TaskGroup.__aexit__``, for instance). In real time that spins
-# until the task is ready; here it would stop the clock for ever. So after this many passes
-# in a row with a repeated cancellation the loop counts as idle.
+# anyio repeats a cancellation with ``call_soon`` while a task in the scope resists (one that waits
+# in ``asyncio.TaskGroup.__aexit__``, for instance). In real time, that spins until the task is
+# ready. Here it would stop the clock for ever. So after this many passes in a row with a repeated
+# cancellation, the loop counts as idle.
 SPIN_PASSES = 1000
 
 
 class VirtualTime(asyncio.AbstractEventLoop):
     """
-    Mixin for a class of event loops: its time stands still while anything is runnable, and then
-    jumps to the next timer.
+    Mixin for an event loop class: its time stands still while anything is runnable, and then jumps
+    to the next timer.
 
     ``class VirtualUvloop(VirtualTime, uvloop.Loop)`` is uvloop in virtual time. The time begins at
-    1000.0 seconds, so that a deadline that is taken for a duration shows.
+    1000.0 seconds, so that a deadline that is used as a duration shows up.
     """
 
     def __init__(self) -> None:
@@ -67,7 +67,8 @@ class VirtualTime(asyncio.AbstractEventLoop):
         self._armed = False
         self._busy = self._spinning = False  # what was scheduled since the last tick
         self._quiet = self._spins = 0  # passes in a row
-        # Without one of its own the tick would keep alive whatever is in its creator's.
+        # A context of its own: otherwise the tick would keep alive what its creator's context
+        # holds.
         self._tick_context = Context()
 
     def _end(self) -> list[tuple[float, asyncio.TimerHandle]]:
@@ -102,7 +103,7 @@ class VirtualTime(asyncio.AbstractEventLoop):
         *args: *Ts,
         context: Context | None = None,
     ) -> asyncio.TimerHandle:
-        """Call something when so many virtual seconds have passed."""
+        """Call something after a number of virtual seconds."""
         return self.call_at(self._now + delay, callback, *args, context=context)
 
     def call_at(
@@ -119,7 +120,8 @@ class VirtualTime(asyncio.AbstractEventLoop):
         return handle
 
     def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
-        # At once, as uvloop does: a handle keeps its context alive, which tests of leaks see.
+        # Removed at once, as in uvloop: a handle keeps its context alive, which leak tests would
+        # see.
         self._timers = [timer for timer in self._timers if timer[2] is not handle]
         heapq.heapify(self._timers)
 
@@ -127,7 +129,7 @@ class VirtualTime(asyncio.AbstractEventLoop):
         """
         Wait until nothing is runnable, before time jumps to the next timer.
 
-        :func:`anyio.wait_all_tasks_blocked` sleeps on asyncio, and so lets time pass.
+        :func:`anyio.wait_all_tasks_blocked` sleeps on asyncio, and so lets virtual time pass.
         """
         future = self.create_future()
         self._idle_waiters.append(future)
@@ -139,7 +141,7 @@ class VirtualTime(asyncio.AbstractEventLoop):
         timeout: float | None = None,  # noqa: ASYNC109
     ) -> None:
         """Join the threads of the default executor, however long that takes."""
-        # Joining threads takes real time: a virtual limit would be over at once.
+        # Joining threads takes real time: a limit in virtual time would expire at once.
         await super().shutdown_default_executor()  # pyright: ignore[reportAbstractUsage]
 
     def _next_timer(self) -> float:
@@ -162,13 +164,13 @@ class VirtualTime(asyncio.AbstractEventLoop):
             if self._idle_waiters:
                 self._release_idle_waiters()
             else:
-                # The last one may have been cancelled meanwhile.
+                # The last timer may have been cancelled meanwhile.
                 when = self._next_timer()
                 self._now = max(self._now, when) if when < math.inf else self._now
-        # Also without a jump: a timer that is due already does not wait for idleness.
+        # Also without a jump: a timer that is already due does not wait for the loop to be idle.
         while self._next_timer() <= self._now:
             _, _, handle = heapq.heappop(self._timers)
-            # Queued and not called, so that a KeyboardInterrupt in one leaves the others.
+            # Queued, not called, so that a KeyboardInterrupt in one does not lose the others.
             super().call_soon(_run_timer, handle, context=self._tick_context)  # pyright: ignore[reportAbstractUsage]
         self._arm()
 
@@ -188,12 +190,12 @@ class VirtualTimeLoop(VirtualTime, asyncio.SelectorEventLoop):
     """
     The event loop of asyncio in virtual time, for whatever takes a ``loop_factory``.
 
-    No more is virtual than time: threads, processes and peers take as long as they do, and a limit
-    on what they take has expired by then.
+    Only time is virtual: threads, processes and peers take real time, and by then any limit on the
+    wait has expired.
     """
 
 
-# anyio.run() drops the options for trio before this version of anyio.
+# Before this version of anyio, anyio.run() drops the options for trio.
 _HANDS_ON = (4, 14)
 
 
@@ -208,13 +210,13 @@ def virtual_time(backend: str = "asyncio") -> dict[str, Any]:
     """
     Return options for :func:`anyio.run` with which a program runs in virtual time.
 
-    Nobody waits: while nothing is runnable, time jumps to the next timer. Call it for each run, for
-    what it returns is used up by that.
+    Waiting takes no time: while nothing is runnable, time jumps to the next timer. Call it for each
+    run: the options serve for one run only.
 
     :param backend: ``"asyncio"`` or ``"trio"``
     :return: the keyword arguments ``backend`` and ``backend_options``
-    :raises ValueError: if it is another one
-    :raises RuntimeError: for Trio, if this version of anyio would not hand them on
+    :raises ValueError: if it is another backend
+    :raises RuntimeError: for Trio, if this version of anyio would drop the options
 
     """
     if backend == "asyncio":

@@ -1,8 +1,9 @@
 """
 One visit: the source is consumed, or the function called, and interrupted at its points.
 
-Each kind of interruption is what can happen to a consumer, or what a consumer can do. It leaves by
-its own will when it has received an item; where it waits for one, it is given a beat for that.
+Each kind of interruption can happen to a consumer, or is something that a consumer can do. A
+consumer leaves of its own accord after it has received an item. If it waits for one, it gets a
+beat.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from .points import Point
 from .run import ConsumerError, Kind
 from .subject import Subject
 
-#: Why a source is told to stop.
+#: The reason with which a source is told to stop.
 REASON = "interrupted"
 _NUDGE = object()
 
@@ -38,10 +39,10 @@ class Visit(ABC):
     One visit to a subject.
 
     :param subject: what is interrupted
-    :param strikes: where, in this order, and by which kind
+    :param strikes: where it is interrupted, in this order, and how
     :param steps: how often it may wait after it was told
-    :param outside: says what of the world outside of the event loop a wait is for
-    :param own: where it is cancelled without being asked
+    :param outside: returns what a wait is for, if that is outside of the event loop
+    :param own: where it is cancelled without an interruption
 
     """
 
@@ -59,41 +60,42 @@ class Visit(ABC):
         self.eye: Eye = Eye(points, self._strike, right_after_this_step, steps, outside, own)
         self.items: list[Any] = []
         self.outcome: Outcome | None = None
-        #: What the consumer was raised, or the caller of the function.
+        #: What was raised to the consumer, or to the caller of the function.
         self.error: BaseException | None = None
-        #: What ``aclose()`` has raised elsewhere.
+        #: What ``aclose()`` raised in another task.
         self.closing_error: BaseException | None = None
         self.result: Any = None
-        #: Whether what was told has been let out.
+        #: Whether the subject has let out what it was told.
         self.let_out: bool = False
         self._scope = anyio.CancelScope()
         self._task: Any = None
 
     async def go(self, wait: Callable[[anyio.Event], Awaitable[None]]) -> None:
         """
-        Pay the visit. Whatever the subject raises is kept.
+        Make the visit. Whatever the subject raises is kept.
 
-        :param wait: waits for an event, as long as that is reasonable
+        :param wait: waits for an event, for as long as that is reasonable
         """
         try:
             await in_own_task(self._go, wait)
         except Exception as exc:
             if self.eye.never_begins:
                 raise
-            # What the subject leaves to its task, as scopes that are broken.
+            # Raised because the subject has left its task in a bad state, such as with broken
+            # scopes.
             self.error = exc if self.error is None else self.error
 
     @abstractmethod
     async def _go(self) -> None:
-        """Do so, in a task of its own on asyncio. Must not raise."""
+        """Make the visit, in a task of its own on asyncio. Must not raise."""
 
     @property
     @abstractmethod
     def made_before(self) -> int:
-        """How many items there were when it was told."""
+        """How many items it had made when it was told."""
 
     def unexpected(self) -> BaseException | None:
-        """Return what was raised, and is not what the interruption itself raises."""
+        """Return what was raised, except for what the interruption itself raises."""
         found = None if self.error is None else without(self.error, self._is_expected)
         return self.closing_error if found is None else found
 
@@ -105,7 +107,7 @@ class Visit(ABC):
 
     @property
     def has_lost_error(self) -> bool:
-        """Whether the error of the consumer did not leave its block."""
+        """Whether the error of the consumer did not get out of its block."""
         if "error" not in self.kinds[: len(self.eye.asked_at)]:
             return False
         raised = () if self.error is None else leaves(self.error)
@@ -124,7 +126,7 @@ class Visit(ABC):
 
 
 class StreamVisit(Visit):
-    """A visit to a source or to a stream: all of its items are taken."""
+    """A visit to a source or to a stream: all its items are taken."""
 
     _has_left = False
     _closes = False
@@ -203,7 +205,7 @@ class StreamVisit(Visit):
 
 
 class _Knob(Stage[Any, Any]):
-    """What the stream can be told by, outermost."""
+    """The outermost stage, through which the stream is told."""
 
     control: Control
 

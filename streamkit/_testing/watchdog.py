@@ -1,7 +1,8 @@
 """
-A thread that sees a run which never suspends: it holds the event loop, so nothing in there can.
+A thread that notices a run that never suspends: the run blocks the event loop, so nothing in the
+loop can notice it.
 
-It names the line, and raises an exception there, as often as it takes.
+It notes the line, and raises an exception there, as often as needed.
 """
 
 from __future__ import annotations
@@ -17,12 +18,12 @@ from .abandoned import Abandoned
 from .once import Terms
 from .places import Place, place_of_stack
 
-# Real seconds: far more than any step takes that is well.
+# Real seconds: far more than any sound step takes.
 PATIENCE = 5.0
 
 
 class Watchdog:
-    """Watches the runs of the thread that has made it."""
+    """Watches the runs of the thread that made it."""
 
     def __init__(self) -> None:
         self._thread = threading.get_ident()
@@ -40,7 +41,7 @@ class Watchdog:
 
     @contextmanager
     def watching(self, terms: Terms) -> Generator[None, None, None]:
-        """Watch what is visited in this block."""
+        """Watch the visits in this block."""
         self._terms = terms
         try:
             yield
