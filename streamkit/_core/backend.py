@@ -1,11 +1,11 @@
 """
-What the two backends offer, in public, for less than it costs through anyio: a task that waits for
+What the two backends offer in public, at less cost than through anyio: a task that waits for
 another one, the clock, the running task, and anyio's own cancel scopes and task groups.
 
-An event of anyio can be waited for by any number of tasks and stays set, which is paid for with
-each item. Here it is one task, and it is woken once. The rest is what anyio asks, too; but to find
-out which backend is running costs more than the answer, and more than to enter a scope, so it is
-done once for each stream.
+Any number of tasks can wait for an anyio event, and it stays set, which costs something for each
+item. Here one task waits, and is woken once. The rest is what anyio calls, too. But finding out
+which backend is running costs more than the answer, and more than entering a scope, so it is done
+once for each stream.
 """
 
 from __future__ import annotations
@@ -42,10 +42,11 @@ class Wakeup(ABC):
     @abstractmethod
     def wait(self) -> Awaitable[None]:
         """
-        Wait until another task calls :meth:`set`. To be awaited at once.
+        Wait until another task calls :meth:`set`. Await it at once.
 
-        A cancellation of the wait leaves nothing. One that comes after :meth:`set`, and before the
-        task runs again, may still end the wait: the message itself must be found elsewhere.
+        A cancellation of the wait leaves nothing behind. One that comes after :meth:`set`, and
+        before the task runs again, may still end the wait: the message itself must be kept
+        elsewhere.
         """
 
     @abstractmethod
@@ -57,10 +58,10 @@ class _AsyncioWakeup(Wakeup):
     """
     Gives other tasks a turn before it waits, while that is enough.
 
-    Tasks of asyncio run in the order in which they became ready. So whoever wakes another task, and
-    then waits here, has the answer after one turn, if the other one gives it without waiting for
-    anything else. Both then run in each iteration of the event loop, where with futures each runs
-    in every second one. trio shuffles its tasks, on purpose, so there it does not pay.
+    asyncio runs its tasks in the order in which they became ready. So a task that wakes another
+    one, and then waits here, has the answer after one turn, if the other gives it without waiting
+    for anything else. Both then run in each iteration of the event loop. With futures, each runs
+    only in every second one. trio shuffles its tasks on purpose, so it does not pay there.
     """
 
     __slots__ = ("_create_future", "_is_set", "_waiter", "_waits_until_turn")
@@ -133,25 +134,26 @@ class Backend:
     cancelled: type[BaseException]
     #: The clock of :func:`anyio.current_time`.
     now: Callable[[], float]
-    #: Returns the running task, as an object of its own.
+    #: Returns the running task, as the backend's own object.
     current_task: Callable[[], object]
     #: Identifies the event loop among those that run now.
     loop: int
     make_wakeup: Callable[[], Wakeup]
-    #: Makes what :class:`anyio.CancelScope` makes here, or stands for: given the same arguments.
+    #: Makes the scope that :class:`anyio.CancelScope` makes or wraps here, given the same
+    #: arguments.
     make_scope: Callable[..., anyio.CancelScope]
-    #: What :func:`anyio.create_task_group` makes here.
+    #: Makes what :func:`anyio.create_task_group` makes here.
     make_task_group: Callable[[], TaskGroup]
-    #: Returns a timer, given its function and what is called with an error of that.
+    #: Returns a timer, given its function, and a function that is called with an error of that.
     make_timer: Callable[[Callable[[], object], Callable[[BaseException], object]], Timer]
-    #: Has a function called with the next pass of the event loop, as if by a task: if that has not
+    #: Calls a function in the next pass of the event loop, as if from a task, unless that task has
     #: ended by then.
     soon: Callable[[Any, Callable[[], object]], object]
     #: Lets other tasks run, and a cancellation through.
     checkpoint: Callable[[], Awaitable[None]]
     #: Tells whether this is the event loop that is running in the current thread.
     is_here: Callable[[], bool]
-    #: Looks after streams whose tasks end before they do, where that is needed.
+    #: Looks after streams that outlive their tasks, where that is needed.
     orphanage: Orphanage | None = None
 
 
@@ -161,10 +163,10 @@ def get_backend() -> Backend:
     return _on_asyncio(loop) if isinstance(loop, asyncio.AbstractEventLoop) else _on_trio(loop)
 
 
-# Put together anew each time: to keep it would keep the event loop after its end, and with that
-# all it holds.
+# Made anew each time: keeping it would keep the event loop after its end, and with that everything
+# that it holds.
 def _on_asyncio(loop: asyncio.AbstractEventLoop) -> Backend:
-    # What its method would call, unless somebody has put another in its place.
+    # What the loop's own method calls, unless somebody has replaced that.
     own = getattr(loop.time, "__func__", None) is asyncio.BaseEventLoop.time
     scope, task_group = _anyios_on_asyncio()
     return Backend(
@@ -188,7 +190,7 @@ def _anyios_on_asyncio() -> tuple[type[anyio.CancelScope], type[TaskGroup]]:
     return type(anyio.CancelScope()), type(anyio.create_task_group())
 
 
-# The last one that was asked for: most programs run trio once. Its token does not hold the run.
+# Only the last one is cached: most programs run trio once. The token does not hold the run.
 @lru_cache(maxsize=1)
 def _on_trio(token: Any) -> Backend:
     trio: Any = sys.modules["trio"].lowlevel
@@ -214,9 +216,9 @@ def _soon_on_asyncio(task: asyncio.Task[Any], function: Callable[[], object]) ->
     loop = task.get_loop()
 
     def call() -> None:
-        # When that of asyncio.run() has ended, nothing may begin.
+        # When the task of asyncio.run() has ended, nothing may begin.
         if not task.done():
-            # Outside of a task, anyio need not know which event loop is running.
+            # Outside of a task, anyio may not know which event loop is running.
             asyncio._enter_task(loop, task)
             try:
                 function()
@@ -227,14 +229,14 @@ def _soon_on_asyncio(task: asyncio.Task[Any], function: Callable[[], object]) ->
 
 
 class _SoonOnTrio:
-    """Functions to be called, which are told to trio once for each pass: that is a system call."""
+    """Functions to call. trio is told once for each pass, because that is a system call."""
 
     def __init__(self, token: Any) -> None:
         self._token = token
         self._functions: list[Callable[[], object]] = []
 
     def __call__(self, task: object, function: Callable[[], object]) -> None:
-        # Whose task ends with an open block is an orphan, and looked after.
+        # A stream whose task ends with an open block is an orphan, which is looked after.
         self._functions.append(function)
         if len(self._functions) == 1:
             self._token.run_sync_soon(self._call_all)
@@ -247,5 +249,5 @@ class _SoonOnTrio:
 
 @coroutine
 def _turn() -> Generator[None, None, None]:
-    """Do what ``asyncio.sleep(0)`` does, with one coroutine less."""
+    """Do what ``asyncio.sleep(0)`` does, with one coroutine fewer."""
     yield

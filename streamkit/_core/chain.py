@@ -1,8 +1,8 @@
 """
 Which generators a suspended generator iterates, and which of them nobody else holds.
 
-Looked for only when a source is told or closed. Reference counts tell whether somebody else holds
-something: every reference that was not seen here is somebody else's.
+This is looked up only when a source is told or closed. Reference counts tell whether somebody else
+holds something: every reference that was not seen here is somebody else's.
 
 With ``yield from`` in async generators (PEP 828, Python 3.16), a generator will itself close what
 it delegates to, and the interpreter closes the chain. This is for ``async for``.
@@ -27,21 +27,21 @@ from .frames import (
     open_loops,
 )
 
-#: Tells which generators may be closed, by their keeper.
+#: Tells whether a generator may be closed by the one that asks.
 IsOurs: TypeAlias = Callable[[Generator], bool]
 
-# How many attributes lie between an iterator of a library and the generator inside it, at most.
+# At most this many attributes lie between an iterator of a library and the generator inside it.
 _DEPTH = 2
-# This many objects are looked at. The limit is reached where a local leads to half of an
-# application, and then anything uncertain counts as somebody else's.
+# At most this many objects are looked at. The limit is reached if a local leads to half of an
+# application. Then anything uncertain counts as somebody else's.
 _LIMIT = 1000
 
 
 class Chain:
     """
-    The objects that hang on some suspended generators, frames or library iterators.
+    The objects that some suspended generators, frames or library iterators lead to.
 
-    Holds on to all that it has seen: drop it before any of that runs.
+    It holds everything that it has seen: drop it before any of that runs.
 
     :param roots: where to begin
     :param given: objects that nobody else holds either
@@ -59,18 +59,18 @@ class Chain:
         if _COUNTS_REFERENCES:
             self._look(0)
             self._ours = self._held_by_nobody_else()
-            # The attributes of what is there only matter if a library iterates, or if something
-            # seems to be held by somebody: in most chains, neither is so.
+            # Attributes matter only if a library iterates, or if something seems to be held by
+            # somebody else. In most chains, neither is the case.
             if any(map(self._is_open_question, self._values())):
                 self._look(_DEPTH)
                 self._ours = self._held_by_nobody_else()
 
     def inner(self, holder: object) -> list[tuple[Generator, bool]]:
         """
-        Return the generators that another one iterates, the innermost first.
+        Return the generators that a holder iterates, the innermost first.
 
-        :return: each with whether the body of its loop holds a context: that one is to be left
-            before the loop, so the body has to be unwound first
+        :return: each with whether the body of its loop holds a context: that must be left before
+            the loop, so the body is unwound first
 
         """
         found: list[tuple[Generator, bool]] = []
@@ -85,7 +85,7 @@ class Chain:
         return found
 
     def to_close(self, holder: object) -> list[Any]:
-        """Return what to close instead of it, one after another: the holder is among them."""
+        """Return what to close in place of a holder, in order. The holder is among them."""
         if id(holder) in self._ordered:
             return []
         self._ordered.add(id(holder))
@@ -99,8 +99,8 @@ class Chain:
         """
         Return what is inside a generator that is told something at its ``yield``.
 
-        :return: each generator, the innermost first, with whether it is told or only closed: what
-            is told goes through the loop that the ``yield`` is in, as it would at an ``await``
+        :return: each generator, the innermost first, with whether it is told or only closed: the
+            signal goes through the loop that contains the ``yield``, as it would at an ``await``
 
         """
         order: list[tuple[Generator, bool]] = []
@@ -114,7 +114,7 @@ class Chain:
         return order
 
     def held_by_frames(self) -> list[Generator]:
-        """Return what the roots, which are frames that have ended, still hold in their locals."""
+        """Return the generators in the locals of the roots, which are frames that have ended."""
         found: list[Generator] = []
         for frame in self._roots:
             for value in self._held.get(id(frame), ()):
@@ -127,7 +127,7 @@ class Chain:
         return list(self._inside(iterator, _DEPTH)) if is_async_iterator(iterator) else []
 
     def _inside(self, holder: object, depth: int) -> Iterator[Generator]:
-        """Find the generators that an iterator of a library has as its attributes."""
+        """Find the generators among the attributes of a library's iterator."""
         for value in self._held.get(id(holder), ()):
             if id(value) in self._ours:
                 if is_generator(value):
@@ -138,7 +138,7 @@ class Chain:
                     yield from self._inside(value, depth - 1)
 
     def _look(self, limit: int) -> None:
-        """Note who holds what: the generators, and the attributes of what they hold."""
+        """Note what is held by the generators, and by the attributes of what they hold."""
         todo = deque((root, 0) for root in [*self._roots, *self._given])
         depths: dict[int, int] = {}
         while todo and len(depths) < _LIMIT:
@@ -167,13 +167,13 @@ class Chain:
         return is_async_iterator(value)
 
     def _held_by_nobody_else(self) -> set[int]:
-        """Return what is held by the roots, by each other, and by nothing that was not seen."""
+        """Return what is held only by the roots and by each other."""
         roots = {id(root) for root in [*self._roots, *self._given]}
         values = self._values()
         listed = count(values)
         seen = list({id(value): value for value in values if id(value) in self._held}.values())
         del values
-        # The last one is held by this list alone.
+        # The last object is held by this list alone.
         *totals, only_seen = map(sys.getrefcount, [*seen, object()])
         holds = {
             # It is in both lists.
@@ -185,12 +185,12 @@ class Chain:
         others = {key for key in ours if holds[key] != listed[key]}
         while others:
             ours -= others
-            # What these hold is held by somebody else, and so on.
+            # So what these hold is held by somebody else, too, and so on.
             holders = (ours | roots) & self._held.keys()
             known = count([value for key in holders for value in self._held[key]])
             others = {key for key in ours if holds[key] != known.get(key)}
         return ours
 
 
-# Elsewhere nobody can tell who holds what. Abandoned generators are still closed.
+# Other interpreters cannot tell who holds what. There, abandoned generators are still closed.
 _COUNTS_REFERENCES = sys.implementation.name == "cpython"

@@ -32,42 +32,42 @@ class Relay(ABC):
 
     def __init__(self, scopes: Scopes, consumer: object) -> None:
         self._scopes = scopes
-        #: The task that has opened the stream.
+        #: The task that opened the stream.
         self._consumer = consumer
         #: Whether the source is being stepped. Otherwise its task waits for the consumer, and what
         #: reaches the task then does not concern the source.
         self.in_source = False
-        #: What the source has awaited last, while it is being stepped.
+        #: What the source awaited last, while it is being stepped.
         self._awaited: Any = None
         #: How often somebody has asked for the task to be cancelled. trio does not count.
         self._count_requests: Callable[[], int] = int
-        #: As often at the last suspension.
+        #: The same count at the last suspension.
         self._requests_before = 0
-        #: What takes the place of such an object when the source yields it to the event loop.
+        #: Replaces each object of its class that the source yields to the event loop.
         self._trap: Any = None
 
     @staticmethod
     def is_native(exc: BaseException) -> bool:
-        """Tell whether a cancellation of the backend is due to no cancel scope."""
+        """Tell whether a cancellation of the backend does not come from a cancel scope."""
         return False
 
     def exception(self) -> StreamCancelled:
-        """Return a fresh exception to raise in the source: never the same in two places."""
+        """Return a new exception to raise in the source: never the same one in two places."""
         signal = self._scopes.signal
         assert signal is not None
         return StreamCancelled(signal.reason)
 
     def tell(self) -> None:
-        """Wake the source for its signal, at its present or next suspension point."""
+        """Wake the source for its signal, at its current or next suspension point."""
         self._scopes.arm()
         if self.in_source:
             self._open_way()
 
     def tell_if_native(self) -> bool:
         """
-        Take a cancellation of the source task itself for what it is told: its consumer got one.
+        Let a native cancellation of the source task count as being told: its consumer got one, too.
 
-        :return: whether the source has seen it already, and nothing more is to be raised in it
+        :return: whether the source has seen it already, so that nothing more is raised in it
 
         """
         return False
@@ -94,7 +94,7 @@ class Relay(ABC):
         """
         Let the armed signal through to the source, which is about to be suspended.
 
-        :return: what the source is sent in place of being suspended, or ``None``
+        :return: what the source is sent instead of being suspended, or ``None``
 
         """
 
@@ -107,12 +107,12 @@ class Relay(ABC):
         return exc
 
     def _sent(self, value: Any) -> Any:
-        """Return what the source sees of a value sent by the event loop. asyncio sends none."""
+        """Return what the source sees of a value sent by the event loop. asyncio never does."""
         return value
 
     @coroutine
     def drive(self, work: Coroutine[Any, Any, T]) -> Generator[Any, Any, T]:
-        """Await all that the source task does, as a whole, so that no step costs anything."""
+        """Await all that the source task does as a whole, so that single steps cost nothing."""
         value: Any = None
         exc: BaseException | None = None
         scopes = self._scopes
@@ -123,7 +123,7 @@ class Relay(ABC):
                 try:
                     yielded = work.send(value) if exc is None else work.throw(exc)
                 except StopIteration as stop:
-                    # Not through a variable: it may be an error that leads to this frame.
+                    # Not through a variable: the value may be an error that leads to this frame.
                     return cast("T", stop.value)
                 value = exc = None
                 self._requests_before = self._count_requests()
@@ -136,7 +136,7 @@ class Relay(ABC):
                     if type(yielded) is trap_class:
                         yielded = trap
                 else:
-                    # It may hold its result.
+                    # An awaited future may hold its result.
                     self._awaited = None
                 try:
                     value = yield yielded
@@ -147,7 +147,7 @@ class Relay(ABC):
                 except BaseException as thrown:
                     exc = thrown
                 if scopes.is_timed:
-                    # In a shield or in a thread, it goes on long after that.
+                    # In a shield or in a thread, the source may go on long after its grace.
                     scopes.look_at(work)
                 # Outside of the except block: the exception that replaces another one must not
                 # have it as its context, where anyio would look for a cancellation of its own.

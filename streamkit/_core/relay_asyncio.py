@@ -1,11 +1,12 @@
 """
 How a source is told on asyncio: by one request to cancel its task, which only the relay makes.
 
-A scope would do that as well, but would cancel the tasks that the source has started, too. A group
-of anyio cancels itself when a child was, and that would take the place of what the source is told,
-and be caught by the group. So the scopes only do it where the source is behind a shield of its own,
-and has no such tasks: a thread looks for itself, and the shield may be lowered. What it awaits is
-only cancelled while that goes on: a lock or an item that it was given by then would be lost.
+A scope would do that as well, but would cancel the tasks that the source has started, too. An anyio
+task group whose child was cancelled cancels itself: that cancellation would replace what the source
+is told, and the group would catch it. So the scopes do it only if the source is behind a shield of
+its own, and has no such tasks: a thread checks for itself, and the shield may be lowered. What the
+source awaits is cancelled only while it is pending: otherwise, a lock or an item that the source
+has just been given would be lost.
 """
 
 from __future__ import annotations
@@ -34,9 +35,9 @@ _DeliveredCancelled.__module__ = "streamkit"
 
 def is_stray(exc: BaseException) -> bool:
     """
-    Tell whether a cancellation is that of something the running task awaited, and not its own.
+    Tell whether a cancellation is not the running task's own, but of something that it awaited.
 
-    On asyncio, whoever awaits a future or a task that somebody has cancelled gets that exception.
+    On asyncio, a task that awaits a cancelled future or task gets that exception.
     """
     if not issubclass(asyncio.CancelledError, anyio.get_cancelled_exc_class()):
         return False
@@ -59,17 +60,17 @@ class AsyncioRelay(Relay):
         self._task = task
         self._count_requests = task.cancelling
         # asyncio.timeout(), TaskGroup and others in the source cancel its task, and take that back.
-        # At the end of asyncio.run(), and only then as a rule, both its task and the consumer's
-        # are cancelled in one tick: that tells the source, in whichever order it comes.
+        # Normally, only the end of asyncio.run() cancels both its task and the consumer's, in one
+        # tick: that tells the source, in whichever order they come.
         self._native_tells = False
         #: The number of requests when the source last saw a native one, as its consumer did.
         self._native_seen_at = 0
-        #: The same, whether or not the consumer did.
+        #: The same, whether or not its consumer did.
         self._unwinding_at = 0
 
     @staticmethod
     def is_native(exc: BaseException) -> bool:
-        # What anyio itself goes by, to tell its requests from others; and what marks ours.
+        # anyio recognizes its own requests by the first. The second marks ours.
         message = exc.args[0] if exc.args else None
         return not (isinstance(message, str) and message.startswith(_NOT_NATIVE))
 
@@ -89,7 +90,7 @@ class AsyncioRelay(Relay):
 
     def put_off(self, exc: BaseException) -> BaseException | None:
         # asyncio folds requests of the same tick into one exception, with the message of the last
-        # one. A scope does not ask after anybody else, so at most one is from a scope.
+        # one. A scope does not add its request to another, so at most one is from a scope.
         several = self._task.cancelling() - self._requests_before > 1
         native = self.is_native(exc)
         if not native or (several and anyio.current_effective_deadline() == -math.inf):
@@ -104,7 +105,7 @@ class AsyncioRelay(Relay):
         return asyncio.CancelledError(*exc.args) if native else asyncio.CancelledError()
 
     def _open_way(self) -> None:
-        # The source itself may be telling it: it is suspended later.
+        # The source itself may have called this: it is suspended later.
         if asyncio.current_task() is not self._task:
             self._ask()
 
@@ -112,12 +113,12 @@ class AsyncioRelay(Relay):
         self._task.get_loop().call_soon(self._ask)
 
     def _resumes(self) -> None:
-        # Nobody asked it: it was behind a shield. A scope of its own that it is unwinding from can
-        # only claim its exception while the way is closed.
+        # It was not asked, because it was behind a shield. If it is unwinding from a scope of its
+        # own, that can claim its exception only while the way is closed.
         self._scopes.cover()
 
     def _ask(self) -> None:
-        """Ask the task of the source, which is suspended, to be cancelled: once, for each wait."""
+        """Request the cancellation of the source's suspended task, once for each wait."""
         scopes, task, awaited = self._scopes, self._task, self._awaited
         was_asked = task.cancelling() > self._requests_before
         if was_asked or not (scopes.armed and self.in_source):
@@ -130,7 +131,7 @@ class AsyncioRelay(Relay):
         elif not awaited.done():
             task.cancel(scopes.tag)
             if not awaited.done():
-                # A task with a clean-up of its own, for instance.
+                # It may await a task with a clean-up of its own, for instance.
                 scopes.begin_grace()
 
     def _has_children(self) -> bool:
@@ -138,7 +139,7 @@ class AsyncioRelay(Relay):
         return any(info.parent_id == own for info in anyio.get_running_tasks())
 
     def _as_source(self, ask: Callable[[], bool]) -> bool:
-        """Ask what can be asked in the running task alone, as if that were the source's."""
+        """Ask what only the running task can ask, as if the source's task were running."""
         loop, task = self._task.get_loop(), self._task
         running = asyncio.current_task(loop)
         if running is not None:
@@ -168,16 +169,16 @@ class AsyncioRelay(Relay):
             return self.exception()
         if scopes.armed and requests > 1:
             # A native Task.cancel(), by asyncio.timeout() for instance, came in the same tick, and
-            # asyncio folds both into one exception. It goes first, under no tag but its own.
+            # asyncio folds both into one exception. The native one goes first, without our tag.
             task.uncancel()
             if scopes.claim(None):
-                # Or it was asked again, at the end of its grace.
+                # Or the other request came at the end of its grace.
                 for _ in range(requests - 1):
                     task.uncancel()
                 return self.exception()
             return asyncio.CancelledError()
         if not requests and scopes.armed and scopes.is_open:
-            # A thread that the source waits for, in a shield, has looked whether it is cancelled.
+            # A thread for which the source waits in a shield has checked for a cancellation.
             scopes.deliver()
             return self.exception()
         if scopes.claim(_tag_of(exc)):
@@ -188,11 +189,11 @@ class AsyncioRelay(Relay):
         return exc
 
     def _take_back(self) -> None:
-        """Take the request back: clean-up is not being cancelled, and asyncio.TaskGroup asks."""
+        """Take the request back: clean-up is not cancelled, and asyncio.TaskGroup checks that."""
         task = self._task
         if self._unwinding_at and task.cancelling() > self._unwinding_at:
             # Not yet. From Python 3.13 on, an asyncio.timeout() that is being left takes what is
-            # raised here for its own, if no other request is there beside its own.
+            # raised here for its own, if there is no request besides its own.
             self._count_requests = self._count_until_taken_back
         else:
             task.uncancel()

@@ -1,23 +1,23 @@
 """
 The two cancel scopes around a source, and when each of them lets a cancellation through.
 
-Nothing that happens outside of a stream reaches its source by itself. It reaches the consumer, who
-leaves the block; and that tells the source, as a token does. So there is one way in: the relay
-wakes the source, by itself or through two scopes. From the outside in:
+Nothing that happens outside of a stream reaches its source by itself. It reaches the consumer,
+which leaves the block, and that tells the source, as a token does. So there is one way in: the
+relay wakes the source, by itself or through two scopes. From the outside in:
 
 ``interrupt``
-    is a shield from everything outside, and is cancelled once, when the relay opens the way. What
-    comes of that has its tag, and the relay raises :exc:`StreamCancelled` in its place.
+    is a shield from everything outside, and is cancelled once, when the relay opens the way. The
+    resulting exception carries its tag, and the relay raises :exc:`StreamCancelled` in its place.
 
 ``grace``
-    is a shield from ``interrupt``, which the relay lowers where a scope is to wake the source. Once
-    it was told, it has a deadline: clean-up can await, until its time is up. Its clock stands
-    still while the source waits for the consumer, or for a block inside it to end.
+    is a shield from ``interrupt``, which the relay lowers if a scope must wake the source. Once the
+    source was told, this scope has a deadline: clean-up can await until its time is up. Its clock
+    stands still while the source waits for the consumer, or for a block inside it to end.
 
 They are entered once before the source starts and left once after it is closed. A source that is
-suspended at a ``yield`` may hold scopes and task groups of its own; a scope entered on top of them
-and left after them would corrupt the stack. So nothing here is entered in between: attributes of
-the two are changed instead.
+suspended at a ``yield`` may hold scopes and task groups of its own. A scope entered on top of them
+and left after them would corrupt the stack. So no scope is entered in between: attributes of the
+two are changed instead.
 
 What a source is told passes through these states, each once::
 
@@ -25,9 +25,9 @@ What a source is told passes through these states, each once::
                (source blocked, or          (grace runs)
                 about to be resumed)
 
-While it is armed, the way is open only while the source is suspended: a scope of the source's
-own must be able to claim its exception, which backends allow only while no outer cancellation is
-visible. The relay opens and closes it.
+While it is armed, the way is open only while the source is suspended: a scope of the source's own
+must be able to claim its exception, which backends allow only while no outer cancellation is
+visible. The relay opens and closes the way.
 """
 
 from __future__ import annotations
@@ -47,11 +47,11 @@ from .stuck import where
 
 T = TypeVar("T")
 
-# Seconds to a deadline that is only set to be seen.
+# Seconds to a deadline that is set only to see whether it is visible.
 _FAR = 1e6
 _SAFE = 1.0
 
-#: How a tag begins.
+#: The beginning of each tag.
 TAG = "streamkit-"
 
 _numbers = count(1)
@@ -62,11 +62,11 @@ class Scopes:
     """
     The cancel scopes of one source, entered and left in its source task.
 
-    Made in the consumer's task, which may be inside of the source of another stream.
+    Made in the consumer's task, which may be inside the source of another stream.
 
-    :param grace: seconds for clean-up where no signal says otherwise
+    :param grace: seconds for clean-up, unless a signal says otherwise
     :param now: the clock of :func:`anyio.current_time`
-    :param loop: what tells the running event loop from others
+    :param loop: identifies the running event loop
     :param make_scope: makes a cancel scope
 
     """
@@ -107,39 +107,41 @@ class Scopes:
     ) -> None:
         self.grace: float = grace
         self._now = now
-        # By such a clock, what is asked for one after the other may be for the same time.
+        # By such a clock, deadlines that are set one after the other may be equal.
         self._is_coarse = now is not time.monotonic
         self._loop = loop
         #: The scopes of the source that the consumer is in, if it is in one.
         self.enclosing: Scopes | None = _current.get()
-        #: What the source was told, or will be: the first signal, for good.
+        #: What the source was told, or will be told: the first signal, for good.
         self.signal: Signal | None = None
-        #: The signal is on its way: the next suspension point of the source raises it.
+        #: Whether the signal is on its way: the next suspension point of the source raises it.
         self.armed: bool = False
         self.delivered: bool = False
-        #: The way is open.
+        #: Whether the way is open.
         self.is_open: bool = False
-        #: It was told by a cancellation of its task, as its consumer was.
+        #: Whether it was told by a native cancellation of its task, as its consumer was.
         self.told_natively: bool = False
-        #: The source was cancelled at the end of its grace.
+        #: Whether the source was cancelled at the end of its grace.
         self.cut: bool = False
-        #: The grace has begun, and it is not known where the source was at its end.
+        #: Whether the grace has begun, and it is not known yet where the source was at its end.
         self.is_timed: bool = False
         #: Where the source was when its grace was over.
         self.stuck_at: str | None = None
         self._number = next(_numbers)
-        #: A number between those of the streams opened before it was told, and after.
+        #: A number between those of the streams that were opened before it was told and those
+        #: opened after.
         self._told = 0
-        #: Marks what wakes the source for its signal.
+        #: Marks the cancellation that wakes the source for its signal.
         self.tag: str = f"{TAG}{self._number}"
         self._interrupt_scope = make_scope(shield=True)
         self._grace_scope = make_scope(shield=True)
         self.grace_has_begun: bool = False
-        #: The deadline of the grace is there already, which begins with the source's next step.
+        #: Whether the deadline is set already for a grace that begins with the source's next step.
         self._has_deadline = False
-        #: A number between those of the streams opened before its grace was ended, and after.
+        #: A number between those of the streams that were opened before its grace was ended and
+        #: after.
         self._ended = 0
-        #: End the grace of the streams inside, of those for whose end it waits.
+        #: These end the grace of the inner streams for whose end the source waits.
         self._inner: tuple[Callable[[], object], ...] = ()
         self._pauses = 0
         #: Seconds that are left when the clock goes on.
@@ -165,21 +167,21 @@ class Scopes:
     @property
     def expired(self) -> bool:
         """Whether the time to clean up is over."""
-        # Not cancelled_caught: on asyncio an outer scope may be the one that catches.
+        # Not cancelled_caught: on asyncio, an outer scope may catch it.
         return self._grace_scope.cancel_called
 
     @property
     def is_left(self) -> bool:
-        """Whether the source is told that nobody takes its items now."""
+        """Whether the signal says that nobody takes the items now."""
         return self.signal is not None and self.signal.is_left
 
     @property
     def has_pending_signal(self) -> bool:
-        """Whether there is a signal that the source has not been told of."""
+        """Whether there is a signal that the source has not been told yet."""
         return self.signal is not None and not self.delivered
 
     def arm(self) -> None:
-        """Have the next suspension point of the source raise the signal, once the way is open."""
+        """Let the next suspension point of the source raise the signal, once the way is open."""
         self.armed = True
         self._told = next(_numbers)
 
@@ -187,10 +189,10 @@ class Scopes:
         """
         Tell whether the running source would see a cancellation of its scopes.
 
-        It does not where it is in a shield of its own, or in a scope that is cancelled. What tells
-        is whether it sees a deadline: that of the grace, which can stay then, or one that is far
-        away. If one of its own is nearer and hides that, or may be the very same, as where time is
-        virtual, it is one between now and then. None may come while it is set, however long that
+        It would not if it is in a shield of its own, or in a cancelled scope. The test is whether
+        it sees a deadline: that of the grace, which can then stay, or one that is far away. If a
+        deadline of its own is nearer and hides that, or may be equal to it, as in virtual time, the
+        test uses one between now and then. None may expire while it is set, however long that
         takes.
         """
         scope, now = self._grace_scope, self._now()
@@ -238,8 +240,7 @@ class Scopes:
             return False
         if not self.armed:
             return False
-        # A source that was asked, and has not heard of it before the end of the grace, hears it
-        # then.
+        # A source that was asked, but not reached before the end of its grace, is told then.
         if tag == self.tag or self.expired:
             self.deliver()
             return True
@@ -276,7 +277,7 @@ class Scopes:
         self.deliver()
 
     def begin_closing(self) -> None:
-        """Bound the closing of the source, in what is left of a running grace."""
+        """Bound the closing of the source by what is left of a running grace."""
         self.armed = False
         self.cover()
         self.begin_grace()
@@ -296,19 +297,19 @@ class Scopes:
 
     @property
     def _seconds(self) -> float:
-        """How long the grace is, once it has begun."""
+        """The length of the grace, once it has begun."""
         return self.grace if self.signal is None else self.signal.grace
 
     def look_at(self, suspended: object) -> None:
         """
-        See whether the grace is over, and if so, note where the source is, once.
+        If the grace is over, note where the source is, once.
 
         :param suspended: what has been suspended in the meantime
 
         """
         if self.is_timed and self.expired:
             self.stuck_at = where(suspended)
-            # Its task may have waited for the consumer, and the source be at a yield.
+            # The task may have waited for the consumer while the source was at a yield.
             self.is_timed = self.stuck_at is None
 
     def pause(self) -> None:
@@ -319,14 +320,14 @@ class Scopes:
             self._grace_scope.deadline = math.inf
 
     def resume(self) -> None:
-        """Let the clock of the grace go on, as often as it was stopped."""
+        """Let the clock of the grace go on. Must be called once for each pause."""
         self._pauses -= 1
         if not self._pauses and self._remaining is not None:
             self._grace_scope.deadline = self._now() + self._remaining
             self._remaining = None
 
     async def pausing(self, wait: Awaitable[T]) -> T:
-        """Let the clock of the grace stand still while something is awaited."""
+        """Stop the clock of the grace while something is awaited."""
         self.pause()
         try:
             return await wait
@@ -334,7 +335,7 @@ class Scopes:
             self.resume()
 
     def end_grace(self) -> None:
-        """Let the time to clean up be over, or be none, here and in the blocks it waits for."""
+        """End the grace, even before it begins, here and in the blocks that it waits for."""
         self._ended = next(_numbers)
         if self.grace_has_begun:
             self._grace_scope.cancel()
@@ -344,7 +345,7 @@ class Scopes:
     @property
     def waiting(self) -> Scopes | None:
         """The scopes of the source that waits while the block of this stream is being left."""
-        # In an event loop of a thread, it is the thread that the source around waits for.
+        # In the event loop of a thread, the enclosing source waits for the thread.
         enclosing = self.enclosing
         return None if enclosing is None or enclosing._loop != self._loop else enclosing
 
@@ -356,7 +357,7 @@ class Scopes:
             end_inner()
 
     def has_waited_for(self, end_inner: Callable[[], object]) -> None:
-        """Note that it no longer does."""
+        """Note that it no longer waits for that stream."""
         position = self._inner.index(end_inner)
         self._inner = self._inner[:position] + self._inner[position + 1 :]
         self.resume()
@@ -372,7 +373,7 @@ class Scopes:
 
 
 async def pausing(wait: Awaitable[T]) -> T:
-    """Await, in a source, what has a bound of its own: the clock of its grace stands still."""
+    """Await, in a source, something with its own bound: the clock of the grace stands still."""
     scopes = _current.get()
     assert scopes is not None
     return await scopes.pausing(wait)
@@ -387,7 +388,7 @@ def current_cancellation() -> object:
     stream that was told to stop answers.
 
     :return: the reason given to :meth:`CancelToken.cancel`, or :class:`Left` if the consumer simply
-        went. ``None`` if no stream around the running code was told to stop, or if it was told
+        left. ``None`` if no stream around the running code was told to stop, or if it was told
         without a reason
 
     """
@@ -397,9 +398,9 @@ def current_cancellation() -> object:
 
 def leave_streams() -> None:
     """
-    Let the running task be in no stream, wherever it was started.
+    Take the running task out of all streams, wherever it was started.
 
-    A task inherits the streams of its maker. A task that outlives its maker's stream has no part
-    in it: it is not told what that stream is told, and the stream does not wait for it.
+    A task inherits the streams of the task that started it. A task that outlives such a stream has
+    no part in it: it is not told what that stream is told, and the stream does not wait for it.
     """
     _current.set(None)
