@@ -1,9 +1,9 @@
 """
 The client of one request, at the other end of ``receive`` and ``send``.
 
-Three things say that it has gone: ``receive``, an error from ``send``, and a message that it has
-not taken in time. From the last message on it may go: there is nothing left to tell it, and some
-servers say that it has gone while they send that message, and end the connection in there.
+Three things show that it has gone: ``receive``, an error from ``send``, and a message that it does
+not take in time. From the last message on, it may go: there is nothing left to tell it. Some
+servers report that it has gone while they send that message, and end the connection in there.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _logger = logging.getLogger("streamkit")
 # What servers and middleware raise from send() when the client has gone.
 GONE = (OSError, anyio.ClosedResourceError, anyio.BrokenResourceError)
 
-# The least seconds for a message, where the user does not set them.
+# The fewest seconds for a message, unless the user sets them.
 SHORT = 1.0
 
 _has_warned = False
@@ -39,7 +39,7 @@ class Connection:
     :param send: of ASGI
     :param send_timeout: seconds that a message may take, or ``None`` for any time
     :param on_lost: called once, when the client is found to have gone before the end. Returns
-        whether that ends what goes on in :attr:`scope`, and not only what is being sent
+        whether that ends everything in :attr:`scope`, and not only what is being sent
 
     """
 
@@ -69,8 +69,8 @@ class Connection:
         send_timeout: float | None,
         on_lost: Callable[[], bool],
     ) -> None:
-        #: Everything is sent in here. Cancelled when the client has gone, if it must be: what
-        #: comes to its end by itself costs less.
+        #: Everything is sent in here. Cancelled when the client has gone, if necessary: what ends
+        #: by itself costs less.
         self.scope: anyio.CancelScope = get_backend().make_scope()
         #: ``send`` of ASGI, for code that does what :meth:`send` does.
         self.raw_send: Send = send
@@ -86,7 +86,7 @@ class Connection:
         #: Whether ``receive`` has said that the client has gone, so that anything sent reaches
         #: nobody.
         self.is_gone: bool = False
-        #: Whether it was because it did not take a message in time.
+        #: Whether it was lost because it did not take a message in time.
         self.is_too_slow: bool = False
         self._receive = receive
         self._on_lost = on_lost
@@ -94,11 +94,11 @@ class Connection:
         self._since = math.inf
         self._nap: anyio.CancelScope | None = None
         self._is_heard = False
-        # Set when nobody is left in either of the two. Made when somebody waits for that.
+        # Set when a task has left send() or receive(). Made when somebody waits for that.
         self._left: anyio.Event | None = None
 
     async def send(self, message: Message) -> None:
-        """Send something, unless the client has gone. Ends at the latest when it goes."""
+        """Send something, unless the client has gone. Returns at the latest when it goes."""
         if self.is_lost:
             return
         self.has_started = self.is_sending = True
@@ -140,7 +140,7 @@ class Connection:
             self._is_heard = False
             self._note_left()
         if self.is_ending:
-            # A server may be busy closing in there: it gets the time for that.
+            # A server may be busy closing the connection in send(): it gets the time for that.
             await anyio.sleep(SHORT if self.send_timeout is None else self.send_timeout)
             self.scope.cancel()
         self.lose()
@@ -150,16 +150,16 @@ class Connection:
             self._left.set()
 
     def _hear(self) -> Awaitable[None]:
-        """Wait until the client has gone. Reads, and drops, what nobody has read of the request."""
-        # Without a frame of its own, because each open request would have one more.
+        """Wait until the client has gone. Reads and drops the rest of the request."""
+        # Not a coroutine itself, because each open request would have one more frame.
         if isinstance(self._receive, SharedReceive):
             return self._receive.wait_for_disconnect()
         return _drop_until_disconnect(self._receive)
 
     async def look(self) -> None:
         """
-        See whether the client has gone by now. Does not wait for that, but, for a moment, for other
-        tasks that are in ``send()`` or ``receive()`` and are about to hear of it.
+        See whether the client has gone by now. Does not wait for that. It waits only a moment for
+        other tasks that are in ``send()`` or ``receive()`` and are about to hear of it.
         """
         if self._is_heard or self.is_sending:
             with anyio.move_on_after(SHORT):
@@ -171,15 +171,15 @@ class Connection:
         with anyio.CancelScope(shield=True) as scope, suppress(Exception):
             scope.cancel()
             await self.wait_until_gone()
-        # Until the task is suspended again, the event loop holds the cancellation, and that the
-        # frames that lead to send().
+        # Until the task is suspended again, the event loop holds the cancellation, and that holds
+        # the frames that lead to send().
         await cancel_shielded_checkpoint()
 
     async def wait_until_too_slow(self) -> None:
         """
         Wait until a message takes too long.
 
-        There is one clock for all messages: a timer of its own would cost each of them more.
+        There is one clock for all messages: a timer for each of them would cost more.
         """
         while True:
             assert self.send_timeout is not None

@@ -56,7 +56,7 @@ class Exchange:
 
     """
 
-    # For each request that is open.
+    # There is one for each open request.
     __slots__ = (
         "_connection",
         "_has_all",
@@ -99,9 +99,9 @@ class Exchange:
         # Whether something is being sent, or will be.
         self._is_open = False
         self._has_clock = False
-        # Whether the stream has said all.
+        # Whether all items have been sent.
         self._has_all = False
-        #: What receive() has raised.
+        #: What receive() raised.
         self._watch_error: BaseException | None = None
 
     def _connect(self, receive: Receive, send: Send) -> Connection:
@@ -115,14 +115,14 @@ class Exchange:
         Answer, and return when the stream is closed.
 
         :raises BaseException: what the stream raises, bare
-        :raises ResponseCancelled: if that was a cancellation, and a client is there to be told
+        :raises ResponseCancelled: if that was a cancellation, and there is a client to tell
 
         """
         error: BaseException | None = None
         try:
             await self._answer()
         except BaseException as exc:
-            # The answering task may not have got there, because it was kept in send().
+            # The answering task may not have got there, because it was stuck in send().
             error = both(self.rest.take_error(), exc)
         if error is not None:
             # The client is not watched while the block of the stream is being left.
@@ -130,23 +130,23 @@ class Exchange:
         outcome = self._stream.outcome if self._stream.ended else None
         if self._host is not None:
             self._host.leave(self, outcome)
-        # Including the error of a source that was told to stop, and failed over it.
+        # This includes the error of a source that was told to stop, and then failed.
         failure = None if outcome is None else outcome.error
         if failure is not None and not shares_leaf(failure, error):
             log_failure(self._stream, self._terms, failure, gone=self._connection.is_lost)
         try:
             self._raise(error)
         finally:
-            # The traceback of an error includes this frame, and so on further in. Where a server
-            # ends the connection when nothing refers to send() any more, as granian does, a cycle
-            # would keep it open.
+            # The traceback of an error includes this frame, and the same holds further in. If a
+            # server ends the connection when nothing refers to send() any longer, as granian does,
+            # a cycle would keep it open.
             del error, outcome, failure, self
 
     async def refuse(self, reason: object) -> None:
         """
-        Close the stream before it has started, and answer that it did not.
+        Close the stream before it starts, and send the refusal.
 
-        :param reason: what the outcome tells
+        :param reason: the reason in the outcome
         :raises BaseException: what ``on_end`` or ``send`` raised
         :raises ResponseCancelled: if that was a cancellation of a stream
 
@@ -169,7 +169,7 @@ class Exchange:
             del error, self
 
     async def conclude(self) -> None:
-        """Do what is left to do in the task of the request."""
+        """Do the rest of the work in the task of the request."""
         connection = self._connection
         if connection.is_too_slow:
             _logger.warning(
@@ -188,19 +188,19 @@ class Exchange:
             await self._run_background()
 
     async def _hang_up(self) -> None:
-        """Send an answer to nobody."""
+        """Send an answer that reaches nobody."""
         await self._connection.raw_send(start(499, []))
         await self._connection.raw_send(body(b"", more_body=False))
 
     async def _end_for_nobody(self) -> None:
         """
-        Send the last message, when the client has gone.
+        Send the last message after the client has gone.
 
-        Middleware that measures takes an answer without it for a failed one: FastAPI does. Not done
-        where a client may still be there, to which a cut would look complete.
+        Middleware that measures, such as FastAPI's, counts an answer without it as failed. Not done
+        if a client may still be there, because a cut answer would look complete to it.
         """
         connection = self._connection
-        # It may be send() that has said so, or the task may be kept in there.
+        # send() may have reported that, or the task may be stuck in there.
         await connection.look()
         if connection.is_gone and not connection.is_sending:
             backend = get_backend()
@@ -240,7 +240,8 @@ class Exchange:
             self._outlet.cancel(reason, min(grace, self._terms.grace))
         else:
             self._terms.tell()
-        # The time to clean up stands still during a wait for the client, so that wait is bounded.
+        # The clock of the grace stands still while the source waits for the client, so that wait is
+        # bounded.
         self._connection.hurry(max(grace, SHORT))
         self._watch_the_clock()
 
@@ -261,12 +262,12 @@ class Exchange:
         except anyio.get_cancelled_exc_class():
             raise
         except BaseException as exc:
-            # For the task that answers.
+            # To be raised in the task that answers.
             self._watch_error = both(self._watch_error, exc)
             self._connection.scope.cancel()
         is_kept = self._connection.is_lost and self._connection.is_sending
         if is_kept and not self._is_head:
-            # The answering task may be kept in there for as long as the server likes.
+            # The answering task may be stuck in send() for as long as the server likes.
             await self.rest.consume()
 
     # The answer
@@ -351,11 +352,11 @@ class Exchange:
                     return
                 if not connection.has_started:
                     await self._send_start(PLAIN)
-                # Again, because the items of ``final`` do not pass the outlet.
+                # Encoded here, too, because the items of ``final`` do not pass the outlet.
                 content = item if type(item) is bytes else encode(item)
                 message = {"type": "http.response.body", "body": content, "more_body": True}
                 if connection.send_timeout is None:
-                    # What Connection.send() does, for nearly every item.
+                    # Connection.send() inlined: nearly every item comes this way.
                     connection.is_sending = True
                     try:
                         await send(message)
@@ -380,11 +381,11 @@ class Exchange:
         if not self._outlet.has_body:
             headers = [header for header in headers if header[0] != b"content-type"]
             if head.decided_by == "item":
-                # Not too late for a status that says so.
+                # The status can still say that this is an error.
                 return
         await self._connection.send(start(status, headers))
         if self._outlet.has_body and head.decided_by in ("head", "timeout") and not self._is_head:
-            # The first item may take a while. granian keeps the status until there is a body.
+            # The first item may take a while. granian holds back the status until there is a body.
             is_other = any(name == b"content-type" for name, _ in own)
             opening = b"" if is_other else self._terms.opening
             await self._connection.send(body(opening, more_body=True))
@@ -402,7 +403,7 @@ class Exchange:
                     )
                 )
             if has_item:
-                # The source had ended before, so this is an error of the closing.
+                # The source had ended by then, so the closing raises that error.
                 await self._stream.aclose()
         finally:
             # The traceback of an error of the source includes this frame.

@@ -1,9 +1,9 @@
 """
-Signals of the process that the server is told later, when the streams have ended.
+Signals of the process that the server gets later, when the streams have ended.
 
-What is found as the handler of a signal is that of the server, which runs this in its lifespan. It
-hears of the signal when that is let go, by its own handler, which is then back. What a server hears
-by its event loop cannot be held: that writes to a file descriptor, before any handler of Python.
+The server runs this in its lifespan, so the handler that is found for a signal is the server's.
+When the signal is let go, that handler is put back and called. A signal that a server gets through
+its event loop cannot be held: it is written to a file descriptor before any Python handler runs.
 """
 
 from __future__ import annotations
@@ -24,52 +24,53 @@ class HeldSignals:
     """
     Signals that are held.
 
-    :param numbers: which
+    :param numbers: the signals to hold
 
     """
 
     def __init__(self, numbers: Iterable[signal.Signals]) -> None:
-        #: Fired by the first one.
+        #: Fired by the first signal.
         self.heard: CancelToken = CancelToken()
         self._numbers = numbers
-        # The handlers in whose place ours are.
+        # The handlers that ours has replaced.
         self._found: dict[signal.Signals, Any] = {}
         self._held: list[int] = []
         self._is_over = False
 
     def hold(self) -> None:
-        """Begin. Nothing is held in another thread than the main one, which hears no signals."""
+        """Begin. Holds nothing outside of the main thread, because other threads get no signals."""
         if threading.current_thread() is not threading.main_thread():
             return
         for number in self._numbers:
             found = signal.getsignal(number)
-            # One that is not Python's could not be put back.
+            # A handler that is not Python's could not be put back.
             if found is not None:
                 self._found[number] = found
                 signal.signal(number, self._handle)
 
     def let_go(self) -> None:
-        """Put back what was found, and let it hear what was held. For good."""
+        """Put back the handlers, and call them for what was held. For good."""
         self._is_over = True
         for number, found in self._found.items():
-            # Only what is ours is taken away.
+            # Only our own handler is removed.
             if signal.getsignal(number) == self._handle:
                 signal.signal(number, found)
-        # Another one may come in between.
+        # Another signal may come in between.
         while self._held:
             self._pass_on(self._held.pop(0))
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        # In the main thread, between any two instructions, also of this.
+        # Called in the main thread, between any two instructions, even of this method.
         self._held.append(number)
         self.heard.cancel()
-        # Other code may call this when it is over, or put it back; or Ctrl-C was pressed twice.
-        # Other signals may well come twice: from a supervisor, and from what ends all below that.
+        # Other code may call this handler after the end, or put it back. Or Ctrl-C was pressed
+        # twice. Other signals may well come twice: from a supervisor, and from what ends all
+        # processes below it.
         if self._is_over or self._held.count(signal.SIGINT) > 1:
             self.let_go()
 
     def _pass_on(self, number: int) -> None:
-        # Not by another signal: on top of this there may be a handler that calls this.
+        # Not by another signal: the handler on top may be one that calls this.
         found = self._found[signal.Signals(number)]
         if callable(found):
             found(number, None)
@@ -82,8 +83,8 @@ def check_signals(given: object) -> tuple[signal.Signals, ...]:
     """
     Return the signals that are given, each of them once.
 
-    :raises TypeError: if there is something else
-    :raises ValueError: if one is not heard on this platform
+    :raises TypeError: if something else is given
+    :raises ValueError: if a process cannot hear one of them on this platform
 
     """
     if isinstance(given, signal.Signals) or not isinstance(given, Iterable):

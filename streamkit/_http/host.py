@@ -30,11 +30,11 @@ class StreamHost(Home):
     As soon as the server of this process is asked to end, when :meth:`shut_down` is called, or else
     at the end of the block, the program counts as ending. From this notice on, every new request is
     refused before its source starts. Every open stream may go on for ``finish`` seconds, is then
-    told ``StreamCancelled(Shutdown())``, has its grace and its last word; the end of the block
+    told ``StreamCancelled(Shutdown())``, and has its grace and its last word. The end of the block
     waits until all of them are closed. With ``on_disconnect="drain"``, a stream whose client has
     gone lives on here, and its request ends.
 
-    A request is refused by the status 503 with a ``Retry-After`` of some seconds, or in the body,
+    A request is refused with the status 503 and a ``Retry-After`` of some seconds, or in the body,
     if the clients of a response need that.
 
     A server that is asked to end stops listening, waits for its open connections, and ends the
@@ -45,7 +45,7 @@ class StreamHost(Home):
     gets it as ``host``, or finds it in the state of the lifespan.
 
     :param grace: seconds that a stream has when it is told, unless its own grace is shorter. A
-        client then has as long to take a message, and at least one second.
+        client then has the same time to take a message, but at least one second.
     :param finish: seconds that a stream may go on after the notice, before it is told, unless its
         response says otherwise
     :param max_streams: how many streams may be open, or ``None`` for any number. Further requests
@@ -57,13 +57,14 @@ class StreamHost(Home):
         same way: to count, for instance. It is also called for a refused stream. What it raises is
         logged, and has no other effect.
     :param on_end_timeout: seconds after which ``on_end`` is cancelled
-    :param telemetry: where the streams of responses tell how they go, where a response does not say
-        another: :class:`streamkit.opentelemetry.OpenTelemetry`, for instance
+    :param telemetry: where the streams of responses report how they go, unless a response has its
+        own: :class:`streamkit.opentelemetry.OpenTelemetry`, for instance
     :param signals: members of :class:`signal.Signals` at which to shut down before the server hears
-        of them, for one that closes its connections at once, as uvicorn does its WebSockets. The
-        server's own handler is called when no stream is open any more, or ``grace`` and
-        ``on_end_timeout`` after the last was told, or at a second ``SIGINT``. Has no effect where
-        the lifespan is not run in the main thread, and where the event loop hears of signals
+        of them. This is for servers that close connections at once, as uvicorn closes its
+        WebSockets. The server's own handler is called when no stream is open any longer, or
+        ``grace`` plus ``on_end_timeout`` after the last was told, or at a second ``SIGINT``. Has no
+        effect if the lifespan does not run in the main thread, or if the event loop handles the
+        signals
     :raises TypeError: if an argument is of the wrong type
     :raises ValueError: if a time is negative or not finite, or a number is not positive
 
@@ -97,7 +98,7 @@ class StreamHost(Home):
         self._grace = seconds("grace", grace)
         self._finish = seconds("finish", finish)
         self._signals = HeldSignals(check_signals(signals))
-        # Given by any thread; read by the task that tells the streams.
+        # Set by any thread, and read by the task that tells the streams.
         self._limits: deque[float] = deque()
         self._changed = CancelToken()
 
@@ -135,9 +136,9 @@ class StreamHost(Home):
         """
         Shut down, and wait until every stream is closed.
 
-        Each may finish, has its grace, and its ``on_end`` its time. If this wait is cancelled, the
-        streams that live on here are cancelled, too, and those with a request are not waited
-        for.
+        Each may finish, and has its grace and the time of its ``on_end``. If this wait is
+        cancelled, the streams that live on here are cancelled, too, and those with a request are
+        not waited for.
         """
         self._watching.cancel()
         self.shut_down()
@@ -156,7 +157,7 @@ class StreamHost(Home):
             # By now they have ended, or are being closed, which is bounded.
             self._tasks.cancel_scope.shield = True
             try:
-                # The body's exception is not the group's business: it would come back in a group.
+                # Without the body's exception, which would come back in an exception group.
                 await self._tasks.__aexit__(None, None, None)
             finally:
                 self._signals.let_go()
@@ -174,7 +175,7 @@ class StreamHost(Home):
         Give notice that the program ends: refuse new requests, and let open streams finish.
 
         Does not block. May be called from any thread and from a signal handler: the streams are
-        told in their event loop. A further call may only shorten the time: ``finish=0`` ends it.
+        told in their event loop. A further call can only shorten the time: ``finish=0`` ends it.
 
         :param finish: seconds from now after which every stream is told, if it is not told earlier
             anyway; ``None`` for what host and responses say
@@ -189,7 +190,7 @@ class StreamHost(Home):
         changed.cancel()
 
     async def _hold(self) -> None:
-        """Have the server hear of a signal when the streams have ended."""
+        """Let the server hear of a signal when the streams have ended."""
         with self._holding:
             await self._signals.heard.wait()
             self.shut_down()
@@ -197,7 +198,7 @@ class StreamHost(Home):
         self._signals.let_go()
 
     async def _wait_until_empty(self) -> None:
-        """Wait until no stream is there. From the notice on, none comes any more."""
+        """Wait until there are no streams. From the notice on, no new one comes."""
         if self._guests:
             self._empty = anyio.Event() if self._empty is None else self._empty
             await self._empty.wait()
@@ -224,7 +225,7 @@ class StreamHost(Home):
                 due = {guest: min(until, noticed + self._time_of(guest)) for guest in self._untold}
                 self._tell_some([guest for guest, when in due.items() if when <= now])
                 if not self._untold:
-                    # A source may be kept where nobody can end it.
+                    # A source may be stuck where nobody can end it.
                     patience = self._grace + self._on_end_timeout
                     self._holding.deadline = min(self._holding.deadline, now + patience)
                 when_all = min(until, noticed + self._finish)
@@ -234,7 +235,7 @@ class StreamHost(Home):
                         companion.tell()
                 due_at = [*due.values(), when_all]
                 later = min((when for when in due_at if when > now), default=math.inf)
-                # Not kept for longer than they are open: if a server ends a connection when
+                # The guests are not kept during the wait: if a server ends a connection when
                 # nothing refers to send(), as granian does, this would keep it open.
                 del due
                 with anyio.CancelScope(deadline=later):
