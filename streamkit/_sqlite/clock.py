@@ -18,9 +18,7 @@ class Clock:
         self.boot: str = boot_id()
 
     def now(self) -> float:
-        """
-        Return seconds since the machine was started, or since another moment in the same boot.
-        """
+        """Return seconds since the machine was started, or since another moment of this boot."""
         return time.monotonic()
 
     def wall(self) -> float:

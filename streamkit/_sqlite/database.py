@@ -99,9 +99,7 @@ class Database:
         self._failed_since: float | None = None
 
     def open(self) -> sqlite3.Connection:
-        """
-        Return the connection. Makes one if there is none, or if the file is another one by now.
-        """
+        """Return the connection. Makes one if there is none, or if the file was replaced."""
         now = time.monotonic()
         if self._connection is not None and now >= self._looked_at + _LOOK:
             self._looked_at = now

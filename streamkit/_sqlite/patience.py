@@ -32,9 +32,7 @@ class Patience:
         self._is_set = False
 
     async def wait(self, call: Call[Any]) -> None:
-        """
-        Wait until a call is over or given up. If the wait is cancelled, the call is given up, too.
-        """
+        """Wait until a call is over or given up. A cancellation of the wait gives it up, too."""
         self._waiting[call] = when = anyio.current_time() + self._seconds
         if not self._is_set:
             self._set(when)

@@ -191,9 +191,7 @@ class Session:
     # For the thread
 
     def deliver(self, calls: list[Call[Any]], news: News) -> bool:
-        """
-        Take results and news. Called in the thread. Returns whether there is still an event loop.
-        """
+        """Take results and news, in the thread. Returns whether there is still an event loop."""
         return self._loop.call(partial(self._take, calls, news))
 
     def interest(self) -> tuple[Collection[str], Mapping[str, str]]:

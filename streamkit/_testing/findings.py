@@ -78,9 +78,7 @@ class Undisturbed:
 
 
 def findings(record: Record, undisturbed: Undisturbed) -> Iterator[Finding]:
-    """
-    Yield what is wrong with an interrupted run. Where one fault causes others, yield it alone.
-    """
+    """Yield what is wrong with an interrupted run. A fault that causes others stands alone."""
     if record.stuck_at is not None:
         yield Finding(
             f"does not end{_after(record)}: it goes on at {_where(record.stuck_at)}",

@@ -53,9 +53,7 @@ def wrap(item: Item, names: list[str]) -> None:
 
 
 def run_trio(test: Callable[[], Awaitable[object]], *, clock: Any, instruments: Any) -> Any:
-    """
-    Run a test as pytest-trio does with ``trio.run()``, in virtual time unless the test has a clock.
-    """
+    """Run a test as pytest-trio does with ``trio.run()``, in virtual time if it has no clock."""
     clock = trio_clock() if clock is None else clock
     return import_module("trio").run(test, clock=clock, instruments=instruments)
 

@@ -65,10 +65,7 @@ class Place:
 
     @property
     def is_an_exit(self) -> bool:
-        """
-        Whether it is in the exit of a block, which may have to wait for tasks that it has
-        cancelled.
-        """
+        """Whether it is in the exit of a block, which may have to wait for what it has told."""
         return any(function == "__aexit__" for _, _, function in self.stack)
 
 

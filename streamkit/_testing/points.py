@@ -56,7 +56,5 @@ class Points:
 
 
 def merged(traces: Iterable[Iterable[Point]]) -> list[Point]:
-    """
-    Return the points of several runs of one subject, each once, in the order in which they come.
-    """
+    """Return the points of several runs, each once, in the order in which they come."""
     return list(dict.fromkeys(point for trace in traces for point in trace))

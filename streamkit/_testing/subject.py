@@ -1,6 +1,4 @@
-"""
-What ``make`` gives: a source, a stream or an async function, and perhaps an object for the check.
-"""
+"""What ``make`` gives: a source, a stream or an async function, and an object for the check."""
 
 from __future__ import annotations
 
