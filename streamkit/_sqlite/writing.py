@@ -35,7 +35,7 @@ def create(tx: Transaction, run_id: str, epoch: str, terms: Terms, lease: float)
 
 
 def undo(tx: Transaction, run_id: str, epoch: str) -> None:
-    """Remove a run that was created, but that nobody has heard about."""
+    """Remove a run that was created, if nobody has heard about it."""
     row = tx.writable(run_id, epoch)
     if row is not None and not row.last:
         tx.remove(row)
