@@ -66,7 +66,7 @@ class Conclusion:
                     with anyio.CancelScope(shield=True):
                         await handoff.demand()
                     handoff.put(item)
-                # Everything was said instead.
+                # Everything was said in its place.
                 raises = None
         except self._cancelled:
             failed = anyio.BrokenResourceError("the source task was cancelled before the last item")

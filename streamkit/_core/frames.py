@@ -48,13 +48,13 @@ def _loops_on(stack: list[Any]) -> list[tuple[object, bool]]:
         if _is_exit(value):
             is_covered = True
         elif is_async_iterator(value) and not (_is_exit(below) and type(below) is FunctionType):
-            # From Python 3.14 on, what is to be left is there itself, above its exit.
+            # From Python 3.14 on, the context itself is there, above its exit.
             loops.append((value, is_covered))
     return loops
 
 
 def _stack(generator: Generator, held: list[Any]) -> list[Any]:
-    """Return what is on the stack of a suspended generator, and what else is no local of it."""
+    """Return what is on the stack of a suspended generator, and whatever else is not a local."""
     frame: Any = generator.ag_frame
     code: CodeType = generator.ag_code
     before = {**held[0]} if _is_dict(held[0]) else {}

@@ -108,7 +108,7 @@ class Generators:
         return taken
 
     def chain(self, *roots: object) -> Chain:
-        """Read what hangs on some generators, frames or iterators, and may be closed with them."""
+        """Read what some generators, frames or iterators lead to, and may be closed with them."""
         return Chain(roots, (self._source, self._given), self._may_close)
 
     def end(self) -> None:
@@ -116,7 +116,7 @@ class Generators:
         self._task = self._source = self._given = None
         if self.are_left:
             for address in self._begun:
-                # Another source may have begun what is there now.
+                # Another source may have begun what is at this address now.
                 if _begun_by.get(address) is self:
                     del _begun_by[address]
             self._begun.clear()
@@ -188,7 +188,7 @@ def _finalize(former: _Hook | None, generator: Generator) -> None:
 
 
 def _close_without_loop(generator: Generator) -> None:
-    # Like the interpreter where there is no hook.
+    # This is what the interpreter does without a hook.
     try:
         generator.aclose().send(None)
     except StopIteration:
@@ -199,5 +199,5 @@ def _close_without_loop(generator: Generator) -> None:
 def _has_ended(task: Any) -> bool:
     if task is None or not hasattr(task, "coro"):
         return task is None or bool(task.done())
-    # trio's, which does not tell. A coroutine that has ended has no frame.
+    # A trio task, which does not tell. A coroutine that has ended has no frame.
     return getattr(task.coro, "cr_frame", task) is None

@@ -103,7 +103,7 @@ class Handoff:
         self._takes_left = 0
         self._steps_left = BATCH - 1
         self._pauses = False
-        # An empty deque has room for 64 items, which is a lot for the one that there will be.
+        # An empty deque has room for 64 items, which is a lot if there is only one.
         self._packets: deque[Any] | list[Any]
         if self._reads_ahead:
             self._packets = deque()
@@ -305,7 +305,7 @@ class Handoff:
         return item
 
     def wake_consumer(self) -> None:
-        """Have a consumer that waits look again."""
+        """Make a waiting consumer look again."""
         self._arrival.set()
 
     # The source's side

@@ -14,13 +14,13 @@ from anyio.lowlevel import current_token
 
 def running_loop() -> Any:
     """
-    Return the event loop that is running in the current thread: asyncio's, or the token of trio's.
+    Return the event loop that is running in the current thread: asyncio's, or trio's token.
 
     :raises ~anyio.NoEventLoopError: if there is none
 
     """
     loop = asyncio._get_running_loop()
-    # It may be the host of a run of trio, but has no task then.
+    # It may be the host of a trio run, but then it has no task.
     if loop is not None and asyncio.current_task(loop) is not None:
         return loop
     trio: Any = sys.modules.get("trio")
@@ -49,8 +49,8 @@ class Loop:
         if is_current(native) and not _in_signal_handler():
             function()
             return True
-        # asyncio's and trio's public ways in from a foreign thread. Neither blocks, so they do
-        # for a signal handler, too, where anyio.from_thread.run_sync() would wait for itself.
+        # asyncio's and trio's public ways in from a foreign thread. Neither blocks, so they suit a
+        # signal handler, too, where anyio.from_thread.run_sync() would wait for itself.
         soon = native.call_soon_threadsafe if on_asyncio else native.run_sync_soon
         try:
             soon(function)

@@ -1,10 +1,10 @@
 """
 Streams whose task has ended without leaving their blocks, on trio.
 
-That happens where a generator holds a stream, and nobody closes it. trio then cancels what is left
-of the task group, and goes on to end the run; but a source is shielded, and a run that has tasks
-left does not end well. So the source is told that its consumer has left, and the run waits for it.
-The task still fails, with trio's error.
+That happens if a generator holds a stream, and nobody closes it. trio then cancels what is left of
+the task group, and goes on to end the run. But a source is shielded, and a run that has tasks left
+does not end well. So the source is told that its consumer has left, and the run waits for it. The
+task still fails, with trio's error.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Orphanage:
         self._trio = trio
         self._children: dict[object, list[Child]] = {}
 
-        # Of a run's events, only those for which an instrument has a method cost anything.
+        # Only the events for which an instrument has a method cost anything.
         watch: Any = type("Watch", (trio.abc.Instrument,), {"task_exited": self._exited})
         trio.lowlevel.add_instrument(watch())
 
@@ -67,7 +67,7 @@ _orphanage_of_run: Any = None
 
 
 def orphanage() -> Orphanage:
-    """Return the one of the running run of trio."""
+    """Return the orphanage of the running trio run."""
     global _orphanage_of_run
     trio: Any = sys.modules["trio"]
     if _orphanage_of_run is None:

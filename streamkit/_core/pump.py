@@ -220,7 +220,7 @@ class Pump:
         End the stream because nobody takes its items now.
 
         :param exc: what leaves the block: a typed cancellation is for the source, too. So is that
-            of a stream around, which reaches a task that is not a source as the backend's own
+            of an enclosing stream, which reaches a task that is not a source as the backend's own
 
         """
         # At the end of asyncio.run(), what leaves this block may be what its task was told then.
@@ -243,7 +243,7 @@ class Pump:
             self._stop(is_native=is_native)
 
     def soon(self, function: Callable[[], object]) -> None:
-        """Have something called with the next pass of the event loop, if the block is open then."""
+        """Call a function in the next pass of the event loop, if the block is open then."""
         if not self.is_finished:
             self.backend.soon(self._consumer, partial(self._call_if_open, function))
 
@@ -296,7 +296,7 @@ class Pump:
         return self.backend.current_task() is self._task
 
     def when_finished(self, call: Callable[[], object]) -> None:
-        """Have something called when the source task has nothing more to do."""
+        """Call a function when the source task has nothing more to do."""
         self._on_finished = (*self._on_finished, call)
 
     def finish(self) -> None:
@@ -314,7 +314,7 @@ class Pump:
         self._on_finished = ()
 
     async def settle(self) -> None:
-        """Wait until a finished stream has left no task but the one that is in here."""
+        """Wait until a finished stream has no task left except the one that calls this."""
         timers, self._timers = self._timers, ()
         for timer in timers:
             await timer.settle()
@@ -450,7 +450,7 @@ class Pump:
         self.handoff.stop_beats()
         scopes = self._scopes
         if scopes.cut:
-            # A source that waits for streams inside it has no place of its own: they tell theirs.
+            # A source that waits for inner streams has no place of its own: they report theirs.
             _logger.warning(
                 "%s was cut when its grace of %s seconds was over%s",
                 self._source.name,

@@ -1,9 +1,9 @@
 """
 A function that is called at a time: by the event loop, where it has timers.
 
-A task that sleeps does the same, and weighs as much as the source's own. asyncio has timers, so it
-gets a task only when the time has come. trio has none, so a task does it there: one for all the
-streams of a run, which exists while a timer is set.
+A sleeping task does the same, and costs as much as the source's own. asyncio has timers, so it gets
+a task only when the time has come. trio has none, so a task does it there: one for all the streams
+of a run, which exists while a timer is set.
 """
 
 from __future__ import annotations
@@ -39,15 +39,15 @@ class Timer(ABC):
 
     def set(self, when: float) -> None:
         """
-        Have the function called once, at this time instead of the one set before.
+        Call the function once, at this time instead of the one set before.
 
         :param when: seconds on the clock of :func:`anyio.current_time`
         :raises TypeError: if it is not a number
         :raises ValueError: if it is ``nan``, or an ``int`` that is too large for a ``float``
 
         """
-        # Here, where the caller sees it: it would end the whole run of trio, and disturb the order
-        # of all timers on asyncio.
+        # Raised here, where the caller sees it: later it would end the whole trio run, and disturb
+        # the order of all timers on asyncio.
         try:
             is_time = not math.isnan(when)
         except OverflowError:
@@ -72,7 +72,7 @@ class Timer(ABC):
 
     @abstractmethod
     def _schedule(self, when: float) -> None:
-        """Have :meth:`_call` called at this time."""
+        """Let :meth:`_call` be called at this time."""
 
     @abstractmethod
     def _cancel(self) -> None:
@@ -87,7 +87,7 @@ class Timer(ABC):
 
 
 class AsyncioTimer(Timer):
-    """One of the event loop's own."""
+    """A timer of the event loop."""
 
     __slots__ = ("_handle", "_loop")
 
@@ -102,8 +102,9 @@ class AsyncioTimer(Timer):
         self._handle = self._loop.call_at(when, self._start, context=self._context)
 
     def _start(self) -> None:
-        # Outside of a task, anyio need not know which event loop is running. No factory makes this
-        # one: it should run with the next pass of the loop, as a task that slept until now would.
+        # A task, because outside of one, anyio may not know which event loop is running. No task
+        # factory makes it: it should run in the next pass of the loop, as a task that slept until
+        # now would.
         self._handle = None
         asyncio.Task(self._run(), loop=self._loop, name="timer of a stream")
 
@@ -119,7 +120,7 @@ class AsyncioTimer(Timer):
 
 
 class TrioTimer(Timer):
-    """One of those that a run's :class:`_AlarmClock` looks after."""
+    """A timer that the run's :class:`_AlarmClock` looks after."""
 
     __slots__ = ("_alarm", "_clock")
 
@@ -156,7 +157,7 @@ class _Alarm:
 
 
 class _AlarmClock:
-    """Looks after the timers of one run of trio, in a task that is there while one is set."""
+    """Looks after the timers of one trio run, in a task that exists while one is set."""
 
     def __init__(self, trio: Any) -> None:
         self._trio = trio
@@ -175,7 +176,7 @@ class _AlarmClock:
             except RuntimeError:
                 if not self._trio.lowlevel.in_trio_run():
                     raise
-                # The run is ending: what it has left to do is to close async generators.
+                # The run is ending, and only closes its async generators.
             else:
                 self._is_running = True
         alarm = _Alarm(when, next(self._numbers), timer)
@@ -195,7 +196,7 @@ class _AlarmClock:
             self._scope.cancel()
 
     async def settle(self) -> None:
-        # One that was told to end does so with the next pass, before or after this task.
+        # A task that was told to end does so in the next pass, before or after this one.
         while self._is_running and not self._set:
             await self._trio.lowlevel.cancel_shielded_checkpoint()
 
@@ -205,7 +206,8 @@ class _AlarmClock:
                 with self._trio.CancelScope(deadline=self._alarms[0].when) as self._scope:
                     await self._trio.sleep_forever()
                 self._scope = None
-                # All first, so that one which is set anew, for now, waits for its turn.
+                # Take all of them first, so that one that is set again for this time waits for its
+                # turn.
                 due: list[_Alarm] = []
                 while self._alarms and self._alarms[0].when <= self._trio.current_time():
                     due.append(heappop(self._alarms))
@@ -215,7 +217,7 @@ class _AlarmClock:
                         self._set -= 1
                         timer.ring()
         finally:
-            # A run that is ending leaves alarms that nobody hears.
+            # A run that is ending leaves alarms that never ring.
             self._is_running, self._scope = False, None
 
 

@@ -147,7 +147,7 @@ async def _pass_through(
         try:
             await generator.athrow(exc)
         except StopAsyncIteration:
-            # It has handled that. The one around it must still be told.
+            # It has handled that. The generator around it must still be told.
             return _fresh(told)
         except BaseException as raised:
             left = without_own_frames(raised)
@@ -155,8 +155,9 @@ async def _pass_through(
             # It has yielded, but nobody has asked it for an item.
             return await _close_under(generator, _fresh(told))
         if only_backend_cancellation(left) and anyio.current_effective_deadline() == -math.inf:
-            # A scope, which asks again: that of a task group around the loop, whose children were
-            # cancelled before. If the group got this, it would hide that the source was told.
+            # This is from a scope, which asks again: that of a task group around the loop, whose
+            # children were cancelled before. If the group got this, it would hide that the source
+            # was told.
             return _fresh(told)
         # anyio would look for a cancellation of its own in the context of this one.
         return _fresh(left) if type(left) is type(told) else left
