@@ -30,10 +30,10 @@ def for_the_server(
         assert rest is not None
         return rest if rest is error else bare(rest)
     if gone:
-        # It went after the end of the stream, and cannot be told.
+        # The client went after the end of the stream, and cannot be told.
         return None
     if isinstance(stop.reason, Shutdown):
-        # For each stream that is open when a program ends, so no error and no traceback.
+        # One for each stream that is open when a program ends, so neither an error nor a traceback.
         _logger.warning(
             "%r was cut off: the program ends, and there is no last word to say so", stream
         )

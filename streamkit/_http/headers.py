@@ -1,4 +1,4 @@
-"""HTTP headers, as ASGI has them."""
+"""HTTP headers, in ASGI's form."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _DEFAULT_HEADERS = {"cache-control": "no-cache, no-transform", "x-accel-bufferin
 
 def raw(headers: Mapping[str, str] | Iterable[tuple[str, str]]) -> RawHeaders:
     """
-    Return headers as ASGI has them.
+    Return headers in ASGI's form.
 
     :raises TypeError: if a name or a value is not text
     :raises ValueError: if one of them is not valid, or would be several headers
@@ -32,7 +32,7 @@ def raw(headers: Mapping[str, str] | Iterable[tuple[str, str]]) -> RawHeaders:
 
 @lru_cache(maxsize=64)
 def default_headers(media_type: str | None) -> RawHeaders:
-    """Return the headers of a response for which nothing else is said. To be left as they are."""
+    """Return the default headers of a response. Do not change them."""
     own = raw(_DEFAULT_HEADERS)
     return own if media_type is None else own + raw({"content-type": media_type})
 

@@ -93,13 +93,13 @@ class Home:
         on_end_timeout: float,
         telemetry: Telemetry | None,
     ) -> None:
-        #: Receives how its streams go, unless they have their own.
+        #: The telemetry of its streams, unless they have their own.
         self.telemetry: Telemetry | None = telemetry
         self._max_streams = max_streams
         self._max_drained = max_drained
         self._on_end = on_end
         self._on_end_timeout = on_end_timeout
-        # Set by any thread; read by the task that tells the streams.
+        # Set by any thread, and read by the task that tells the streams.
         self._notice = CancelToken()
         self._state: Literal["new", "open", "left"] = "new"
         self._tasks: TaskGroup
@@ -164,7 +164,7 @@ class Home:
 
     def join(self, companion: Companion) -> float:
         """
-        Take in a guest that is told as the streams are, until :meth:`part`.
+        Take in a guest that is told like the streams, until :meth:`part`.
 
         :return: the seconds from its notice until it is told, if nobody shortens them
         :raises RuntimeError: if the host was not entered

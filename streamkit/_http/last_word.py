@@ -1,4 +1,4 @@
-"""The ``final`` of a response: what its user sends last, if there is a body."""
+"""The ``final`` of a response: what the user sends last, if there is a body."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class LastWord:
     __slots__ = ("_final", "_outlet", "is_heard", "told")
 
     def __init__(self, final: Callable[[Outcome], Any] | None, outlet: Outlet) -> None:
-        #: The error of ``on_end`` that the last word speaks of, so that it need not be raised.
+        #: The error of ``on_end`` that the last word tells, so that it need not be raised.
         self.told: BaseException | None = None
         #: Whether there is a client that would receive it.
         self.is_heard: bool = True

@@ -1,4 +1,4 @@
-"""A function that runs in a task of a host for a request, which may leave before it ends."""
+"""A function that runs in a task of a host for a request, which may leave before that ends."""
 
 from __future__ import annotations
 

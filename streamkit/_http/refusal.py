@@ -32,8 +32,8 @@ class Refusal:
     :param in_band: called for the body of an answer with the status 200, or
         ``None`` for the status 503
     :param headers: the headers of the answer with the status 200
-    :param closes: whether to close the connection then: the next request on it would come to
-        the same process
+    :param closes: whether to close the connection, because its next request would come to the same
+        process
     :param json: the body of an answer with the status 503, which no cache may store and which has
         the ``Location`` of the other answer, or ``None``
 
@@ -62,7 +62,7 @@ class Refusal:
             headers = [(b"retry-after", again), *closing]
             if self._json:
                 headers += [(b"cache-control", b"no-store"), (b"content-type", b"application/json")]
-                # What the client asks for later is there.
+                # What the client asks for later will be there.
                 headers += [header for header in self._headers if header[0] == b"location"]
             content = b"" if is_head else self._json
             if not (is_head and self._json):

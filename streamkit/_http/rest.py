@@ -1,8 +1,9 @@
 """
 The rest of a stream whose client has gone: consumed, and dropped.
 
-The task that answers should do it. But it may be kept in ``send``, because servers may send in a
-shield, where no cancellation gets in. So whoever comes here first does it, and the other one waits.
+The task that answers should do it. But it may be stuck in ``send``, because servers may send in a
+shield, which no cancellation enters. So the first task that comes here does it, and the other one
+waits.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ class Rest:
         terms: Terms,
         host: Home | None,
     ) -> None:
-        #: Whether the request need not wait for the end: the rest is done without it.
+        #: Whether the request need not wait for the end, because the rest is done without it.
         self.has_let_go: bool = False
         # Made when it is asked for: most requests have no use for it.
         self._let_go: anyio.Event | None = None
@@ -87,7 +88,7 @@ class Rest:
         """
         Decide what becomes of the stream, and tell its source. Does not block.
 
-        :param reason: what it is told, if it is to stop
+        :param reason: what it is told, if it must stop
         :return: whether to end a wait for an item, which nothing else ends now
 
         """
@@ -102,7 +103,7 @@ class Rest:
         return False
 
     async def consume(self) -> None:
-        """Consume it, or wait for the one that does. Raises no error of the stream."""
+        """Consume it, or wait for the task that does. Does not raise errors of the stream."""
         if self._done is not None:
             await self._done.wait()
             return
@@ -136,7 +137,7 @@ class Rest:
         if self._on_disconnect == "close":
             await self._stream.aclose()
             return
-        # Whatever it was told, nobody is left to hear of it.
+        # Whatever it was told, there is nobody left to hear that.
         with suppress(StreamCancelled):
             if self._on_disconnect == "drain":
                 self.has_let_go = True

@@ -1,7 +1,7 @@
 """
-What FastAPI is told of a response that is not its own.
+What FastAPI is told about a response that is not its own.
 
-FastAPI takes a returned object that is not a response of Starlette for a value to make JSON of. It
+If a returned object is not a Starlette response, FastAPI takes it for a value to turn into JSON. It
 asks pydantic for a schema if the return is annotated, or for a serializer if the annotation is
 ``Any``. Otherwise it tries one attribute after another, down to the generator. All of these come by
 here first, and are told what to return.
@@ -20,7 +20,7 @@ _ADVICE = (
 
 
 class _Unserializable:
-    """The first attribute of a response, of which no JSON can be made."""
+    """The first attribute of a response, which cannot be turned into JSON."""
 
     __slots__ = ()
 
@@ -39,7 +39,7 @@ class _Serializer:
     def __get__(self, instance: object, owner: type) -> Any:
         core: Any = sys.modules.get("pydantic_core")
         if instance is None or core is None:
-            # Nobody asks, or the class itself is asked for a schema.
+            # Not asked for, or the class itself is asked for a schema.
             raise AttributeError("__pydantic_serializer__")
         schemas = core.core_schema
         refusing = schemas.plain_serializer_function_ser_schema(_to_json)

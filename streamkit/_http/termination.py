@@ -1,4 +1,4 @@
-"""Notice that the ASGI server of this process begins to shut down, before it says so."""
+"""Notice that the ASGI server of this process begins to shut down, before it reports that."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def _port(server: Any) -> int | None:
     if isinstance(server, str | bytes):
         return None
     try:
-        # A number as the specification has it, a string on granian. With a path None, or 0.
+        # A number by the specification, a string on granian. None or 0 if it is a path.
         return int(server[1]) or None
     except (TypeError, ValueError, LookupError):
         return None

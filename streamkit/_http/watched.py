@@ -1,4 +1,4 @@
-"""Who hears of a response's stream besides its own ``on_end``: its telemetry and its host."""
+"""What hears about a response's stream besides its own ``on_end``: its telemetry and its host."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ def watched(
     first_item_within: float,
 ) -> StatusStream[Any]:
     """
-    Return a stream that tells of itself once its own ``on_end`` is done, so that a failure of
-    ``on_end`` is told, too.
+    Return a stream that reports its end once its own ``on_end`` is done, so that a failure of
+    ``on_end`` is reported, too.
 
     :param stream: the stream, which nobody has entered
     :param terms: the terms of its response
