@@ -25,7 +25,7 @@ class Agenda:
 
     def add(self, when: float, do: Callable[[float], object]) -> None:
         """
-        Have something done.
+        Schedule something.
 
         :param when: the time, by the clock of the event loop
         :param do: called with the current time

@@ -178,9 +178,9 @@ async def _call(
     thread: Thread, function: Callable[[], T], interrupt: Callable[[], object] | None = None
 ) -> tuple[T, StreamCancelled | None]:
     """
-    Have a thread do something, and wait until it is done, whatever happens.
+    Run a function in a thread, and wait until it is done, whatever happens.
 
-    :param interrupt: called if the wait is cancelled, and again as long as it goes on
+    :param interrupt: called if the wait is cancelled, and again while it goes on
     :return: what the function returned, and what the source was told meanwhile
     :raises BaseException: what the function raised, or a cancellation of the backend
 

@@ -49,11 +49,11 @@ class Thread:
     def __init__(self, name: str) -> None:
         self._name = name
         self._calls: SimpleQueue[Call[Any] | None] | None = None
-        #: Whether nobody can wait for it any more.
+        #: Whether nobody can still wait for it.
         self.is_dropped = False
 
     def begin(self, function: Callable[[], T]) -> Call[T]:
-        """Have the thread do something. Never blocks."""
+        """Give the thread something to do. Never blocks."""
         if self._calls is None:
             self._calls = SimpleQueue()
             target = partial(_context().run, _work, self._calls, Loop())
