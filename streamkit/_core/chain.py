@@ -27,7 +27,7 @@ from .frames import (
     open_loops,
 )
 
-#: Tells whether a generator may be closed by the one that asks.
+#: Tells whether a generator is ours to close.
 IsOurs: TypeAlias = Callable[[Generator], bool]
 
 # At most this many attributes lie between an iterator of a library and the generator inside it.

@@ -314,7 +314,7 @@ class Pump:
         self._on_finished = ()
 
     async def settle(self) -> None:
-        """Wait until a finished stream has no task left except the one that calls this."""
+        """Wait until a finished stream has no task left except the caller's."""
         timers, self._timers = self._timers, ()
         for timer in timers:
             await timer.settle()

@@ -1,9 +1,8 @@
 """
-A context manager that may be left in another task than the one that entered it: it has a task of
-its own.
+A context manager that may be entered in one task and left in another: it has a task of its own.
 
-Scopes and task groups belong to the task that enters them. pytest-asyncio ends a fixture in another
-task than the one that began it, and so does anyone who keeps a resource for several tasks.
+Scopes and task groups belong to the task that enters them. pytest-asyncio begins a fixture in one
+task and ends it in another, and so does anyone who keeps a resource for several tasks.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ T = TypeVar("T")
 
 def lasting(manager: AbstractAsyncContextManager[T, Any]) -> Lasting[T]:
     """
-    Return a context manager that may be left in another task than the one that entered it.
+    Return a context manager that may be entered in one task and left in another.
 
     It enters and leaves ``manager`` in a task of its own: for instance, for a pytest-asyncio
     fixture that holds a stream or a :class:`~streamkit.asgi.StreamHost`. If a task group in
