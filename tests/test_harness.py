@@ -12,7 +12,9 @@ import sys
 import threading
 import time
 import weakref
+from collections import Counter
 from contextlib import aclosing, contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import anyio
@@ -635,3 +637,13 @@ class TestSources:
         assert not hasattr(source, "aclose")
         assert not hasattr(source, "athrow")
         assert [item async for item in source] == [1, 2]
+
+
+def test_names_of_files() -> None:
+    """Harness: files of tests that are collected together have different names."""
+    here = Path(__file__).parent
+    # What is in a package is imported by its whole name.
+    folders = [here, *(path for path in here.glob("_*") if path.is_dir())]
+    names = Counter(path.name for folder in folders for path in folder.glob("*.py"))
+    del names["conftest.py"]
+    assert [name for name, count in names.items() if count > 1] == []

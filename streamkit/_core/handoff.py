@@ -239,26 +239,11 @@ class Handoff:
             raise busy()
         self._receiving = True
         try:
-            if not self._packets:
-                if self._is_fresh:
-                    if not self._is_here():
-                        raise RuntimeError(IN_ANOTHER_LOOP)
-                    # Nothing begins where a scope around the consumer is cancelled already.
-                    await checkpoint_if_cancelled()
-                    self._is_fresh = False
-                self._asked = True
-                self._room = self._read_ahead
-                self._wakes_below = 0
-                self._demand.set()
-            if self._clock is not None:
-                self._clock.start()
-            until = self.now() + within
-            await self._checkpoint()
-            if not (self._has_arrived() or enough()):
-                # Only now: a source that has an item at once has made it by then.
-                with self._make_scope(deadline=until):
-                    while not (self._has_arrived() or enough()):
-                        await self._arrival.wait()
+            if within > 0:
+                await self._ask_ahead(enough, within)
+            else:
+                # There is no time to ask the source.
+                await self._checkpoint()
             if self.closed:
                 raise anyio.ClosedResourceError("the stream has been closed")
         except self._cancelled as exc:
@@ -268,6 +253,28 @@ class Handoff:
             self._receiving = False
             if self._clock is not None:
                 self._clock.stop()
+
+    async def _ask_ahead(self, enough: Callable[[], bool], within: float) -> None:
+        if not self._packets:
+            if self._is_fresh:
+                if not self._is_here():
+                    raise RuntimeError(IN_ANOTHER_LOOP)
+                # Nothing begins where a scope around the consumer is cancelled already.
+                await checkpoint_if_cancelled()
+                self._is_fresh = False
+            self._asked = True
+            self._room = self._read_ahead
+            self._wakes_below = 0
+            self._demand.set()
+        if self._clock is not None:
+            self._clock.start()
+        until = self.now() + within
+        await self._checkpoint()
+        if not (self._has_arrived() or enough()):
+            # Only now: a source that has an item at once has made it by then.
+            with self._make_scope(deadline=until):
+                while not (self._has_arrived() or enough()):
+                    await self._arrival.wait()
 
     def raise_error(self) -> None:
         """Raise the error that ended the stream, if there is one, and only once."""
