@@ -8,6 +8,7 @@ by its event loop cannot be held: that writes to a file descriptor, before any h
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Iterable
@@ -35,12 +36,14 @@ class HeldSignals:
         # The handlers in whose place ours are.
         self._found: dict[signal.Signals, Any] = {}
         self._held: list[int] = []
+        self._process: int
         self._is_over = False
 
     def hold(self) -> None:
         """Begin. Nothing is held in another thread than the main one, which hears no signals."""
         if threading.current_thread() is not threading.main_thread():
             return
+        self._process = os.getpid()
         for number in self._numbers:
             found = signal.getsignal(number)
             # One that is not Python's could not be put back.
@@ -62,10 +65,13 @@ class HeldSignals:
     def _handle(self, number: int, frame: FrameType | None) -> None:
         # In the main thread, between any two instructions, also of this.
         self._held.append(number)
-        self.heard.cancel()
+        # A fork has the handler, but nothing that would let go.
+        is_here = os.getpid() == self._process
+        if is_here:
+            self.heard.cancel()
         # Other code may call this when it is over, or put it back; or Ctrl-C was pressed twice.
         # Other signals may well come twice: from a supervisor, and from what ends all below that.
-        if self._is_over or self._held.count(signal.SIGINT) > 1:
+        if not is_here or self._is_over or self._held.count(signal.SIGINT) > 1:
             self.let_go()
 
     def _pass_on(self, number: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import threading
@@ -224,6 +225,18 @@ async def test_handler_on_top(server: Server) -> None:
     signal.raise_signal(USR1)
     assert server.heard == on_top == [USR1, USR1]
     signal.signal(USR1, server.handle)
+
+
+async def test_fork(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """WS67: a fork has the handlers of the process, but no streams: what was found hears at once,
+    for the process would not end otherwise."""
+    async with StreamHost(signals=[USR1]) as host:
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "getpid", lambda: -1)
+            signal.raise_signal(USR1)
+            assert server.heard == [USR1]
+        await wait_all_blocked()
+        assert not host.is_shut_down
 
 
 @pytest.mark.parametrize("has_other", [False, True])
