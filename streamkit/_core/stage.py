@@ -125,8 +125,8 @@ class Stage(Generic[T_contra, T_co]):
         return None
 
 
-# Those that do nothing. What a class has is asked each time: it may get a hook after it was made, by
-# a decorator or in a test, and a subclass may have an __init_subclass__ of its own.
+# Those that do nothing. What a class has is asked each time: it may get a hook after it was made,
+# by a decorator or in a test, and a subclass may have an __init_subclass__ of its own.
 _BASE = {hook: getattr(Stage, hook) for hook in (*_PLAIN_HOOKS, *_ASYNC_HOOKS)}
 
 

@@ -669,10 +669,11 @@ class KeptShout(Kept):
         return item.upper()
 
 
-def shouting(cls: type[Stage[str, str]]) -> type[Stage[str, str]]:
+def shouting(cls: Any) -> type[Stage[str, str]]:
     """Give a class a hook once it is there, as a decorator does."""
-    cls.on_item = Shout.on_item  # type: ignore[method-assign]
-    return cls
+    cls.on_item = Shout.on_item
+    kind: type[Stage[str, str]] = cls
+    return kind
 
 
 @shouting
