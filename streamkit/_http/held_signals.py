@@ -60,7 +60,14 @@ class HeldSignals:
                 signal.signal(number, found)
         # Another one may come in between.
         while self._held:
-            self._pass_on(self._held.pop(0))
+            number = self._held.pop(0)
+            try:
+                self._pass_on(number)
+            except BaseException:
+                # That ends the program. To raise it once more would only hide it in a group.
+                while number in self._held:
+                    self._held.remove(number)
+                raise
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         # In the main thread, between any two instructions, also of this.

@@ -190,6 +190,31 @@ async def test_handler_that_raises() -> None:
         signal.signal(USR1, before)
 
 
+async def test_handler_that_raises_twice() -> None:
+    """WS67: if Ctrl-C is pressed twice, it raises once, and other signals are heard as well."""
+    heard: list[int] = []
+
+    def handle(number: int, frame: object) -> None:
+        heard.append(number)
+        if number == signal.SIGINT:
+            raise LookupError("of the server")
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, USR1)}
+    try:
+        async with anyio.create_task_group() as tasks:
+            with pytest.raises(LookupError, match="of the server"):
+                async with StreamHost(signals=[*before]) as host:
+                    tasks.start_soon(Client().get, StreamResponse(saving(2), host=host))
+                    await wait_all_blocked()
+                    for number in signal.SIGINT, USR1, signal.SIGINT:
+                        signal.raise_signal(number)
+        assert heard == [signal.SIGINT, USR1]
+        assert host.stats().open == 0
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 async def test_put_back_later(server: Server) -> None:
     """WS67: one that others have found, and put back when it is over, passes signals on."""
     other = on_signals(USR1)
