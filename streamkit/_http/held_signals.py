@@ -60,13 +60,13 @@ class HeldSignals:
                 signal.signal(number, found)
         # Another one may come in between.
         while self._held:
-            number = self._held.pop(0)
+            first = self._held.pop(0)
             try:
-                self._pass_on(number)
+                self._pass_on(first)
             except BaseException:
                 # That ends the program. To raise it once more would only hide it in a group.
-                while number in self._held:
-                    self._held.remove(number)
+                while first in self._held:
+                    self._held.remove(first)
                 raise
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
