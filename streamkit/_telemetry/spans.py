@@ -12,8 +12,9 @@ from opentelemetry import trace
 from opentelemetry.context import Context, get_current
 from opentelemetry.trace import Span
 
-# Held, so that the number of one is not that of another.
-_taken: dict[int, Span] = {}
+# By the number of a span: where it is said. That holds the span, so that the number is not that of
+# another. Any thread may take one, in one step.
+_taken: dict[int, Place] = {}
 
 
 class Place:
@@ -31,9 +32,10 @@ class Place:
         self.context: Context = get_current()
         #: Where it is said.
         self.spans: list[Span] = []
-        for span in trace.get_current_span(self.context), request:
-            if span is not None and span.is_recording() and id(span) not in _taken:
-                _taken[id(span)] = span
+        spans = trace.get_current_span(self.context), request
+        # All are asked before any is taken: that may raise.
+        for span in [span for span in spans if span is not None and span.is_recording()]:
+            if _taken.setdefault(id(span), self) is self and span not in self.spans:
                 self.spans.append(span)
 
     def leave(self) -> None:
