@@ -12,7 +12,6 @@ from collections.abc import (
     Iterator,
 )
 from dataclasses import replace
-from types import MappingProxyType
 from typing import Any, TypeAlias, TypeVar, cast, overload
 
 from .._core.arguments import check_made, check_plain, seconds
@@ -24,9 +23,6 @@ from .._core.stage import Stage
 from .._core.stream import Stream
 
 _logger = logging.getLogger("streamkit")
-
-# That of most streams, which nobody can change.
-_BY_ITEM = Head(headers=MappingProxyType({}), decided_by="item")
 
 T = TypeVar("T")
 F = TypeVar("F")
@@ -212,7 +208,8 @@ class _Status(Stage[Any, Any]):
         if self.innermost.given is not None:
             head = self.innermost.given
         elif self._has_item():
-            head = _BY_ITEM
+            # Each has headers of its own: whoever is given them may change, copy or serialize them.
+            head = Head(200, {}, "item")
         else:
             assert self._control is not None
             head, error = _decide_without_item(self._control)

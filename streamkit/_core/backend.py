@@ -237,9 +237,10 @@ class _SoonOnTrio:
 
     def __call__(self, task: object, function: Callable[[], object]) -> None:
         # A stream whose task ends with an open block is an orphan, which is looked after.
-        self._functions.append(function)
-        if len(self._functions) == 1:
+        if not self._functions:
+            # First: Ctrl-C may come after it, and the next function must be told again.
             self._token.run_sync_soon(self._call_all)
+        self._functions.append(function)
 
     def _call_all(self) -> None:
         functions, self._functions = self._functions, []

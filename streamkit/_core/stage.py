@@ -46,14 +46,9 @@ class Stage(Generic[T_contra, T_co]):
     #: Number of items that were read ahead and may be taken in a row, without a turn for other
     #: tasks: the least of all stages', and at least one.
     in_a_row: int = BATCH
-    # Looked up once for each class, and not several times for each stream.
-    _overridden: frozenset[str] = frozenset()
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        hooks = (*_PLAIN_HOOKS, *_ASYNC_HOOKS)
-        own = [hook for hook in hooks if getattr(cls, hook) is not getattr(Stage, hook)]
-        cls._overridden = frozenset(own)
         for hook in _PLAIN_HOOKS:
             check_plain(f"{cls.__qualname__}.{hook}", getattr(cls, hook))
         if inspect.isasyncgenfunction(cls.lifespan):
@@ -130,9 +125,14 @@ class Stage(Generic[T_contra, T_co]):
         return None
 
 
+# Those that do nothing. What a class has is asked each time: it may get a hook after it was made,
+# by a decorator or in a test, and a subclass may have an __init_subclass__ of its own.
+_BASE = {hook: getattr(Stage, hook) for hook in (*_PLAIN_HOOKS, *_ASYNC_HOOKS)}
+
+
 def overrides(stage: Stage[Any, Any], hook: str) -> bool:
     """Tell whether a stage has a hook of its own, and not just the one of the base class."""
-    return hook in stage._overridden  # pyright: ignore[reportPrivateUsage]
+    return getattr(type(stage), hook) is not _BASE[hook]
 
 
 class Stages:

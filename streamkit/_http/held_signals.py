@@ -8,6 +8,7 @@ its event loop cannot be held: it is written to a file descriptor before any Pyt
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Iterable
@@ -35,12 +36,14 @@ class HeldSignals:
         # The handlers that ours has replaced.
         self._found: dict[signal.Signals, Any] = {}
         self._held: list[int] = []
+        self._process: int
         self._is_over = False
 
     def hold(self) -> None:
         """Begin. Holds nothing outside of the main thread, because other threads get no signals."""
         if threading.current_thread() is not threading.main_thread():
             return
+        self._process = os.getpid()
         for number in self._numbers:
             found = signal.getsignal(number)
             # A handler that is not Python's could not be put back.
@@ -57,16 +60,26 @@ class HeldSignals:
                 signal.signal(number, found)
         # Another signal may come in between.
         while self._held:
-            self._pass_on(self._held.pop(0))
+            first = self._held.pop(0)
+            try:
+                self._pass_on(first)
+            except BaseException:
+                # That ends the program. To raise it once more would only hide it in a group.
+                while first in self._held:
+                    self._held.remove(first)
+                raise
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         # Called in the main thread, between any two instructions, even of this method.
         self._held.append(number)
-        self.heard.cancel()
+        # A fork has the handler, but nothing that would let go.
+        is_here = os.getpid() == self._process
+        if is_here:
+            self.heard.cancel()
         # Other code may call this handler after the end, or put it back. Or Ctrl-C was pressed
         # twice. Other signals may well come twice: from a supervisor, and from what ends all
         # processes below it.
-        if self._is_over or self._held.count(signal.SIGINT) > 1:
+        if not is_here or self._is_over or self._held.count(signal.SIGINT) > 1:
             self.let_go()
 
     def _pass_on(self, number: int) -> None:

@@ -24,9 +24,10 @@ FENCED = Requests(fenced=True)
 def create(tx: Transaction, run_id: str, epoch: str, terms: Terms, lease: float) -> Requests:
     row = tx.find(run_id)
     if row is not None:
-        requests = row.create_again(run_id, epoch, tx.now)
-        tx.sign_of_life(row)
-        return requests
+        if row.is_writable(epoch):
+            # First: it counts the time since the last one.
+            tx.sign_of_life(row)
+        return row.create_again(run_id, epoch, tx.now)
     if not tx.make_room(size_of_run(terms)):
         raise LogFull("the log has no room for another run: give it more max_bytes")
     row = tx.add(run_id, epoch, terms, lease)

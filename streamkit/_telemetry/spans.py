@@ -12,8 +12,9 @@ from opentelemetry import trace
 from opentelemetry.context import Context, get_current
 from opentelemetry.trace import Span
 
-# By ``id()``. The spans are held, so that no other span gets the same id.
-_taken: dict[int, Span] = {}
+# By ``id()`` of the span: where it is told of. That holds the span, so that no other span gets the
+# same id. Any thread may take one, in one step.
+_taken: dict[int, Place] = {}
 
 
 class Place:
@@ -31,9 +32,10 @@ class Place:
         self.context: Context = get_current()
         #: The spans that were taken.
         self.spans: list[Span] = []
-        for span in trace.get_current_span(self.context), request:
-            if span is not None and span.is_recording() and id(span) not in _taken:
-                _taken[id(span)] = span
+        spans = trace.get_current_span(self.context), request
+        # All are asked before any is taken: that may raise.
+        for span in [span for span in spans if span is not None and span.is_recording()]:
+            if _taken.setdefault(id(span), self) is self and span not in self.spans:
                 self.spans.append(span)
 
     def leave(self) -> None:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import itertools
+import json
 import math
+import pickle
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, TypeAlias
 
 import anyio
@@ -92,6 +95,21 @@ class TestHead:
         """S9: head() is never called: the Head is dropped, the items come."""
         async with with_status(slowly(HEAD, "a")) as stream:
             assert await rest_of(stream) == ["a"]
+
+    @deciding
+    async def test_belongs_to_its_stream(self, items: list[object], decided_by: str) -> None:
+        """S2: a Head can be copied, pickled and written as JSON, whatever has decided it; no other
+        stream has the same headers."""
+        heads: list[Head] = []
+        for _ in range(2):
+            async with with_status(aiter_of(*items)) as stream:
+                heads.append(await stream.head())
+        for head in heads:
+            assert head.decided_by == decided_by
+            assert copy.deepcopy(head) == pickle.loads(pickle.dumps(head)) == head
+            assert json.loads(json.dumps(asdict(head)))["headers"] == head.headers
+        if decided_by != "head":
+            assert heads[0].headers is not heads[1].headers
 
     async def test_item_first(self) -> None:
         """S2: an item without a Head means 200; it is not consumed."""

@@ -203,6 +203,25 @@ async def test_called_with_the_next_pass() -> None:
     assert log.events == ["first", "second", "later", "again"]
 
 
+@pytest.mark.trio_only
+async def test_interrupted_before_the_next_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    """B4: Ctrl-C that comes while one is handed to trio does not keep later ones from it."""
+    backend, log = get_backend(), Log()
+    task = backend.current_task()
+
+    class Interrupted:
+        def run_sync_soon(self, function: object) -> None:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(backend.soon, "_token", Interrupted())
+        with pytest.raises(KeyboardInterrupt):
+            backend.soon(task, lambda: log("interrupted"))
+    backend.soon(task, lambda: log("later"))
+    await wait_all_blocked()
+    assert log.events == ["later"]
+
+
 async def test_scope() -> None:
     """B4: a scope of the backend is one of anyio's."""
     backend = get_backend()

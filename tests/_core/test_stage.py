@@ -657,7 +657,51 @@ class Unknown(Metadata):
     """Metadata that no stage of the library takes."""
 
 
+class Kept(Stage[Any, Any]):
+    """A stage whose subclasses are noted somewhere, and that does not tell its base class."""
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        return
+
+
+class KeptShout(Kept):
+    def on_item(self, item: str) -> str:
+        return item.upper()
+
+
+def shouting(cls: Any) -> type[Stage[str, str]]:
+    """Give a class a hook once it is there, as a decorator does."""
+    cls.on_item = Shout.on_item
+    kind: type[Stage[str, str]] = cls
+    return kind
+
+
+@shouting
+class Decorated(Stage[str, str]):
+    """A stage that gets its hook later."""
+
+
 class TestBase:
+    @pytest.mark.parametrize("kind", [KeptShout, Decorated])
+    async def test_hooks_of_any_making(self, kind: type[Stage[str, str]]) -> None:
+        """S1: a hook is called in whichever way the class got it."""
+        async with with_stage(aiter_of("a", "b"), kind()) as stream:
+            assert [item async for item in stream] == ["A", "B"]
+
+    async def test_hook_put_there_by_a_test(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """S1: so is one that is put there when the class was used before."""
+        outcomes: list[Any] = []
+
+        async def on_end(self: object, outcome: Outcome) -> None:
+            outcomes.append(outcome)
+
+        for is_there in False, True:
+            if is_there:
+                monkeypatch.setattr(Shout, "on_end", on_end)
+            async with with_stage(aiter_of("a"), Shout()) as stream:
+                assert [item async for item in stream] == ["A"]
+            assert outcomes == ([stream.outcome] if is_there else [])
+
     async def test_hooks_do_nothing(self) -> None:
         """S1: the hooks of the base class change nothing, and no metadata is lost."""
         metadata = Unknown()

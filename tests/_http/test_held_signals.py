@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import threading
@@ -189,6 +190,31 @@ async def test_handler_that_raises() -> None:
         signal.signal(USR1, before)
 
 
+async def test_handler_that_raises_twice() -> None:
+    """WS67: if Ctrl-C is pressed twice, it raises once, and other signals are heard as well."""
+    heard: list[int] = []
+
+    def handle(number: int, frame: object) -> None:
+        heard.append(number)
+        if number == signal.SIGINT:
+            raise LookupError("of the server")
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, USR1)}
+    try:
+        async with anyio.create_task_group() as tasks:
+            with pytest.raises(LookupError, match="of the server"):
+                async with StreamHost(signals=[*before]) as host:
+                    tasks.start_soon(Client().get, StreamResponse(saving(2), host=host))
+                    await wait_all_blocked()
+                    for number in signal.SIGINT, USR1, signal.SIGINT:
+                        signal.raise_signal(number)
+        assert heard == [signal.SIGINT, USR1]
+        assert host.stats().open == 0
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 async def test_put_back_later(server: Server) -> None:
     """WS67: one that others have found, and put back when it is over, passes signals on."""
     other = on_signals(USR1)
@@ -224,6 +250,18 @@ async def test_handler_on_top(server: Server) -> None:
     signal.raise_signal(USR1)
     assert server.heard == on_top == [USR1, USR1]
     signal.signal(USR1, server.handle)
+
+
+async def test_fork(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """WS67: a fork has the handlers of the process, but no streams: what was found hears at once,
+    for the process would not end otherwise."""
+    async with StreamHost(signals=[USR1]) as host:
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "getpid", lambda: -1)
+            signal.raise_signal(USR1)
+            assert server.heard == [USR1]
+        await wait_all_blocked()
+        assert not host.is_shut_down
 
 
 @pytest.mark.parametrize("has_other", [False, True])

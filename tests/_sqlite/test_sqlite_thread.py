@@ -327,6 +327,19 @@ async def test_locked_for_a_while(tmp_path: Path) -> None:
             assert (await log.renew(run_id, "0e")).unwatched_for < 0.9
 
 
+async def test_created_again_when_it_was_locked(tmp_path: Path) -> None:
+    """So it is where the sign of life is that the run is created again: its reply was lost."""
+    path = tmp_path / "runs.db"
+    log = SQLiteLog(path)
+    async with log.open():
+        await log.create("a", "0e", Terms(unwatched=100), ignore)
+        async with anyio.create_task_group() as tasks:
+            with Locked(path):
+                tasks.start_soon(log.create, "a", "0e", Terms(unwatched=100), ignore)
+                await anyio.sleep(1.0)
+        assert (await log.renew("a", "0e")).unwatched_for < 0.9
+
+
 async def test_waits_before_it_looks(tmp_path: Path) -> None:
     """What is written is made of what is there when nobody else writes, and not of what was."""
     path = tmp_path / "runs.db"
