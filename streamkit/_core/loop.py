@@ -28,8 +28,6 @@ def running_loop() -> Any:
     # It may be the host of a run of trio, but has no task then.
     if loop is not None and asyncio.current_task(loop) is not None:
         return loop
-    if trio is not None and trio.in_trio_run():
-        return trio.current_trio_token()
     # In a callback of asyncio's, for instance. It costs more to ask that each time.
     return current_token().native_token
 
