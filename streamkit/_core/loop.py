@@ -19,13 +19,15 @@ def running_loop() -> Any:
     :raises ~anyio.NoEventLoopError: if there is none
 
     """
+    # As an attribute, it is there when it was imported to its end.
+    trio: Any = getattr(sys.modules.get("trio"), "lowlevel", None)
+    # First: a run of trio may be within a task of asyncio's, as in a notebook.
+    if trio is not None and trio.in_trio_task():
+        return trio.current_trio_token()
     loop = asyncio._get_running_loop()
     # It may be the host of a trio run, but then it has no task.
     if loop is not None and asyncio.current_task(loop) is not None:
         return loop
-    trio: Any = sys.modules.get("trio")
-    if trio is not None and trio.lowlevel.in_trio_run():
-        return trio.lowlevel.current_trio_token()
     # In a callback of asyncio's, for instance. It costs more to ask that each time.
     return current_token().native_token
 

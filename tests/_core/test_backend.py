@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import anyio
 import pytest
+import trio
 
 from streamkit import with_keepalive
 from streamkit._core.backend import Wakeup, get_backend
@@ -255,3 +256,21 @@ async def test_in_a_callback() -> None:
     loop.call_soon(lambda: log(get_backend().loop))
     await wait_all_blocked()
     assert log.events == [id(loop)]
+
+
+def test_trio_within_asyncio() -> None:
+    """B4: a run of trio within a task of asyncio, as in a notebook, is the one that runs."""
+
+    async def main() -> None:
+        trio.run(within)
+
+    async def source() -> AsyncGenerator[int, None]:
+        yield 1
+        await anyio.sleep(0.001)
+        yield 2
+
+    async def within() -> None:
+        async with with_keepalive(source(), 10.0, beat=0) as stream:
+            assert [item async for item in stream] == [1, 2]
+
+    asyncio.run(main())
