@@ -94,7 +94,7 @@ def _place(suspended_at: list[tuple[CodeType, int]], *, at_yield: bool = False) 
         return known[0]
     stack = tuple((code.co_filename, _line(code, at), code.co_name) for code, at in suspended_at)
     place = Place(stack, _users_spot(stack), at_yield, _waits_for(stack))
-    if len(_known) == _MOST_KNOWN:
+    if len(_known) >= _MOST_KNOWN:
         _known.clear()
     _known[key] = place, suspended_at
     return place
