@@ -33,6 +33,20 @@ async def test_real_loop(backend: Backend) -> None:
     assert called == ["later"]
 
 
+@pytest.mark.real_time
+@pytest.mark.asyncio_only
+async def test_no_rounding_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """K1: an hour is not over too soon, whatever the time is when the block begins."""
+    unlucky = 62937.323078397
+    assert unlucky + 3600 - unlucky < 3600
+    monkeypatch.setattr(asyncio.BaseEventLoop, "time", lambda loop: unlucky)
+    loop = asyncio.get_running_loop()
+    with running_in_virtual_time():
+        now = loop.time()
+        await anyio.sleep(3600)
+        assert loop.time() - now >= 3600
+
+
 async def test_virtual_already() -> None:
     """K1: nothing happens where time is virtual already."""
     with running_in_virtual_time():
