@@ -39,7 +39,8 @@ def running_in_virtual_time() -> Generator[None, None, None]:
     loop.__class__ = type(f"Virtual{former.__name__}", (VirtualTime, former), {})
     duration = loop.slow_callback_duration
     # At a whole second: from a broken one, an hour may be over a rounding error too soon.
-    loop._begin(float(math.ceil(former.time(loop))))
+    now: float = former.time(loop)
+    loop._begin(float(math.ceil(now)))
     try:
         yield
     finally:

@@ -21,6 +21,22 @@ TestMemoryLogWithLease = log_conformance(partial(MemoryLog, lease=15.0), time_tr
 TestMemoryLogInRealTime = log_conformance(partial(MemoryLog, lease=0.2))
 
 
+class HolesFirst(MemoryLog):
+    """A log that looks for a hole before it looks for what is missing."""
+
+    async def append(
+        self, run_id: str, epoch: str, position: int, *args: Any, **options: Any
+    ) -> Requests:
+        if position > (await self.get(run_id)).last + 1:
+            raise ValueError("a hole")
+        return await super().append(run_id, epoch, position, *args, **options)
+
+
+async def test_hole_is_an_error() -> None:
+    """Runs: a log may refuse a hole by an error, too."""
+    await log_conformance(HolesFirst, time_travels=True)().test_no_hole()
+
+
 def ignore(requests: Requests) -> None:
     """Take no hint."""
 
