@@ -118,7 +118,7 @@ def check_plain(name: str, function: object) -> None:
     # Functions and methods have it, and asking it is ten times as fast as asking inspect.
     code = getattr(function, "__code__", None)
     if code is None:
-        called = getattr(type(function), "__call__", None)  # noqa: B004
+        called = getattr(type(function), "__call__", None)  # noqa: B004  its code is asked
         code = getattr(called, "__code__", None)
     if code is not None:
         is_async = bool(code.co_flags & _ASYNC)

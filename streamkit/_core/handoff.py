@@ -183,11 +183,7 @@ class Handoff:
                 ready = packets or self._first_beats or self._ended or self.closed
             if not ready:
                 if self._is_fresh:
-                    if not self._is_here():
-                        raise RuntimeError(IN_ANOTHER_LOOP)
-                    # Nothing begins where a scope around the consumer is cancelled already.
-                    await checkpoint_if_cancelled()
-                    self._is_fresh = False
+                    await self._begin()
                 self._asked = True
                 self._room = self._read_ahead
                 self._wakes_below = 0
@@ -225,6 +221,14 @@ class Handoff:
             # The traceback of an error includes this frame.
             del self, packets
 
+    async def _begin(self) -> None:
+        """Look, before the first ask, whether there may be one."""
+        if not self._is_here():
+            raise RuntimeError(IN_ANOTHER_LOOP)
+        # Nothing begins where a scope around the consumer is cancelled already.
+        await checkpoint_if_cancelled()
+        self._is_fresh = False
+
     async def wait_for_item(self, enough: Callable[[], bool], within: float) -> None:
         """
         Ask for the next item and wait until it is there, without taking it.
@@ -257,11 +261,7 @@ class Handoff:
     async def _ask_ahead(self, enough: Callable[[], bool], within: float) -> None:
         if not self._packets:
             if self._is_fresh:
-                if not self._is_here():
-                    raise RuntimeError(IN_ANOTHER_LOOP)
-                # Nothing begins where a scope around the consumer is cancelled already.
-                await checkpoint_if_cancelled()
-                self._is_fresh = False
+                await self._begin()
             self._asked = True
             self._room = self._read_ahead
             self._wakes_below = 0

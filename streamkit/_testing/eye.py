@@ -133,5 +133,10 @@ class Eye:
     def told(self, place: Place) -> None:
         """Note that the interruption arrives."""
         if self.told_after is None:
-            self.told_after = len(self.trace)
+            self.count_steps()
             self.arrived_at = place
+
+    def count_steps(self) -> None:
+        """Bound how often the run may wait from now on."""
+        if self.told_after is None:
+            self.told_after = len(self.trace)

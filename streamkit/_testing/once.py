@@ -130,12 +130,17 @@ async def check_run(
 async def _within_reason(event: anyio.Event, visit: Visit, terms: Terms) -> None:
     is_virtual = terms.clock == "virtual"
     seconds = _FOR_EVER if is_virtual else terms.patience
-    while True:
-        with anyio.move_on_after(seconds):
-            await event.wait()
-            return
-        if visit.eye.give_up(in_virtual_time=is_virtual):
-            break
-        # Blocks on purpose: nothing else can happen here until the outside answers.
-        time.sleep(_A_WHILE)  # noqa: ASYNC251
-    await event.wait()
+    try:
+        while True:
+            with anyio.move_on_after(seconds):
+                await event.wait()
+                return
+            if visit.eye.give_up(in_virtual_time=is_virtual):
+                break
+            # Blocks on purpose: nothing else can happen here until the outside answers.
+            time.sleep(_A_WHILE)  # noqa: ASYNC251
+        await event.wait()
+    except BaseException:
+        # The test itself was cancelled. The end of the run is waited for, so it is bounded.
+        visit.eye.count_steps()
+        raise

@@ -138,7 +138,7 @@ class VirtualTime(asyncio.AbstractEventLoop):
 
     async def shutdown_default_executor(
         self,
-        timeout: float | None = None,  # noqa: ASYNC109
+        timeout: float | None = None,  # noqa: ASYNC109  as in asyncio
     ) -> None:
         """Join the threads of the default executor, however long that takes."""
         # Joining threads takes real time: a limit in virtual time would expire at once.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import anyio
@@ -149,3 +149,21 @@ async def test_cancelled() -> None:
         async for _ in interruptions(words):
             raise AssertionError("must not be reached")
     assert scope.cancelled_caught
+
+
+async def test_cancelled_while_it_resists() -> None:
+    """L1: what cancels the test ends a run that swallows everything, after so many waits."""
+    waits = 0
+
+    async def resist() -> None:
+        nonlocal waits
+        while True:
+            with suppress(BaseException):
+                waits += 1
+                await anyio.sleep(1)
+
+    with anyio.move_on_after(20) as scope:
+        async for _ in interruptions(lambda: resist, steps=100):
+            raise AssertionError("must not be reached")
+    assert scope.cancelled_caught
+    assert 100 < waits < 200
