@@ -5,12 +5,11 @@ Knows bytes, and nothing of what is in them. May import ``_combinators``, ``_sig
 ``_core``.
 
 To read: ``terms`` (what a response was asked to do), ``exchange`` (the life of one response), with
-``connection`` (its client), ``rest`` (what comes when that has gone), ``refusal`` (the answer
-where nothing starts) and ``failures`` (which are raised, and which logged); ``outlet`` and
-``last_word`` (what stands between the stream and its bytes), and
-``watched`` (who else is told of it); ``messages``, ``headers`` and
-``shared_receive`` (the words of ASGI); ``home``, ``lodger`` and ``host`` (who is there, what
-outlives a request, and the end of the program), ``termination`` and ``held_signals`` (how a process
-learns of that, and how before its server does), and ``returned`` (what a framework is told that
-takes a response for something else).
+``connection`` (its client), ``rest`` (what comes when that has gone), ``refusal`` (the answer if
+nothing starts) and ``failures`` (which are raised, and which logged); ``outlet`` and ``last_word``
+(between the stream and its bytes), and ``watched`` (what else hears of it); ``messages``,
+``headers`` and ``shared_receive`` (the words of ASGI); ``home``, ``lodger`` and ``host`` (the open
+streams, those that outlive a request, and the end of the program), ``termination`` and
+``held_signals`` (how a process learns of that end, and how before its server does), and
+``returned`` (what a framework sees that takes a response for something else).
 """
