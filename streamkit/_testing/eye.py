@@ -63,7 +63,7 @@ class Eye:
         #: Whether the source, or the function, is running right now.
         self.is_running: bool = False
         self._last: tuple[Place, object] | None = None
-        self._is_outside = False
+        self._is_outside = self._was_outside = False
         self._strikes = strikes
         self._strike = strike
         self._soon = soon
@@ -91,6 +91,7 @@ class Eye:
         what = self._outside(place, awaited)
         self._is_outside = what is not None
         if what is not None:
+            self._was_outside = True
             self.outside[point] = what
         if self.told_after is not None and len(self.trace) - self.told_after > self._steps:
             self.stuck_at, self.is_over = place, True
@@ -105,9 +106,11 @@ class Eye:
         """
         Abandon a run that would wait for ever.
 
-        :return: ``False`` if only virtual time is up, and the wait takes real time
+        :return: ``False`` if only virtual time is up, and a wait since the last call took real time
         """
-        if in_virtual_time and self._is_outside:
+        # Also if that wait is over: the outside may answer in the very pass in which time is up.
+        took_real_time, self._was_outside = self._was_outside, self._is_outside
+        if in_virtual_time and took_real_time:
             return False
         if self._last is None:
             self.never_begins = True
@@ -138,5 +141,4 @@ class Eye:
 
     def count_steps(self) -> None:
         """Bound how often the run may wait from now on."""
-        if self.told_after is None:
-            self.told_after = len(self.trace)
+        self.told_after = len(self.trace)

@@ -9,6 +9,7 @@ import weakref
 from typing import TYPE_CHECKING
 
 import anyio
+import anyio.to_thread
 import pytest
 import trio
 
@@ -274,3 +275,17 @@ def test_trio_within_asyncio() -> None:
             assert [item async for item in stream] == [1, 2]
 
     asyncio.run(main())
+
+
+@pytest.mark.trio_only
+async def test_two_runs_in_turns() -> None:
+    """B4: runs of trio in several threads that take turns look after their streams only once."""
+    before = get_backend()
+
+    async def elsewhere() -> None:
+        assert get_backend().orphanage is not before.orphanage
+
+    await anyio.to_thread.run_sync(trio.run, elsewhere)
+    after = get_backend()
+    assert after is not before
+    assert after.orphanage is before.orphanage

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import socket
 import threading
 import time
 import warnings
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, closing, suppress
 from typing import Any
 
 import anyio
@@ -665,7 +666,7 @@ class TestOutside:
     @BOTH
     def test_socket(self, name: Any) -> None:
         """So are those for a peer that is not in the event loop."""
-        listener = __import__("socket").create_server(("127.0.0.1", 0))
+        listener = socket.create_server(("127.0.0.1", 0))
         waits = threading.Event()
 
         def answer() -> None:
@@ -697,6 +698,30 @@ class TestOutside:
             listener.shutdown(2)
             listener.close()
             thread.join()
+
+    def test_answer_as_the_time_is_up(self) -> None:
+        """A peer that answers in the pass in which virtual time is up has not come too late."""
+
+        class AnswersThen(trio.abc.Instrument):
+            def __init__(self, peer: socket.socket) -> None:
+                self._peer = peer
+
+            def before_io_wait(self, timeout: float) -> None:
+                if trio.current_time() > 1e6 and self._peer.fileno() >= 0:
+                    self._peer.send(b"x")
+                    self._peer.close()
+
+        async def source() -> AsyncIterator[bytes]:
+            own, peer = socket.socketpair()
+            answers = AnswersThen(peer)
+            trio.lowlevel.add_instrument(answers)
+            with trio.socket.from_stdlib_socket(own) as waiting, closing(peer):
+                yield await waiting.recv(1)
+            trio.lowlevel.remove_instrument(answers)
+
+        with pytest.warns(UnresolvedWarning, match="waits for a socket"):
+            # Which of the two goes first depends on the seed.
+            interrupt_everywhere(source, backends=["trio"], kinds=["stop"], seeds=5, max_runs=1)
 
     def test_server_in_the_loop(self) -> None:
         """A peer that is in the event loop is no such thing, on asyncio."""
