@@ -9,19 +9,15 @@ from __future__ import annotations
 
 import gc
 from types import AsyncGeneratorType, CoroutineType, FrameType, GeneratorType
-from typing import Any, cast
+from typing import Any
 
 # What a wait ends in, on any backend, what only passes it on, and what is around the source.
 _BELOW = frozenset(
     {"anyio", "asyncio", "contextlib", "outcome", "trio", __name__.partition(".")[0]}
 )
 
-# Where each has its frame, and what it awaits.
-_PARTS: dict[type[object], tuple[str, str]] = {
-    CoroutineType: ("cr_frame", "cr_await"),
-    AsyncGeneratorType: ("ag_frame", "ag_await"),
-    GeneratorType: ("gi_frame", "gi_yieldfrom"),
-}
+# What has a frame.
+_PARTS = frozenset({CoroutineType, AsyncGeneratorType, GeneratorType})
 # What only steps one of these.
 _STEPS = frozenset(
     {"anext_awaitable", "async_generator_asend", "async_generator_athrow", "coroutine_wrapper"}
@@ -47,18 +43,22 @@ def where(suspended: object) -> str | None:
 def frames(suspended: Any) -> list[FrameType]:
     """Return the frames from the outermost to the innermost."""
     found: list[FrameType] = []
+    frame: FrameType | None
     while suspended is not None:
-        kind = cast("type[object]", type(suspended))
-        parts = _PARTS.get(kind)
-        if parts is not None:
-            frame = getattr(suspended, parts[0])
-            if frame is not None:
-                found.append(frame)
-            suspended = getattr(suspended, parts[1])
+        kind = type(suspended)  # pyright: ignore[reportUnknownVariableType]
+        if kind is CoroutineType:
+            frame, suspended = suspended.cr_frame, suspended.cr_await
+        elif kind is AsyncGeneratorType:
+            frame, suspended = suspended.ag_frame, suspended.ag_await
+        elif kind is GeneratorType:
+            frame, suspended = suspended.gi_frame, suspended.gi_yieldfrom
         elif kind.__name__ in _STEPS:
             suspended = next(filter(_is_part, gc.get_referents(suspended)), None)
+            continue
         else:
             break
+        if frame is not None:
+            found.append(frame)
     return found
 
 

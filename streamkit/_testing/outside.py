@@ -96,7 +96,9 @@ def outside_of_virtual_time(place: Place, awaited: object) -> str | None:
         return place.waits_for
     loop = asyncio._get_running_loop()
     if not isinstance(loop, OutsideLoop):
-        return A_SOCKET if on_trio() and _trio_waits_for_sockets() else None
+        # Asking is slow, and at a yield it waits for its consumer only.
+        asks = not place.at_yield and on_trio()
+        return A_SOCKET if asks and _trio_waits_for_sockets() else None
     if loop.awaits_thread(awaited):
         return A_THREAD
     return A_SOCKET if loop.reaches_out else None
@@ -104,7 +106,8 @@ def outside_of_virtual_time(place: Place, awaited: object) -> str | None:
 
 def _trio_waits_for_sockets() -> bool:
     waiting = sys.modules["trio"].lowlevel.current_statistics().io_statistics
-    tasks = sum(getattr(waiting, f"tasks_waiting_{what}", 0) for what in ("read", "write"))
+    tasks: int = getattr(waiting, "tasks_waiting_read", 0)
+    tasks += getattr(waiting, "tasks_waiting_write", 0)
     return tasks > _OF_TRIO_ITSELF
 
 

@@ -8,7 +8,6 @@ tasks. A reader can find a line, and count the waits there.
 from __future__ import annotations
 
 import os
-from collections import Counter
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -46,13 +45,13 @@ class Points:
     """Numbers the waits of one run."""
 
     def __init__(self) -> None:
-        self._counts: Counter[tuple[Spot, bool]] = Counter()
+        self._counts: dict[tuple[Spot, bool], int] = {}
 
     def next(self, place: Place) -> Point:
         """Return the point of a wait."""
-        spot = place.spot
-        self._counts[spot, place.at_yield] += 1
-        return Point(spot, self._counts[spot, place.at_yield], place.at_yield)
+        key = place.spot, place.at_yield
+        number = self._counts[key] = self._counts.get(key, 0) + 1
+        return Point(place.spot, number, place.at_yield)
 
 
 def merged(traces: Iterable[Iterable[Point]]) -> list[Point]:
