@@ -4,8 +4,8 @@ The server of B6: uvicorn in a process of its own, with the endpoint of one peer
 ``python -m benchmarks.socket_server PEER LISTENER CONTROL LOOP PROTOCOL``, where the second and the
 third are the numbers of open sockets: the one to listen on, and one for commands. A command is a
 line, and so is its answer, in JSON. ``go N`` lets each source yield that many more items, ``look``
-tells the processor time of the process, ``weigh`` its memory, and ``empty`` is answered when no
-source is open.
+tells the processor time of the process, ``collect`` that of a collection of all garbage, ``weigh``
+its memory, and ``empty`` is answered when no source is open.
 """
 
 from __future__ import annotations
@@ -98,6 +98,10 @@ class Application:
             case ["empty"]:
                 self._is_asked = True
                 self._note_empty()
+            case ["collect"]:
+                began = time.process_time()
+                gc.collect()
+                self._answer({"cpu": time.process_time() - began})
             case ["weigh"]:
                 gc.collect()
                 self._answer({"memory": memory()})

@@ -9,7 +9,6 @@ from contextlib import (
     AsyncExitStack,
     asynccontextmanager,
 )
-from functools import partial
 from typing import Any, TypeAlias, TypeVar
 
 from .._core.arguments import seconds
@@ -83,10 +82,25 @@ class _Cancellation(Stage[Any, Any]):
             handle.close()
 
     def _listen(self, token: CancelToken, control: Control) -> None:
-        cancel = partial(control.cancel, grace=self._grace)
-        at_yield = partial(control.cancel, grace=self._grace, at_yield=True)
-        handle = token.on_cancel(cancel, at_yield=at_yield, end_grace=control.end_grace)
+        told = _Told(control, self._grace)
+        handle = token.on_cancel(told.now, at_yield=told.at_yield, end_grace=control.end_grace)
         self._handles.append(handle)
+
+
+class _Told:
+    """What a token tells a stream."""
+
+    __slots__ = ("_control", "_grace")
+
+    def __init__(self, control: Control, grace: float) -> None:
+        self._control = control
+        self._grace = grace
+
+    def now(self, reason: object) -> None:
+        self._control.cancel(reason, grace=self._grace)
+
+    def at_yield(self, reason: object) -> None:
+        self._control.cancel(reason, grace=self._grace, at_yield=True)
 
 
 class _EnteredCancellation(_Cancellation):

@@ -40,7 +40,9 @@ class StatusStream(Stream[T_co]):
         super().__init__(source, status)
         self._status = status
         # Only the innermost status sees the Head that the source yields.
-        status.innermost = next(stage for stage in self._stages if isinstance(stage, _Status))
+        innermost = next(stage for stage in self._stages if isinstance(stage, _Status))
+        if innermost is not status:
+            status.innermost = innermost
 
     def head(self) -> Coroutine[Any, Any, Head]:
         """
@@ -153,7 +155,8 @@ class _Status(Stage[Any, Any]):
         first_item_within: float | None,
         final: Callable[[Outcome], Any] | None,
     ) -> None:
-        self.innermost: _Status = self
+        #: The status that is nearest to the source, if that is another one.
+        self.innermost: _Status | None = None
         self.given: Head | None = None
         #: What was decided instead of a Head that may still come.
         self.decided_without: Head | None = None
@@ -205,15 +208,16 @@ class _Status(Stage[Any, Any]):
         if not self._is_known():
             await wait_for_item(self._is_known, self._first_item_within)
         error = None
-        if self.innermost.given is not None:
-            head = self.innermost.given
+        innermost = self.innermost or self
+        if innermost.given is not None:
+            head = innermost.given
         elif self._has_item():
             # Each has headers of its own: whoever is given them may change, copy or serialize them.
             head = Head(200, {}, "item")
         else:
             assert self._control is not None
             head, error = _decide_without_item(self._control)
-            self.innermost.decided_without = head
+            innermost.decided_without = head
         self._decided = head
         if error is not None:
             try:
@@ -224,7 +228,7 @@ class _Status(Stage[Any, Any]):
         return head
 
     def _is_known(self) -> bool:
-        return self.innermost.given is not None or self._has_item()
+        return (self.innermost or self).given is not None or self._has_item()
 
     def _has_item(self) -> bool:
         return self._had_item if self._control is None else self._control.has_item

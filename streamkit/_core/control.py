@@ -25,12 +25,14 @@ class Control:
     it belongs to the event loop in which the stream was opened.
     """
 
-    __slots__ = ("_handoff", "_outer", "_pump")
+    __slots__ = ("_handoff", "_number", "_pump", "_stages")
 
-    def __init__(self, pump: Pump, outer: Sequence[Stage[Any, Any]]) -> None:
+    def __init__(self, pump: Pump, stages: Sequence[Stage[Any, Any]], number: int) -> None:
         self._pump = pump
         self._handoff = pump.handoff
-        self._outer = outer
+        self._stages = stages
+        # Which one the stage is, counted from 1.
+        self._number = number
 
     def timer(self, function: Callable[[], object]) -> Timer:
         """
@@ -199,7 +201,7 @@ class Control:
             self._handoff.put_beat_first(beat)
 
     def _through_outer(self, beat: Any) -> Any:
-        for stage in self._outer:
+        for stage in self._stages[self._number :]:
             if beat is not SKIP:
                 beat = stage.on_beat(beat)
                 check_made(f"{type(stage).__qualname__}.on_beat", beat)

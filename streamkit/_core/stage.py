@@ -24,8 +24,6 @@ T_co = TypeVar("T_co", covariant=True)
 # They are called, and their results are not awaited.
 _PLAIN_HOOKS = ("on_open", "on_close", "on_item", "on_metadata", "on_beat", "final")
 
-_ASYNC_HOOKS = ("lifespan", "run", "on_end")
-
 
 class Stage(Generic[T_contra, T_co]):
     """
@@ -127,12 +125,19 @@ class Stage(Generic[T_contra, T_co]):
 
 # Those that do nothing. What a class has is asked each time: it may get a hook after it was made,
 # by a decorator or in a test, and a subclass may have an __init_subclass__ of its own.
-_BASE = {hook: getattr(Stage, hook) for hook in (*_PLAIN_HOOKS, *_ASYNC_HOOKS)}
+_BASE: Any = Stage
+_LIFESPAN, _RUN, _ON_ITEM = _BASE.lifespan, _BASE.run, _BASE.on_item
+_ON_END, _FINAL = _BASE.on_end, _BASE.final
 
 
-def overrides(stage: Stage[Any, Any], hook: str) -> bool:
-    """Tell whether a stage has a hook of its own, and not just the one of the base class."""
-    return getattr(type(stage), hook) is not _BASE[hook]
+def has_lifespan(stage: Stage[Any, Any]) -> bool:
+    """Tell whether a stage encloses the stream with something."""
+    return type(stage).lifespan is not _LIFESPAN
+
+
+def runs_beside(stage: Stage[Any, Any]) -> bool:
+    """Tell whether a stage has something to run beside the source."""
+    return type(stage).run is not _RUN
 
 
 class Stages:
@@ -140,7 +145,7 @@ class Stages:
 
     def __init__(self, stages: Sequence[Stage[Any, Any]]) -> None:
         self._stages = stages
-        self._on_item = [stage.on_item for stage in stages if overrides(stage, "on_item")]
+        self._on_item = [stage.on_item for stage in stages if type(stage).on_item is not _ON_ITEM]
 
     def transform(self, item: Any) -> Any:
         if isinstance(item, Metadata) and any(stage.on_metadata(item) for stage in self._stages):
@@ -159,7 +164,7 @@ class Stages:
         error: BaseException | None = None
         told = outcome
         for stage in self._stages:
-            if overrides(stage, "on_end"):
+            if type(stage).on_end is not _ON_END:
                 try:
                     await _bounded_on_end(stage, told)
                 except BaseException as exc:
@@ -177,7 +182,7 @@ class Stages:
         last = [
             (_final_of(stage, outcome), number)
             for number, stage in enumerate(self._stages, 1)
-            if overrides(stage, "final")
+            if type(stage).final is not _FINAL
         ]
         if all(items is None for items, _ in last):
             return None

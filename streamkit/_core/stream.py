@@ -20,7 +20,7 @@ from .handoff import BATCH, Handoff
 from .outcome import Outcome
 from .pump import Pump
 from .source import AsyncSource, Source
-from .stage import Stage, Stages, overrides
+from .stage import Stage, Stages, has_lifespan, runs_beside
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -136,7 +136,7 @@ class Stream(ObjectReceiveStream[T_co]):
         controls: list[Control] = []
         try:
             for number, stage in enumerate(stages, 1):
-                control = Control(pump, stages[number:])
+                control = Control(pump, stages, number)
                 controls.append(control)
                 stage.on_open(control)
                 self._opened = number
@@ -160,7 +160,7 @@ class Stream(ObjectReceiveStream[T_co]):
         start_soon = self._tasks.start_soon
         start_soon(pump.run, name=f"source task of {self._source.name}")
         for stage, control in zip(stages, controls, strict=True):
-            if overrides(stage, "run"):
+            if runs_beside(stage):
                 scope = backend.make_scope(shield=True)
                 pump.when_finished(scope.cancel)
                 name = f"{type(stage).__name__} of {self._source.name}"
@@ -240,12 +240,12 @@ class Stream(ObjectReceiveStream[T_co]):
 
     async def _enter_lifespans(self, controls: Sequence[Control], tasks: TaskGroup) -> TaskGroup:
         """Enter what the stages enclose the stream with, and inside of it the task group."""
-        if not any(overrides(stage, "lifespan") for stage in self._stages):
+        if not any(map(has_lifespan, self._stages)):
             await tasks.__aenter__()
             return tasks
         async with AsyncExitStack() as lifespans:
             for stage, control in zip(self._stages, controls, strict=True):
-                if overrides(stage, "lifespan"):
+                if has_lifespan(stage):
                     await lifespans.enter_async_context(stage.lifespan(control))
             await tasks.__aenter__()
             self._lifespans = lifespans.pop_all()

@@ -32,7 +32,7 @@ class Records:
 
     """
 
-    __slots__ = ("_end", "_marks", "_profile", "as_json")
+    __slots__ = ("_end", "_marks", "as_json")
 
     def __init__(self, end: str, encoder: Callable[[Any], object] | None) -> None:
         #: Makes JSON of an item.
@@ -40,12 +40,6 @@ class Records:
         self._end = end
         # How the key is written, if it is one.
         self._marks = self.as_json(end) + ":"
-        # The message for the public on how a stream ended.
-        self._profile = Profile(
-            "JsonLines",
-            tail=lambda kind, message: [self._last(kind, message)],
-            shutdown=lambda message: [self._last("shutdown", message)],
-        )
 
     def encode(self, item: object) -> Frame:
         """
@@ -73,7 +67,13 @@ class Records:
 
     def final(self, outcome: Outcome) -> list[Frame] | None:
         """Return the record that says how a stream has ended."""
-        return self._profile.final(outcome)
+        # It knows the message for the public. Made here, because keeping it would be a cycle.
+        profile = Profile(
+            "JsonLines",
+            tail=lambda kind, message: [self._last(kind, message)],
+            shutdown=lambda message: [self._last("shutdown", message)],
+        )
+        return profile.final(outcome)
 
     def _last(self, kind: OutcomeKind | str, message: str) -> Frame:
         return self.encode_last({self._end: {"kind": kind, "message": message}})
