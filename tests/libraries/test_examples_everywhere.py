@@ -1,20 +1,27 @@
-"""The examples with the SDK of OpenAI, interrupted everywhere, in real time."""
+"""The examples with the SDK of OpenAI, with processes and threads, in real time."""
 
 from __future__ import annotations
 
 import importlib
 import json
+import os
+import subprocess
 import sys
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import anyio
 import pytest
 from openai import AsyncOpenAI
+from starlette.websockets import WebSocket
 
-from libraries.test_everywhere import interrupt, url as url
+from libraries.test_everywhere import ENOUGH, interrupt, url as url
 from libraries.upstream import TEXTS
-from streamkit.testing import AsgiClient, Run
+from streamkit import StreamCancelled, with_cancellation
+from streamkit.testing import AsgiClient, Run, interrupt_everywhere
+from support import Socket
+from support.socket import STOP
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterator
@@ -110,3 +117,81 @@ def test_ai_chat(example: Any, url: str) -> None:
         assert WHOLE.startswith("".join(run.items))
 
     interrupt(make, check, kinds=["stop", "leave"])
+
+
+@pytest.mark.parametrize("example", ["watch"], indirect=True)
+def test_watch(example: Any, tmp_path: Path) -> None:
+    """L7, U1: wherever the output of a command is ended, the command has ended, too."""
+    pids = tmp_path / "pids"
+    command = ["sh", "-c", "echo $$ >> pids; echo one; echo two"]
+
+    @asynccontextmanager
+    async def make() -> AsyncGenerator[Any, None]:
+        pids.write_text("")
+        yield example.output_of(command)
+        for pid in pids.read_text().split():
+            with pytest.raises(ProcessLookupError):
+                os.kill(int(pid), 0)
+
+    def check(run: Run) -> None:
+        said = [item for item in run.items if isinstance(item, bytes)]
+        assert said == [b"one", b"two"][: len(said)]
+        remarks = run.items[len(said) :]
+        assert len(remarks) <= run.told
+        assert all("[partial result at interrupted; lines: " in remark for remark in remarks)
+
+    interrupt(make, check)
+
+
+@pytest.mark.parametrize("example", ["trio_app"], indirect=True)
+def test_trio_app(example: Any, tmp_path: Path) -> None:
+    """L7, U1: wherever the lines of a file are ended, nobody follows that file any more."""
+    followed = tmp_path / "log"
+    followed.write_text("one\ntwo\n")
+
+    @asynccontextmanager
+    async def make() -> AsyncGenerator[Any, None]:
+        async def two() -> AsyncGenerator[bytes, None]:
+            async with aclosing(example.follow(str(followed))) as lines:
+                yield await anext(lines)
+                yield await anext(lines)
+
+        yield two()
+
+    interrupt(make, backends=["trio"])
+    listed = subprocess.run(["ps", "-ww", "-eo", "args"], capture_output=True, check=True)
+    assert str(followed).encode() not in listed.stdout
+
+
+@pytest.mark.parametrize("example", ["own_signals"], indirect=True)
+@pytest.mark.parametrize("says", [{1.5: STOP}, {}], ids=["stops", "listens"])
+def test_own_signals(example: Any, says: dict[float, str]) -> None:
+    """L1, C21: wherever a stream is ended that the client of a socket may stop, nobody listens."""
+
+    async def steps() -> AsyncGenerator[int, None]:
+        for step in range(3):
+            yield step
+            await anyio.sleep(1)
+
+    async def read(scope: Any, receive: Any, send: Any) -> list[int]:
+        websocket = WebSocket(scope, receive, send)
+        await websocket.accept()
+        async with with_cancellation(steps(), example.told_by(websocket)) as stream:
+            return [step async for step in stream]
+
+    async def serve() -> list[int]:
+        read_by: list[list[int]] = []
+
+        async def app(*args: Any) -> None:
+            read_by.append(await read(*args))
+
+        await Socket(says=says, is_strict=False).open(app)
+        return read_by[0]
+
+    def check(run: Run) -> None:
+        if run.kind is None and says:
+            assert isinstance(run.error, StreamCancelled)
+        elif run.kind is None:
+            assert run.result == [0, 1, 2]
+
+    interrupt_everywhere(lambda: serve, check, max_seconds=ENOUGH)
