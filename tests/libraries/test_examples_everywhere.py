@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from contextlib import aclosing, asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -117,6 +118,38 @@ def test_ai_chat(example: Any, url: str) -> None:
         assert WHOLE.startswith("".join(run.items))
 
     interrupt(make, check, kinds=["stop", "leave"])
+
+
+@pytest.mark.parametrize("example", ["ai_chat"], indirect=True)
+def test_ai_chat_request(example: Any, url: str) -> None:
+    """L1: whoever asks is cancelled anywhere: the answer comes to its end, and to the next one."""
+    body = json.dumps({"id": "c", "messages": [{"role": "user", "parts": [{"text": "?"}]}]})
+
+    async def ask(client: AsgiClient) -> bytes:
+        request = client.request("POST", "/api/chat", body=body.encode(), headers=JSON)
+        try:
+            async with request as response:
+                return await response.read()
+        finally:
+            # The run goes on. Its readers end with it.
+            with anyio.CancelScope(shield=True):
+                async with client.request("GET", "/api/chat/c/stream") as response:
+                    await response.read()
+
+    @asynccontextmanager
+    async def make() -> AsyncGenerator[Any, None]:
+        # Its runs are entered once.
+        app = importlib.reload(example)
+        app.model = model_at(url)
+        async with AsgiClient(app.app) as client:
+            yield partial(ask, client)
+            assert b'"finish"' in await ask(client)
+            assert app.active == {}
+
+    def check(run: Run) -> None:
+        assert run.told or b'"finish"' in run.result
+
+    interrupt(make, check, kinds=["cancel", "native"])
 
 
 @pytest.mark.parametrize("example", ["watch"], indirect=True)
