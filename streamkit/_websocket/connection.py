@@ -96,6 +96,9 @@ class SocketConnection(Connection):
             # sent.
             self.is_ending = True
             await self.stop_reading()
+            if self.is_gone:
+                # It went just before. uvicorn takes nothing after it has told that.
+                return
         await super().end(message)
 
     def _hear(self) -> Awaitable[None]:
@@ -112,7 +115,8 @@ class SocketConnection(Connection):
                 self._connected.set()
             if self._quiet is not None:
                 self._quiet.set()
-        if scope.cancel_called:
+        if scope.cancelled_caught:
+            # It was not the client that has ended this.
             await anyio.sleep_forever()
 
     async def _read_until_disconnect(self) -> None:

@@ -160,7 +160,8 @@ class SocketExchange(Exchange):
         is_told = is_stop and self._stream.outcome.kind == "cancelled"
         if self._state is _State.NEW and is_told:
             await self._send_start(PLAIN)
-        if self._state is _State.OPEN or is_told:
+        # Not if that is what has failed.
+        if (self._state is _State.OPEN or is_told) and not self._socket.is_ending:
             await self._end(has_failed=not is_told)
         return is_told
 

@@ -25,6 +25,7 @@ from streamkit import (
     with_keepalive,
     with_timeout,
 )
+from streamkit._websocket.connection import SocketConnection
 from streamkit.asgi import Disconnected, Shutdown, StreamHost, WebSocketStream
 from support import Client, Probe, Socket, aiter_of, live_tasks, wait_all_blocked
 from support.socket import STOP, Told
@@ -678,6 +679,47 @@ class TestClient:
         told, socket = Told(), Socket(takes={2: error})
         await socket.open(WebSocketStream(told.source()))
         assert told.log.events == [Disconnected(), "closed"]
+
+    async def test_goes_as_it_ends(self) -> None:
+        """WS64: a client goes just before the close: a server that has told so takes no close."""
+        gone, sent = anyio.Event(), list[Any]()
+
+        async def receive() -> Any:
+            await gone.wait()
+            return {"type": "websocket.disconnect", "code": 1006}
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        connection = SocketConnection(
+            receive,
+            send,
+            send_timeout=None,
+            on_lost=lambda: False,
+            stop=None,
+            on_stop=sent.append,
+            on_error=sent.append,
+            is_accepted=True,
+        )
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(connection.wait_until_gone)
+            await wait_all_blocked()
+            # The reading task is about to hear of it.
+            gone.set()
+            await connection.end({"type": "websocket.close"})
+            assert connection.is_gone
+            assert sent == []
+            tasks.cancel_scope.cancel()
+
+    async def test_close_raises(self) -> None:
+        """WS63: a server that does not take the close is asked once, and its error is raised."""
+        error = RuntimeError("not taken")
+        socket = Socket(takes={2: error})
+        with pytest.raises(RuntimeError) as caught:
+            await socket.open(WebSocketStream(aiter_of("a")))
+        assert caught.value is error
+        assert socket.log.events == [101, "a"]
+        assert socket.sends == 3
 
     async def test_receive_raises(self) -> None:
         """WS64: and when ``receive`` raises it."""
