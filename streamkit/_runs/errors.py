@@ -118,7 +118,7 @@ class RunsClosed(anyio.ClosedResourceError):
     """Raised by a start while the program ends, and by a reader that is left over then."""
 
     def __str__(self) -> str:
-        return "no run is started, because the program ends: try again in another process"
+        return "the program ends: start the run, or attach to it, in another process"
 
 
 class UnknownVersion(Exception):
