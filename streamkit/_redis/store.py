@@ -18,7 +18,7 @@ from .line import is_refusal
 from .server import Server
 from .wire import Answer, Cancellation, Names, Reply, Settlement, Stored, announcement
 
-# Uses only commands that are allowed anyway. A lease is also kept when memory is full.
+# The scripts use only commands that must be allowed anyway, and run even when memory is full.
 _KEEP = """#!lua flags=allow-oom
 local holder = redis.call("MGET", KEYS[1])[1]
 if holder and holder ~= ARGV[1] then return 0 end
