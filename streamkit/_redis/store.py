@@ -1,7 +1,7 @@
 """
-The commands that are sent to the server: each method is one or two round trips, for many keys.
+The commands that are sent to the server: each method is a few round trips, for many keys.
 
-Stored values live for ``remember`` seconds, and need no clean-up. The same commands work on one
+Stored values live for a limited time, and need no clean-up. The same commands work on one
 server and in a cluster; the differences are in ``server``.
 """
 

@@ -32,8 +32,8 @@ class RunExists(Exception):
 
 class RunNotFound(LookupError):
     """
-    Raised if there is no such run: it is unknown, was expired or deleted, or has another owner. The
-    error does not say which.
+    Raised if there is no such run: it is unknown, has expired, was deleted, or has another owner.
+    The error does not say which.
 
     :param run_id: the id that was asked for
 

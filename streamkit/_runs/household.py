@@ -142,8 +142,7 @@ class Household:
         self._tasks.cancel_scope.shield = True
         self._tasks.cancel_scope.cancel()
         try:
-            # The task group does not get the body's exception: it would come back in a
-            # group.
+            # The task group does not get the exception of the block: it would come back in a group.
             await self._stack.__aexit__(None, None, None)
         except BaseException as raised:
             leaving = both(error_in(leaving), bare(raised))

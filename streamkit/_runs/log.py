@@ -276,8 +276,7 @@ class RunLog(Protocol):
     ) -> Literal["alive", "doubted", "buried", "gone"]:
         """
         End a run whose lease is over, instead of its producer. Takes two looks: the first stores a
-        doubt, and one that comes 5 seconds later, with no sign of life in between, ends
-        the run.
+        doubt, and one that comes 5 seconds later, with no sign of life in between, ends the run.
 
         :return: ``"buried"`` for the one call that has ended it, ``"doubted"`` if it is too early,
             ``"alive"`` if the lease is not over, ``"gone"`` if the run no longer goes on

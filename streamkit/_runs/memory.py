@@ -78,7 +78,7 @@ class MemoryLog:
             try:
                 yield
             except BaseException as exc:
-                # Not for the task group: it would come back in a group.
+                # Kept from the task group, which would raise it in a group.
                 leaving = exc
             # A cancellation must not take its place.
             tasks.cancel_scope.shield = True

@@ -150,7 +150,7 @@ class Runs(Shelf):
         Start a run.
 
         Its source is stepped in a task of this object, in the context of the call, like that of
-        any stream; its items go to the log as they are made, whether or not anybody reads. It
+        any stream; its items go to the log as they are made, whether or not anybody reads. The run
         outlives the request that started it. What that request opened, such as a database session,
         is closed by then, so the source must open its own.
 
