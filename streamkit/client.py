@@ -132,7 +132,7 @@ def connect(
     The client waits as ``retry:`` in the stream and ``Retry-After`` say, plus up to half a second:
     twice as much after each attempt that brings no event, up to half a minute. The status 204 ends
     the stream. An answer that is not a stream raises :exc:`Refused`. But if the client can go on, a
-    status of 500 or more is an attempt that brings nothing, and so is a redirect of a ``POST``.
+    status of 500 or more is an attempt that brings nothing, and so is 301, 302 or 303.
 
     Only ``stream()`` of the client is used, with the client's settings, except that the read
     timeout is ``idle``, a ``GET`` follows redirects, and no compression is asked for. The client

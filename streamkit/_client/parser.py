@@ -1,5 +1,5 @@
 """
-Lines as events, in the words of the standard.
+Lines as events, by the rules of the standard.
 
 https://html.spec.whatwg.org/multipage/server-sent-events.html, sections 9.2.5 (parsing) and 9.2.6
 (interpretation). One thing follows the browsers: the id is kept over connections, so that an event

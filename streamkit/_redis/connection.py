@@ -149,7 +149,7 @@ class Redis(Home):
             with anyio.move_on_after(self.patience, shield=True):
                 await self._link.leave()
         finally:
-            # The task is being ended, and a cancellation must not replace the error of the block.
+            # The link is being ended, and a cancellation must not replace the error of the block.
             self._tasks.cancel_scope.shield = True
             try:
                 # The group does not get the error of the block: it would come back in a group.

@@ -54,8 +54,8 @@ class Session:
         self._names = names
         self._next_look: float | None = None
         self._ending = False
-        #: The channels to subscribe to. The own one of this process comes last: once that is
-        #: subscribed, all are.
+        #: The channels to subscribe to. The one of this process comes last: when it is subscribed,
+        #: all are.
         self.channels: tuple[str, ...] = (names.channel, names.own_channel)
 
     async def check(self) -> None:

@@ -13,6 +13,6 @@ of what it keeps). ``producer`` (one run, with ``recorder``, ``writer``, ``budge
 and ``burial`` (how a lost run ends).
 ``reader``, ``attendance``, ``answer`` with ``asked`` and ``said_last`` (readers and responses), and
 ``visit`` (what telemetry is told of them); ``hints`` (the watchers, for logs that are kept
-elsewhere). ``entry``, ``cursor``, ``info``, ``records`` and ``errors`` are the types that users
-see, ``arguments`` and ``options`` are the options of a run.
+elsewhere). ``entry``, ``cursor``, ``info``, ``records`` and ``errors`` are what users see,
+``arguments`` and ``options`` are the options of a run.
 """

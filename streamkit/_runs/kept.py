@@ -80,7 +80,7 @@ class KeptRun(RunState):
 
     @property
     def plain_requests(self) -> Requests:
-        """The requests, without the time since when the run is not read."""
+        """The requests, without the time for which nobody has read the run."""
         return _NONE if self.cancel is None else Requests(cancel=self.cancel)
 
     def change(self) -> None:

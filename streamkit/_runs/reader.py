@@ -42,7 +42,7 @@ _BATCH = 100
 # The reader goes on when fewer entries than this wait for the consumer.
 _READ_AHEAD = 100
 
-# Seconds: a consumer that waits at all has waited for longer.
+# In seconds. A consumer that waits at all waits for longer than this.
 _AT_ALL = 1e-9
 
 

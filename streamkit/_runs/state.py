@@ -145,7 +145,7 @@ class RunState:
         """
         End a run that goes on.
 
-        :param is_watched: whether a reader follows it: the run is kept long enough for that
+        :param is_watched: whether a reader follows it: the run is then kept as after a read
         :return: the time until which it is kept, which is :attr:`expires_at`
 
         """

@@ -153,7 +153,7 @@ def delete(tx: Transaction, run_id: str, epoch: str) -> None:
 
 
 def keep_longer(tx: Transaction, run_ids: Sequence[str], seconds: float) -> None:
-    """Keep runs that were read a while longer."""
+    """Keep runs for a while longer, because they were read."""
     for run_id in run_ids:
         row = tx.find(run_id)
         if row is not None and row.expires_at is not None:
