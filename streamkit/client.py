@@ -2,9 +2,9 @@
 Read a stream over HTTP, and reconnect when it is cut. Needs the extra ``client``.
 
 :func:`connect` makes a stream of the :class:`Event` objects that a server sends. Its ``last_word``
-is the function here that knows the last event: :func:`browser_end`, :func:`json_lines_end`,
+is a function that recognizes the last event: :func:`browser_end`, :func:`json_lines_end`,
 :func:`openai_chat_end`, :func:`openai_responses_end`, :func:`anthropic_end`, :func:`vercel_ui_end`
-or :func:`ag_ui_end`. It raises :exc:`Refused`, :exc:`StreamCut` and :exc:`TooLong`.
+or :func:`ag_ui_end`. The stream raises :exc:`Refused`, :exc:`StreamCut` and :exc:`TooLong`.
 """
 
 from __future__ import annotations
@@ -119,20 +119,20 @@ def connect(
     """
     Read an endpoint of server-sent events, or of JSON lines, as a stream of :class:`Event`.
 
-    The function ``last_word`` knows the last event: it is passed on, and the stream ends. A body
-    that ends earlier was cut, and so was a body that is silent for ``idle`` seconds. Then a ``GET``
+    The function ``last_word`` recognizes the last event, after which the stream ends. A body that
+    ends earlier was cut, and so was a body that is silent for ``idle`` seconds. Then a ``GET``
     is sent again, unchanged, with the id of the last event as ``Last-Event-ID``: an endpoint that
     takes it goes on after that event, and nothing is lost or doubled. An endpoint without ids
     begins anew, as with an ``EventSource``.
 
-    Any other method is sent once. It goes on by ``GET``: at the ``Location`` of its answer, if that
-    is of the same origin, or at ``resume``. Without either, or without ids, a cut raises
+    Any other method is sent once. The client goes on by ``GET``: at the ``Location`` of its answer,
+    if that is of the same origin, or at ``resume``. Without either, or without ids, a cut raises
     :exc:`StreamCut`. So does a cut in JSON lines, which have no ids.
 
     The client waits as ``retry:`` in the stream and ``Retry-After`` say, plus up to half a second:
     twice as much after each attempt that brings no event, up to half a minute. The status 204 ends
-    the stream. An answer that is not a stream raises :exc:`Refused`, except for a status of 500 or
-    more, which counts as an attempt that brings nothing.
+    the stream. An answer that is not a stream raises :exc:`Refused`. But if the client can go on, a
+    status of 500 or more is an attempt that brings nothing, and so is 301, 302 or 303.
 
     Only ``stream()`` of the client is used, with the client's settings, except that the read
     timeout is ``idle``, a ``GET`` follows redirects, and no compression is asked for. The client

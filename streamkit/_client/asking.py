@@ -13,11 +13,11 @@ from typing import Any
 
 import httpx2
 
-# Of the response that comes, and of nothing else. A compressed one comes late, and may grow larger
-# than it should.
+# Headers that are added to each request. A compressed response comes late, and may grow larger than
+# it should.
 _ASKED = {"accept": "text/event-stream, application/x-ndjson", "accept-encoding": "identity"}
 
-# Characters that end a word in a header, and may not be in one.
+# Characters that end a word in a header, and that no header may contain.
 _BLANKS = b"\v\f"
 
 # Headers that describe the body, which a GET does not have.
@@ -28,10 +28,10 @@ class Asking:
     """
     Knows the next request.
 
-    :param url: of the first one
-    :param headers: of each one
-    :param options: further arguments of the first one, and of each that is the same
-    :param resume: where to go on if it is not a GET, or ``None``
+    :param url: the URL of the first request
+    :param headers: the headers of each request
+    :param options: further arguments of the first request, and of each one that repeats it
+    :param resume: where to go on if the first request is not a GET, or ``None``
 
     """
 
@@ -45,7 +45,7 @@ class Asking:
         options: Mapping[str, Any],
         resume: httpx2.URL | str | None,
     ) -> None:
-        #: A ``Location`` that is not trusted, because it is at another origin, or nowhere.
+        #: A ``Location`` that is not trusted, because it is at another origin, or is not a URL.
         self.foreign: str = ""
         self._method = method
         self._url = url
@@ -107,12 +107,12 @@ class Asking:
 
 
 def can_be_sent(last_event_id: str) -> bool:
-    """Tell whether a header can say an id."""
+    """Tell whether a header can carry an id."""
     return not any(blank in _sent(last_event_id) for blank in _BLANKS)
 
 
 def _sent(last_event_id: str) -> bytes:
-    # It is UTF-8 text, unlike the strings of headers. Space around a value is not part of it.
+    # An id is UTF-8 text, unlike the strings of headers. Space around a value is not part of it.
     return last_event_id.encode().strip(b" \t")
 
 

@@ -1,8 +1,8 @@
 """
 One answer after another, until there is a last word.
 
-What is read of an answer is passed on at once; how it has ended decides whether there is a next
-one. Only errors of the connection are tried again, and answers with a status that blames the
+What is read of an answer is passed on at once; how the answer ends decides whether there is a next
+one. A request is repeated only after an error of the connection, or a status that blames the
 server. Of the user's client, only ``stream()`` is used.
 """
 
@@ -29,10 +29,10 @@ _RECORDS = tuple(f"application/{name}" for name in ("x-ndjson", "ndjson", "jsonl
 # Bytes to read of an answer that is not a stream.
 _BODY = 64 * 1024
 
-# The client itself raises them, and would do so again.
+# Errors that the client itself raises, and would raise again.
 _OWN = (httpx2.UnsupportedProtocol, httpx2.LocalProtocolError)
 
-# The body has broken off, or is not compressed as it claims.
+# The connection has failed, or the body is not compressed as it claims.
 _CUTS = (httpx2.TransportError, httpx2.DecodingError)
 
 
@@ -40,11 +40,11 @@ class Connection:
     """
     Reads one stream, over as many answers as it takes.
 
-    :param client: the user's
-    :param asking: what is asked
+    :param client: the user's client
+    :param asking: knows the requests
     :param idle: seconds of silence after which an answer counts as cut
     :param attempts: how many attempts in a row may bring nothing, not even a beat
-    :param last_word: which event is the last; ``None`` for a body that simply ends
+    :param last_word: tells which event is the last; ``None`` for a body that simply ends
     :param max_size: the most bytes in a line, and in an event
     :param last_event_id: where to begin
     :param head: the headers of the first answer to pass on with its status, or ``None``
@@ -93,14 +93,14 @@ class Connection:
         self._last_word = last_word
         self._max_size = max_size
         self._position = Position(last_event_id)
-        # Until it has been told.
+        # Until it was passed on.
         self._head = head
         self._is_over = False
         # How many events there were, of all answers.
         self._count = 0
         # An end that asks clients to come back. If there is nothing to come back to, it is the end.
         self._withheld: Event | None = None
-        # Of the current one.
+        # Of the current answer.
         self._has_bytes = False
         self._is_in_records = False
         self._error: Exception | None = None
@@ -112,7 +112,7 @@ class Connection:
 
         :raises Refused: if an answer is not a stream
         :raises StreamCut: if there is no way to go on
-        :raises TooLong: if a line or an event is
+        :raises TooLong: if a line or an event is too long
 
         """
         silent = fruitless = 0
@@ -131,7 +131,7 @@ class Connection:
             fruitless = 0 if has_progress else fruitless + 1
             silent = 0 if self._has_bytes else silent + 1
             if silent >= self._attempts:
-                # No more than that of a refusal: its headers and its text are for nobody else.
+                # Only the message of a refusal: its headers and its body are for nobody else.
                 last = str(self._error) if isinstance(self._error, Refused) else repr(self._error)
                 raise StreamCut(
                     f"{silent} attempts have brought nothing: the last one ended with "
@@ -215,10 +215,12 @@ class Connection:
         if not can_be_sent(self._position.last_event_id):
             instead = "the id of its last event cannot be sent as a header"
         elif not self._asking.may_go_on:
-            instead = "it is not sent again, and its answer has no Location: write resume='...'"
+            instead = (
+                "the request is not repeated, and its answer has no Location: write resume='...'"
+            )
             if self._asking.foreign:
                 instead = (
-                    f"it is not sent again, and the Location {self._asking.foreign!r} is at "
+                    f"the request is not repeated, and the Location {self._asking.foreign!r} is at "
                     "another origin, or none: write resume='...' if it is the right one"
                 )
         elif self._is_in_records and self._count:

@@ -2,8 +2,8 @@
 Bytes as lines, however they are cut, and none of them too long.
 
 Each byte is looked at once. A CR ends a line as soon as it is there; an LF that comes after it,
-even in the next piece, belongs to it. A byte order mark at the beginning is not part of the first
-line.
+even in the next piece, belongs to the same end. A byte order mark at the beginning is not part of
+the first line.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 """
-Lines as events: the text of the standard, line by line.
+Lines as events, by the rules of the standard.
 
 https://html.spec.whatwg.org/multipage/server-sent-events.html, sections 9.2.5 (parsing) and 9.2.6
 (interpretation). One thing follows the browsers: the id is kept over connections, so that an event
@@ -15,7 +15,7 @@ from .errors import TooLong
 from .event import Event
 from .lines import Lines
 
-# Digits of a time that is of use; more of them are as good as for ever.
+# Digits of a time that is of use; any longer time is as good as for ever.
 _DIGITS = 15
 
 
@@ -23,7 +23,7 @@ _DIGITS = 15
 class Position:
     """Where a reader is, across all of its connections."""
 
-    #: What the server has said last.
+    #: The last id that the server has sent.
     last_event_id: str = ""
     #: Milliseconds that the server wants its clients to wait before they reconnect, if it said so.
     retry: int | None = None
@@ -64,7 +64,7 @@ class EventParser:
 
     @property
     def is_cut(self) -> bool:
-        """Whether the end of the stream cannot be here: events do not tell."""
+        """Whether the end of the stream cannot be here: events do not tell that."""
         return False
 
     def close(self) -> Iterator[Event]:

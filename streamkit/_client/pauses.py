@@ -26,7 +26,7 @@ def pause(fruitless: int, retry: int | None, retry_after: float) -> float:
 
     :param fruitless: how many attempts in a row have brought nothing
     :param retry: milliseconds that the server has told all clients, in the stream
-    :param retry_after: seconds that it has told this client, with a refusal
+    :param retry_after: seconds that the server has told this client, with a refusal
 
     """
     told = max(retry_after, 0.0 if retry is None else retry / 1000)

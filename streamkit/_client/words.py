@@ -79,8 +79,8 @@ def ag_ui_end(event: Event) -> bool:
 
 
 def _has(event: Event, key: str) -> bool:
-    # Most events cannot have it, which shows without reading them. A key may be written with
-    # escapes; only events that have any are read for that.
+    # Most events cannot have the key, which shows without parsing them. A key may be written with
+    # escapes, so events that have any are parsed, too.
     if key not in event.data and "\\" not in event.data:
         return False
     return key in _object(event)

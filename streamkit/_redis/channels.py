@@ -1,5 +1,5 @@
 """
-Who is subscribed to which channel, over one connection.
+The parts that are subscribed to each channel, over one connection.
 
 Several parts may be subscribed to the same channel. In a cluster, there is a connection for each
 node that has a channel of ours.
@@ -45,7 +45,7 @@ class Channels:
         return bool(self._subscriptions)
 
     def close(self) -> None:
-        """Give back the subscribed connections, when all tasks have ended."""
+        """Give back the subscribed connections. To be called when all tasks have ended."""
         for subscription in self._subscriptions.values():
             subscription.close()
 

@@ -30,7 +30,7 @@ def by_url(url: object, patience: float, options: dict[str, Any]) -> Connect:
     :param patience: seconds in which a connection must be made
     :param options: further arguments of ``coredis.Redis.from_url()``, which take precedence
     :raises TypeError: if ``url`` is not a string, or coredis does not know an option
-    :raises ValueError: if ``url`` is of another kind, or cannot be read
+    :raises ValueError: if ``url`` has another scheme, or cannot be read
 
     """
     if not isinstance(url, str):
@@ -60,7 +60,7 @@ def by_url(url: object, patience: float, options: dict[str, Any]) -> Connect:
 
 
 def _try_out(connect: Callable[[], coredis.Redis[bytes]]) -> None:
-    """Make a client, to see whether it could connect. It does not."""
+    """Make a client, to check the address and the options. It does not connect."""
     try:
         pool = checked(connect()).connection_pool
     except ValueError:
@@ -85,7 +85,7 @@ def by_factory(connect: object) -> Connect:
     """
     Return a function that makes clients by calling the user's.
 
-    :raises TypeError: if it is not a plain function
+    :raises TypeError: if ``connect`` is not a plain function
 
     """
     if not callable(connect) or inspect.iscoroutinefunction(connect):

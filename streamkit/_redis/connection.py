@@ -2,7 +2,7 @@
 ``Redis``: the connection to a server, shared by all its users in a process.
 
 A user joins it while its own block is open. The block of the connection is entered in one place, a
-lifespan for instance, so that its task belongs to an owner who outlives the users.
+lifespan for instance, so that its task belongs to an owner that outlives the users.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ _PATIENCE = 2.0
 
 
 class Home:
-    """What a connection is to its users."""
+    """A connection, as its users see it."""
 
     def __init__(self, connect: Connect, patience: float) -> None:
         self._link = Link(connect, patience)
         #: Seconds to make a connection, to look up a key, and to end.
         self.patience = patience
-        # Where it was entered.
+        # The process and the event loop in which it was entered.
         self._process: int | None = None
         self._loop: EventLoopToken | None = None
         self._tasks: TaskGroup
@@ -77,7 +77,7 @@ class Redis(Home):
     :param connect: a function that returns a new client, in place of ``url``
     :param options: further arguments of ``coredis.Redis.from_url()``, such as ``ssl_context``
     :raises TypeError: if neither or both of them are given, or coredis does not know an option
-    :raises ValueError: if ``url`` is of another kind, or cannot be read
+    :raises ValueError: if ``url`` has another scheme, or cannot be read
 
     """
 
@@ -113,7 +113,7 @@ class Redis(Home):
 
     async def __aenter__(self) -> Self:
         """
-        Begin to connect, as soon as somebody uses it. Does not wait.
+        Open the block. It connects as soon as somebody uses it. Does not wait.
 
         :raises RuntimeError: if it was entered before
 
@@ -149,7 +149,7 @@ class Redis(Home):
             with anyio.move_on_after(self.patience, shield=True):
                 await self._link.leave()
         finally:
-            # Its task is being ended, and a cancellation must not replace the error of the block.
+            # The link is being ended, and a cancellation must not replace the error of the block.
             self._tasks.cancel_scope.shield = True
             try:
                 # The group does not get the error of the block: it would come back in a group.

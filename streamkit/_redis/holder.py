@@ -21,7 +21,7 @@ class RegistryUnavailable(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Desk:
-    """What a registry is to its holders."""
+    """A registry, as its holders see it."""
 
     ledger: Ledger
     leases: Leases
@@ -80,7 +80,7 @@ class Holder(
             self._desk.leases.give_back(self._lease)
 
     async def __aenter__(self) -> CancelToken:
-        # Before that: a caller that is kept out must not look like a holder to a cancellation.
+        # First the lease: a caller that is refused must not look like a holder to a cancellation.
         lease = await self._take_lease() if self._exclusive else None
         try:
             token = self._enter()
@@ -132,8 +132,8 @@ class Holder(
         self._desk.on_late()
         if self._must_look_up:
             raise RegistryUnavailable(
-                f"it could not be looked up in time if {self._key!r} was cancelled before: start "
-                "the run without must_look_up=True, or tell the client to try again later"
+                f"it could not be looked up in time whether {self._key!r} was cancelled before: "
+                "start the run without must_look_up=True, or tell the client to try again later"
             )
 
     async def __aexit__(

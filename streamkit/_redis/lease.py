@@ -2,12 +2,13 @@
 Hold a key exclusively: a lease on the server, which is renewed while the block is open.
 
 A lease is a name that nobody else has set, with the id of its holder and a time after which the
-server forgets it: this frees the key when its holder is killed. A script keeps it, and sets it only
-where it is ours or nobody's; another gives it back, and removes it only where it is ours. So both
-may be sent again when an answer is lost. A server that comes back empty gets it again.
+server forgets it: this frees the key when its holder is killed. One script sets and renews a lease,
+and does so only if the lease is ours or nobody's; another removes a lease, and only if it is ours.
+So both may be sent again when an answer is lost. A server that comes back empty gets the lease
+again.
 
-By the clock of its holder it ends sooner than by that of the server, because the holder's time
-starts with the request. A holder that cannot renew it in time is told, whether the server is there
+By the holder's clock a lease ends sooner than by the server's, because the holder's time starts
+with the request. A holder that cannot renew its lease in time is told, whether the server is there
 or not. There is no fence: a frozen holder is told only when it wakes up, and may have worked beside
 another one.
 """
@@ -52,9 +53,9 @@ class Lease:
         self.key = key
         #: What distinguishes its holder from others.
         self.id: str = uuid4().hex
-        #: Fires when it is known whether it is ours. If it is not, the reason is an error.
+        #: Fires when it is known whether the lease is ours. If not, the reason is an error.
         self.decided: CancelToken = CancelToken()
-        #: Fires when it is lost, with a :class:`KeyLost` as the reason.
+        #: Fires when the lease is lost, with a :class:`KeyLost` as the reason.
         self.lost: CancelToken = CancelToken()
         #: Until when it is ours, and when to renew it, on the clock of the event loop.
         self.until: float = math.inf
@@ -119,20 +120,20 @@ class Leases:
         return None if renew_at is None else max(0.0, renew_at - anyio.current_time())
 
     def due(self) -> list[Lease]:
-        """Return those that must be set or renewed."""
+        """Return the leases that must be set or renewed."""
         self._lose_expired()
         now = anyio.current_time()
         return [lease for lease in self._all() if lease.renew_at <= now]
 
     def take_returned(self) -> list[Lease]:
-        """Hand over those that were given back."""
+        """Hand over the leases that were given back."""
         with self._lock:
             returned = list(self._returned)
             self._returned.clear()
         return returned
 
     def return_again(self, leases: list[Lease]) -> None:
-        """Take back those that could not be removed. The server will forget them by itself."""
+        """Take back the leases that could not be removed. The server forgets expired ones."""
         now = anyio.current_time()
         with self._lock:
             self._returned.extendleft(lease for lease in leases if lease.until > now)
@@ -152,7 +153,7 @@ class Leases:
         elif isinstance(error, KeyHeld):
             self._lose(lease)
         else:
-            # It is ours until its time is over.
+            # The lease is ours until its time is over.
             lease.renew_at = anyio.current_time() + _RETRY_AFTER
 
     async def watch(self) -> None:

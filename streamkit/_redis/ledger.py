@@ -42,7 +42,7 @@ class _Held:
     holders: int = 0
     #: The ids of the cancellations that the holders were told of.
     told: set[str] = field(default_factory=set[str])
-    #: Who waits for the last holder to leave.
+    #: The requests to answer again when the last holder has left.
     requests: list[Request] = field(default_factory=list[Request])
     #: Fires when the key was looked up: other threads and loops may be waiting for that.
     looked_up: CancelToken = field(default_factory=CancelToken)
@@ -186,7 +186,7 @@ class Ledger:
             return
         if found is not None:
             if found.settled and not held.looked_up.cancelled:
-                # It was for earlier holders.
+                # This cancellation was for earlier holders.
                 with self._lock:
                     self._pass_over(found.cancellation.id)
             else:
@@ -194,7 +194,7 @@ class Ledger:
         held.looked_up.cancel()
 
     def end(self, cancellation_id: str) -> None:
-        """Note that all holders that were told of a cancellation are gone, also on the server."""
+        """Note, here and on the server, that all holders told of a cancellation are gone."""
         with self._lock:
             self._pass_over(cancellation_id)
             self._add_chore(Settlement(cancellation_id))
@@ -226,7 +226,7 @@ class Ledger:
 
     @contextmanager
     def sending(self) -> Generator[None, None, None]:
-        """Keep everything for the server, for a block that sends it; later, a limited number."""
+        """Keep everything for the server while the block is open; after that, a limited number."""
         self._is_sending = True
         try:
             yield

@@ -1,9 +1,9 @@
 """
 One connection, and what the parts do over it: each is subscribed, and has a task.
 
-Subscribed first, used then: nothing published in between is lost. If the server refuses a request
-of one part, the others do not care: that part asks again, over the same connection. A part that
-goes ends by itself, because a cancelled command costs coredis a connection.
+A part is subscribed before it is used: nothing published in between is lost. If the server refuses
+a request of one part, the others go on, and that part asks again, over the same connection. A part
+that goes ends by itself, and is not cancelled: a cancelled command costs coredis a connection.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Use(Protocol):
         ...
 
     def end(self) -> None:
-        """Let :meth:`run` return when it comes to rest."""
+        """Let :meth:`run` return when its present work is done."""
         ...
 
 
@@ -82,7 +82,7 @@ class Watcher(Protocol):
         ...
 
     def is_refused(self, part: Part, error: ResponseError) -> None:
-        """Note that the server refuses it."""
+        """Note that the server refuses what a part asks."""
         ...
 
 
@@ -122,11 +122,11 @@ class Line:
         self._channels = Channels(server, tasks, patience)
 
     def close(self) -> None:
-        """Give back the subscribed connections, when all tasks have ended."""
+        """Give back the subscribed connections. To be called when all tasks have ended."""
         self._channels.close()
 
     def parts(self) -> list[Part]:
-        """Return the parts that use it."""
+        """Return the parts that use this connection."""
         return list(self._at_work)
 
     def add(self, part: Part) -> None:
@@ -169,7 +169,7 @@ class Line:
     async def _begin(self, task: _Task) -> None:
         """See whether everything is allowed, and subscribe, unless that was done."""
         use = task.use
-        # A new connection is made, or given up, sooner than one that others use.
+        # A connection that nobody uses yet is given up sooner.
         limit = ANSWER_WITHIN if self._channels else self._patience
         with anyio.fail_after(limit):
             await use.check()
@@ -183,7 +183,8 @@ def is_refusal(error: BaseException) -> bool:
     """
     Tell whether a server refuses a request, for want of a right or of memory, for instance.
 
-    It is not a refusal if another server should be asked: this is a replica, or has lost a slot.
+    It is not a refusal if another server should be asked: this one is a replica, or has lost a
+    slot.
     """
     return isinstance(error, ResponseError) and not isinstance(
         error, ReadOnlyError | RedisClusterError

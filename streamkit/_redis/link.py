@@ -2,7 +2,7 @@
 The link to the server: connect, subscribe, and reconnect when the connection fails.
 
 There is one connection that is subscribed and one for commands, shared by all parts that use the
-link: a registry is one. When either fails, both are made anew, after a pause that grows with each
+link, such as a registry. When either fails, both are made anew, after a pause that grows with each
 attempt and varies, so that not all processes come at once when a server is back. Each attempt has a
 new client, which asks anew where the server is. An outage is not an error: it is logged once, and
 again when it is over. A server that refuses a request is as good as away, but the log says that it
@@ -142,7 +142,7 @@ class Link:
         """Disconnect, and wait until that is done. Does not wait while the server is away."""
         self._leaving = True
         self._change()
-        # Not by a cancellation: coredis would lose its connections in the wrong order.
+        # Nothing is cancelled for that: coredis would lose its connections in the wrong order.
         if self._line is not None and not self._is_new:
             await self._disconnected.wait()
 
@@ -167,8 +167,8 @@ class Link:
         except BaseException as exc:
             rest = without(exc, _is_connection_error)
             if rest is not None:
-                raise rest  # noqa: B904  it may be the same
-            # Silent if this task was cancelled: coredis may drop the cancellation.
+                raise rest  # noqa: B904  it may be the same error
+            # Nothing is logged if this task was cancelled: coredis may drop the cancellation.
             await checkpoint()
             self._is_lost(exc)
             for state in self._parts.values():
@@ -221,7 +221,7 @@ class Link:
         self._delay = _FIRST_DELAY
 
     def is_refused(self, part: Part, error: ResponseError) -> None:
-        """Note that the server refuses it."""
+        """Note that the server refuses what a part asks."""
         if (state := self._parts.get(part)) is None:
             return
         state.connected = False

@@ -1,4 +1,4 @@
-"""What a registry is to the link: ledger, leases and waiters, over each connection."""
+"""A registry, as the link sees it: ledger, leases and waiters, over each connection."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class RegistryPart:
     """
     The part of a registry.
 
-    Made when the registry is entered, not before: a forked process must not have
-    the name of another.
+    Made when the registry is entered, not before: a forked process must not have the name of
+    another.
 
     :param prefix: the prefix of names on the server
     :param milliseconds: how long the server remembers what it stores

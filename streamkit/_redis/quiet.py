@@ -36,5 +36,5 @@ class Quiet(logging.Filter):
             _logger.removeFilter(self)
 
     def begin(self) -> None:
-        """Make the calling task, and all tasks that it starts, one of them."""
+        """Make the calling task one of them, with all tasks that it starts."""
         _owner.set(self)

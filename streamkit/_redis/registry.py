@@ -79,8 +79,8 @@ class RedisCancelRegistry:
     While the server is away, streams go on, and a cancellation reaches the holders in its own
     process at once. It is kept and sent when the server is back. The registry reconnects again and
     again, with growing pauses of up to two seconds. One warning is logged for each outage, and
-    :attr:`connected` tells. A server that refuses a request, for want of a right or of memory, is
-    as good as away; the warning says so, and why.
+    :attr:`connected` is ``False``. A server that refuses a request, for want of a right or of
+    memory, is as good as away; the warning says so, and why.
 
     Keys and reasons travel as JSON: nothing that comes from the server is run or unpickled. Still,
     whoever can write to the server can cancel any run.
@@ -98,7 +98,7 @@ class RedisCancelRegistry:
         sent.
     :param options: further arguments of ``coredis.Redis.from_url()``, such as ``ssl_context``
     :raises TypeError: if an argument is of the wrong type, or coredis does not know an option
-    :raises ValueError: if the address is of another kind, or cannot be read, or ``remember`` is
+    :raises ValueError: if the address has another scheme, or cannot be read, or ``remember`` is
         not finite and positive, or ``prefix`` is empty
 
     """
@@ -228,7 +228,7 @@ class RedisCancelRegistry:
         return self._link is not None and self._link.serves(self._part)
 
     def stats(self) -> RedisRegistryStats:
-        """Return what it is doing and has done. May be called from any thread."""
+        """Return what the registry is doing and has done. May be called from any thread."""
         local, ledger = self._local.stats(), self._ledger
         return RedisRegistryStats(
             held=local.held,
@@ -243,7 +243,7 @@ class RedisCancelRegistry:
 
     def open(self, key: str, *, must_look_up: bool = False, exclusive: bool = False) -> Holder:
         """
-        Hold a key while the block is open that is entered with the result.
+        Return a context manager that holds a key while its block is open.
 
         Use it as a signal for :func:`~streamkit.with_cancellation`, or in an ``async with``, which
         looks the key up first: a run that was cancelled before never starts. This waits for the
@@ -277,7 +277,7 @@ class RedisCancelRegistry:
 
         Does not block. Holders in this process are told as by
         :meth:`CancelRegistry.cancel() <streamkit.CancelRegistry.cancel>`, those in others as soon
-        as the server has it. If it comes twice, the first reason stays.
+        as the server has the cancellation. If a key is cancelled twice, the first reason stays.
 
         :param key: the key
         :param reason: why: a string of up to 4096 bytes, or ``None``
@@ -292,7 +292,7 @@ class RedisCancelRegistry:
         if reason is not None:
             check_text("a reason", reason, MAX_REASON)
         self._check_process()
-        # Before it is open, it is kept.
+        # Before the registry is open, the cancellation is kept.
         if self._state == "left":
             self._check_open()
         self._ledger.send(key, reason)

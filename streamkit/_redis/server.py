@@ -1,5 +1,5 @@
 """
-What works in one way on a single server, and in another way in a cluster.
+What works differently on a single server and in a cluster.
 
 In a cluster, messages must stay in one shard: a plain ``PUBLISH`` goes to every node. So
 channels are sharded, as keys are, and the node that has their slot knows who is subscribed. The
@@ -50,7 +50,7 @@ class Server:
     def __init__(self, client: object) -> None:
         self._client = checked(client)
         options: Any = self._client.connection_pool.connection_kwargs
-        # A server that hangs is away: its PING must find that out, too.
+        # A server that hangs is away: a PING must find that out, too.
         if options.get("stream_timeout") is None:
             options["stream_timeout"] = ANSWER_WITHIN
         self.database: int = int(options.get("db") or 0)
@@ -66,8 +66,8 @@ class Server:
         Send commands, one after another, and return their answers, where an error is an answer,
         too.
 
-        A connection of the pool is taken for the sending alone, and not until the answers have
-        come. So what others send meanwhile goes over the same one.
+        A connection of the pool is held only to send, and not until the answers have come. So what
+        others send meanwhile goes over the same connection.
         """
         answers: list[object] = [None] * len(commands)
         groups: dict[TCPLocation | None, list[int]] = {}
@@ -100,7 +100,7 @@ class Server:
     @contextmanager
     def explained(self) -> Generator[None, None, None]:
         """
-        Say what to write if a client for one server has come to a cluster.
+        Say what to write if a client for one server is connected to a cluster.
 
         :raises ResponseError: if so
 
@@ -137,7 +137,7 @@ class Server:
         return layout.node_for_slot(Key(channel).slot)
 
     async def open_subscription(self, place: TCPLocation | None) -> Subscription:
-        """Return a new connection that can be subscribed, at a place. To be closed."""
+        """Return a new connection to a place, to subscribe with. The caller closes it."""
         pool: Any = self._client.connection_pool
         connection = await (pool.get_connection(place) if place else pool.get_connection())
         return Subscription(connection, pool.release, sharded=self.is_cluster)

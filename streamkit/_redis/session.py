@@ -5,10 +5,11 @@ One task sends what the ledger has for the server and looks up the held keys; pu
 come in between. Nothing is lost with a connection: what was not sent stays in the ledger, and the
 next session begins by looking up all held keys, and by asking again for all waiters.
 
-Four orders matter. First subscribed, then looked up: a cancellation in between comes twice, and is
-not lost. First stored, then published: whoever opens the key in between finds it stored. Between
-these two, the present processes are read: a later one looks the key up, and an earlier one is
-asked. And a cancellation that is already stored counts more than a new one: the first reason stays.
+The order matters in four places. First subscribed, then looked up: a cancellation in between comes
+twice, and is not lost. First stored, then published: whoever opens the key in between finds it
+stored. Between these two, the present processes are read: a later one looks the key up, and an
+earlier one is asked. And a cancellation that is already stored counts more than a new one: the
+first reason stays.
 """
 
 from __future__ import annotations
@@ -53,7 +54,8 @@ class Session:
         self._names = names
         self._next_look: float | None = None
         self._ending = False
-        #: The channels to subscribe to. Its own comes last: once that is subscribed, all are.
+        #: The channels to subscribe to. The one of this process comes last: when it is subscribed,
+        #: all are.
         self.channels: tuple[str, ...] = (names.channel, names.own_channel)
 
     async def check(self) -> None:
@@ -70,7 +72,7 @@ class Session:
             self._waiters.answer(message)
 
     def end(self) -> None:
-        """Let :meth:`run` return when it comes to rest."""
+        """Let :meth:`run` return when its present work is done."""
         self._ending = True
         self._work.announce()
 
@@ -133,12 +135,12 @@ class Session:
             self._ledger.sent(each, numbers)
 
     async def _those_that_count(self, batch: list[Cancellation]) -> dict[str, Cancellation]:
-        """Return what is already stored, or else ours, and store it anew: its time begins again."""
+        """Return what is stored already, or else ours. It is stored anew: its time begins again."""
         count = {each.key: each for each in batch}
         for key, found in (await self._store.find(list(count))).items():
             if not found.settled:
                 if self._ledger.is_over(count[key]):
-                    # The holders that were told of ours are gone, and this one is stored.
+                    # The holders that were told of ours are gone, so the stored one is over, too.
                     self._ledger.end(found.cancellation.id)
                 count[key] = found.cancellation
         await self._store.replace(count.values())

@@ -1,7 +1,7 @@
 """
-The commands that are sent to the server: each method is one or two round trips, for many keys.
+The commands that are sent to the server: each method is a few round trips, for many keys.
 
-Stored values live for ``remember`` seconds, and need no clean-up. The same commands work on one
+Stored values live for a limited time, and need no clean-up. The same commands work on one
 server and in a cluster; the differences are in ``server``.
 """
 
@@ -18,7 +18,7 @@ from .line import is_refusal
 from .server import Server
 from .wire import Answer, Cancellation, Names, Reply, Settlement, Stored, announcement
 
-# Uses only commands that are allowed anyway. A lease is also kept when memory is full.
+# The scripts use only commands that must be allowed anyway, and run even when memory is full.
 _KEEP = """#!lua flags=allow-oom
 local holder = redis.call("MGET", KEYS[1])[1]
 if holder and holder ~= ARGV[1] then return 0 end

@@ -4,8 +4,8 @@ A subscribed connection, on top of coredis connections but without its ``PubSub`
 ``PubSub`` does not distinguish a refused subscription from a slow server, and in a cluster it
 leaves connections to the garbage collector, which trio logs as errors.
 
-Subscribing has no answer except messages among others. So a ``PING`` follows: if the subscription
-is refused, the refusal is the first answer, and comes instead of it.
+Subscribing has no answer of its own, only messages among others. So a ``PING`` follows: if the
+subscription is refused, the refusal is the first answer, and comes instead of that to the ``PING``.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from coredis.exceptions import ResponseError
 
 # Seconds in which the server must answer.
 _ANSWER_WITHIN = 5.0
-# They come with the one before.
+# Seconds in which stray answers come: they follow the one before.
 _STRAY_WITHIN = 0.2
 
 
@@ -44,14 +44,14 @@ class Subscription:
         self._is_sharded = sharded
         self._subscribe = CommandName.SSUBSCRIBE if sharded else CommandName.SUBSCRIBE
         self._unsubscribe = CommandName.SUNSUBSCRIBE if sharded else CommandName.UNSUBSCRIBE
-        # One question at a time, so that each answer is the right one.
+        # One request at a time, so that each gets its own answer.
         self._turn = anyio.Lock()
         # How many unsubscriptions the server has yet to confirm.
         self._unconfirmed: Counter[bytes] = Counter()
         self._has_heard = False
 
     def close(self) -> None:
-        """Give the connection back, which others must not use."""
+        """Give the connection back, so that nobody else uses it."""
         self._connection.invalidate()
         self._release(self._connection)
 
@@ -118,7 +118,7 @@ class Subscription:
                     await self._ping()
 
     def _send(self, command: CommandName, names: list[bytes]) -> None:
-        # In a cluster, a command takes channels of one slot alone.
+        # In a cluster, a command takes channels of one slot only.
         for some in [[name] for name in names] if self._is_sharded else [names]:
             self._connection.send_command(command, *some)
 

@@ -7,11 +7,12 @@ holds the key. The answers may come before it is known who was asked.
 
 The present processes are looked up again and again. A missing process has died, and is no longer
 waited for. One that is present and has not answered is asked again, because the message may have
-been lost. A process may be missing once while it reconnects. After an outage this may last for
-seconds, in which all come back, each in its own time.
+been lost. A process may be missing once while it reconnects. After an outage it may be missing for
+seconds, because all processes come back, each in its own time.
 
-Over another connection it asks anew, under another number, because other processes may receive it:
-an answer to an earlier request no longer counts. It still tells who holds the key, or has let go.
+Over another connection a call asks anew, under another number, because other processes may receive
+the request: an answer to an earlier one no longer counts. It still tells whether its sender holds
+the key, or has let go.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ from uuid import uuid4
 from .._signals.token import CancelToken
 from .wire import Answer, Cancellation
 
-# How many times in a row a process is missing until it counts as dead: usually, and if it
-# was known before the connection of this process was lost.
+# How many times in a row a process is missing until it counts as dead: usually, and after the
+# connection of this process was lost.
 _MISSING, _MISSING_AFTER_OUTAGE = 2, 4
 
 
@@ -41,7 +42,7 @@ class Waiter:
         self.given_up = CancelToken()
         #: The published cancellation, which may be an earlier one than this wait is for.
         self.published: Cancellation | None = None
-        #: Whether somebody has said that it holds the key.
+        #: Whether a process has said that it holds the key.
         self.has_found = False
         self._asked: set[str] = set()
         self._answered: set[str] = set()
@@ -52,14 +53,14 @@ class Waiter:
 
     @property
     def request(self) -> str:
-        """The number under which it asks."""
+        """The number under which this call asks."""
         return f"{self.id}:{self._attempt}"
 
     def ask_anew(self) -> str:
         """
         Ask under another number from now on.
 
-        :return: the number until now
+        :return: the earlier number
 
         """
         earlier = self.request
@@ -127,7 +128,7 @@ class Waiters:
 
     def all(self) -> list[Waiter]:
         """Return the calls that wait at the moment."""
-        # A copy: tasks in other threads begin and end to wait meanwhile.
+        # A copy: tasks in other threads begin and stop waiting meanwhile.
         return list(self._waiters.values())
 
     def add(self, waiter: Waiter) -> None:
@@ -140,7 +141,7 @@ class Waiters:
         del self._waiters[waiter.id]
 
     def expect(self, request: str, published: Cancellation, processes: Collection[str]) -> None:
-        """Note with what a request was published, and which processes have received it."""
+        """Note what was published with a request, and which processes have received it."""
         if (waiter := self._find(request)) is not None and waiter.request == request:
             waiter.expect(published, processes)
 

@@ -51,12 +51,12 @@ class Names:
         self, prefix: str, process: str, database: int = 0, *, in_cluster: bool = False
     ) -> None:
         self._prefix = tagged(prefix) if in_cluster else prefix
-        # None for the usual one, whose name is that of earlier releases.
+        # No number for the usual database, whose channels have the names of earlier releases.
         number = f"@{database}" if database else ""
         #: Where cancellations are published.
         self.channel = f"{self._prefix}:cancel{number}"
         answers = f"{self._prefix}:answers{number}:"
-        #: Where this process receives answers. It also distinguishes it from others.
+        #: Where this process receives answers. This name also distinguishes it from others.
         self.own_channel = f"{answers}{process}"
         #: A pattern for the channels of answers to processes. It may match some more.
         self.all_processes = re.sub(r"([*?\[\]\\^])", r"\\\1", answers) + "*"
@@ -85,7 +85,7 @@ def tagged(prefix: str) -> str:
     """
     Put all names with a prefix into one slot of a cluster.
 
-    :return: the prefix in braces, or itself if it has a tag of its own
+    :return: the prefix in braces, or unchanged if it has a tag of its own
 
     """
     return prefix if re.match(r"[^{]*\{[^}]+\}", prefix) else f"{{{prefix}}}"

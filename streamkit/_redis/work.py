@@ -2,7 +2,7 @@
 Wake the sending task from any thread, and wait until it has nothing left to send.
 
 Keys are held and cancelled in any thread, while one task in the registry's own loop talks to the
-server. It is told that there is something to do, and looks itself what it is.
+server. That task is told that there is something to do, and finds out by itself what it is.
 """
 
 from __future__ import annotations

@@ -120,7 +120,7 @@ class Lane:
     """
     Calls that wait to be sent, in their order. Small ones go first.
 
-    :param most: the most that the calls in one round trip may add up to, by their sizes
+    :param most: the most that the sizes of the calls in one round trip may add up to
 
     """
 

@@ -2,7 +2,7 @@
 The work of a log, whether or not there is a connection: the calls that wait, the runs that are
 followed here, and those that are produced here.
 
-A session does it over one connection. If that is lost, the next session goes on.
+A session does this work over one connection. If the connection is lost, the next session goes on.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Desk:
         self.outage = outage
         self.writes = Lane(_MOST_WRITTEN)
         self.reads = Lane(_MOST_PAGES)
-        #: Pages that were not asked for yet: other readers may join.
+        #: Calls for pages that were not sent yet: other readers may join.
         self._pages: dict[tuple[str, int, int], PageCall] = {}
         #: The runs, by their ids.
         self.followed: dict[str, Followed] = {}
@@ -146,8 +146,8 @@ class Desk:
         """Return the error for a server that could not be reached."""
         why = "it is away" if problem is None else f"it says {problem}"
         return LogUnavailable(
-            f"Redis has not done what it was asked for {self.outage} seconds, {why}: see if it is "
-            "there, or give the log more time with outage=..."
+            f"Redis has not done what it was asked within {self.outage} seconds, {why}: check that "
+            "it runs, or give the log more time with outage=..."
         )
 
     def take_up(self) -> None:
@@ -218,7 +218,7 @@ class Desk:
             self._want_no_more(followed.names.news)
 
     def look(self, followed: Followed) -> Call:
-        """Return the call that asks how a run is."""
+        """Return the call that asks for the state of a run."""
         names = followed.names
         return Call(
             READ,
@@ -295,7 +295,7 @@ class Desk:
                     # Something may have been missed before.
                     followed.change()
                 case Produced() as produced:
-                    # The producer may have missed a request, or be in doubt after an outage.
+                    # The producer may have missed a request, or be doubted after an outage.
                     is_sign = produced.was_heard and self._seems_alive(produced)
                     script = RENEW if is_sign else PEEK
                     produced.was_heard = True
@@ -319,7 +319,7 @@ class Desk:
         if message.what == "cancel":
             produced.notify(Requests(cancel=message.reason))
         elif message.what == "stop" or self._seems_alive(produced):
-            # The server knows.
+            # The answer says whether the producer must stop, and the call is a sign of life.
             self.submit(self.renewal(produced, is_asked_for=True), self.writes)
 
     def _seems_alive(self, produced: Produced) -> bool:
@@ -328,7 +328,7 @@ class Desk:
     def _want(self, channel: str, listener: Followed | Produced) -> None:
         self._listeners[channel] = listener
         if channel in self._subscribed and isinstance(listener, Followed):
-            # It had not been unsubscribed from yet.
+            # The channel had not been unsubscribed from yet.
             listener.heard.set()
         self.wants_changed.set()
 

@@ -1,4 +1,4 @@
-"""A run whose news somebody in this process waits for."""
+"""A run that is watched in this process."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Followed:
     """
     What is known here about a run, for all that follow it.
 
-    :param names: of the run
+    :param names: the names of the run
 
     """
 
@@ -78,7 +78,7 @@ class Followed:
             tail.forget()
             self.change()
         elif state is None or state != self.state or (page is not None and page.lapsed):
-            # Readers must see a lapsed lease, as often as it is found.
+            # Readers must see a lapsed lease each time that it is found.
             self.change()
         self.state = state
 

@@ -29,7 +29,7 @@ from .scripts_others import BURY, CANCEL, DELETE, GET, TOUCH
 from .scripts_producer import CREATE, UNDO
 from .writing import Writing
 
-# Seconds between two looks for entries that the server has lost.
+# Seconds until the server is asked again for entries that it has lost.
 _AGAIN = 0.1
 
 
@@ -48,8 +48,8 @@ class RedisLog:
     process.
 
     :param redis: the address of a server, as for ``coredis.Redis.from_url()``, for instance
-        ``"redis://localhost:6379/0"``; or a :class:`Redis`, to share its connection with a
-        :class:`RedisCancelRegistry` for instance, which is entered before the log is opened
+        ``"redis://localhost:6379/0"``; or a :class:`Redis`, which is entered before the log is
+        opened, to share its connection with a :class:`RedisCancelRegistry`, for instance
     :param prefix: the prefix of the names of keys and channels on the server
     :param lease: seconds after which a process without a sign of life counts as dead
     :param outage: seconds of attempts to reach the server, after which
@@ -60,7 +60,7 @@ class RedisLog:
         a message was lost
     :param options: further arguments of ``coredis.Redis.from_url()``, such as ``ssl_context``
     :raises TypeError: if an argument is of the wrong type, or coredis does not know an option
-    :raises ValueError: if the address is of another kind, or cannot be read, or a number is not
+    :raises ValueError: if the address has another scheme, or cannot be read, or a number is not
         finite and positive, or ``prefix`` is empty
 
     """
@@ -89,7 +89,7 @@ class RedisLog:
                 f"{', '.join(options)}: options of the connection belong to its own object: "
                 "write RedisLog(Redis(url, ...), prefix=...)"
             )
-        # A connection of its own is made anew each time. Making this one checks the arguments.
+        # The log's own connection is made anew each time. Making this one checks the arguments.
         own = redis if isinstance(redis, Redis) else Redis(redis, **options)
         self._names = Names(check_prefix(prefix))
         self._prefix = prefix
@@ -285,7 +285,7 @@ class RedisLog:
         found = await self._write(call)
         if found == b"running":
             raise RunRunning(run_id)
-        # If the call was sent twice, the run was there the first time.
+        # If the call was sent twice, the first one may have removed the run.
         if found == b"gone" and call.sent == 1:
             raise RunNotFound(run_id)
 

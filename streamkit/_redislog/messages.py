@@ -35,7 +35,7 @@ class Ended:
 
 @dataclass(frozen=True, slots=True)
 class Changed:
-    """Something has changed that must be read: large entries were added, or the run is gone."""
+    """There is something to read (large entries, or only a status), or the run is gone."""
 
     epoch: str
 

@@ -23,7 +23,7 @@ class RunNames:
     meta: str
     #: A stream: its entries.
     entries: str
-    #: A hash: cancellations that came before the run.
+    #: A hash: cancellations that came before the run, and the epochs of runs that were removed.
     early: str
     #: Where its entries and its end are published.
     news: str

@@ -24,14 +24,14 @@ from .part import LogPart
 
 class _Block:
     def __init__(self) -> None:
-        #: Set when its turn comes, when connecting was tried or is not its task, and when it is
-        #: left.
+        #: Set when its turn comes, when connecting was tried or is not its task, when it is left,
+        #: and when its connection has ended.
         self.turn = anyio.Event()
         self.ready = anyio.Event()
         self.leaving = anyio.Event()
         self.ended = anyio.Event()
-        #: A cancellation around the block must not reach the connection before it reaches its
-        #: users.
+        #: A cancellation around the block must not reach the connection before it reaches the
+        #: users of the connection.
         self.scope = anyio.CancelScope(shield=True)
 
 

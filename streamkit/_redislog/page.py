@@ -23,7 +23,7 @@ class PageCall(Call):
     The call for a page.
 
     :param followed: the run as it is known here, if it is followed
-    :param on_sent: called when it is sent: later readers may want to know more
+    :param on_sent: called when the call is sent or given up: later readers need another one
 
     """
 

@@ -46,7 +46,7 @@ class Produced:
         self._notify = notify
 
     def notify(self, requests: Requests) -> None:
-        """Tell the producer. If that fails, others are told nevertheless."""
+        """Tell the producer. If that fails, other producers are still told."""
         if self._notify is not None:
             try:
                 self._notify(requests)

@@ -44,7 +44,7 @@ class Ring:
         return self.last, self.oldest
 
     def add(self, position: int, entries: Sequence[bytes], now: float) -> None:
-        """Keep entries that were written. None is kept twice."""
+        """Keep entries that were written. No entry is kept twice."""
         if position > self.last + 1:
             self._entries.clear()
             self._size = 0
@@ -59,7 +59,7 @@ class Ring:
         self.forget(now)
 
     def forget(self, now: float) -> None:
-        """Drop what is too old, and what is too much."""
+        """Drop what is too old, and what is beyond the limits."""
         entries = self._entries
         while entries and (
             len(entries) > _MOST_ENTRIES

@@ -1,5 +1,5 @@
 """
-What the server does: one script for each write, so that it is done as a whole or not at all.
+What the server does: one script for each write, which is done as a whole or not at all.
 
 Each script looks first, and then writes. What is known about a run is in one hash, whose fields
 have readable names. Times are milliseconds of the server's clock. Lua passes a number to a command
@@ -12,8 +12,9 @@ restored, does not mean that the producer has died. A clock that is set back by 
 does not keep a run alive. The keys outlive the lease by ``keep``.
 
 If the server has fewer entries than the producer knows to be written, it has lost some. If the
-producer still has the missing ones (from ``oldest`` on), it is told how many there are, and writes
-the others again. Otherwise the run accepts nothing more from it, and counts as lapsed at once.
+producer still has the missing ones (from ``oldest`` on), it is told the last position that is
+there, and writes the others again. Otherwise the run accepts nothing more from it, and counts as
+lapsed at once.
 
 Creating and appending need memory. All other scripts run without (``allow-oom``).
 """
@@ -84,7 +85,7 @@ class Script:
 #: early. ARGV: channels of news and of requests.
 PROBE = Script(
     """
--- What an earlier one has left that was refused half-way.
+-- What an earlier probe has left that was refused half-way.
 redis.call("DEL", KEYS[1], KEYS[2], KEYS[3])
 redis.call("TIME")
 redis.call("HSET", KEYS[1], "a", 1)

@@ -43,7 +43,7 @@ local over = not run[5] and lapsed(clock(), tonumber(run[6]), tonumber(run[7]))
 local first, last = tonumber(run[2]), tonumber(run[3])
 local after, limit, bytes = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 local answer = {run[1], first, last, run[4], run[5], over and 1 or 0}
--- The server has dropped entries: whose run goes on may write them again.
+-- The server has dropped entries. The producer of a run that goes on may write them again.
 local hole = run[5] and {} or {"hole"}
 if after + 1 < first then return answer end
 local stop = math.min(last, after + limit)

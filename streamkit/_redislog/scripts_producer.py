@@ -1,8 +1,8 @@
 """
 The scripts of a producer.
 
-All except the first begin with the same check: whether the run still belongs to this producer, and
-whether the server has everything that it has acknowledged.
+All except the first and the last begin with the same code. It finds out whether the run still
+belongs to this producer, and whether the server has everything that it has acknowledged.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ local function live(...)
   local fields = {"alive", now, ...}
   local watched, silent = tonumber(run[9]), now - tonumber(run[7])
   if silent > lease * 2 / 3 then
-    -- Nobody could say that they read.
+    -- Meanwhile, no reader could report.
     watched = math.min(now, math.floor(watched + silent - lease / 3))
     fields[#fields + 1] = "watched"
     fields[#fields + 1] = watched
@@ -56,14 +56,14 @@ local now = clock()
 local run = redis.call("HMGET", KEYS[1], "epoch", "outcome", "cancel", "watched")
 if run[1] then
   if run[1] ~= ARGV[1] or run[2] then return {"exists"} end
-  -- Its producer is there.
+  -- This is a sign of life of its producer.
   redis.call("HSET", KEYS[1], "alive", now)
   redis.call("HDEL", KEYS[1], "doubted")
   return {"ok", run[3], math.max(0, now - tonumber(run[4]))}
 end
--- It was removed, and this comes late.
+-- The run was removed, and this call comes late.
 if redis.call("HGET", KEYS[3], "-" .. ARGV[1]) then return {"exists"} end
--- The server may have dropped the one and not the other.
+-- The server may have dropped one key and not the other.
 redis.call("DEL", KEYS[2])
 redis.call("HSET", KEYS[1], "epoch", ARGV[1], "lease", ARGV[2], "keep", ARGV[3], "first", 1,
   "last", 0, "alive", now, "watched", now, "refreshed", now, unpack(ARGV, 5))
@@ -84,7 +84,7 @@ return {"ok", cancel, 0}
     needs_memory=True,
 )
 
-#: As above, then: position, first, head, limit, the entries, channel of news.
+#: As for ``_OWN``, then: position, first, head, limit, the entries, channel of news.
 APPEND = Script(
     _OWN
     + """
@@ -108,7 +108,7 @@ for place = from, final do
   elseif last >= first then
     local added = redis.pcall("XADD", KEYS[2], "NOMKSTREAM", id, "", entry)
     if type(added) ~= "string" then
-      -- The server has dropped the entries, or they are none of ours.
+      -- The server has dropped the entries, or they are not ours.
       if first >= tonumber(ARGV[3]) then redis.call("HSET", KEYS[1], "last", first - 1) end
       return behind(first - 1)
     end
@@ -147,7 +147,7 @@ return answer
     needs_memory=True,
 )
 
-#: As above.
+#: As for ``_OWN``.
 RENEW = Script(
     _OWN
     + """
@@ -158,7 +158,7 @@ return live()
     2,
 )
 
-#: As above. Returns what was asked for, and is not a sign of life.
+#: As for ``_OWN``. Returns what was asked for, and is not a sign of life.
 PEEK = Script(
     _OWN
     + """
@@ -168,7 +168,7 @@ return {"ok", run[6], 0}
     2,
 )
 
-#: As above, then: outcome, token, channel of news.
+#: As for ``_OWN``, then: outcome, token, channel of news.
 END = Script(
     _OWN
     + FINISH

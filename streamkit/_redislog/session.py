@@ -36,7 +36,7 @@ class Session:
     One connection's work.
 
     :param server: the server, over a connected client
-    :param channels: of the same connection
+    :param channels: the channels of the same connection
     :param desk: the work of the log
     :param probe: the names of a run that does not exist
     :param reconcile: seconds between two looks
@@ -75,7 +75,7 @@ class Session:
         """Take a message on the channel of a run that does not exist: ignore it."""
 
     def end(self) -> None:
-        """Make :meth:`run` return when it has nothing to send."""
+        """Let :meth:`run` return when it has nothing to send."""
         self._ending.set()
         self._desk.writes.wake()
         self._desk.reads.wake()
@@ -136,7 +136,7 @@ class Session:
         elif call.script.needs_memory and str(answer).startswith("OOM"):
             call.fail(LogFull("Redis has no memory left: give it more, or keep less"))
         elif not call.done.is_set():
-            # A problem of this run alone: the others go on.
+            # This is a problem of one run: the others go on.
             lane.retry(call, answer)
 
     async def _subscribe(self) -> None:

@@ -6,7 +6,7 @@ from the server. This is only for speed: what does not fit is forgotten, and rea
 What is kept is a piece of the log without a hole, of the epoch that the server named last. So a
 message is believed only if it goes on exactly where the piece ends.
 
-What is heard while the server is being asked is kept, and follows its answer. An answer that there
+What is heard while the server is being asked is kept, and added to its answer. An answer that there
 is nothing new is never given from here.
 """
 

@@ -19,7 +19,7 @@ from .desk import Desk
 from .produced import Produced
 from .scripts_producer import APPEND, END
 
-# The most bytes of entries that are published with the news. Larger ones are read by their readers.
+# The most bytes of entries that are published with the news. Readers ask the server for more.
 _MOST_PUBLISHED = 8 * 1024
 # The most bytes of entries that one script writes, unless one entry alone has more.
 _MOST_AT_ONCE = 1024 * 1024

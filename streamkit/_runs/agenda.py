@@ -11,10 +11,10 @@ import anyio
 
 
 class Agenda:
-    """Things to do, and when: by :meth:`run`, which may run in several tasks at once."""
+    """Things to do at their time. :meth:`run` does them, and may run in several tasks at once."""
 
     def __init__(self) -> None:
-        # A heap: when, a number to tell two apart, and what.
+        # A heap: the time, a number that decides between equal times, and the callback.
         self._due: list[tuple[float, int, Callable[[float], object]]] = []
         self._numbers = count()
         self._woken: set[anyio.Event] = set()

@@ -1,10 +1,10 @@
 """
 A request for a run, and its answer: the source of the stream of a response.
 
-Everything that the client gets is made in here, refusals and the end of the run included, so that
+Everything that the client gets is made here, refusals and the end of the run included, so that
 it arrives in the order in which it happened. A refusal is a :class:`Head` and a short body, or an
 event if the client does not see the status. When it is too late for either, the body ends without
-an end, or is cut, and the next request gets the answer.
+a last event, or is cut, and the next request gets the answer.
 """
 
 from __future__ import annotations
@@ -43,18 +43,18 @@ from .said_last import outcome_of
 
 _logger = logging.getLogger("streamkit")
 
-# After these, the client is not told of an end: there is one, but not here and now.
+# What reading a run raises. After these, the stream of the response adds no end of its own.
 CUTS = (CursorMismatch, Gap, LogUnavailable, RunEnded, RunNotFound, RunsClosed, UnknownVersion)
 
-# Milliseconds after which a client comes back after a body without an end, and seconds after which
-# a refused client comes back.
+# Milliseconds after which a client comes back after a body without a last event, and seconds after
+# which a refused client comes back.
 _SOON = (1000, 5000)
 _SOON_IN_SECONDS = (1, 5)
 
 # The position of a client that does not say what it has seen.
 _BEGINNING = Cursor(None, 0)
 
-# How much earlier or later than max_age a body may end: not all at once.
+# The share of max_age by which a body may end earlier or later, so that not all end at once.
 _JITTER = 0.1
 
 # From this status on, the answer is not a stream of the protocol.
@@ -71,8 +71,8 @@ class Answer:
     :param runs: where the run is
     :param run_id: which one
     :param owner: who asks, or ``None``
-    :param profile: that of the client
-    :param about: the data for the beginning, besides the run
+    :param profile: the profile of the client
+    :param about: the data for the beginning, besides the id and the epoch of the run
     :param in_band: whether refusals are told by events instead of a status
     :param max_age: seconds after which the body ends, or ``None``
     :param final: makes the last items, from the outcome of the run
@@ -110,9 +110,9 @@ class Answer:
         final: Callable[[Outcome], Any],
     ) -> None:
         self.ahead: ReadAhead = ReadAhead()
-        #: The outlet of the response, once it is there.
+        #: The outlet of the response, once there is one.
         self.outlet: Outlet = Outlet()
-        #: The telemetry of the request, once it is there.
+        #: The scope of the request, once there is one.
         self.scope: Mapping[str, Any] = {}
         self._runs = runs
         self._run_id = run_id
@@ -124,7 +124,7 @@ class Answer:
         self._final = final
         #: The state after what was sent, if the profile has a fold.
         self.state: Any = None
-        #: The end of the run, once it was told.
+        #: The end of the run, once the client was told that it did not complete.
         self._told: RunEnded | None = None
         self._has_resynced = False
         self._has_said = False
@@ -136,7 +136,7 @@ class Answer:
         return self._told
 
     async def content(self) -> AsyncGenerator[Head | bytes, None]:
-        """Yield the bytes for the client, and first the status if it is not 200."""
+        """Yield the bytes for the client, after a :class:`Head` where the status is known first."""
         until = self._until()
         cursor: Cursor | None = None
         refused: Parts = []
@@ -199,7 +199,7 @@ class Answer:
                 if parts is None:
                     assert error is not None
                     if self._has_said:
-                        # Not before the client has everything that was sent until now.
+                        # Only once the client has taken everything that was sent so far.
                         await self.ahead.until_asked()
                     raise error
             finally:
@@ -210,7 +210,7 @@ class Answer:
                 yield part
 
     async def _begun(self, epoch: str, position: int) -> tuple[Frames, bytes]:
-        """Return the bytes for the items after a position, and those that come before them."""
+        """Return the frames of the run, and the bytes to send before the items after a position."""
         frames = self._runs.frames(self._run_id, epoch, self._profile, self._about)
         self.state = await frames.state_after(position, partial(self._runs.page, self._run_id))
         opening = frames.opening if self._begins else b""
@@ -218,7 +218,7 @@ class Answer:
         return frames, opening
 
     def _lost(self, kind: str) -> Parts:
-        """Return the last bytes of a body that does not end the run."""
+        """Return the last bytes of a body that does not tell how the run ended."""
         if self._profile.notices_cuts:
             return [_come_back()]
         last = self._profile.ended(kind, None, self.state)
@@ -244,9 +244,9 @@ class Answer:
 
         :param error: how, or ``None`` if it has completed
         :param cursor: what the client had seen at the beginning
-        :param frames: the frames of the items that it has read
-        :return: ``None`` if nothing tells that it did not complete: the body must then not look as
-            if it had
+        :param frames: the frames of the items that the client has read
+        :return: ``None`` if the profile cannot tell that the run did not complete: the body must
+            then not look complete
         :raises Exception: one of :data:`CUTS`, if items before the end are not there
 
         """
@@ -275,7 +275,7 @@ class Answer:
         self, error: Exception, cursor: Cursor | None, has_begun: bool
     ) -> tuple[Parts | None, bool]:
         """
-        Return the bytes to send when the run cannot be read on, and whether to go on.
+        Return the bytes to send when the run cannot be read further, and whether to go on.
 
         The bytes are ``None`` if the answer can only be cut.
         """
@@ -295,10 +295,10 @@ class Answer:
     ) -> tuple[Parts | None, bool]:
         """Return the bytes to send when the next items of a client are missing."""
         if self._in_band and self._has_resynced and not has_begun:
-            # Missing again at once. A client that is so far behind should wait.
+            # Items are missing again at once. A client that is so far behind should wait.
             return self._lost("lost"), False
         if has_begun and not isinstance(error, Gap):
-            # Another run of the same id. The next request is told.
+            # This is another run of the same id. The next request is told so.
             return (self._lost("lost") if self._in_band else None), False
         try:
             info = await self._runs.get(self._run_id, owner=self._owner)
@@ -314,9 +314,9 @@ class Answer:
 
     @property
     def _nothing(self) -> int:
-        """The status where there is no such run."""
+        """The status if there is no such run."""
         status = self._profile.nothing
-        # A client that has sent a body expects more than that.
+        # A client that has sent a body expects more than an empty success.
         is_read = self.scope.get("method", "GET") in ("GET", "HEAD")
         return status if is_read or status >= _REFUSED else 404
 
@@ -326,7 +326,7 @@ class Answer:
         return [located(frame, None, None, 0) for frame in frames or ()]
 
     def _refused(self, status: int, code: str, **fields: object) -> Parts | None:
-        """Return an answer that does not concern the run, or ``None`` if it is too late."""
+        """Return a status and a short body instead of a stream, or ``None`` if it is too late."""
         if not self._may_say_status:
             return None
         if status == 204:
@@ -335,11 +335,11 @@ class Answer:
         if status == 503:
             headers["retry-after"] = str(random.randint(*_SOON_IN_SECONDS))
             if str(self.scope.get("http_version", "1.1")).startswith("1"):
-                # The next request on it would come to the same process.
+                # The next request on this connection would come to the same process.
                 headers["connection"] = "close"
         return [Head(status, headers), to_json({"code": code, **fields}).encode()]
 
 
 def _come_back() -> bytes:
-    """Return the advice to come back soon, without an end."""
+    """Return the advice to come back soon."""
     return ServerSentEvent(retry=random.randint(*_SOON)).encode()

@@ -1,4 +1,4 @@
-"""The options of a run, given where it is started or for all of them, and their checks."""
+"""The options of a run, given for this run or for all of them, and their checks."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from .options import Options
 #: The most bytes of UTF-8 in an id, and in the name of an owner.
 MAX_ID = 1024
 
-# What a URL may have, besides letters, digits and what is left alone anyway.
+# What a URL may have, besides letters, digits and what quote() never changes.
 _OF_A_URL = "%:/?#[]@!$&'()*+,;="
 
 
 class Defaults:
     """
-    The options of each run that has no others.
+    The options of each run that is not given others.
 
-    :param log: where they are kept
+    :param log: where the runs are kept
     :param given: the fields of :class:`Options`
     :raises TypeError: if one is of the wrong type
     :raises ValueError: if one is out of its range
@@ -34,12 +34,12 @@ class Defaults:
         self.options: Options = Options(**self._checked(given))
 
     def replaced(self, **given: Any) -> Options:
-        """Return the options of a run that is given these. ``None`` means: not given."""
+        """Return these options with those that a run is given. ``None`` means: not given."""
         said = {name: value for name, value in given.items() if value is not None}
         return replace(self.options, **self._checked(said)) if said else self.options
 
     def limit(self, name: str, value: Any) -> Any:
-        """Check a number of things, or ``None`` for no limit."""
+        """Check a limit, which is a number of things, or ``None`` for none."""
         if value is None:
             return None
         if isinstance(value, bool) or not isinstance(value, int):
@@ -68,8 +68,8 @@ class Defaults:
         least = 2 * self._reconcile
         if unwatched < least:
             raise ValueError(
-                f"unwatched must be at least {least} seconds with this log, which looks every "
-                f"{self._reconcile}, got {value!r}: write unwatched={least}"
+                f"unwatched must be at least {least} seconds, got {value!r}, because readers "
+                f"report to this log every {self._reconcile} seconds: write unwatched={least}"
             )
         return unwatched
 
@@ -87,7 +87,7 @@ def url_of(location: object, run_id: str) -> str:
             f"location must be a str, got {type(location).__qualname__}: write "
             'location="/chat/{run_id}", or str(...) of a URL'
         )
-    # An id may be any text. The rest may also have characters that a URL may not.
+    # An id may be any text. The rest may also have characters that a URL must not have.
     url = location.replace("{run_id}", quote(run_id, safe="", errors="replace"))
     return quote(url, safe=_OF_A_URL, errors="replace")
 

@@ -1,4 +1,4 @@
-"""What a request for a run asks for: it tells what its client has seen."""
+"""What the client of a request says that it has seen of a run."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def cursor_in(scope: Mapping[str, Any]) -> Cursor | None:
     Return what the client of a request has seen. It comes from outside: a client may send any
     text.
 
-    :raises ValueError: if it is there, but is not a cursor
+    :raises ValueError: if the request says something that is not a cursor
 
     """
     given = [value for name, value in pairs(scope["headers"]) if name == "last-event-id" and value]
@@ -34,7 +34,7 @@ def cursor_in(scope: Mapping[str, Any]) -> Cursor | None:
 
 
 def is_past(cursor: Cursor | None, info: RunInfo, profile: Profile) -> bool:
-    """Tell whether a client that counts has seen the end, which counts as one more."""
+    """Tell whether a client that counts has seen the end, which counts as one more position."""
     return (
         cursor is not None
         and cursor.epoch is None

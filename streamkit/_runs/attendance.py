@@ -1,10 +1,10 @@
 """
-Who reads here: what the readers of one process report to their runs, in a task that none of them
-can cancel.
+The readers of one process, and what they report to their runs, in a task that none of them can
+cancel.
 
-A run that is cancelled when nobody reads it must know that somebody does. So readers report when
+A run that is cancelled when nobody reads it must know whether anybody does. So readers report when
 they come, from time to time, and when they go. And a reader of a run whose producer gives no sign
-of life wants it buried, which takes two looks with some time in between.
+of life wants that run buried, which takes two looks with some time in between.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Seat:
     """
     The place of one reader, from its first read to its last.
 
-    :param key: what it reads
+    :param key: the run that it reads
     :param until: when it should stop waiting
 
     """
@@ -40,10 +40,10 @@ class Seat:
     def __init__(self, key: Key, until: float = math.inf) -> None:
         self.key: Key = key
         self._until = until
-        #: What the reader reads and waits in, across its yields: a scope around each wait would
-        #: cost more than the wait. It is cancelled in a wait alone.
+        #: The reader reads and waits in this scope, across its yields: a scope around each wait
+        #: would cost more than the wait. It is only cancelled during a wait.
         self.scope: anyio.CancelScope = anyio.CancelScope()
-        #: Whether nobody is left who would tell of a change.
+        #: Whether nobody is left to tell of a change.
         self.is_closed: bool = False
         self._waits = False
 
@@ -60,7 +60,8 @@ class Seat:
             await watch.wait()
         self._waits = False
         if self.scope.cancel_called:
-            # At the moment of the change. It should come here, not where the reader yields.
+            # It was cancelled at the moment of the change. The cancellation should be raised here,
+            # not where the reader yields.
             await anyio.lowlevel.checkpoint()
 
     def close(self) -> None:
@@ -90,7 +91,7 @@ class Attendance:
         self._bury = bury
         self._is_own = is_own
         self._seats: set[Seat] = set()
-        #: How many readers each run has that wants to know.
+        #: How many readers each run with ``unwatched`` has.
         self._present: Counter[Key] = Counter()
         self._departed: set[Key] = set()
         self._suspects: set[Key] = set()
@@ -135,7 +136,7 @@ class Attendance:
 
     def send_strangers_away(self) -> None:
         """
-        Send those away who wait for a run of another process: it goes on there, and they can read
+        Send away the readers that wait for a run of another process: it goes on, and they can read
         it there.
         """
         self._is_over = True
@@ -144,7 +145,7 @@ class Attendance:
                 seat.close()
 
     async def close(self, patience: float) -> None:
-        """Send those away who wait in vain, and give the others some seconds."""
+        """Send away the readers that wait in vain, and give the others some seconds."""
         self._empty = anyio.Event()
         for seat in tuple(self._seats):
             seat.close()
@@ -153,7 +154,7 @@ class Attendance:
                 await self._empty.wait()
 
     async def run(self) -> None:
-        """Tell the log, until cancelled."""
+        """Report to the log, until cancelled."""
         due = math.inf
         while True:
             keys, self._departed = self._departed, set()
@@ -175,7 +176,7 @@ class Attendance:
         self._present[key] -= 1
         if not self._present[key]:
             del self._present[key]
-        # The clock of an unwatched run begins now, and not when this was last said.
+        # The clock of an unwatched run begins now, and not at the last report.
         self._departed.add(key)
         self._woken.set()
 
@@ -183,7 +184,7 @@ class Attendance:
         try:
             await self._log.touch(run_id, epoch)
         except LogUnavailable:
-            # No clock of an unwatched run goes on without a store.
+            # The clock of an unwatched run stands still while the store is away.
             return
         except Exception:
             _logger.exception("the log could not be told of the readers of %r", run_id)

@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections import deque
 from typing import Literal
 
-# What a source may still yield once it was told that the log is full.
+# Items that a source may still yield once it was told that the log is full.
 _LAST_WORDS = 100
 
 
@@ -17,7 +17,7 @@ class Budget(ABC):
     The limits of one run.
 
     :param max_items: entries that are kept
-    :param max_bytes: bytes of all of them
+    :param max_bytes: bytes of all kept entries
 
     """
 

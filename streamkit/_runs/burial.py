@@ -20,11 +20,11 @@ _logger = logging.getLogger("streamkit")
 
 class Burial:
     """
-    Ends the runs of a log that are lost.
+    Ends the lost runs of a log.
 
     :param log: where they are kept
     :param on_lost: called for each run that this process ends, or ``None``
-    :param timeout: the most seconds that it may take
+    :param timeout: the most seconds that ``on_lost`` may take
     :param told: hears of each run that this process ends, or ``None``
 
     """
@@ -42,7 +42,7 @@ class Burial:
         self._told = told
 
     async def look(self, run_id: str, epoch: str) -> bool:
-        """Look whether a run is dead, and bury it. Returns whether to look again."""
+        """Bury a run if it is dead. Returns whether to look again."""
         outcome = encode_outcome(RunOutcome(kind="lost", ended_at=time.time()))
         try:
             found = await self._log.bury(run_id, epoch, outcome)

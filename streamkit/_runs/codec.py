@@ -34,7 +34,7 @@ def line_of(data: bytes) -> bytes | None:
     """
     if data[:2] != _TEXT or b"\n" in data or b"\r" in data:
         return None
-    # Not if it may be half of a surrogate pair.
+    # Not if half of a surrogate pair may be in it.
     return None if b"\xed" in data else data[2:]
 
 
@@ -57,7 +57,7 @@ def encode(item: object) -> bytes:
     if event is None:
         return _JSON + to_json(item)
     if is_read(item):
-        # Its id is its position elsewhere.
+        # Its id is its position in another stream.
         event = replace(event, id=None)
     return _EVENT + to_json(_fields_of(event))
 
@@ -101,7 +101,7 @@ def decode(data: bytes) -> Any:
         try:
             return payload.decode()
         except UnicodeDecodeError:
-            # With half of a surrogate pair. Checking for that would cost every other text.
+            # It has half of a surrogate pair. Checking for that would cost every other text.
             return payload.decode("utf-8", "surrogatepass")
     if kind == _JSON:
         return from_json(payload)

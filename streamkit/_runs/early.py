@@ -18,7 +18,7 @@ class EarlyCancels:
     """
     Requests to runs that do not exist yet.
 
-    :param agenda: forgets it in time
+    :param agenda: forgets them in time
 
     """
 
@@ -47,8 +47,8 @@ class EarlyCancels:
         """
         Return why a run was cancelled before it began, or ``None``, and forget it.
 
-        :param owner: the owner of the run: requests that named it count, and those that named
-            none
+        :param owner: the owner of the run: requests that named this owner count, and those that
+            named none
 
         """
         now = anyio.current_time()

@@ -14,10 +14,10 @@ class Entry(NamedTuple, Generic[T]):
     #: 1 for the first item of the run, 2 for the second, without a hole.
     position: int
     item: T
-    #: The run of this id to which it belongs: a random name.
+    #: A random name that distinguishes its run from others of the same id.
     epoch: str
 
     @property
     def cursor(self) -> str:
-        """Attach with this to go on after this entry: text for an ``id:``, opaque to clients."""
+        """What to attach with to go on after this entry: text for an ``id:``, opaque to clients."""
         return f"{self.epoch}:{self.position}"

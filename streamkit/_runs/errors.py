@@ -32,8 +32,8 @@ class RunExists(Exception):
 
 class RunNotFound(LookupError):
     """
-    Raised if there is no such run: it is unknown, was expired or deleted, or has another owner. The
-    error does not say which.
+    Raised if there is no such run: it is unknown, has expired, was deleted, or has another owner.
+    The error does not say which.
 
     :param run_id: the id that was asked for
 
@@ -118,7 +118,7 @@ class RunsClosed(anyio.ClosedResourceError):
     """Raised by a start while the program ends, and by a reader that is left over then."""
 
     def __str__(self) -> str:
-        return "no run is started, because the program ends: try again in another process"
+        return "the program ends: start the run, or attach to it, in another process"
 
 
 class UnknownVersion(Exception):

@@ -1,10 +1,10 @@
 """
 The items of a run as server-sent events that say where in the run they are.
 
-A frame has its cursor as ``id``, after which its client goes on, or for clients that count, its
-position in a field of its JSON. The id is in the last event of a frame: a client that has seen it
-has seen all of the frame. Anything that is not an event, such as a comment, has no id: a client
-that comes back without it gets it once more, and drops it.
+A frame has its cursor as ``id``, after which its client goes on. For clients that count, its
+position is in a field of its JSON. The id is in the last event of a frame: a client that has seen
+it has seen all of the frame. Anything that is not an event, such as a comment, has no id: a client
+that comes back may get it once more, and ignores it.
 
 All readers of a run with the same kind of client share the frames: an item is encoded for the first
 of them, and kept for those that are not far behind. So is the state after it, if the profile has a
@@ -31,12 +31,12 @@ from .log import Page
 # Bytes of frames that are kept, for one run and one kind of client.
 _KEPT = 256 * 1024
 
-# Bytes from which on a message is not made larger: a client has to take it at once.
+# Bytes from which on nothing is added to a message: a client has to take it at once.
 _MESSAGE = 32 * 1024
 
 
 class Stretch(NamedTuple):
-    """Entries that follow each other, as they are kept."""
+    """Consecutive entries, as they are kept."""
 
     #: The position of the first of them.
     position: int
@@ -45,7 +45,7 @@ class Stretch(NamedTuple):
 
     @classmethod
     def of(cls, position: int, entries: Sequence[bytes], epoch: str) -> tuple[Stretch, int]:
-        """Return all that there are, and how many."""
+        """Return all the entries, and how many they are."""
         return cls(position, entries, epoch), len(entries)
 
 
@@ -53,7 +53,7 @@ class Frames:
     """
     The frames of the items of one run for one kind of client.
 
-    :param profile: that of the client
+    :param profile: the profile of the client
     :param about: the data for the beginning
 
     """
@@ -96,7 +96,7 @@ class Frames:
         """
         Return the state after an item, computed from the items before if it is not known.
 
-        If the first items of a run are no longer kept, it is computed from the kept ones.
+        If the first items of a run are no longer kept, the state is computed from the kept ones.
 
         :param read: returns a page of the entries after a position
         :raises CursorMismatch: if there is another run of this id
@@ -131,8 +131,8 @@ class Frames:
         """
         Return several items as they go on the wire, in one piece.
 
-        :param start: the number of the first of them in its stretch
-        :param state: the state before it
+        :param start: the index of the first of them in the stretch
+        :param state: the state before that item
         :return: as many as fit into one message, but at least one; where the next one starts; and
             the state before that one
         :raises UnknownVersion: if the first of them was written by a later release
@@ -203,13 +203,13 @@ def located(frame: bytes, cursor: str | None, field: str | None, position: int) 
     """
     Return a frame with its place.
 
-    Advice when to come back goes to the end: a client obeys it when it comes, and a client that is
-    cut off within the frame should come back for it soon, whatever the advice says.
+    Advice when to come back goes to the end. A client obeys it on arrival, but a client that is cut
+    off within the frame should come back for the frame soon.
 
     :param frame: whole events, and what may be between them
     :param cursor: becomes the id of the last event, or ``None`` for no id
-    :param field: of the JSON of each event, or ``None``
-    :param position: becomes its value
+    :param field: a field for the JSON of each event, or ``None``
+    :param position: becomes the value of that field
     :raises ValueError: if there is an id, or an event is not whole
 
     """
@@ -230,8 +230,8 @@ def located(frame: bytes, cursor: str | None, field: str | None, position: int) 
             is_within = True
     if is_within or rest:
         raise ValueError(
-            "an item of a run is whole events, as a client may come back after any of them: write "
-            "whole_events(response.aiter_bytes()), for instance"
+            "an item of a run must be whole events, because a client may come back after any of "
+            "them: write whole_events(response.aiter_bytes()), for instance"
         )
     if last < 0:
         # Not an event, so there is nothing to come back after.

@@ -1,9 +1,9 @@
 """
-Who waits for news of which run, in one event loop: for logs whose runs are kept elsewhere.
+The watchers of each run, in one event loop: for logs whose runs are kept elsewhere.
 
-A hint says that there may be something new, but not what. It is remembered for watchers that do not
-wait just then, and forgotten if nobody watches. So nothing grows, and nobody can miss a change that
-comes between a read and the wait after it.
+A hint says that there may be something new, but not what. It is remembered for watchers that are
+not waiting at that moment, and forgotten if nobody watches. So nothing grows, and nobody can miss a
+change that comes between a read and the wait after it.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Hints:
         return _HintedWatch(self._topics, run_id, patience)
 
     def tell(self, run_id: str) -> None:
-        """Wake those who watch a run."""
+        """Wake the watchers of a run."""
         topic = self._topics.get(run_id)
         if topic is not None:
             topic.tell()

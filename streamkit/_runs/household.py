@@ -1,8 +1,7 @@
 """
-Where runs live: the block of their program, which opens the log first, and ends after the last
-run.
+Where runs live: a block that opens the log first, and ends after the last run.
 
-After the notice of a shutdown nothing is started; when the time to finish is over, the runs are
+After the notice of a shutdown, no run is started; when the time to finish is over, the runs are
 told; when all have ended, the readers have some seconds, and the log is closed.
 """
 
@@ -36,11 +35,11 @@ class Household:
     Runs and their readers, while a block is open.
 
     :param log: where they are kept
-    :param host: whose notice of a shutdown holds for them, too, or ``None``
-    :param finish: seconds that they may go on after it
+    :param host: its notice of a shutdown holds for runs, too, or ``None``
+    :param finish: seconds that runs may go on after the notice
     :param grace: seconds that readers have in the end
-    :param max_runs: how many may go on at once, or ``None``
-    :param burial: ends those whose process has died
+    :param max_runs: how many runs may go on at once, or ``None``
+    :param burial: ends runs whose process has died
     :raises TypeError: if the host is not a host
     :raises ValueError: if the time to finish is given twice
 
@@ -63,11 +62,11 @@ class Household:
         self._max_runs = max_runs
         self._burial = burial
         self._state: Literal["closed", "open", "closing"] = "closed"
-        #: Where it was entered.
+        #: The process in which the block was entered.
         self._process: int
-        #: Runs that are in a task here, also before the log has them.
+        #: Runs that are in a task here, even if the log does not have them yet.
         self._producers: set[Producer] = set()
-        #: Runs that the log has.
+        #: Those of them that the log has, by their ids.
         self._own: dict[str, Producer] = {}
         self._tasks: TaskGroup
         self._stack: AsyncExitStack
@@ -121,8 +120,8 @@ class Household:
         Shut down, and wait until every run has ended.
 
         Each has what is left of ``finish``, its grace, and the time of its ``on_end``. If this wait
-        is cancelled, they are told at once. Attached streams then have ``grace`` seconds to read
-        what is there; those that wait for a run of another process get :exc:`RunsClosed`.
+        is cancelled, the runs are told at once. Attached streams then have ``grace`` seconds to
+        read what is there; those that wait for a run of another process get :exc:`RunsClosed`.
         """
         self._state = "closing"
         self.shut_down()
@@ -133,18 +132,17 @@ class Household:
             leaving = both(error_in(exc), interrupted)
         self._tell_all()
         try:
-            # By now they are ending, which is bounded.
+            # By now the runs are ending, which is bounded.
             with anyio.CancelScope(shield=True):
                 await self._until_empty()
                 await self._attendance.close(self._grace)
         except BaseException as interrupted:
-            # By Task.cancel(), which comes through the shield. They are waited for below.
+            # By Task.cancel(), which comes through the shield. The runs are waited for below.
             leaving = both(error_in(leaving), interrupted)
         self._tasks.cancel_scope.shield = True
         self._tasks.cancel_scope.cancel()
         try:
-            # The task group does not get the body's exception: it would come back in a
-            # group.
+            # The task group does not get the exception of the block: it would come back in a group.
             await self._stack.__aexit__(None, None, None)
         except BaseException as raised:
             leaving = both(error_in(leaving), bare(raised))
@@ -202,8 +200,8 @@ class Household:
         """
         Let a run begin, in a task of its own.
 
-        :raises BaseException: what the log has said, and if there is no room. The source is closed,
-            or being closed
+        :raises BaseException: the error of the log, or a refusal. The source is then closed, or
+            being closed
 
         """
         refusal = self._refusal()
@@ -217,7 +215,7 @@ class Household:
             lease = producer.lease
             self._tasks.start_soon(lease.keep_up, name=f"lease of run {producer.run_id}")
         if producer.is_cancelled:
-            # Before it began. It never does, and ends at once: only on_end is waited for.
+            # Its source never starts, and the run ends at once: only on_end is waited for.
             with anyio.CancelScope(shield=True):
                 await producer.gone.wait()
 
@@ -272,5 +270,6 @@ def _check_host(given: object, finish: float) -> None:
         )
     if finish:
         raise ValueError(
-            "the time to finish is that of the host: write StreamHost(finish=...), and none here"
+            "the host decides on the time to finish: write StreamHost(finish=...), and no finish= "
+            "here"
         )

@@ -16,8 +16,8 @@ class RunOutcome:
 
     #: As in :class:`~streamkit.Outcome`. ``"lost"``: the process that the run was in has died.
     kind: RunOutcomeKind
-    #: Why it was cancelled: text, or one of streamkit's own reasons. For any other, the name of its
-    #: class.
+    #: Why it was cancelled: text, or one of streamkit's own reasons. For any other object, the name
+    #: of its class.
     reason: object = None
     #: The name of the class of what the source raised.
     error: str | None = None

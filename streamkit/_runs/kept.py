@@ -22,14 +22,14 @@ from .state import RunState
 #: The memory of an entry besides its bytes: the object, and its places in two lists.
 OVERHEAD = 128
 
-# Empty places at the front of a list that are worth removing.
+# How many empty places at the front of a list are worth removing.
 _WORTHWHILE = 128
 
-# Seconds that readers may take for what they were woken for: all of them, and each.
+# Seconds that readers may take to read what they were woken for: for all of them, and for each.
 _ROUND = 0.005
 _EACH = 0.00005
 
-# Turns of the event loop between two batches that come faster.
+# Turns of the event loop that a batch waits if it comes sooner than that.
 _TURNS = 16
 
 _NONE = Requests()
@@ -66,11 +66,11 @@ class KeptRun(RunState):
         #: How many of the entries are empty places of dropped ones.
         self.dropped = 0
         self.size = 0
-        #: When those who watch it have last had their turns to read what there is.
+        #: When its watchers last had their turns to read what there is.
         self.read_at = -math.inf
         #: How many watches there are.
         self.watches = 0
-        #: The page that was read last, and where that was.
+        #: The page that was read last, and what it was made for.
         self.last_page: Page
         self.place: tuple[object, ...] | None = None
         #: Counts the changes, to tell whether there was one.
@@ -80,7 +80,7 @@ class KeptRun(RunState):
 
     @property
     def plain_requests(self) -> Requests:
-        """The requests, if nobody wants to know since when the run is not read."""
+        """The requests, without the time for which nobody has read the run."""
         return _NONE if self.cancel is None else Requests(cancel=self.cancel)
 
     def change(self) -> None:
@@ -95,8 +95,9 @@ class KeptRun(RunState):
         """
         Give the readers their turns, and the source of the run as many.
 
-        What it yields meanwhile comes to them in one piece: waking a reader costs more than
-        reading. Only for a source so fast that they may not be through with the earlier items.
+        What the source yields meanwhile reaches the readers in one piece: waking a reader costs
+        more than reading. This is only done for a source so fast that readers may not be through
+        with the earlier items.
         """
         if anyio.current_time() - self.read_at < _ROUND + _EACH * self.watches:
             for _ in range(_TURNS):
@@ -117,7 +118,7 @@ class KeptRun(RunState):
         self.entries[self.dropped : end] = [b""] * number
         self.first += number
         self.dropped = end
-        # Moving the others up costs as much as there are of them.
+        # Moving up the other entries costs time in proportion to their number.
         if end >= _WORTHWHILE and 2 * end >= len(self.entries):
             del self.entries[:end]
             self.dropped = 0
@@ -155,5 +156,5 @@ class KeptWatch(AbstractAsyncContextManager[Watch, None]):
             else:
                 with anyio.move_on_after(self._patience):
                     await run.changed.wait()
-        # Else it is no checkpoint: who reads what there is hands it over, and waits there.
+        # Otherwise it is no checkpoint: the reader hands over what there is, and waits there.
         self._seen = run.changes

@@ -16,7 +16,7 @@ from .writer import Writer
 # even if its lease ends in an instant because the clock of the store was put forward.
 _OFTEN = DOUBT / 2
 
-# Seconds until another look where somebody was there a moment ago.
+# Seconds until another look for readers, at least.
 _SOON = 0.05
 
 
@@ -60,7 +60,7 @@ class Lease:
         self._scope.cancel()
 
     async def keep_up(self) -> None:
-        """Renew the lease, and look whether anybody reads, where that is needed."""
+        """Renew the lease, and see whether anybody reads, where that is needed."""
         unwatched, lease = self._unwatched, self._log.lease
         with self._scope:
             idle = 0.0
@@ -68,7 +68,7 @@ class Lease:
                 wait = math.inf if lease == math.inf else min(lease / 3, _OFTEN)
                 if unwatched is not None and not self._token.cancelled:
                     wait = min(wait, max(unwatched - idle, _SOON))
-                # It may be for ever, which sleep() does not take.
+                # The wait may be infinite, which sleep() does not take.
                 with anyio.move_on_after(wait):
                     await anyio.sleep_forever()
                 try:
@@ -89,7 +89,7 @@ class Lease:
                 self._run_id, encode_reason(reason), epoch=self._epoch, unwatched_for=unwatched
             )
         except LogUnavailable:
-            # Nobody is unwatched while the store is away. It is asked again.
+            # No run counts as unwatched while the store is away. The store is asked again.
             return
         if found == "running":
             self._token.cancel(reason)

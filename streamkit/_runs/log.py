@@ -6,8 +6,8 @@ in another process can answer them:
 
 * **Each call names the epoch**, and does nothing to a run of another one. So two runs of the same
   id never mix, and a producer that was taken for dead can no longer write: it is *fenced*.
-* **A call may come twice**, because a reply can be lost. ``create`` is the same one for the same
-  epoch. ``append`` names the position of its first entry: existing entries are not written again.
+* **A call may come twice**, because a reply can be lost. ``create`` with the same epoch is the same
+  run. ``append`` names the position of its first entry: existing entries are not written again.
 * **A producer names what it knows to be written** when it writes, renews and ends. A store that
   has less has lost something.
 * **All or nothing.** Everything is checked before anything is written.
@@ -97,7 +97,7 @@ class Record:
 class Page:
     """Some entries of a run, and how it is at that moment."""
 
-    #: Those after the position that was asked for, in order. None if the next one is no longer
+    #: Those after the position that was asked for, in order. Empty if the next one is no longer
     #: kept.
     entries: Sequence[bytes]
     #: As in :class:`Record`, like what follows.
@@ -130,13 +130,13 @@ class RunLog(Protocol):
     The top of ``streamkit/_runs/log.py`` says what a call must do, and what may happen to it.
     """
 
-    #: Seconds for which a producer counts as alive without a word, or ``math.inf``.
+    #: Seconds for which a producer counts as alive without a sign of life, or ``math.inf``.
     lease: float
     #: Seconds after which a watch looks by itself, and a reader reports that it is there.
     reconcile: float
     #: Seconds for which a call tries to reach the store.
     outage: float
-    #: Items of a run that may be on their way here.
+    #: Items of a run that may be on their way to the log.
     max_held: int
 
     def open(self) -> AbstractAsyncContextManager[object]:
@@ -152,8 +152,8 @@ class RunLog(Protocol):
         self, run_id: str, epoch: str, terms: Terms, notify: Callable[[Requests], object]
     ) -> Requests:
         """
-        Create a run, which then goes on. Created twice with the same epoch, it is the same one, and
-        its producer gives a sign of life.
+        Create a run, which then goes on. A second call with the same epoch finds the same run, and
+        is a sign of life of its producer.
 
         :param notify: called in the event loop when the log hears of a request, without waiting for
             the producer to write: a hint, which may never come
@@ -179,10 +179,10 @@ class RunLog(Protocol):
         """
         Add entries, and renew the lease.
 
-        :param position: the position of the first of them
+        :param position: the position of the first entry
         :param entries: may be empty, if there is only a status to write
-        :param acknowledged: the position up to which the producer knows that it was written. A
-            store that has less has lost something, and must have it written again or fence the
+        :param acknowledged: the position up to which the producer knows that entries were written.
+            A store that has less has lost some, and must have them written again or fence the
             producer
         :param first: the first position to keep. Up to 100 more may be kept
         :param head: the status, once it is known
@@ -237,7 +237,7 @@ class RunLog(Protocol):
         """
         Return a block in which the changes of a run are heard: entries, its end, its removal.
 
-        :raises RunNotFound: on entering, if there is no such run. A read may find it as well
+        :raises RunNotFound: on entering, if there is no such run. A log may leave that to the read
 
         """
         ...
@@ -276,8 +276,7 @@ class RunLog(Protocol):
     ) -> Literal["alive", "doubted", "buried", "gone"]:
         """
         End a run whose lease is over, instead of its producer. Takes two looks: the first stores a
-        doubt, and one that comes 5 seconds later, with no sign of life in between, ends
-        the run.
+        doubt, and one that comes 5 seconds later, with no sign of life in between, ends the run.
 
         :return: ``"buried"`` for the one call that has ended it, ``"doubted"`` if it is too early,
             ``"alive"`` if the lease is not over, ``"gone"`` if the run no longer goes on

@@ -78,7 +78,7 @@ class MemoryLog:
             try:
                 yield
             except BaseException as exc:
-                # Not for the task group: it would come back in a group.
+                # Kept from the task group, which would raise it in a group.
                 leaving = exc
             # A cancellation must not take its place.
             tasks.cancel_scope.shield = True
@@ -168,7 +168,7 @@ class MemoryLog:
         run = self._runs.get(run_id)
         if run is None or run.outcome is not None:
             run = self._known(run_id)
-            # Its place in the heap is put right when its turn comes.
+            # Its place in the agenda is put right when its turn comes.
             run.keep_read(anyio.current_time())
         lapsed = self.lease < math.inf and run.has_lapsed(anyio.current_time())
         place = after, limit, lapsed

@@ -1,4 +1,4 @@
-"""The options of a run, besides those that its log is told."""
+"""The options of a run, as they are given to ``Runs`` or to ``start()``."""
 
 from __future__ import annotations
 

@@ -101,7 +101,7 @@ class Producer:
         self._refusal: BaseException | None = None
         #: How it has ended, once it has.
         self._ended: RunOutcome | None = None
-        #: What has left the block of the stream.
+        #: What was raised out of the block of the stream.
         self._raised: BaseException | None = None
 
     def __repr__(self) -> str:
@@ -109,7 +109,7 @@ class Producer:
 
     @property
     def held(self) -> int:
-        """How many items were made that are not in the log."""
+        """How many items were made, but are not in the log yet."""
         return self._recorder.made - self._writer.position
 
     @property
@@ -193,14 +193,14 @@ class Producer:
         finally:
             if self._told is not None:
                 if self._stream.ended:
-                    # Nothing new, unless it was cut short.
+                    # The first call counts. This one is the first if the run was cut short.
                     self._told.end(self._stream.outcome)
                 self._told.close()
             self.lease.close()
             self._created.set()
             self.gone.set()
         raised, self._raised = self._raised, None
-        # Cancelled natively, it has ended by now: that should not end the others.
+        # A run that was cancelled natively has ended by now. It should not end the others.
         if raised is not None and not (isinstance(raised, _HANDLED) or _is_native(raised)):
             try:
                 raise raised
@@ -254,7 +254,7 @@ class Producer:
                 async for entry in stream:
                     writer.taken.append(entry)
                     count += 1
-                    # Items that are ready: without a wait, and without those that are made
+                    # The items that are ready: without a wait, and without those that are made
                     # meanwhile.
                     made = recorder.made
                     while count < made:
@@ -300,11 +300,11 @@ class Producer:
         if self._stream.ended:
             outcome = self._stream.outcome
         else:
-            # It could not be entered.
+            # The stream could not be entered.
             now = anyio.current_time()
             outcome = Outcome(kind="failed", error=self._raised, started_at=now, ended_at=now)
         if outcome.kind in ("closed", "failed") and _is_native(self._raised):
-            # The program ends, and has not waited for the end of its block.
+            # The program ends without waiting for the end of the block of its runs.
             outcome = replace(outcome, kind="cancelled", reason=Shutdown(), error=None)
         if outcome.kind == "failed" and self._on_end is None:
             _logger.error("the run %r has failed", self.run_id, exc_info=outcome.error)

@@ -1,4 +1,4 @@
-"""The runs of a program, to a response that reads one of them."""
+"""The runs of a program, as a response that reads one of them sees them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .reader import ReadAhead
 
 
 class Readable(Protocol):
-    """Runs, to a response."""
+    """Runs, as a response sees them."""
 
     @property
     def is_shut_down(self) -> bool:

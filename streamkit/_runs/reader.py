@@ -7,8 +7,8 @@ and nobody waits for it.
 
 It reads ahead of its consumer, by so few entries that nothing grows. But the end and any error
 reach only a consumer that has taken all entries before and asks for another one. A consumer that
-leaves before that has nothing to do with them: read ahead, they would be raised where its block
-ends.
+leaves before that should not get them: if they were read ahead, they would be raised where its
+block ends.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ from .visit import Visit
 # Entries that are handed to the consumer of an attached stream at once.
 _BATCH = 100
 
-# It reads on when fewer of them wait for the consumer.
+# The reader goes on when fewer entries than this wait for the consumer.
 _READ_AHEAD = 100
 
-# Seconds to wait for the consumer to begin to wait.
+# In seconds. A consumer that waits at all waits for longer than this.
 _AT_ALL = 1e-9
 
 
@@ -80,7 +80,7 @@ def attached(
     told: RunsTold | None = None,
 ) -> Stream[Entry[Any]]:
     """
-    Return the stream of a reader. Its first ask raises what is wrong with it.
+    Return the stream of a reader. Its first ask raises what is wrong.
 
     It raises :exc:`RunEnded` at the end of a run that did not complete; :exc:`RunNotFound` if there
     is no such run, or it was removed meanwhile; :exc:`Gap` if entries are missing;
@@ -112,9 +112,9 @@ async def read(
     :param made_of: takes the position of an entry, the entries from there on, and the epoch.
         Returns what to yield for them, and how many entries that covers
     :param until: when to leave at the latest, as if nobody was left to tell of changes
-    :param for_a_response: whether to yield a :class:`Head` first: that of the run, if it has one
-        and is read from its beginning, and otherwise 200 before a wait, because it can no longer
-        be another one; and whether to raise errors at once, because there is a client to answer
+    :param for_a_response: whether to yield a :class:`Head` first: that of the run, if it is read
+        from its beginning, or else 200 before a wait, because the status can no longer be another
+        one; and whether to raise errors at once, because there is a client to answer
     :param told: hears of the reader, or ``None``
 
     """
@@ -169,10 +169,10 @@ async def read(
                     if not is_over:
                         page = await log.read(run_id, position)
             if not is_over:
-                # It was sent away while it waited. Entries that came at that moment are there.
+                # The reader was sent away while it waited. It still gets what came at that moment.
                 page = await log.read(run_id, position)
                 if page.epoch != epoch or page.first > position + 1:
-                    # So that a reader that goes on elsewhere can be told.
+                    # A reader that goes on elsewhere is told there.
                     raise RunsClosed
                 entries = page.entries
                 while entries:
@@ -207,7 +207,7 @@ def _entries_of(position: int, data: Sequence[bytes], epoch: str) -> tuple[list[
         left to the next call, because the entries before it can
 
     """
-    # What Entry() does, for less.
+    # What Entry() does, but faster.
     new = cast("Any", tuple).__new__
     entries: list[Entry[Any]] = []
     try:
@@ -234,7 +234,7 @@ def _position(after: Cursor | Literal["now"] | None, record: Record) -> int | No
 
 
 async def _wait_for_tail(log: RunLog, run_id: str, page: Page, watch: Watch, position: int) -> Page:
-    """Wait until a log that has gone back has what was seen before that."""
+    """Wait until a log that has lost its tail has again what the reader has seen."""
     with anyio.move_on_after(log.outage):
         while page.outcome is None and page.last < position:
             await watch.wait()

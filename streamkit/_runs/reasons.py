@@ -15,7 +15,7 @@ from .._combinators.timeout import TimedOut
 from .._core.signal import Left
 from .._signals.poll import PollFailed
 
-# The one place in this wing that knows where it is defined.
+# The one place in this wing that knows where Shutdown is defined.
 from .._signals.shutdown import Shutdown as Shutdown
 from .errors import LogFull
 from .info import RunOutcome
@@ -70,7 +70,7 @@ def check_reason(reason: object) -> None:
 
 
 def encode_reason(reason: object) -> bytes:
-    """Return a reason as bytes. Without a form of its own, it becomes the name of its class."""
+    """Return a reason as bytes: the name of its class if it has no form of its own."""
     return _dump(_form_of(reason))
 
 

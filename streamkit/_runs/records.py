@@ -10,7 +10,7 @@ from .info import RunInfo
 from .log import Record, Terms
 from .reasons import decode_outcome
 
-# JSON never has it, except in white space, which is not written here.
+# JSON has it only as white space, which is not written here.
 _BREAK = b"\n"
 
 _ENDS: dict[str, type[RunEnded]] = {
@@ -43,7 +43,7 @@ def noted(data: bytes, note: Mapping[str, str]) -> bytes:
 
 
 def note_of(terms: Terms) -> dict[str, str]:
-    """Return what telemetry noted when a run was started: nothing, if there was none."""
+    """Return what telemetry noted when a run was started: nothing if there is no telemetry."""
     note = terms.data.partition(_BREAK)[2]
     return from_json(note) if note else {}
 

@@ -50,11 +50,11 @@ class Runs(Shelf):
     """
     Streams that go on in the background while clients come, go and come back.
 
-    An async context manager for the lifespan of a program: the runs that it starts live in it,
-    whoever has started them. When the block ends, runs may go on for ``finish`` seconds, and are
-    then told ``StreamCancelled(Shutdown())``; the block ends when all of them have ended, which
-    their grace bounds. It belongs to the event loop in which it was entered, and may be entered
-    again after it was left.
+    An async context manager for the lifespan of a program: all of its runs live in the block,
+    whichever request has started them. At the end of the block, runs may go on for ``finish``
+    seconds, and are then told ``StreamCancelled(Shutdown())``; the block is left when all of them
+    have ended, which their grace bounds. The object belongs to the event loop in which it was
+    entered, and may be entered again after it was left.
 
     Anyone who knows the id of a run may read and cancel it, unless it was started with an
     ``owner``. Generated ids cannot be guessed.
@@ -150,7 +150,7 @@ class Runs(Shelf):
         Start a run.
 
         Its source is stepped in a task of this object, in the context of the call, like that of
-        any stream; its items go to the log as they are made, whether or not anybody reads. It
+        any stream; its items go to the log as they are made, whether or not anybody reads. The run
         outlives the request that started it. What that request opened, such as a database session,
         is closed by then, so the source must open its own.
 
@@ -311,7 +311,7 @@ class Runs(Shelf):
         )
 
     def _count_held(self) -> int:
-        # All at once: another thread may ask, and runs come and go.
+        # Of a copy: another thread may ask, while runs come and go.
         return sum(producer.held for producer in tuple(self._own.values()))
 
     async def _cancel(
@@ -324,6 +324,6 @@ class Runs(Shelf):
         found = await self._log.request_cancel(run_id, data, owner=owner, epoch=epoch)
         producer = self._own.get(run_id)
         if found == "running" and producer is not None and epoch in (None, producer.epoch):
-            # It hears of it from the log, too, in a moment.
+            # The log tells it, too, in a moment.
             producer.cancel(decode_reason(data))
         return found

@@ -25,7 +25,7 @@ from .records import check_owner
 
 
 class Shelf(Household):
-    """Runs, to their readers."""
+    """Runs, as their readers see them."""
 
     def __init__(
         self,
@@ -64,8 +64,8 @@ class Shelf(Household):
         :param after: where to begin. ``None``: with the first kept entry, whose position tells what
             is missing. A cursor, or a position: exactly after that. ``"now"``: with what comes next
         :return: a stream, which counts as a reader from its first ask on. The first ask raises
-            :exc:`RunNotFound` if there is no such run, and :exc:`CursorMismatch` if ``after`` is
-            none of its entries. Any ask raises :exc:`Gap` if the next entries are no longer kept,
+            :exc:`RunNotFound` if there is no such run, and :exc:`CursorMismatch` if ``after`` does
+            not fit it. Any ask raises :exc:`Gap` if the next entries are no longer kept,
             :exc:`LogUnavailable` if the log cannot be reached, and :exc:`RunsClosed` if this object
             is left while the run goes on elsewhere
         :raises TypeError: if an argument is of the wrong type
@@ -107,7 +107,7 @@ class Shelf(Household):
 
     def frames(self, run_id: str, epoch: str, profile: Profile, about: Mapping[str, Any]) -> Frames:
         """Return the frames of a run for a kind of client, which all readers share."""
-        # The frames may depend on what is known of the run, and then on that alone.
+        # The frames depend on the data for the beginning if the profile has a beginning.
         known = "" if profile.begin is None else to_json(about)
         key = run_id, epoch, profile, known
         found = self._frames.get(key)

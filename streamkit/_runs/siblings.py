@@ -15,8 +15,8 @@ def has_siblings(environ: dict[str, str] | None = None, processes: Path = _PROCE
     """
     Tell whether this process looks like one of several workers of a server.
 
-    It does if the environment says how many workers there are, as servers read it there; and if its
-    parent has another child that was started with the same command, apart from numbers. If the
+    It does if the environment says that there are several workers, as servers read it there; or if
+    its parent has another child that was started with the same command, apart from numbers. If the
     system does not list processes, only the environment counts.
     """
     count = (os.environ if environ is None else environ).get("WEB_CONCURRENCY", "")

@@ -21,7 +21,7 @@ class RunState:
     The methods decide, and change the state; none of them blocks. The log finds the run, stores the
     state, and answers for a run that does not exist.
 
-    :param epoch: the random name of this run of its id
+    :param epoch: a random name that distinguishes this run from others of the same id
     :param terms: the terms that the run was created with
     :param lease: seconds for which its producer counts as alive without a sign of life
     :param now: the time, here and in all methods, by one clock for all processes that use the store
@@ -44,7 +44,7 @@ class RunState:
     )
 
     def __init__(self, epoch: str, terms: Terms, *, lease: float, now: float) -> None:
-        #: The random name of this run of its id.
+        #: A random name that distinguishes this run from others of the same id.
         self.epoch: str = epoch
         self._terms = terms
         #: Seconds for which its producer counts as alive without a sign of life.
@@ -88,7 +88,7 @@ class RunState:
 
     def create_again(self, run_id: str, epoch: str, now: float) -> Requests:
         """
-        Create a run that exists already: allowed for the same epoch, whose reply was lost.
+        Create a run that exists already: allowed for the same epoch, as its reply can be lost.
 
         :return: what its producer is asked
         :raises RunExists: if the epoch is another one, or the run has ended
@@ -145,7 +145,7 @@ class RunState:
         """
         End a run that goes on.
 
-        :param is_watched: whether a reader follows it: the end is kept long enough for that
+        :param is_watched: whether a reader follows it: the run is then kept as after a read
         :return: the time until which it is kept, which is :attr:`expires_at`
 
         """
@@ -217,7 +217,7 @@ class RunState:
         """
         Tell whether the producer of a run that goes on is dead, and note a doubt.
 
-        :return: ``"dead"`` if the lease is over, and was over when it was doubted, long enough ago
+        :return: ``"dead"`` if the lease is over, and the doubt was noted long enough ago
 
         """
         if not self.has_lapsed(now):

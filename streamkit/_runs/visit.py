@@ -15,10 +15,10 @@ class Visit:
     """
     One reader, from its first look at a run.
 
-    :param told: hears of it
+    :param told: hears of the reader
     :param record: the run
     :param after: what the reader has seen
-    :param is_new: whether it has not looked at a run before
+    :param is_new: whether the reader has not looked at a run before
 
     """
 
@@ -45,7 +45,7 @@ class Visit:
             self._tell("live" if is_there else "log")
 
     def has_failed(self, error: Exception) -> None:
-        """Note that it cannot be read on."""
+        """Note that the reader cannot go on."""
         if isinstance(error, Gap | CursorMismatch):
             self._tell("gap")
 

@@ -44,7 +44,7 @@ class Writer:
         self._log = log
         self._token = token
         self._budget = budget(options.when_full, options.max_items, options.max_bytes)
-        #: The items that were taken from the stream. The writer has those that are being written.
+        #: The items that were taken from the stream, without those that are being written.
         self.taken: list[bytes] = []
         self._pending: list[bytes] = []
         #: The position of the last item in the log.
@@ -60,7 +60,7 @@ class Writer:
         return min(self._budget.first, self.position + 1)
 
     async def write(self) -> None:
-        """Write what was taken. If it is cut short, the next call goes on with the same items."""
+        """Write what was taken. If this is cut short, the next call goes on with the same items."""
         if not self._pending and self.taken:
             self._pending = self._budget.admit(self.taken)
             self.taken = []

@@ -93,8 +93,8 @@ class Database:
         self._due = -math.inf
         #: When to look for runs that are long dead.
         self._dead_due = -math.inf
-        #: The last time in which the file could not be written, and since when it cannot be written
-        #: now.
+        #: The last period in which the file could not be written, and since when it cannot be
+        #: written now.
         self._away: tuple[float, float] = (0.0, 0.0)
         self._failed_since: float | None = None
 
@@ -255,7 +255,7 @@ class Database:
             raise Away(str(exc)) from exc
 
     def _forget_rows_of_others(self, connection: sqlite3.Connection) -> None:
-        """Forget the cached runs, if others have written since."""
+        """Forget the cached runs, if others have written since they were cached."""
         (version,) = connection.execute("PRAGMA data_version").fetchone()
         if version != self._rows_version:
             self._rows.clear()

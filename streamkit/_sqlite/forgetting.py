@@ -23,7 +23,7 @@ _PAGES = 256
 
 
 def forget(tx: Transaction) -> None:
-    """Remove some of the runs that were kept for long enough, and early cancellations."""
+    """Remove some of the runs, and all early cancellations, that were kept for long enough."""
     found = tx.connection.execute(
         "SELECT id FROM runs WHERE expires_at <= ? LIMIT ?", [tx.wall, _RUNS]
     ).fetchall()

@@ -38,7 +38,7 @@ class SQLiteLog:
         512 for each run. When it is reached, the run that ended first is dropped. If no run has
         ended, nothing more is accepted, and the source is told :exc:`~streamkit.runs.LogFull`
     :param lease: seconds after which a run whose producer has given no sign of life counts as lost.
-        After five more seconds, a process that reads it buries it
+        After five more seconds, a process that reads the run buries it
     :param outage: seconds for which a call waits for a file that is locked or cannot be written,
         before it raises :exc:`~streamkit.runs.LogUnavailable`
     :param max_held: items of a run that may be on their way to the file

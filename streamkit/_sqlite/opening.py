@@ -96,8 +96,8 @@ def warn_of_network(path: str, mounts: Path = _MOUNTS) -> None:
     kind = _file_system(Path(path).resolve(), mounts)
     if kind.startswith(_NETWORK) or kind.startswith(_REMOTE_FUSE):
         _logger.warning(
-            "%s is on a file system of the network (%s), where processes of other machines do not "
-            "see each other's locks: put it on a local disk, or give Runs() a RedisLog",
+            "%s is on a network file system (%s), where processes of other machines do not see "
+            "each other's locks: put it on a local disk, or give Runs() a RedisLog",
             path,
             kind,
         )

@@ -74,4 +74,4 @@ def _give_up(call: Call[Any]) -> None:
 
 
 def _failed(error: BaseException) -> None:
-    _logger.error("the time of calls to a file could not be kept", exc_info=error)
+    _logger.error("the timer of calls to a file has failed", exc_info=error)

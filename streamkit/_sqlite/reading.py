@@ -46,7 +46,7 @@ class Reading:
         self._renew_before = self._now + follow / 2
         self._rows: dict[str, Row | None] = {}
         self._pages: dict[tuple[str, int, int], Page] = {}
-        #: Runs that have ended, and must be kept for a while after this.
+        #: Runs that have ended, and must be kept for a while after this reading.
         self._to_keep: set[str] = set()
         #: Runs that go on elsewhere, and whose end must be seen here.
         self._to_follow: set[str] = set()
@@ -69,7 +69,7 @@ class Reading:
         return page
 
     def afterwards(self) -> Generator[Callable[[Transaction], None], None, None]:
-        """Yield what must be written after this."""
+        """Yield what must be written after this reading."""
         if self._to_keep:
             yield partial(keep_longer, run_ids=tuple(self._to_keep), seconds=AFTER_READ)
         if self._to_follow:

@@ -39,7 +39,7 @@ class Row(RunState):
     boot: str
     lease: float
     seen_at: float
-    #: The same, by the wall clock.
+    #: The same as :attr:`seen_at`, by the wall clock.
     seen_on: float
     doubted_at: float | None
     watched_at: float
@@ -86,5 +86,5 @@ def to_bytes(text: str) -> bytes:
 
 
 def to_text(data: bytes) -> str:
-    """Return the text of such bytes."""
+    """Return the text of bytes that :func:`to_bytes` has made."""
     return data.decode("utf-8", "surrogatepass")

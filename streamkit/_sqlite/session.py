@@ -1,5 +1,5 @@
 """
-One event loop that uses a file: what waits there for the thread, and is told by it.
+One event loop that uses a file: the calls that wait there for the thread, and what it delivers.
 
 All waits are for events that the thread has set. So a call may be cancelled at any point: it holds
 nothing, and nothing is lost.
@@ -40,8 +40,8 @@ class Session:
     """
     The use of a file in one event loop, by one thread.
 
-    :param path: of the file
-    :param outage: seconds for which a call tries to reach it
+    :param path: the path of the file
+    :param outage: seconds for which a call tries to use the file
     :param worker: the class that does the work
 
     """
@@ -104,7 +104,7 @@ class Session:
             raise self._opened.raised
 
     async def close(self) -> None:
-        """End the thread, and wait for that for a while, whatever happens."""
+        """End the thread, and wait a while until it has ended, whatever happens."""
         self._is_closed = True
         self._worker.end()
         try:
@@ -114,7 +114,7 @@ class Session:
             self._patience.close()
         await self._patience.settle()
         if not self._ended.is_over.is_set():
-            _logger.warning("the disk of %s does not answer: its thread is left", self._path)
+            _logger.warning("the disk of %s does not answer: its thread is left behind", self._path)
 
     # For calls
 

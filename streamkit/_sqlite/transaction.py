@@ -55,7 +55,7 @@ class Transaction:
     :param is_watched: whether a run is being watched in this process
     :param rows: a cache of runs that go on. The caller empties it if the transaction fails, or if
         somebody else has written
-    :param away: the last time in which the file could not be written, by the monotonic clock
+    :param away: the last period in which the file could not be written, by the monotonic clock
 
     """
 
@@ -77,7 +77,7 @@ class Transaction:
         self._is_watched = is_watched
         self._away = away
         self._rows = rows
-        #: Runs that are not kept in memory after this.
+        #: Runs that are not cached after this transaction.
         self._passing: set[str] = set()
         #: Runs that must be written.
         self._changed: dict[int, Row] = {}
@@ -242,7 +242,7 @@ class Transaction:
             (run_id,) = self.connection.execute(
                 "SELECT id FROM runs WHERE ended IS NOT NULL ORDER BY ended LIMIT 1"
             ).fetchone()
-            # ``None`` if this has just removed it for its age.
+            # ``None`` if find() itself has just removed the run, because its time was over.
             row = self.find(to_text(run_id))
             if row is not None:
                 self.remove(row)

@@ -194,7 +194,7 @@ class Worker:
             self._database.close()
             left = [*self._writes, *self._reads]
             for call in left:
-                call.fail(LogUnavailable(f"the log is left, and {self.trouble}"))
+                call.fail(LogUnavailable(f"the log was left, and {self.trouble}"))
             self._deliver([*left, ended], News())
 
     def _wait(self, seconds: float) -> None:

@@ -25,7 +25,7 @@ def create(tx: Transaction, run_id: str, epoch: str, terms: Terms, lease: float)
     row = tx.find(run_id)
     if row is not None:
         if row.is_writable(epoch):
-            # First: it counts the time since the last one.
+            # First, because it counts the time since the last sign of life.
             tx.sign_of_life(row)
         return row.create_again(run_id, epoch, tx.now)
     if not tx.make_room(size_of_run(terms)):
@@ -94,7 +94,7 @@ def end(tx: Transaction, run_id: str, epoch: str, outcome: bytes, acknowledged: 
     if row.is_writable(epoch, acknowledged):
         tx.end(row, outcome)
         return True
-    # An earlier attempt of this very call may have written it, without seeing its success.
+    # An earlier attempt at this call may have written the end, without seeing its success.
     return row.epoch == epoch and row.outcome == outcome
 
 
@@ -153,7 +153,7 @@ def delete(tx: Transaction, run_id: str, epoch: str) -> None:
 
 
 def keep_longer(tx: Transaction, run_ids: Sequence[str], seconds: float) -> None:
-    """Keep runs that were read."""
+    """Keep runs for a while longer, because they were read."""
     for run_id in run_ids:
         row = tx.find(run_id)
         if row is not None and row.expires_at is not None:

@@ -254,7 +254,7 @@ def test_network(
         listed.write_text(mounts)
     with caplog.at_level(logging.WARNING, "streamkit"):
         opening.warn_of_network("/srv/my data/runs.db", listed)
-    assert ("on a file system of the network" in caplog.text) is (kind is not None)
+    assert ("on a network file system" in caplog.text) is (kind is not None)
     assert kind is None or kind in caplog.text
 
 

@@ -404,7 +404,7 @@ async def test_left_while_locked(tmp_path: Path) -> None:
     async with anyio.create_task_group() as tasks:
 
         async def told() -> None:
-            with pytest.raises(LogUnavailable, match="the log is left, and database is locked"):
+            with pytest.raises(LogUnavailable, match="the log was left, and database is locked"):
                 await append(log, "a", 0, b"one")
 
         async with log.open():
