@@ -78,6 +78,18 @@ class Asking(Suite):
             assert await log.request_cancel(other, b"one", epoch="0e") == "ended"
             assert (await log.create(other, "0a", Terms(), ignore)).cancel is None
 
+    async def test_cancelled_before_by_several(self) -> None:
+        """Of several cancellations that come before their run, the first reason counts."""
+        async with self._opened() as log:
+            for owners in (None, "me"), ("me", None):
+                run_id = secrets.token_hex(8)
+                for owner in owners:
+                    await log.request_cancel(run_id, repr(owner).encode(), owner=owner)
+                    # Logs have clocks of milliseconds.
+                    await anyio.sleep(0.01)
+                requests = await log.create(run_id, "0a", Terms(owner="me"), ignore)
+                assert requests.cancel == repr(owners[0]).encode()
+
     async def test_cancelled_long_before(self) -> None:
         """A cancellation that comes before its run is forgotten in time."""
         async with self._opened() as log:

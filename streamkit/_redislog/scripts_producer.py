@@ -67,13 +67,15 @@ if redis.call("HGET", KEYS[3], "-" .. ARGV[1]) then return {"exists"} end
 redis.call("DEL", KEYS[2])
 redis.call("HSET", KEYS[1], "epoch", ARGV[1], "lease", ARGV[2], "keep", ARGV[3], "first", 1,
   "last", 0, "alive", now, "watched", now, "refreshed", now, unpack(ARGV, 5))
-local cancel = false
+local cancel, soonest = false, math.huge
 for _, field in ipairs({"", ARGV[4]}) do
   local early = redis.call("HGET", KEYS[3], field)
   if early then
     redis.call("HDEL", KEYS[3], field)
     local limit, reason = early:match("^(%d+):(.*)$")
-    if tonumber(limit) > now then cancel = reason end
+    limit = tonumber(limit)
+    -- The first reason counts: all are remembered for the same time.
+    if limit > now and limit < soonest then cancel, soonest = reason, limit end
   end
 end
 if cancel then redis.call("HSET", KEYS[1], "cancel", cancel) end

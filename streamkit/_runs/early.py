@@ -26,6 +26,7 @@ class EarlyCancels:
         self._agenda = agenda
         #: By the id of the run and the owner that asked.
         self._early: dict[tuple[str, str | None], _Early] = {}
+        self._count = 0
 
     def __len__(self) -> int:
         """Return how many are remembered."""
@@ -38,7 +39,8 @@ class EarlyCancels:
         early = self._early.get(key)
         if early is not None and now < early.until:
             return
-        early = self._early[key] = _Early(reason, now + REMEMBER)
+        self._count += 1
+        early = self._early[key] = _Early(self._count, reason, now + REMEMBER)
         if len(self._early) > _MOST:
             del self._early[next(iter(self._early))]
         self._agenda.add(early.until, partial(self._forget, key, early))
@@ -55,7 +57,7 @@ class EarlyCancels:
         found = [self._early.pop((run_id, asker), None) for asker in {None, owner}]
         in_time = [early for early in found if early is not None and now < early.until]
         # The first reason stays.
-        return min(in_time, key=lambda early: early.until).reason if in_time else None
+        return min(in_time, key=lambda early: early.number).reason if in_time else None
 
     def _forget(self, key: tuple[str, str | None], early: _Early, now: float) -> None:
         if self._early.get(key) is early:
@@ -66,5 +68,6 @@ class EarlyCancels:
 class _Early:
     """A cancellation that came before its run."""
 
+    number: int
     reason: bytes
     until: float

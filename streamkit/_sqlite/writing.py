@@ -180,7 +180,7 @@ def _is_worthwhile(row: Row) -> bool:
 
 
 def _remember(tx: Transaction, run_id: str, reason: bytes, owner: str | None) -> None:
-    if _early(tx, to_bytes(run_id), _owner(owner)) is not None:
+    if _early(tx, "id = ? AND owner IS ?", to_bytes(run_id), _owner(owner)) is not None:
         # The first reason is kept.
         return
     number = tx.connection.execute(
@@ -193,18 +193,19 @@ def _remember(tx: Transaction, run_id: str, reason: bytes, owner: str | None) ->
 
 def _take_early(tx: Transaction, row: Row) -> None:
     """Cancel a run if that was asked before the run was there."""
-    for owner in {None, row.owner}:
-        reason = _early(tx, row.id, owner)
-        if reason is not None:
-            row.cancel = reason
-            tx.save(row)
-        tx.connection.execute("DELETE FROM early WHERE id = ? AND owner IS ?", [row.id, owner])
+    asked = "id = ? AND (owner IS NULL OR owner = ?)"
+    reason = _early(tx, asked, row.id, row.owner)
+    if reason is not None:
+        row.cancel = reason
+        tx.save(row)
+    tx.connection.execute(f"DELETE FROM early WHERE {asked}", [row.id, row.owner])
 
 
-def _early(tx: Transaction, run_id: bytes, owner: bytes | None) -> bytes | None:
+def _early(tx: Transaction, asked: str, run_id: bytes, owner: bytes | None) -> bytes | None:
+    # The first reason counts.
     found = tx.connection.execute(
-        "SELECT reason FROM early "
-        "WHERE id = ? AND owner IS ? AND boot = ? AND until > ? AND until <= ?",
+        f"SELECT reason FROM early "
+        f"WHERE {asked} AND boot = ? AND until > ? AND until <= ? ORDER BY number LIMIT 1",
         [run_id, owner, tx.clock.boot, tx.now, tx.now + REMEMBER],
     ).fetchone()
     return None if found is None else bytes(found[0])
