@@ -16,7 +16,7 @@ from typing import Any
 
 from .._sse.events import Frame, ServerSentEvent
 from .._sse.foreign import event_from, is_read
-from .._sse.json import to_json as _encode_json
+from .._sse.json import encoding_with
 from .errors import UnknownVersion
 
 _VERSION = 1
@@ -62,22 +62,34 @@ def encode(item: object) -> bytes:
     return _EVENT + to_json(_fields_of(event))
 
 
-def to_json(value: object) -> bytes:
+_AN_ITEM = "an item", "yield text, bytes, a ServerSentEvent, or what json.dumps() takes"
+_ITS_DATA = "data", "write data={'title': '...'}, for instance, or what else json.dumps() takes"
+
+
+def to_json(value: object, *, is_data: bool = False) -> bytes:
     """
     Return a value as JSON.
 
+    :param is_data: whether it is the data of a run, and not an item
     :raises TypeError: if there is no JSON for it
     :raises ValueError: if it has a cycle or a NaN
 
     """
     try:
-        return _encode_json(value).encode("utf-8", "surrogatepass")
+        return _json_of(value).encode("utf-8", "surrogatepass")
     except (TypeError, ValueError, RecursionError) as exc:
         error = ValueError if isinstance(exc, ValueError) else TypeError
+        what, instead = _ITS_DATA if is_data else _AN_ITEM
         raise error(
-            f"a run cannot keep an item of {type(value).__qualname__}, {exc}: yield text, bytes, a "
-            "ServerSentEvent, or what json.dumps() takes"
+            f"a run cannot keep {what} of {type(value).__qualname__}, {exc}: {instead}"
         ) from exc
+
+
+def _refuse(value: object) -> object:
+    raise TypeError(f"there is no JSON for {type(value).__qualname__}")
+
+
+_json_of = encoding_with(_refuse)
 
 
 def _text_of(value: object) -> str:

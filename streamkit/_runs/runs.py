@@ -192,7 +192,7 @@ class Runs(Shelf):
         run_id = secrets.token_hex(16) if id is None else check_text("id", id)
         terms = Terms(
             owner=None if owner is None else check_text("owner", owner),
-            data=to_json(data),
+            data=to_json(data, is_data=True),
             keep=options.keep,
             unwatched=options.unwatched,
             started_at=time.time(),
@@ -258,7 +258,9 @@ class Runs(Shelf):
             such run: then the cancellation is remembered, as by :meth:`cancel`
         :raises RunNotFound: if the run has another owner
         :raises LogUnavailable: if the log could not be reached
-        :raises RuntimeError: if the run itself calls this, which would wait for ever
+        :raises ValueError: if the reason is too long, or the timeout is negative or not finite
+        :raises RuntimeError: if the block was not entered, or the run itself calls this, which
+            would wait for ever
 
         """
         if timeout is not None:

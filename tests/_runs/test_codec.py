@@ -14,8 +14,9 @@ from hypothesis import given, strategies as st
 from odd_text import texts
 from streamkit._runs.codec import decode, encode
 from streamkit.client import Event
-from streamkit.runs import UnknownVersion
+from streamkit.runs import Runs, UnknownVersion
 from streamkit.sse import Frame, ServerSentEvent
+from support import aiter_of
 
 json_values = st.recursive(
     st.none()
@@ -117,8 +118,19 @@ def cycle() -> list[Any]:
 )
 def test_has_no_form(item: object, error: type[Exception], name: str) -> None:
     """What cannot be kept is refused by its type, with what to yield instead."""
-    with pytest.raises(error, match=rf"cannot keep an item of {name}, .*: yield text"):
+    with pytest.raises(error, match=rf"cannot keep an item of {name}, .*: yield text") as caught:
         encode(item)
+    assert "profile" not in str(caught.value)
+
+
+async def test_data_has_no_form() -> None:
+    """Nor can a run be started with data that have none."""
+    async with Runs() as runs:
+        with pytest.raises(
+            TypeError, match=r"cannot keep data of object, .*: write data="
+        ) as caught:
+            await runs.start(aiter_of("a"), data=object())
+    assert "item" not in str(caught.value)
 
 
 def test_of_a_later_release() -> None:
