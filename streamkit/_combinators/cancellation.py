@@ -70,7 +70,7 @@ class _Cancellation(Stage[Any, Any]):
         self._signals = signals
         self.grace: float | None = grace
         self._grace = grace
-        self._handles: list[CancelHandle] = []
+        self._handles: tuple[CancelHandle, ...] = ()
 
     def on_open(self, control: Control) -> None:
         for signal in self._signals:
@@ -84,7 +84,7 @@ class _Cancellation(Stage[Any, Any]):
     def _listen(self, token: CancelToken, control: Control) -> None:
         told = _Told(control, self._grace)
         handle = token.on_cancel(told.now, at_yield=told.at_yield, end_grace=control.end_grace)
-        self._handles.append(handle)
+        self._handles = (*self._handles, handle)
 
 
 class _Told:

@@ -145,7 +145,10 @@ class Stages:
 
     def __init__(self, stages: Sequence[Stage[Any, Any]]) -> None:
         self._stages = stages
-        self._on_item = [stage.on_item for stage in stages if type(stage).on_item is not _ON_ITEM]
+        # Mostly there is none, and an empty tuple is no new object.
+        self._on_item = tuple(
+            [stage.on_item for stage in stages if type(stage).on_item is not _ON_ITEM]
+        )
 
     def transform(self, item: Any) -> Any:
         if isinstance(item, Metadata) and any(stage.on_metadata(item) for stage in self._stages):
