@@ -30,6 +30,7 @@ from streamkit import (
 )
 from streamkit._core.loop import Loop
 from streamkit._testing import once, places, trio_order, watchdog
+from streamkit._testing.eye import Eye
 from streamkit._testing.places import is_users
 from streamkit._testing.run import KINDS
 from streamkit.testing import (
@@ -388,11 +389,19 @@ class TestEndless:
         assert message.startswith("does not end: it waits at test_everywhere.py:")
 
     @BOTH
-    def test_thread_that_ends_late(self, name: Any) -> None:
+    def test_thread_that_ends_late(self, name: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         """A thread that takes longer than there is time is waited for, or left alone."""
+        give_up, ends = Eye.give_up, threading.Event()
+
+        def gives_up(self: Eye, consumer: object) -> None:
+            give_up(self, consumer)
+            ends.set()
+
+        monkeypatch.setattr(Eye, "give_up", gives_up)
 
         async def source() -> AsyncIterator[str]:
-            await anyio.to_thread.run_sync(time.sleep, 0.1)
+            ends.clear()
+            await anyio.to_thread.run_sync(ends.wait)
             yield "a"
 
         [message] = failures_of(source, backends=[name], clock="real", max_seconds=0.01)
@@ -683,6 +692,20 @@ class TestFound:
         assert interrupt_everywhere(source, again=True).runs > interrupt_everywhere(source).runs
 
 
+@pytest.fixture
+def noted(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """Return what is set when something outside is found to be at work."""
+    note, noted = Eye.note_outside, threading.Event()
+
+    def notes(self: Eye, what: str) -> None:
+        note(self, what)
+        noted.set()
+
+    monkeypatch.setattr(Eye, "note_outside", notes)
+    monkeypatch.setattr(once, "_OTHER_THREADS", 60.0)
+    return noted
+
+
 class TestOutside:
     @BOTH
     def test_thread(self, name: Any) -> None:
@@ -711,23 +734,23 @@ class TestOutside:
             interrupt_everywhere(source, backends=["asyncio"])
 
     @pytest.mark.parametrize("joins", [asyncio.gather, asyncio.shield])
-    def test_joined(self, joins: Any) -> None:
+    def test_joined(self, joins: Any, noted: threading.Event) -> None:
         """Whoever waits for a call in a thread, in whatever way, waits for a thread."""
 
         async def source() -> AsyncIterator[str]:
-            await joins(asyncio.to_thread(time.sleep, 0.01))
+            await joins(asyncio.to_thread(noted.wait))
             yield "a"
 
         with pytest.warns(UnresolvedWarning, match="waits for a thread"):
             interrupt_everywhere(source, backends=["asyncio"])
 
     @BOTH
-    def test_thread_of_a_child(self, name: Any) -> None:
+    def test_thread_of_a_child(self, name: Any, noted: threading.Event) -> None:
         """So does a source whose child waits for one."""
 
         async def source() -> AsyncIterator[str]:
             async with anyio.create_task_group() as tasks:
-                tasks.start_soon(anyio.to_thread.run_sync, time.sleep, 0.01)
+                tasks.start_soon(anyio.to_thread.run_sync, noted.wait)
             yield "a"
 
         with pytest.warns(UnresolvedWarning, match="waits for a thread"):
@@ -750,7 +773,7 @@ class TestOutside:
             interrupt_everywhere(source, backends=[name])
 
     @BOTH
-    def test_another_thread(self, name: Any) -> None:
+    def test_another_thread(self, name: Any, noted: threading.Event) -> None:
         """A thread that the event loop does not know may wake it as well."""
 
         async def source() -> AsyncIterator[str]:
@@ -758,7 +781,7 @@ class TestOutside:
             loop = Loop()
 
             def answer() -> None:
-                time.sleep(0.01)
+                noted.wait()
                 loop.call(comes.set)
 
             thread = threading.Thread(target=answer)
@@ -770,8 +793,9 @@ class TestOutside:
         with pytest.warns(UnresolvedWarning, match="waits for a thread"):
             interrupt_everywhere(source, backends=[name])
 
-    def test_another_thread_that_ends(self) -> None:
+    def test_another_thread_that_ends(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """It may do so in the pass in which virtual time is up again, and be gone by then."""
+        monkeypatch.setattr(once, "_OTHER_THREADS", 60.0)
 
         class AnswersThen(trio.abc.Instrument):
             def __init__(self, may_answer: threading.Event, thread: threading.Thread) -> None:
@@ -801,13 +825,13 @@ class TestOutside:
             interrupt_everywhere(source, backends=["trio"], kinds=["stop"], max_runs=1)
 
     @BOTH
-    def test_before_the_first_step(self, name: Any) -> None:
+    def test_before_the_first_step(self, name: Any, noted: threading.Event) -> None:
         """What waits for a thread before its source begins does begin."""
 
         class InThread(Stage[Any, Any]):
             @asynccontextmanager
             async def lifespan(self, control: Any) -> AsyncGenerator[None, None]:
-                await anyio.to_thread.run_sync(time.sleep, 0.01)
+                await anyio.to_thread.run_sync(noted.wait)
                 yield
 
         report = interrupt_everywhere(lambda: with_stage(words(), InThread()), backends=[name])
