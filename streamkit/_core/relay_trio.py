@@ -151,6 +151,23 @@ class TrioRelay(Relay):
         return value
 
 
+def abort_wait(task: Any, error: BaseException) -> None:
+    """
+    Let the wait of a task end with an error, whatever shields it.
+
+    Nothing happens if the task is about to go on, has ended, or waits for what cannot be aborted.
+    Just to reschedule it would be wrong: whatever it waits for would reschedule it again.
+    """
+
+    def tell() -> NoReturn:
+        raise error
+
+    if task._abort_func is not None:
+        trio: Any = sys.modules["trio"].lowlevel
+        if task._abort_func(tell) is trio.Abort.SUCCEEDED:
+            trio.reschedule(task, _error(error))
+
+
 @cache
 def _trap_class(trio: Any) -> Any:
     """Return the class of what a waiting task yields, found by starting a wait."""

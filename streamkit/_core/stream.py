@@ -222,6 +222,8 @@ class Stream(ObjectReceiveStream[T_co]):
             self._close_stages()
             self._outcome, self._pump = self._pump.release(), None
             self._entered_by = None
+            # On trio, it leads to the task, and so to whatever the context of that has.
+            del self._tasks
             del exc, traceback, self
             leaving = None
 

@@ -261,7 +261,8 @@ class Answer:
             last: list[bytes] | None = self._final(outcome_of(info, error))
         if last is None and error is not None:
             return None
-        self._told = error
+        # Told, not raised: its traceback leads back here.
+        self._told = None if error is None else error.with_traceback(None)
         if not self.outlet.has_body:
             return []
         parts: Parts = [opening] if opening else []

@@ -243,10 +243,10 @@ class Producer:
 
     async def _record(self) -> None:
         """Consume the stream, and write what it yields."""
-        recorder, writer = self._recorder, self._writer
+        recorder, writer, stream = self._recorder, self._writer, self._stream
         count = 0
         try:
-            async with self._stream as stream:
+            async with stream:
                 head = await stream.head()
                 if head.decided_by == "head":
                     writer.head = head.status
@@ -264,6 +264,8 @@ class Producer:
         except BaseException as exc:
             # The outcome tells what it was.
             self._raised = bare(exc)
+        # The traceback of an error includes this frame.
+        del self, stream
         await writer.write_all()
 
     async def _conclude(self) -> None:

@@ -70,7 +70,7 @@ class _Merged(AsyncIterable[T]):
 
     def __init__(self, members: Sequence[_Member[T]]) -> None:
         self.__qualname__ = f"merge of {', '.join(member.name for member in members)}"
-        self._members = members
+        self._members: Sequence[_Member[T]] = members
         self._running = len(members)
         self._queue: deque[_Parcel[T]] = deque()
         #: Set when there is something in the queue, or the last source has ended.
@@ -85,9 +85,15 @@ class _Merged(AsyncIterable[T]):
 
     async def aclose(self) -> None:
         """Close the sources that have not begun. Those that have are closed by their tasks."""
-        async with AsyncExitStack() as stack:
-            for member in self._members:
-                stack.push_async_callback(member.stream.aclose)
+        members, self._members = self._members, ()
+        try:
+            async with AsyncExitStack() as stack:
+                for member in members:
+                    stack.push_async_callback(member.stream.aclose)
+        finally:
+            # The stream has the member as its stage: that is a cycle.
+            for member in members:
+                del member.stream
 
     async def _items(self) -> AsyncGenerator[T, None]:
         leaving: BaseException | None = None
@@ -156,8 +162,8 @@ class _Merged(AsyncIterable[T]):
         """Ask a source for the next item whenever the last one was taken."""
         try:
             with member.scope:
-                async with member.stream as parcels:
-                    async for parcel in parcels:
+                async with member.stream:
+                    async for parcel in member.stream:
                         if parcel.is_beat:
                             self._send(parcel)
                         await parcel.taken.wait()

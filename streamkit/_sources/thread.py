@@ -124,7 +124,7 @@ class _Blocking(AsyncIterable[T]):
             is_held = True
             step: Callable[[], _OrEnd[T]] = self._inside.step
             while True:
-                item, told = await _call(thread, step, self._interrupt)
+                item, told = await call_in_thread_of_source(thread, step, self._interrupt)
                 if item is _End.END:
                     break
                 try:
@@ -164,7 +164,7 @@ class _Blocking(AsyncIterable[T]):
             thread.end()
         else:
             try:
-                _, told = await _call(thread, self._inside.close)
+                _, told = await call_in_thread_of_source(thread, self._inside.close)
             finally:
                 thread.end()
             if told is not None:
@@ -174,7 +174,7 @@ class _Blocking(AsyncIterable[T]):
                     del told
 
 
-async def _call(
+async def call_in_thread_of_source(
     thread: Thread, function: Callable[[], T], interrupt: Callable[[], object] | None = None
 ) -> tuple[T, StreamCancelled | None]:
     """

@@ -7,8 +7,9 @@ Closing it would let it run on, and the interpreter would close it if it were co
 from __future__ import annotations
 
 import asyncio
-import sys
 from typing import Any
+
+from .._core.relay_trio import abort_wait
 
 
 class Abandoned(BaseException):
@@ -25,9 +26,8 @@ def abandon(suspended: object) -> None:
 
 
 def wake(task: Any) -> None:
-    """Resume a task that would wait for ever, so that it is abandoned."""
+    """Resume a task that would wait for ever, so that it is abandoned. A thread is waited for."""
     if isinstance(task, asyncio.Task):
         task.cancel()
     else:
-        error = sys.modules["outcome"].Error(Abandoned())
-        sys.modules["trio"].lowlevel.reschedule(task, error)
+        abort_wait(task, Abandoned())

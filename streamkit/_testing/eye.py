@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from .abandoned import Abandoned, wake
-from .places import Place
+from .leftovers import body_of, has_ended
+from .places import Place, place_of
 from .points import Point, Points
 
 
@@ -33,7 +34,7 @@ class Eye:
         strike: Callable[[int], object],
         soon: Callable[[Callable[[], object], bool], object],
         steps: int,
-        outside: Callable[[Place, object], str | None],
+        outside: Callable[[Place], str | None],
         own: frozenset[Point] = frozenset(),
     ) -> None:
         #: Where it has waited.
@@ -77,7 +78,7 @@ class Eye:
         """Whether the interruption has arrived."""
         return self.told_after is not None
 
-    def suspended(self, place: Place, awaited: object, task: object) -> None:
+    def suspended(self, place: Place, task: object) -> None:
         """
         Note a wait.
 
@@ -88,7 +89,7 @@ class Eye:
         self._last = place, task
         point = self._points.next(place)
         self.trace.append(point)
-        what = self._outside(place, awaited)
+        what = self._outside(place)
         self._is_outside = what is not None
         if what is not None:
             self._was_outside = True
@@ -102,23 +103,33 @@ class Eye:
             self.asked_in = self.asked_in or place
             self._soon(lambda: self._strike(done), point.at_yield)
 
-    def give_up(self, *, in_virtual_time: bool) -> bool:
+    def took_real_time(self) -> bool:
+        """Tell whether a wait since the last call took real time."""
+        # Also if that wait is over: the outside may answer in the very pass in which time is up.
+        took_real_time, self._was_outside = self._was_outside, self._is_outside
+        return took_real_time
+
+    def note_outside(self, what: str) -> None:
+        """Note that the last wait is for something outside, which could not be seen there."""
+        if self.trace:
+            self.outside.setdefault(self.trace[-1], what)
+
+    def give_up(self, consumer: object) -> None:
         """
         Abandon a run that would wait for ever.
 
-        :return: ``False`` if only virtual time is up, and a wait since the last call took real time
+        :param consumer: the task that waits if the source has ended
+
         """
-        # Also if that wait is over: the outside may answer in the very pass in which time is up.
-        took_real_time, self._was_outside = self._was_outside, self._is_outside
-        if in_virtual_time and took_real_time:
-            return False
         if self._last is None:
             self.never_begins = True
             raise RuntimeError("what make gave waits for ever before its first step")
         self.is_over = True
         self.stuck_at, task = self._last
+        if has_ended(task):
+            task = consumer
+            self.stuck_at = place_of(body_of(task))
         wake(task)
-        return True
 
     def cancelled(self, place: Place) -> bool:
         """

@@ -63,7 +63,7 @@ def watched(work: Coroutine[Any, Any, T], eye: Eye) -> Generator[Any, Any, T]:
             if is_same and not (place.is_an_exit or eye.swallowed_at):
                 eye.swallowed_at = place
             try:
-                eye.suspended(place, yielded, task)
+                eye.suspended(place, task)
                 value = yield yielded
             except BaseException as thrown:
                 exc = thrown

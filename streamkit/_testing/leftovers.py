@@ -17,6 +17,7 @@ import warnings
 import weakref
 from collections.abc import Generator
 from contextlib import contextmanager
+from inspect import CORO_CLOSED, getcoroutinestate
 from pathlib import Path
 from types import CodeType
 from typing import Any
@@ -42,7 +43,7 @@ class Leftovers:
 
     def __init__(self, *, owns_loop: bool) -> None:
         self._owns_loop = owns_loop
-        self._tasks = _tasks()
+        self._tasks = live_tasks()
         #: The generators that were dropped, by name.
         self.dropped: list[str] = []
         #: What reached the exception handler of the event loop.
@@ -89,7 +90,7 @@ class Leftovers:
 
     def found(self) -> list[str]:
         """Return what is left now, by name."""
-        found = [f"task {_name(task)}" for task in _tasks() - self._tasks if not _is_ours(task)]
+        found = [f"task {_name(task)}" for task in live_tasks() - self._tasks if not _is_ours(task)]
         found += [
             f"generator {_name(generator)}"
             for generator in self._begun
@@ -140,7 +141,7 @@ def frozen() -> Generator[None, None, None]:
             gc.unfreeze()
 
 
-def _tasks() -> set[Any]:
+def live_tasks() -> set[Any]:
     """Return the tasks of this event loop that are not finished."""
     if not on_trio():
         return set(asyncio.all_tasks())
@@ -153,23 +154,28 @@ def _tasks() -> set[Any]:
     return tasks
 
 
-def _body(holder: Any) -> Any:
+def body_of(holder: Any) -> Any:
     """Return the coroutine of a task, or a generator itself."""
     if isinstance(holder, asyncio.Task):
         return holder.get_coro()  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
     return getattr(holder, "coro", holder)
 
 
+def has_ended(task: Any) -> bool:
+    """Tell whether a task has finished."""
+    return getcoroutinestate(body_of(task)) == CORO_CLOSED
+
+
 def _code(holder: Any) -> CodeType | None:
     """Return the code that a task or a generator runs, without anyio's wrappers."""
-    codes = (frame.f_code for frame in frames(_body(holder)))
+    codes = (frame.f_code for frame in frames(body_of(holder)))
     return next((code for code in codes if not code.co_filename.startswith(_ANYIO)), None)
 
 
 def _name(holder: Any) -> str:
     """Return the qualified name of the code that a task or a generator runs."""
     code = _code(holder)
-    return str(_body(holder)) if code is None else code.co_qualname
+    return str(body_of(holder)) if code is None else code.co_qualname
 
 
 def _is_ours(holder: Any) -> bool:

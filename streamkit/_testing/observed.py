@@ -61,7 +61,7 @@ class Seen:
         if isinstance(raised, BaseException):
             self.let_out = cancelled_only(raised) is not None
 
-    def suspended(self, awaited: object, *, in_source: bool) -> None:
+    def suspended(self, *, in_source: bool) -> None:
         """Note a wait, if it is the source that waits."""
         if in_source or self._is_closing:
             self._waits_at_yield = False
@@ -73,7 +73,7 @@ class Seen:
         else:
             self._waits_at_yield = True
             place = place_of_yield(self._source.iterator)
-        self.eye.suspended(place, awaited, self._task)
+        self.eye.suspended(place, self._task)
 
     def told(self, *, in_source: bool) -> None:
         """Note that the source is being told."""
@@ -119,7 +119,7 @@ class _Observed(Relay):
                     eye.pulse += 1
                 value = exc = None
                 try:
-                    seen.suspended(yielded, in_source=self.in_source)
+                    seen.suspended(in_source=self.in_source)
                     value = yield yielded
                 except BaseException as thrown:
                     exc = thrown

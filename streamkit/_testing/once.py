@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import inspect
+import threading
 import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from threading import Thread
 from typing import Any, TypeAlias
 
 import anyio
 
 from .backend import Clock, running_backend
+from .eye import Eye
 from .leftovers import Leftovers
-from .outside import nothing, outside_of_virtual_time
-from .places import name_of
+from .outside import nothing, outside_of_virtual_time, waits_outside
+from .places import A_THREAD, name_of
 from .points import Point
 from .record import Fault, Record
 from .run import Kind, Run
@@ -28,6 +31,9 @@ Strikes: TypeAlias = tuple[tuple[Point, Kind], ...]
 _FOR_EVER = 1e9
 # Real seconds.
 _A_WHILE = 0.001
+# Real seconds in which other threads may wake a run that does not say that it waits for them. Some
+# are idle, so that they never do.
+_OTHER_THREADS = 1.0
 
 
 @dataclass
@@ -38,7 +44,7 @@ class Terms:
     :ivar make: makes what is interrupted
     :ivar steps: how often a run may wait after it was told
     :ivar clock: virtual or real time
-    :ivar patience: seconds that a run may take in real time
+    :ivar patience: seconds that a run may take in real time, and in which the outside may answer
     :ivar owns_loop: whether the event loop is only for one run
     :ivar undisturbed: what the consumer receives if nothing interrupts it
     """
@@ -51,6 +57,8 @@ class Terms:
     undisturbed: list[Any] = field(default_factory=list[Any])
     #: Where a function cancels itself if nothing interrupts it.
     own: frozenset[Point] = frozenset()
+    #: The threads that have nothing to do with it.
+    threads: frozenset[Thread] = field(default_factory=lambda: frozenset(threading.enumerate()))
     #: The current visit, for the watchdog outside.
     visit: Visit | None = None
 
@@ -130,17 +138,53 @@ async def check_run(
 async def _within_reason(event: anyio.Event, visit: Visit, terms: Terms) -> None:
     is_virtual = terms.clock == "virtual"
     seconds = _FOR_EVER if is_virtual else terms.patience
+    waiting = _Waiting(visit.eye, terms)
     try:
         while True:
             with anyio.move_on_after(seconds):
                 await event.wait()
                 return
-            if visit.eye.give_up(in_virtual_time=is_virtual):
+            if not (is_virtual and waiting.may_be_answered()):
                 break
             # Blocks on purpose: nothing else can happen here until the outside answers.
             time.sleep(_A_WHILE)  # noqa: ASYNC251
+        visit.eye.give_up(visit.task)
         await event.wait()
     except BaseException:
         # The test itself was cancelled. The end of the run is waited for, so it is bounded.
         visit.eye.count_steps()
         raise
+
+
+class _Waiting:
+    """Tells whether the outside may still wake a run whose virtual time is up."""
+
+    def __init__(self, eye: Eye, terms: Terms) -> None:
+        self._eye = eye
+        self._terms = terms
+        self._pulse: int | None = None
+        self._since = 0.0
+        self._was_at_work: str | None = None
+
+    def may_be_answered(self) -> bool:
+        now = time.monotonic()
+        if self._eye.pulse != self._pulse:
+            self._pulse, self._since = self._eye.pulse, now
+        took_real_time, seconds = self._eye.took_real_time(), now - self._since
+        if seconds >= max(self._terms.patience, _OTHER_THREADS):
+            return False
+        if took_real_time:
+            return True
+        is_at_work = waits_outside()
+        if is_at_work is None and seconds < _OTHER_THREADS and self._has_threads():
+            is_at_work = A_THREAD
+        # Also if it was at work at the last call, and has answered in this very pass.
+        what, self._was_at_work = is_at_work or self._was_at_work, is_at_work
+        if what is None:
+            return False
+        # By now, any limit on the wait has expired.
+        self._eye.note_outside(what)
+        return True
+
+    def _has_threads(self) -> bool:
+        return not self._terms.threads.issuperset(threading.enumerate())

@@ -14,12 +14,14 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple
 
 from .backend import on_trio
-from .places import A_SOCKET, A_THREAD, Place
+from .leftovers import body_of, live_tasks
+from .places import A_SOCKET, A_THREAD, Place, place_of
 from .virtual_time import QUIET_PASSES, VirtualTimeLoop
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
 
+_ANYWHERE = Place((), ("", 0))
 # One socket, over which other threads wake trio.
 _OF_TRIO_ITSELF = 1
 
@@ -39,9 +41,9 @@ class OutsideLoop(VirtualTimeLoop):
         self._quiet_passes = 1
         self._in_threads: weakref.WeakSet[asyncio.Future[Any]] = weakref.WeakSet()
 
-    def awaits_thread(self, awaited: object) -> bool:
-        """Tell whether this is the future of a call in a thread."""
-        return isinstance(awaited, asyncio.Future) and awaited in self._in_threads
+    def awaits_thread(self) -> bool:
+        """Tell whether anything called in a thread goes on, whoever waits for it."""
+        return any(not future.done() for future in self._in_threads)
 
     def run_in_executor(
         self, executor: Executor | None, func: Callable[[*Ts], T], *args: *Ts
@@ -85,12 +87,12 @@ for _name in ("create_server", "create_unix_server", "sock_accept"):
     setattr(OutsideLoop, _name, _noting(_name, listens=True))
 
 
-def nothing(place: Place, awaited: object) -> str | None:
+def nothing(place: Place) -> str | None:
     """Return ``None``: in real time, nothing is outside."""
     return None
 
 
-def outside_of_virtual_time(place: Place, awaited: object) -> str | None:
+def outside_of_virtual_time(place: Place) -> str | None:
     """Return what a wait is for, if that is outside of virtual time."""
     if place.waits_for is not None:
         return place.waits_for
@@ -99,9 +101,16 @@ def outside_of_virtual_time(place: Place, awaited: object) -> str | None:
         # Asking is slow, and at a yield it waits for its consumer only.
         asks = not place.at_yield and on_trio()
         return A_SOCKET if asks and _trio_waits_for_sockets() else None
-    if loop.awaits_thread(awaited):
+    if not place.at_yield and loop.awaits_thread():
         return A_THREAD
     return A_SOCKET if loop.reaches_out else None
+
+
+def waits_outside() -> str | None:
+    """Return what any task of the event loop waits for, if that is outside of virtual time."""
+    if any(place_of(body_of(task)).waits_for == A_THREAD for task in live_tasks()):
+        return A_THREAD
+    return outside_of_virtual_time(_ANYWHERE)
 
 
 def _trio_waits_for_sockets() -> bool:
@@ -111,5 +120,5 @@ def _trio_waits_for_sockets() -> bool:
     return tasks > _OF_TRIO_ITSELF
 
 
-Outside = Callable[[Place, object], str | None]
+Outside = Callable[[Place], str | None]
 Main = Callable[[], Coroutine[Any, Any, None] | Awaitable[None]]

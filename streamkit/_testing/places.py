@@ -31,8 +31,10 @@ _NOT_THE_USERS = tuple(
 
 A_THREAD = "a thread"
 A_SOCKET = "a socket or a process"
-# The functions in which tasks wait for these: anyio's on asyncio, and trio's.
-_FOR_THREADS = frozenset({"run_sync_in_worker_thread", "to_thread_run_sync"})
+# The functions in which tasks wait for these: anyio's on asyncio, and trio's; and streamkit's own.
+_FOR_THREADS = frozenset(
+    {"run_sync_in_worker_thread", "to_thread_run_sync", "call_in_thread_of_source"}
+)
 _FOR_SOCKETS = frozenset({"wait_readable", "wait_writable", "_epoll_wait", "wait_kevent"})
 
 #: A file and a line.

@@ -68,7 +68,8 @@ class Visit(ABC):
         #: Whether the subject has let out what it was told.
         self.let_out: bool = False
         self._scope = anyio.CancelScope()
-        self._task: Any = None
+        #: The task of the consumer.
+        self.task: Any = None
 
     async def go(self, wait: Callable[[anyio.Event], Awaitable[None]]) -> None:
         """
@@ -120,7 +121,7 @@ class Visit(ABC):
 
     def _interrupt(self, kind: Kind) -> None:
         if kind == "native":
-            self._task.cancel()
+            self.task.cancel()
         else:
             self._scope.cancel()
 
@@ -145,7 +146,7 @@ class StreamVisit(Visit):
             await wait(self._closed)
 
     async def _go(self) -> None:
-        stream, self._task = self._stream, running_task()
+        stream, self.task = self._stream, running_task()
         token = watcher.set(self._watch)
         try:
             with self._scope:
@@ -218,7 +219,7 @@ class FunctionVisit(Visit):
 
     async def _go(self) -> None:
         assert self.subject.work is not None
-        self._task = running_task()
+        self.task = running_task()
         token = watcher.set(Watch(self.eye, is_inside=True))
         try:
             with self._scope:

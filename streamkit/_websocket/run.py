@@ -130,7 +130,8 @@ class Reading:
         self.outlet.closing = (FAILED, "lost") if isinstance(error, RunLost) else closing
         if cursor is not None and cursor.is_end:
             return []
-        self._told = error if isinstance(error, RunEnded) else None
+        # Told, not raised: its traceback leads back here.
+        self._told = error.with_traceback(None) if isinstance(error, RunEnded) else None
         return [{"id": info.end_cursor, "end": {"kind": self.outlet.closing[1]}}]
 
     def _broken(self, error: Exception | None) -> Parts:

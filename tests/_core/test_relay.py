@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import threading
 import weakref
 from collections.abc import Awaitable
 from contextlib import AsyncExitStack
@@ -11,12 +12,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import anyio
+import anyio.from_thread
 import anyio.lowlevel
+import anyio.to_thread
 import pytest
+import trio
 
 from observing import blocked, call_later, consume, kind
 from streamkit import CancelToken, StreamCancelled, with_cancellation
 from streamkit._core.backend import get_backend
+from streamkit._core.relay_trio import abort_wait
 from streamkit._core.scopes import Scopes
 from support import Log, wait_all_blocked
 
@@ -663,3 +668,55 @@ async def test_result_is_let_go() -> None:
         assert [item async for item in stream] == []
         gc.collect()
         assert [answer() for answer in answers] == [None, None]
+
+
+@pytest.mark.trio_only
+class TestAbortWait:
+    """How a wait on trio ends with an error, whoever waits."""
+
+    async def test_in_a_shield(self) -> None:
+        """L1: a wait in a shield is aborted once, and what it waited for may come later."""
+        comes, waits, raised = trio.Event(), list[Any](), list[BaseException]()
+
+        async def wait() -> None:
+            waits.append(trio.lowlevel.current_task())
+            with trio.CancelScope(shield=True):
+                try:
+                    await comes.wait()
+                except KeyError as exc:
+                    raised.append(exc)
+
+        error = KeyError()
+        async with trio.open_nursery() as tasks:
+            tasks.start_soon(wait)
+            await wait_all_blocked()
+            abort_wait(waits[0], error)
+            abort_wait(waits[0], KeyError("it is about to go on"))
+        abort_wait(waits[0], KeyError("it has ended"))
+        comes.set()
+        assert raised == [error]
+
+    @pytest.mark.real_time
+    async def test_in_a_thread(self) -> None:
+        """L1: a thread is waited for, and sees the error where it looks."""
+        may_look, waits, raised = threading.Event(), list[Any](), list[BaseException]()
+
+        def look() -> None:
+            may_look.wait()
+            try:
+                anyio.from_thread.check_cancelled()
+            except KeyError as exc:
+                raised.append(exc)
+
+        async def wait() -> None:
+            waits.append(trio.lowlevel.current_task())
+            await anyio.to_thread.run_sync(look)
+
+        error = KeyError()
+        async with trio.open_nursery() as tasks:
+            tasks.start_soon(wait)
+            await wait_all_blocked()
+            abort_wait(waits[0], error)
+            assert tasks.child_tasks
+            may_look.set()
+        assert raised == [error]

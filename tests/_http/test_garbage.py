@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import gc
-from collections.abc import AsyncGenerator, Callable, Generator
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
 import anyio
@@ -15,6 +13,7 @@ from streamkit.asgi import StreamHost, StreamResponse, WebSocketStream
 from streamkit.jsonlines import JsonLines
 from streamkit.sse import VERCEL_UI, EventStream
 from support import Client, Socket
+from support.garbage import garbage
 
 
 async def words() -> AsyncGenerator[str, None]:
@@ -36,24 +35,6 @@ RESPONSES: dict[str, Callable[[Any], Any]] = {
     "starlette.EventStream": starlette.EventStream,
     "WebSocketStream": WebSocketStream,
 }
-
-
-@contextmanager
-def garbage() -> Generator[list[str], None, None]:
-    """Yield a list, which then has the names of the objects of streamkit that are in cycles."""
-    found: list[str] = []
-    gc.collect()
-    gc.disable()
-    gc.set_debug(gc.DEBUG_SAVEALL)
-    try:
-        yield found
-        gc.collect()
-        names = (f"{type(each).__module__}.{type(each).__qualname__}" for each in gc.garbage)
-        found += [name for name in names if name.startswith("streamkit.")]
-    finally:
-        gc.set_debug(0)
-        gc.garbage.clear()
-        gc.enable()
 
 
 async def answer(name: str, source: AsyncGenerator[str, None], *, hosted: bool) -> None:

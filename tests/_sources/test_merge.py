@@ -32,6 +32,7 @@ from streamkit import (
 )
 from streamkit._sources.merge import _Member
 from support import Log, PlainSource, Probe, aiter_of, live_tasks, wait_all_blocked
+from support.garbage import garbage
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator
@@ -821,3 +822,31 @@ def test_names() -> None:
     """A stream of merged sources says what they are."""
     stream = merge(timed("a", 1), with_cancellation(timed("b", 1)))
     assert repr(stream) == "<Stream of merge of timed, Stream, new>"
+
+
+async def test_no_cycle() -> None:
+    """E7: when a merged stream has ended, reference counts have freed it."""
+
+    async def words(fails: bool) -> AsyncGenerator[str, None]:
+        yield "a"
+        await anyio.sleep(1)
+        if fails:
+            raise ValueError
+
+    async def read(fails: bool) -> None:
+        stream = merge(words(False), words(fails))
+        try:
+            async with stream:
+                async for _ in stream:
+                    pass
+        except ValueError:
+            pass
+        finally:
+            # The traceback of an error includes this frame.
+            del stream
+
+    for fails in (False, True):
+        await read(fails)
+        with garbage() as found:
+            await read(fails)
+        assert found == []

@@ -8,7 +8,7 @@ import socket
 import threading
 import time
 import warnings
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import asynccontextmanager, closing, suppress
 from typing import Any
 
@@ -21,13 +21,16 @@ from streamkit import (
     CancelToken,
     Stage,
     StreamCancelled,
+    from_thread,
     with_buffer,
     with_cancellation,
     with_keepalive,
     with_stage,
     with_status,
 )
-from streamkit._testing import places, trio_order, watchdog
+from streamkit._core.loop import Loop
+from streamkit._testing import once, places, trio_order, watchdog
+from streamkit._testing.eye import Eye
 from streamkit._testing.places import is_users
 from streamkit._testing.run import KINDS
 from streamkit.testing import (
@@ -366,6 +369,59 @@ class TestEndless:
         [message] = failures_of(source, backends=[name])
         assert message.startswith("does not end: it waits at test_everywhere.py:")
 
+    @BOTH
+    def test_woken_later(self, name: Any) -> None:
+        """What an abandoned run waits for may come at last, and wakes nobody."""
+
+        @asynccontextmanager
+        async def make() -> AsyncIterator[Any]:
+            comes = anyio.Event()
+
+            async def source() -> AsyncIterator[str]:
+                await comes.wait()
+                yield "a"
+
+            yield source()
+            comes.set()
+            await anyio.sleep(1)
+
+        [message] = failures_of(make, backends=[name])
+        assert message.startswith("does not end: it waits at test_everywhere.py:")
+
+    @BOTH
+    def test_thread_that_ends_late(self, name: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A thread that takes longer than there is time is waited for, or left alone."""
+        give_up, ends = Eye.give_up, threading.Event()
+
+        def gives_up(self: Eye, consumer: object) -> None:
+            give_up(self, consumer)
+            ends.set()
+
+        monkeypatch.setattr(Eye, "give_up", gives_up)
+
+        async def source() -> AsyncIterator[str]:
+            ends.clear()
+            await anyio.to_thread.run_sync(ends.wait)
+            yield "a"
+
+        [message] = failures_of(source, backends=[name], clock="real", max_seconds=0.01)
+        assert message.startswith("does not end")
+
+    @BOTH
+    def test_waits_for_ever_in_the_end(self, name: Any) -> None:
+        """What waits for ever when the source is closed is abandoned, and named."""
+
+        class NeverEnds(Stage[Any, Any]):
+            @asynccontextmanager
+            async def lifespan(self, control: Any) -> AsyncGenerator[None, None]:
+                yield
+                with anyio.CancelScope(shield=True):
+                    await anyio.Event().wait()
+
+        line = NeverEnds.lifespan.__wrapped__.__code__.co_firstlineno + 4  # type: ignore[attr-defined]
+        [message] = failures_of(lambda: with_stage(words(), NeverEnds()), backends=[name])
+        assert message == f"does not end: it waits at test_everywhere.py:{line}"
+
     def test_never_suspends(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """A loop that never suspends is named, and ended."""
         monkeypatch.setattr(watchdog, "PATIENCE", 0.2)
@@ -636,6 +692,20 @@ class TestFound:
         assert interrupt_everywhere(source, again=True).runs > interrupt_everywhere(source).runs
 
 
+@pytest.fixture
+def noted(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """Return what is set when something outside is found to be at work."""
+    note, noted = Eye.note_outside, threading.Event()
+
+    def notes(self: Eye, what: str) -> None:
+        note(self, what)
+        noted.set()
+
+    monkeypatch.setattr(Eye, "note_outside", notes)
+    monkeypatch.setattr(once, "_OTHER_THREADS", 60.0)
+    return noted
+
+
 class TestOutside:
     @BOTH
     def test_thread(self, name: Any) -> None:
@@ -662,6 +732,151 @@ class TestOutside:
 
         with pytest.warns(UnresolvedWarning, match="waits for a thread"):
             interrupt_everywhere(source, backends=["asyncio"])
+
+    @pytest.mark.parametrize("joins", [asyncio.gather, asyncio.shield])
+    def test_joined(self, joins: Any, noted: threading.Event) -> None:
+        """Whoever waits for a call in a thread, in whatever way, waits for a thread."""
+
+        async def source() -> AsyncIterator[str]:
+            await joins(asyncio.to_thread(noted.wait))
+            yield "a"
+
+        with pytest.warns(UnresolvedWarning, match="waits for a thread"):
+            interrupt_everywhere(source, backends=["asyncio"])
+
+    @BOTH
+    def test_thread_of_a_child(self, name: Any, noted: threading.Event) -> None:
+        """So does a source whose child waits for one."""
+
+        async def source() -> AsyncIterator[str]:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(anyio.to_thread.run_sync, noted.wait)
+            yield "a"
+
+        with pytest.warns(UnresolvedWarning, match="waits for a thread"):
+            interrupt_everywhere(source, backends=[name])
+
+    @BOTH
+    def test_from_thread(self, name: Any) -> None:
+        """So does one that is in a thread."""
+
+        def blocking() -> Iterator[str]:
+            time.sleep(0.01)
+            yield "a"
+
+        async def source() -> AsyncIterator[str]:
+            async with from_thread(blocking) as stream:
+                async for item in stream:
+                    yield item
+
+        with pytest.warns(UnresolvedWarning, match="waits for a thread"):
+            interrupt_everywhere(source, backends=[name])
+
+    @BOTH
+    def test_another_thread(self, name: Any, noted: threading.Event) -> None:
+        """A thread that the event loop does not know may wake it as well."""
+
+        async def source() -> AsyncIterator[str]:
+            comes = anyio.Event()
+            loop = Loop()
+
+            def answer() -> None:
+                noted.wait()
+                loop.call(comes.set)
+
+            thread = threading.Thread(target=answer)
+            thread.start()
+            await comes.wait()
+            thread.join()
+            yield "a"
+
+        with pytest.warns(UnresolvedWarning, match="waits for a thread"):
+            interrupt_everywhere(source, backends=[name])
+
+    def test_another_thread_that_ends(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """It may do so in the pass in which virtual time is up again, and be gone by then."""
+        monkeypatch.setattr(once, "_OTHER_THREADS", 60.0)
+
+        class AnswersThen(trio.abc.Instrument):
+            def __init__(self, may_answer: threading.Event, thread: threading.Thread) -> None:
+                self._may_answer, self._thread = may_answer, thread
+
+            def before_io_wait(self, timeout: float) -> None:
+                if trio.current_time() > 1.5e9:
+                    self._may_answer.set()
+                    self._thread.join()
+
+        async def source() -> AsyncIterator[str]:
+            comes, may_answer, loop = trio.Event(), threading.Event(), Loop()
+
+            def answer() -> None:
+                may_answer.wait()
+                loop.call(comes.set)
+
+            thread = threading.Thread(target=answer)
+            answers = AnswersThen(may_answer, thread)
+            trio.lowlevel.add_instrument(answers)
+            thread.start()
+            await comes.wait()
+            trio.lowlevel.remove_instrument(answers)
+            yield "a"
+
+        with pytest.warns(UnresolvedWarning, match="waits for a thread"):
+            interrupt_everywhere(source, backends=["trio"], kinds=["stop"], max_runs=1)
+
+    @BOTH
+    def test_before_the_first_step(self, name: Any, noted: threading.Event) -> None:
+        """What waits for a thread before its source begins does begin."""
+
+        class InThread(Stage[Any, Any]):
+            @asynccontextmanager
+            async def lifespan(self, control: Any) -> AsyncGenerator[None, None]:
+                await anyio.to_thread.run_sync(noted.wait)
+                yield
+
+        report = interrupt_everywhere(lambda: with_stage(words(), InThread()), backends=[name])
+        assert report.unresolved == []
+
+    @BOTH
+    def test_idle_thread(self, name: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A thread that does nothing does not keep a run that waits for ever."""
+        monkeypatch.setattr(once, "_OTHER_THREADS", 0.01)
+
+        async def source() -> AsyncIterator[str]:
+            yield "a"
+            thread = threading.Thread(target=ends.wait)
+            thread.start()
+            threads.append(thread)
+            await anyio.Event().wait()
+
+        ends, threads = threading.Event(), list[threading.Thread]()
+        try:
+            [message] = failures_of(source, backends=[name])
+        finally:
+            ends.set()
+            for thread in threads:
+                thread.join()
+        assert message.startswith("does not end")
+
+    @BOTH
+    def test_silent_peer(self, name: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A peer that does not answer in time has time to, and no more."""
+        monkeypatch.setattr(once, "_OTHER_THREADS", 0.01)
+
+        @asynccontextmanager
+        async def make() -> AsyncIterator[Any]:
+            own, peer = socket.socketpair()
+
+            async def source() -> AsyncIterator[str]:
+                await anyio.wait_readable(own)
+                yield "a"
+
+            with closing(own), closing(peer):
+                yield source()
+                anyio.notify_closing(own)
+
+        [message] = failures_of(make, backends=[name], max_seconds=0.05)
+        assert message.startswith("does not end")
 
     @BOTH
     def test_socket(self, name: Any) -> None:
