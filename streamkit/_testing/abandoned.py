@@ -1,12 +1,15 @@
 """
 A run that does not end is abandoned: it is kept, and never stepped again.
 
-Closing it would let it run on, and the interpreter would close it if it were collected.
+Closing it would let it run on, perhaps for ever. The interpreter closes whatever is collected, also
+what is left at its own end. So CPython is told of one more reference, whose holder it cannot find.
 """
 
 from __future__ import annotations
 
 import asyncio
+import ctypes
+import sys
 from typing import Any
 
 from .._core.relay_trio import abort_wait
@@ -16,13 +19,17 @@ class Abandoned(BaseException):
     """Raised in place of one more step."""
 
 
-#: Everything that was abandoned, kept until the process ends.
-kept: list[object] = []
+def _keep_on_cpython(suspended: object) -> None:
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(suspended))
+
+
+_kept: list[object] = []
+_keep = _keep_on_cpython if sys.implementation.name == "cpython" else _kept.append
 
 
 def abandon(suspended: object) -> None:
-    """Keep a suspended coroutine."""
-    kept.append(suspended)
+    """Keep a suspended coroutine until the process has ended."""
+    _keep(suspended)
 
 
 def wake(task: Any) -> None:

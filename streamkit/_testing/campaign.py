@@ -72,8 +72,10 @@ class Campaign:
 
     def _run_on(self, backend: Backend, seed: int) -> None:
         terms = Terms(self.make, self.steps, self.clock, self.max_seconds)
-        times = range(UNDISTURBED[backend])
-        undisturbed = Undisturbed([self._one(terms, (), backend, seed + n) for n in times])
+        records: list[Record] = []
+        while len(records) < UNDISTURBED[backend] and not any(each.stuck_at for each in records):
+            records.append(self._one(terms, (), backend, seed + len(records)))
+        undisturbed = Undisturbed(records)
         terms.undisturbed, terms.own = undisturbed.items, undisturbed.cancelled_at
         # Whatever these runs have imported and cached is frozen, because it stays anyway. Done
         # after later runs, this would keep the runs themselves, with their event loops: cycles in
@@ -81,7 +83,7 @@ class Campaign:
         gc.freeze()
         wrong = [*of_undisturbed(undisturbed)]
         self._folding.add(undisturbed.records[0], wrong)
-        if any(record.stuck_at is not None for record in undisturbed.records):
+        if records[-1].stuck_at is not None:
             return
         if undisturbed.order == "different":
             note = f"the items, for each run has others ({backend})"

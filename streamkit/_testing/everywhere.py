@@ -59,7 +59,8 @@ def interrupt_everywhere(
     :param seeds: how many orders of tasks to try on trio
     :param steps: how often the source may wait after it was told
     :param max_runs: how many runs there may be
-    :param max_seconds: real seconds after which no further run begins
+    :param max_seconds: real seconds after which no further run begins, and one that still waits
+        does not end
     :param ignore: qualified names of tasks, generators, streams and exceptions that are intended
     :return: what was done, and what was left out
     :raises Interrupted: if anything is wrong; an :exc:`AssertionError`

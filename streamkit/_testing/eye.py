@@ -7,12 +7,16 @@ has reached the intended point, the eye schedules the strike, right after the st
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
 from .abandoned import Abandoned, wake
 from .leftovers import body_of, has_ended
 from .places import Place, place_of
 from .points import Point, Points
+
+# How many waits there are between two looks at the clock.
+_OFTEN = 100
 
 
 class Eye:
@@ -23,6 +27,7 @@ class Eye:
     :param strike: interrupts it, for the n-th time, counted from 0
     :param soon: calls something right after the current step of the event loop
     :param steps: how often the run may wait after it was told
+    :param patience: real seconds after which it may not wait again
     :param outside: returns what a wait is for, if that is outside of the event loop
     :param own: where a function is cancelled without an interruption, by a task group of its own
 
@@ -34,6 +39,7 @@ class Eye:
         strike: Callable[[int], object],
         soon: Callable[[Callable[[], object], bool], object],
         steps: int,
+        patience: float,
         outside: Callable[[Place], str | None],
         own: frozenset[Point] = frozenset(),
     ) -> None:
@@ -69,6 +75,7 @@ class Eye:
         self._strike = strike
         self._soon = soon
         self._steps = steps
+        self._until = time.monotonic() + patience
         self._outside = outside
         self._own = own
         self._points = Points()
@@ -94,7 +101,7 @@ class Eye:
         if what is not None:
             self._was_outside = True
             self.outside[point] = what
-        if self.told_after is not None and len(self.trace) - self.told_after > self._steps:
+        if self._has_waited_too_often():
             self.stuck_at, self.is_over = place, True
             raise Abandoned
         done = len(self.asked_at)
@@ -102,6 +109,13 @@ class Eye:
             self.asked_at.append(point)
             self.asked_in = self.asked_in or place
             self._soon(lambda: self._strike(done), point.at_yield)
+
+    def _has_waited_too_often(self) -> bool:
+        waits = len(self.trace)
+        if self.told_after is not None and waits - self.told_after > self._steps:
+            return True
+        # A run may also wait for ever in small steps. Asking for the time at each costs too much.
+        return not waits % _OFTEN and time.monotonic() > self._until
 
     def took_real_time(self) -> bool:
         """Tell whether a wait since the last call took real time."""

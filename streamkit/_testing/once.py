@@ -93,7 +93,9 @@ async def one_run(
 
 async def _visit(subject: Subject, record: Record, terms: Terms) -> None:
     outside = outside_of_virtual_time if terms.clock == "virtual" else nothing
-    visit = terms.visit = visit_to(subject, record.strikes, terms.steps, outside, terms.own)
+    visit = terms.visit = visit_to(
+        subject, record.strikes, terms.steps, terms.patience, outside, terms.own
+    )
     await visit.go(lambda event: _within_reason(event, visit, terms))
     terms.visit = None
     _note(record, visit, terms.undisturbed)

@@ -41,6 +41,7 @@ class Visit(ABC):
     :param subject: what is interrupted
     :param strikes: where it is interrupted, in this order, and how
     :param steps: how often it may wait after it was told
+    :param patience: real seconds after which it may not wait again
     :param outside: returns what a wait is for, if that is outside of the event loop
     :param own: where it is cancelled without an interruption
 
@@ -51,13 +52,15 @@ class Visit(ABC):
         subject: Subject,
         strikes: tuple[tuple[Point, Kind], ...],
         steps: int,
+        patience: float,
         outside: Outside,
         own: frozenset[Point],
     ) -> None:
         self.subject: Subject = subject
         self.kinds: list[Kind] = [kind for _, kind in strikes]
         points = tuple(point for point, _ in strikes)
-        self.eye: Eye = Eye(points, self._strike, right_after_this_step, steps, outside, own)
+        soon = right_after_this_step
+        self.eye: Eye = Eye(points, self._strike, soon, steps, patience, outside, own)
         self.items: list[Any] = []
         self.outcome: Outcome | None = None
         #: What was raised to the consumer, or to the caller of the function.
@@ -248,9 +251,10 @@ def visit_to(
     subject: Subject,
     strikes: tuple[tuple[Point, Kind], ...],
     steps: int,
+    patience: float,
     outside: Outside,
     own: frozenset[Point],
 ) -> Visit:
     """Return a visit to what ``make`` gave."""
     kind = StreamVisit if subject.work is None else FunctionVisit
-    return kind(subject, strikes, steps, outside, own)
+    return kind(subject, strikes, steps, patience, outside, own)

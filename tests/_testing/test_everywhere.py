@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import gc
 import socket
+import subprocess
+import sys
 import threading
 import time
 import warnings
@@ -303,6 +305,49 @@ class TestFunctions:
 
 
 class TestEndless:
+    @BOTH
+    @pytest.mark.parametrize("kind", ["source", "function"])
+    def test_never_ends(self, name: Any, kind: str) -> None:
+        """What waits for ever in small steps, without an interruption, is abandoned, and named."""
+
+        async def source() -> AsyncIterator[str]:
+            yield "a"
+            while True:
+                await anyio.sleep(1)
+
+        async def function() -> None:
+            while True:
+                await anyio.sleep(1)
+
+        make: Any = source if kind == "source" else lambda: function
+        [message] = failures_of(make, backends=[name], max_seconds=0.2)
+        line = (source if kind == "source" else function).__code__.co_firstlineno
+        assert message.startswith("does not end: it waits at test_everywhere.py:")
+        assert message.endswith(str(line + (3 if kind == "source" else 2)))
+
+    def test_end_of_the_process(self) -> None:
+        """What was abandoned is not closed at the end of the process, where it would go on."""
+        program = """
+import anyio
+from streamkit.testing import Interrupted, interrupt_everywhere
+
+async def resist():
+    while True:
+        try:
+            await anyio.sleep(1)
+        except BaseException:
+            pass
+
+try:
+    interrupt_everywhere(lambda: resist, backends=["asyncio"], max_seconds=0.1)
+except Interrupted:
+    print("abandoned")
+"""
+        ended = subprocess.run(
+            [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True
+        )
+        assert (ended.stdout, ended.stderr) == ("abandoned\n", "")
+
     @BOTH
     def test_stuck(self, name: Any) -> None:
         """A source that holds a group, and never ends once it was told, is abandoned, and named."""
