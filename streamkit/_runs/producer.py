@@ -201,12 +201,12 @@ class Producer:
             self.gone.set()
         raised, self._raised = self._raised, None
         # A run that was cancelled natively has ended by now. It should not end the others.
-        if raised is not None and not (isinstance(raised, _HANDLED) or _is_native(raised)):
-            try:
+        try:
+            if raised is not None and not (isinstance(raised, _HANDLED) or _is_native(raised)):
                 raise raised
-            finally:
-                # Its traceback includes this frame.
-                del raised, self
+        finally:
+            # Its traceback includes this frame; from Python 3.12 on, it leads here in any case.
+            del raised, self
 
     async def _create(self, on_created: Callable[[], object]) -> bool:
         """Create the run in the log. Returns whether its source may start."""
