@@ -1,13 +1,11 @@
-"""The examples with the SDK of OpenAI, with processes and threads, in real time."""
+"""The examples with the SDK of OpenAI and other libraries, interrupted everywhere."""
 
 from __future__ import annotations
 
 import importlib
 import json
-import os
-import subprocess
 import sys
-from contextlib import aclosing, asynccontextmanager
+from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -150,50 +148,6 @@ def test_ai_chat_request(example: Any, url: str) -> None:
         assert run.told or b'"finish"' in run.result
 
     interrupt(make, check, kinds=["cancel", "native"])
-
-
-@pytest.mark.parametrize("example", ["watch"], indirect=True)
-def test_watch(example: Any, tmp_path: Path) -> None:
-    """L7, U1: wherever the output of a command is ended, the command has ended, too."""
-    pids = tmp_path / "pids"
-    command = ["sh", "-c", "echo $$ >> pids; echo one; echo two"]
-
-    @asynccontextmanager
-    async def make() -> AsyncGenerator[Any, None]:
-        pids.write_text("")
-        yield example.output_of(command)
-        for pid in pids.read_text().split():
-            with pytest.raises(ProcessLookupError):
-                os.kill(int(pid), 0)
-
-    def check(run: Run) -> None:
-        said = [item for item in run.items if isinstance(item, bytes)]
-        assert said == [b"one", b"two"][: len(said)]
-        remarks = run.items[len(said) :]
-        assert len(remarks) <= run.told
-        assert all("[partial result at interrupted; lines: " in remark for remark in remarks)
-
-    interrupt(make, check)
-
-
-@pytest.mark.parametrize("example", ["trio_app"], indirect=True)
-def test_trio_app(example: Any, tmp_path: Path) -> None:
-    """L7, U1: wherever the lines of a file are ended, nobody follows that file any more."""
-    followed = tmp_path / "log"
-    followed.write_text("one\ntwo\n")
-
-    @asynccontextmanager
-    async def make() -> AsyncGenerator[Any, None]:
-        async def two() -> AsyncGenerator[bytes, None]:
-            async with aclosing(example.follow(str(followed))) as lines:
-                yield await anext(lines)
-                yield await anext(lines)
-
-        yield two()
-
-    interrupt(make, backends=["trio"])
-    listed = subprocess.run(["ps", "-ww", "-eo", "args"], capture_output=True, check=True)
-    assert str(followed).encode() not in listed.stdout
 
 
 @pytest.mark.parametrize("example", ["own_signals"], indirect=True)

@@ -1,12 +1,13 @@
-"""The examples that are programs with a server of their own, interrupted everywhere."""
+"""The examples with processes, or with a server of their own, interrupted everywhere."""
 
 from __future__ import annotations
 
 import importlib
 import json
 import os
+import subprocess
 import sys
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,8 +31,16 @@ def _examples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
     monkeypatch.syspath_prepend(EXAMPLES)
     monkeypatch.chdir(tmp_path)
     yield
-    for name in ("web", "workers", "stop_elsewhere"):
+    for name in ("stop_elsewhere", "trio_app", "watch", "web", "workers"):
         sys.modules.pop(name, None)
+
+
+def interrupt(make: Any, check: Any = None, **options: Any) -> None:
+    options = {"clock": "real", "kinds": KINDS, "max_seconds": ENOUGH, **options}
+    report = interrupt_everywhere(make, check, **options)
+    assert report.points
+    assert not report.unresolved
+    assert not any("beyond" in line for line in report.left_out)
 
 
 def test_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -64,32 +73,71 @@ def test_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def check(run: Run) -> None:
         assert run.told or b'"kind":"completed"' in run.result
 
-    report = interrupt_everywhere(make, check, clock="real", kinds=KINDS, max_seconds=ENOUGH)
-    assert report.points
-    assert not any("beyond" in line for line in report.left_out)
+    interrupt(make, check)
 
 
-def test_web(tmp_path: Path) -> None:
-    """L7, U1: wherever the output of a command of the demo is ended, the command has ended."""
-    web: Any = importlib.import_module("web")
+def line_of(item: object) -> str | None:
+    """Return the line of the command's output that an item is, or ``None`` for a remark."""
+    if isinstance(item, bytes):
+        return item.decode()
+    if isinstance(item, ServerSentEvent) and not item.event:
+        return str(json.loads(str(item.data))["text"])
+    return None
+
+
+@pytest.mark.parametrize("name", ["watch", "web"])
+def test_output_of_a_command(name: str, tmp_path: Path) -> None:
+    """L7, U1: wherever the output of a command is ended, the command has ended, too."""
+    example: Any = importlib.import_module(name)
     pids = tmp_path / "pids"
-    command = ["sh", "-c", "echo $$ >> pids; echo one; echo two"]
+    command = ["sh", "-c", "echo $$ >> pids; echo one; echo two; exec sleep 1000"]
+
+    async def until_two() -> AsyncGenerator[Any, None]:
+        async with aclosing(example.output_of(command)) as items:
+            async for item in items:
+                yield item
+                if line_of(item) == "two":
+                    # It would go on.
+                    return
 
     @asynccontextmanager
     async def make() -> AsyncGenerator[Any, None]:
         pids.write_text("")
-        yield web.output_of(command)
+        yield until_two()
         for pid in pids.read_text().split():
             with pytest.raises(ProcessLookupError):
                 os.kill(int(pid), 0)
 
     def check(run: Run) -> None:
-        said = [item for item in run.items if isinstance(item, ServerSentEvent) and not item.event]
-        texts = [json.loads(item.data)["text"] for item in said]
-        assert texts == ["one", "two"][: len(texts)]
+        lines = [line_of(item) for item in run.items]
+        said = [line for line in lines if line is not None]
+        assert said == ["one", "two"][: len(said)]
+        if name == "watch":
+            remarks = run.items[len(said) :]
+            assert len(remarks) <= run.told
+            assert all("[partial result at interrupted; lines: " in remark for remark in remarks)
 
-    report = interrupt_everywhere(make, check, clock="real", kinds=KINDS, max_seconds=ENOUGH)
-    assert report.points
+    interrupt(make, check)
+
+
+def test_trio_app(tmp_path: Path) -> None:
+    """L7, U1: wherever the lines of a file are ended, nobody follows that file any more."""
+    example: Any = importlib.import_module("trio_app")
+    followed = tmp_path / "log"
+    followed.write_text("one\ntwo\n")
+
+    @asynccontextmanager
+    async def make() -> AsyncGenerator[Any, None]:
+        async def two() -> AsyncGenerator[bytes, None]:
+            async with aclosing(example.follow(str(followed))) as lines:
+                yield await anext(lines)
+                yield await anext(lines)
+
+        yield two()
+
+    interrupt(make, backends=["trio"])
+    listed = subprocess.run(["ps", "-ww", "-eo", "args"], capture_output=True, check=True)
+    assert str(followed).encode() not in listed.stdout
 
 
 def test_stop_elsewhere() -> None:
