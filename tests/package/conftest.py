@@ -8,14 +8,18 @@ import sys
 import tarfile
 import zipfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 ROOT = Path(__file__).resolve().parents[2]
 DIST = ROOT / "dist"
 
 
-def run(*command: str | Path) -> str:
+def run(*command: str | Path, env: Mapping[str, str] | None = None) -> str:
     """Run a command away from the checkout, which would be imported, and return what it prints."""
     hidden = {"PYTHONPATH", "PYTHONDONTWRITEBYTECODE", "VIRTUAL_ENV"}
     result = subprocess.run(
@@ -24,7 +28,7 @@ def run(*command: str | Path) -> str:
         text=True,
         check=False,
         cwd=DIST.parent / "tests" / "package",
-        env={name: value for name, value in os.environ.items() if name not in hidden},
+        env={name: value for name, value in os.environ.items() if name not in hidden} | (env or {}),
     )
     assert result.returncode == 0, result.stdout + result.stderr
     return result.stdout

@@ -7,7 +7,8 @@ import re
 import subprocess
 import sys
 import tomllib
-from email import message_from_string
+import zipfile
+from email import message_from_bytes, message_from_string
 from typing import TYPE_CHECKING
 
 import pytest
@@ -63,12 +64,48 @@ def test_what_pypi_shows(built: tuple[Path, Path]) -> None:
     assert run(sys.executable, "-m", "twine", "check", "--strict", *built).count("PASSED") == 2
 
 
-def test_links_of_what_pypi_shows(metadata: Message) -> None:
-    """Package: no link on PyPI is relative to the repository, where it would lead nowhere."""
+def test_what_knows_no_address(metadata: Message) -> None:
+    """Package: only a release has addresses; elsewhere no link leads into the repository."""
+    is_release = "STREAMKIT_REPOSITORY" in os.environ
+    assert bool(metadata.get_all("Project-URL")) is is_release
+    assert bool(links(metadata)) is is_release
+    assert "## Which do I need?" in text_of(metadata)
+
+
+def test_address_of_a_release(tmp_path: Path) -> None:
+    """Package: a release links to its repository, from the README to the files of its tag."""
+    address = "https://code.example/a-fork/streamkit"
+    built_here = (sys.executable, "-m", "uv", "build", "--quiet", "--out-dir", tmp_path, ROOT)
+    run(*built_here, env={"STREAMKIT_REPOSITORY": address})
+    (sdist,), (wheel,) = tmp_path.glob("*.tar.gz"), tmp_path.glob("*.whl")
+    run(sys.executable, "-m", "twine", "check", "--strict", sdist, wheel)
+    # The wheel is built out of the sdist, so that has them, too.
+    with zipfile.ZipFile(wheel) as archive:
+        metadata = message_from_bytes(archive.read(f"{NAME}.dist-info/METADATA"))
+    assert metadata["Dynamic"] is None
+    files = f"{address}/blob/v{PROJECT['version']}/"
+    assert metadata.get_all("Project-URL") == [
+        f"Source, {address}",
+        f"Documentation, {files}docs/index.md",
+        f"Changelog, {files}CHANGELOG.md",
+        f"Issues, {address}/issues",
+    ]
+    linked = {link.partition("#")[0] for link in links(metadata)}
+    assert len(linked) > 20
+    assert {link.removeprefix(files) for link in linked} <= tracked()
+    workflow = (ROOT / ".github" / "workflows" / "release.yml").read_text("utf-8")
+    assert "STREAMKIT_REPOSITORY: ${{ github.server_url }}/${{ github.repository }}" in workflow
+
+
+def text_of(metadata: Message) -> str:
     body = metadata.get_payload()
     assert isinstance(body, str)
-    assert re.findall(r"\]\((?!https?://|#)[^)]*\)", body) == []
-    assert "## Which do I need?" in body
+    return body
+
+
+def links(metadata: Message) -> list[str]:
+    """Return where the README links to, except for places in itself."""
+    return re.findall(r"\]\((?!#)([^)]*)\)", text_of(metadata))
 
 
 def test_classifiers(metadata: Message) -> None:
