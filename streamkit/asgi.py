@@ -13,14 +13,14 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Se
 from functools import partial
 from typing import Any, Literal, TypeAlias, TypedDict, Unpack, cast
 
-from ._combinators.keepalive import with_keepalive
-from ._combinators.status import StatusStream, with_status
+from ._combinators.keepalive import keepalive as _beats_of
+from ._combinators.status import StatusStream, status_above
 from ._core.arguments import refuse_misplaced, seconds
 from ._core.metadata import Head
 from ._core.outcome import Outcome
 from ._core.public import name_publicly
 from ._core.source import AsyncSource
-from ._core.stream import with_stage
+from ._core.stage import Stage
 from ._core.telemetry import Telemetry, check_telemetry
 from ._http.exchange import Exchange
 from ._http.headers import RawHeaders, default_headers, merged, raw
@@ -61,6 +61,8 @@ __all__ = [
 
 #: What ``final`` may return: one item, several in a list, a tuple or an iterator, or nothing.
 LastWord: TypeAlias = Content | Sequence[Content] | Iterator[Content] | None
+
+_Final: TypeAlias = Callable[[Outcome], Any] | None
 
 # Seconds until the handshake, whatever the source does: a client waits for ten or so.
 _HANDSHAKE_WITHIN = 5.0
@@ -158,6 +160,9 @@ class StreamResponse(Returned):
 
     """
 
+    #: What makes beats, below the outlet.
+    _beats: Stage[Any, Any] | None = None
+
     def __init__(
         self,
         source: AsyncSource[Content | Head],
@@ -209,16 +214,17 @@ class StreamResponse(Returned):
         )
         self._outlet = self._make_outlet()
         _check_final(final)
-        self._last_word = _LastWord(final, self._outlet)
+        self._last_word = _LastWord(self._said_last(final), self._outlet)
         # Given away with the call. Frames of a framework hold this response, an error holds them,
         # and the outcome of the stream holds the error: such a cycle would keep send() alive, and
         # granian ends the connection only when nothing refers to that.
-        self._stream: StatusStream[Any] | None = with_status(
-            with_stage(source, self._outlet),
-            first_item_within=self._first_item_within,
-            final=self._last_word,
-            on_end=on_end,
-            on_end_timeout=on_end_timeout,
+        self._stream: StatusStream[Any] | None = status_above(
+            source,
+            (self._outlet,) if self._beats is None else (self._beats, self._outlet),
+            self._first_item_within,
+            self._last_word,
+            on_end,
+            on_end_timeout,
         )
 
     def __repr__(self) -> str:
@@ -228,6 +234,10 @@ class StreamResponse(Returned):
     def _make_outlet(self) -> Outlet:
         """Return the outlet that makes bytes of items. Called once, when the response is made."""
         return Outlet()
+
+    def _said_last(self, final: Callable[[Outcome], Any] | None) -> _Final:
+        """Return what says the last word: the user's ``final``, if there is one, or another."""
+        return final
 
     def _own_headers(self, media_type: str | None) -> RawHeaders:
         """Return the headers that those of the user replace."""
@@ -386,7 +396,6 @@ class WebSocketStream(StreamResponse):
     ) -> None:
         refuse_misplaced(type(self).__qualname__, options, OF_SOCKETS)
         _check_stop(stop)
-        _check_final(final)
         check_told(errors, subprotocols, encoder)
         seconds("keepalive", keepalive, positive=True)
         # Before all other attributes.
@@ -398,17 +407,22 @@ class WebSocketStream(StreamResponse):
         self._on_stop: Callable[[object], object] | None = None
         self._errors: Literal["status", "close"] = errors
         self._accepted = accepted
+        if beat is not None:
+            self._beats = _beats_of(keepalive, beat)
         if options.get("first_item_within") is None:
             options["first_item_within"] = _HANDSHAKE_WITHIN
         super().__init__(
-            source if beat is None else with_keepalive(source, keepalive, cast("Any", beat)),
+            source,
             headers=headers,
-            final=None if final is None else partial(self._socket_outlet.last, cast("Any", final)),
+            final=cast("Any", final),
             **options,
         )
 
     def _make_outlet(self) -> Outlet:
         return self._socket_outlet
+
+    def _said_last(self, final: Callable[[Outcome], Any] | None) -> _Final:
+        return None if final is None else partial(self._socket_outlet.last, final)
 
     def _own_headers(self, media_type: str | None) -> RawHeaders:
         return []
@@ -466,10 +480,11 @@ def _check_host(given: object) -> None:
 
 def _host_in(scope: Scope) -> StreamHost | None:
     state = scope.get("state")
-    if not isinstance(state, Mapping):
-        return None
-    values = cast("Mapping[str, object]", state).values()
-    return next((value for value in values if isinstance(value, StreamHost)), None)
+    if isinstance(state, Mapping):
+        for value in cast("Mapping[str, object]", state).values():
+            if isinstance(value, StreamHost):
+                return value
+    return None
 
 
 name_publicly(globals())

@@ -8,16 +8,16 @@ where to go on, so for a stream that outlives its client, :mod:`streamkit.sse` i
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Unpack
+from typing import Any, Unpack, cast
 
-from ._combinators.keepalive import with_keepalive
+from ._combinators.keepalive import keepalive as _beats_of
 from ._core.arguments import refuse_misplaced, seconds
 from ._core.outcome import Outcome
 from ._core.public import name_publicly
 from ._core.source import AsyncSource
 from ._http.outlet import Outlet
 from ._http.returned import UNSERIALIZABLE
-from ._http.terms import FIRST_ITEM_WITHIN as _FIRST_ITEM_WITHIN, check_final as _check_final
+from ._http.terms import FIRST_ITEM_WITHIN as _FIRST_ITEM_WITHIN
 from ._sse.misplaced import OF_LINES
 from ._sse.records import MEDIA_TYPE as _MEDIA_TYPE, RecordOutlet, Records
 from .asgi import ResponseOptions, StreamResponse
@@ -71,19 +71,19 @@ class JsonLines(StreamResponse):
         refuse_misplaced(type(self).__qualname__, options, OF_LINES)
         _check_key(end_key)
         _check_encoder(encoder)
-        _check_final(final)
         seconds("keepalive", keepalive, positive=True)
         # Before all other attributes.
         self._unserializable = UNSERIALIZABLE
         self._records = Records(end_key, encoder)
         self._beat = b"" if beat is None else self._records.encode_beat(beat)
-        beating = source if not self._beat else with_keepalive(source, keepalive, self._beat)
-        if self._beat and options.get("first_item_within") is None:
-            # Beats come after a status, and a proxy that waits for them cuts what is silent.
-            options["first_item_within"] = min(keepalive, _FIRST_ITEM_WITHIN)
+        if self._beat:
+            self._beats = _beats_of(keepalive, self._beat)
+            if options.get("first_item_within") is None:
+                # Beats come after a status, and a proxy that waits for them cuts what is silent.
+                options["first_item_within"] = min(keepalive, _FIRST_ITEM_WITHIN)
         super().__init__(
-            beating,
-            final=self._records.final if final is None else self._records.encoded_final(final),
+            source,
+            final=cast("Any", final),
             headers=headers,
             media_type=_MEDIA_TYPE,
             **options,
@@ -91,6 +91,9 @@ class JsonLines(StreamResponse):
 
     def _make_outlet(self) -> Outlet:
         return RecordOutlet(self._records, self._beat)
+
+    def _said_last(self, final: Callable[[Outcome], Any] | None) -> Callable[[Outcome], Any]:
+        return self._records.final if final is None else self._records.encoded_final(final)
 
     def _opening(self) -> bytes:
         return bytes(self._beat)

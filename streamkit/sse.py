@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache, partial
 from typing import Any, Literal, Unpack, cast
 
-from ._combinators.keepalive import with_keepalive
+from ._combinators.keepalive import keepalive as _beats_of
 from ._core.arguments import refuse_misplaced, seconds
 from ._core.outcome import Outcome
 from ._core.public import name_publicly
@@ -120,43 +120,43 @@ class EventStream(StreamResponse):
     ) -> None:
         refuse_misplaced(type(self).__qualname__, options, OF_EVENTS)
         check_said(profile, about, errors)
-        _check_final(final)
         # Before all other attributes.
         self._unserializable = UNSERIALIZABLE
         self._profile = profile
         self._about: Mapping[str, Any] = {} if about is None else about
-        self._has_beats = keepalive is not None
         self._errors = profile.errors if errors is None else errors
-        beating = source if keepalive is None else with_keepalive(source, keepalive, profile.beat)
-        if keepalive is not None and options.get("first_item_within") is None:
-            # Beats come after a status, and a proxy that waits for them cuts silent connections.
-            options["first_item_within"] = min(keepalive, _FIRST_ITEM_WITHIN)
-        said_last = profile.final if final is None else encoded_final(final, profile)
-        #: Made here already, because the last items depend on the earlier ones.
-        self._encoder = self._make_encoder()
-        if isinstance(self._encoder, RememberingOutlet):
-            said_last = partial(self._encoder.last, said_last)
+        if keepalive is not None:
+            self._beats = _beats_of(keepalive, profile.beat)
+            if options.get("first_item_within") is None:
+                # Beats come after a status, and a proxy that waits for them cuts what is silent.
+                options["first_item_within"] = min(keepalive, _FIRST_ITEM_WITHIN)
         super().__init__(
-            beating,
-            final=said_last,
+            source,
+            final=cast("Any", final),
             headers=headers,
             media_type=profile.media_type,
             **options,
         )
 
     def _make_outlet(self) -> Outlet:
-        return self._encoder
-
-    def _make_encoder(self) -> Outlet:
         if self._profile.begin is None and self._profile.fold is None:
             return EventOutlet(self._profile)
         return RememberingOutlet(self._profile, self._about)
+
+    def _said_last(self, final: Callable[[Outcome], Any] | None) -> Callable[[Outcome], Any]:
+        said = self._profile.final if final is None else encoded_final(final, self._profile)
+        # The last items may depend on the earlier ones.
+        return (
+            partial(self._outlet.last, said)
+            if isinstance(self._outlet, RememberingOutlet)
+            else said
+        )
 
     def _own_headers(self, media_type: str | None) -> RawHeaders:
         return _headers_of(self._profile, media_type)
 
     def _opening(self) -> bytes:
-        return bytes(self._profile.beat) if self._has_beats else b""
+        return b"" if self._beats is None else bytes(self._profile.beat)
 
     def _refusal(self, *, closes: bool) -> Refusal:
         in_band = self._say_later if self._errors == "event" else None
@@ -286,7 +286,7 @@ class RunEvents(EventStream):
         terms.asks_for_head, terms.tell = True, runs.shut_down
         terms.name, terms.told = type(self).__name__, answer.told
 
-    def _make_encoder(self) -> Outlet:
+    def _make_outlet(self) -> Outlet:
         # The items that it is given are encoded.
         return Outlet()
 

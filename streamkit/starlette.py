@@ -15,6 +15,7 @@ They are the responses of :mod:`streamkit.asgi`, :mod:`streamkit.sse` and
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
 from typing import Any, Literal, Unpack
 
 from . import asgi, jsonlines, sse, websocket
@@ -425,6 +426,7 @@ def _sender(websocket: WebSocket) -> Send:
     return send
 
 
+@lru_cache(maxsize=64)
 def _with_charset(media_type: str | None, charset: str) -> str | None:
     if media_type is None or not media_type.startswith("text/") or "charset=" in media_type.lower():
         return media_type

@@ -81,12 +81,17 @@ def with_keepalive(
     :raises ValueError: if ``interval`` is not finite, or not positive
 
     """
+    return with_stage(source, keepalive(interval, beat, initial=initial))
+
+
+def keepalive(interval: float, beat: Any, *, initial: bool = False) -> Stage[Any, Any]:
+    """Return the stage of :func:`with_keepalive`, for a stream that has others, too."""
     interval = seconds("interval", interval, positive=True)
     if callable(beat):
         check_plain("beat", beat)
-        return with_stage(source, _TellingKeepalive(interval, beat, initial))
+        return _TellingKeepalive(interval, beat, initial)
     check_made("beat", beat)
-    return with_stage(source, _Keepalive(interval, beat, initial))
+    return _Keepalive(interval, beat, initial)
 
 
 class _Keepalive(Stage[Any, Any]):

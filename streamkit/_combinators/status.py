@@ -10,6 +10,7 @@ from collections.abc import (
     Coroutine,
     Iterable,
     Iterator,
+    Sequence,
 )
 from dataclasses import replace
 from typing import Any, TypeAlias, TypeVar, cast, overload
@@ -36,13 +37,16 @@ Items: TypeAlias = list[T] | tuple[T, ...] | Iterator[T]
 class StatusStream(Stream[T_co]):
     """A stream that knows its status before its first item. Made by :func:`with_status`."""
 
-    def __init__(self, source: AsyncSource[Any], status: _Status) -> None:
-        super().__init__(source, status)
+    def __init__(self, source: AsyncSource[Any], *stages: Stage[Any, Any]) -> None:
+        super().__init__(source, *stages)
+        status = stages[-1]
+        assert isinstance(status, _Status)
         self._status = status
-        # Only the innermost status sees the Head that the source yields.
-        innermost = next(stage for stage in self._stages if isinstance(stage, _Status))
-        if innermost is not status:
-            status.innermost = innermost
+        for stage in self._stages:
+            # Only the innermost status sees the Head that the source yields.
+            if isinstance(stage, _Status):
+                status.innermost = None if stage is status else stage
+                break
 
     def head(self) -> Coroutine[Any, Any, Head]:
         """
@@ -133,20 +137,42 @@ def with_status(
     :raises ValueError: if a time is negative or not finite
 
     """
+    if final is not None:
+        _check_callable("final", final)
+        check_plain("final", final)
+    return status_above(source, (), first_item_within, final, on_end, on_end_timeout)
+
+
+def status_above(
+    source: AsyncSource[Any],
+    stages: Sequence[Stage[Any, Any]],
+    first_item_within: float | None,
+    final: Callable[[Outcome], Any] | None,
+    on_end: Callable[[Outcome], Awaitable[object]] | None,
+    on_end_timeout: float,
+) -> StatusStream[Any]:
+    """
+    Put other stages on a source, and :func:`with_status` on top of them, in one stream.
+
+    :param final: as there, and checked already
+
+    """
     if first_item_within is not None:
         seconds("first_item_within", first_item_within)
-    for name, function in ("final", final), ("on_end", on_end):
-        if function is not None and not callable(function):
-            raise TypeError(
-                f"{name} must be callable, got {type(function).__qualname__}: write "
-                f"{name}=lambda outcome: ..."
-            )
-    if final is not None:
-        check_plain("final", final)
     on_end_timeout = seconds("on_end_timeout", on_end_timeout)
     if on_end is None:
-        return StatusStream(source, _Status(first_item_within, final))
-    return StatusStream(source, _StatusWithOnEnd(first_item_within, final, on_end, on_end_timeout))
+        return StatusStream(source, *stages, _Status(first_item_within, final))
+    _check_callable("on_end", on_end)
+    status = _StatusWithOnEnd(first_item_within, final, on_end, on_end_timeout)
+    return StatusStream(source, *stages, status)
+
+
+def _check_callable(name: str, function: object) -> None:
+    if not callable(function):
+        raise TypeError(
+            f"{name} must be callable, got {type(function).__qualname__}: write "
+            f"{name}=lambda outcome: ..."
+        )
 
 
 class _Status(Stage[Any, Any]):

@@ -27,6 +27,9 @@ def seconds(name: str, value: object, *, positive: bool = False) -> float:
     :raises ValueError: if it is not finite, negative, or zero where it must be positive
 
     """
+    if type(value) is float and 0.0 < value < math.inf:
+        # As nearly always.
+        return value
     if isinstance(value, bool) or not isinstance(value, _NUMBERS):
         raise TypeError(_must_be_seconds(name, repr(value), positive))
     try:

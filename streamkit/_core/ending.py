@@ -55,11 +55,13 @@ def judge(
     :param left: whether the consumer has left
 
     """
-    error = error_in(raised)
-    if error is not None and (signal is not None or left):
-        # Closing an inner generator may have turned it into this.
-        error = without(error, was_thrown_at_yield)
-    untold = None if error is None else without(error, is_stream_cancelled)
+    error, untold = raised, None
+    if not isinstance(raised, StreamCancelled):
+        error = error_in(raised)
+        if error is not None and (signal is not None or left):
+            # Closing an inner generator may have turned it into this.
+            error = without(error, was_thrown_at_yield)
+        untold = None if error is None else without(error, is_stream_cancelled)
     if signal is not None and not signal.is_left:
         error = untold if failure is None else failure
         raises = error

@@ -39,7 +39,8 @@ def without(exc: BaseException, drop: Callable[[BaseException], bool]) -> BaseEx
     :return: the same object if there was nothing to take out, ``None`` if nothing is left
 
     """
-    if not is_group(exc):
+    # Written out, as below: each end of a stream asks several times.
+    if not isinstance(exc, BaseExceptionGroup):
         return None if drop(exc) else exc
     try:
         dropped, rest = exc.split(lambda leaf: not is_group(leaf) and drop(leaf))
@@ -88,7 +89,9 @@ def shares_leaf(exc: BaseException, other: BaseException | None) -> bool:
 
 def first_leaf(exc: BaseException) -> BaseException:
     """Return an exception that is not a group: the first in a group, or the exception itself."""
-    return next(leaves(exc))
+    while is_group(exc):
+        exc = exc.exceptions[0]
+    return exc
 
 
 def is_stream_cancelled(exc: BaseException) -> bool:
@@ -98,7 +101,7 @@ def is_stream_cancelled(exc: BaseException) -> bool:
 
 def is_backend_cancellation(exc: BaseException) -> bool:
     """Tell whether an exception is asyncio's or trio's own."""
-    return not is_stream_cancelled(exc) and isinstance(exc, anyio.get_cancelled_exc_class())
+    return not isinstance(exc, StreamCancelled) and isinstance(exc, anyio.get_cancelled_exc_class())
 
 
 def error_in(exc: BaseException | None) -> BaseException | None:

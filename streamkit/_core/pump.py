@@ -232,7 +232,7 @@ class Pump:
                 # A source that was told so also leaves the streams inside it: they are closed.
                 if not isinstance(stop.reason, Left):
                     self.cancel(Signal(stop.reason, self._scopes.grace))
-            elif only_backend_cancellation(exc):
+            elif type(exc) is self.backend.cancelled or only_backend_cancellation(exc):
                 is_native = is_native or self.backend.relay.is_native(first_leaf(exc))
                 signal = self._scopes.signal_around()
                 if signal is not None:

@@ -60,10 +60,13 @@ class Source(Generic[T]):
         if isinstance(source, Batches):
             source = cast("AsyncSource[T]", source.lists)
         self._given: Any = source
+        if type(source) is AsyncGeneratorType:
+            # Nearly always, and the quickest to tell.
+            self._source: Any = source
         # An object that is both must be entered: aiostream's streamers insist on it.
-        if hasattr(source, "__aenter__") and hasattr(source, "__aexit__"):
+        elif hasattr(source, "__aenter__") and hasattr(source, "__aexit__"):
             manager = cast("AbstractAsyncContextManager[AsyncIterable[T], Any]", source)
-            self._source: Any = self._entered(manager)
+            self._source = self._entered(manager)
         elif isinstance(source, AsyncIterable):
             self._source = self._given
         else:

@@ -22,6 +22,8 @@ def raw(headers: Mapping[str, str] | Iterable[tuple[str, str]]) -> RawHeaders:
     :raises ValueError: if one of them is not valid, or would be several headers
 
     """
+    if headers == ():
+        return []
     pairs = cast("Mapping[str, str]", headers).items() if isinstance(headers, Mapping) else headers
     result: RawHeaders = []
     for name, value in pairs:
