@@ -73,6 +73,8 @@ def check_status(name: str, value: object) -> None:
     :raises ValueError: if it is not from 200 to 599
 
     """
+    if type(value) is int and 200 <= value <= 599:
+        return
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(_must_be_status(name, value))
     if not 200 <= value <= 599:

@@ -163,6 +163,15 @@ def get_backend() -> Backend:
     return _on_asyncio(loop) if isinstance(loop, asyncio.AbstractEventLoop) else _on_trio(loop)
 
 
+def new_scope() -> anyio.CancelScope:
+    """Return a new cancel scope, for code that needs nothing else of its backend."""
+    loop = running_loop()
+    if isinstance(loop, asyncio.AbstractEventLoop):
+        make_scope, _ = _anyios_on_asyncio()
+        return make_scope()
+    return _on_trio(loop).make_scope()
+
+
 # Made anew each time: keeping it would keep the event loop after its end, and with that everything
 # that it holds.
 def _on_asyncio(loop: asyncio.AbstractEventLoop) -> Backend:

@@ -16,7 +16,7 @@ from contextlib import suppress
 import anyio
 from anyio.lowlevel import cancel_shielded_checkpoint, checkpoint
 
-from .._core.backend import get_backend
+from .._core.backend import new_scope
 from .messages import Message, Receive, Send
 from .shared_receive import SharedReceive
 
@@ -71,7 +71,7 @@ class Connection:
     ) -> None:
         #: Everything is sent in here. Cancelled when the client has gone, if necessary: what ends
         #: by itself costs less.
-        self.scope: anyio.CancelScope = get_backend().make_scope()
+        self.scope: anyio.CancelScope = new_scope()
         #: ``send`` of ASGI, for code that does what :meth:`send` does.
         self.raw_send: Send = send
         self.send_timeout: float | None = send_timeout
