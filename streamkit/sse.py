@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache, partial
-from typing import Any, Literal, Unpack, cast
+from typing import Any, Literal, Never, Unpack, cast
 
 from ._combinators.keepalive import keepalive as _beats_of
 from ._core.arguments import refuse_misplaced, seconds
@@ -43,7 +43,7 @@ from ._sse.events import (
     ServerSentEvent as ServerSentEvent,
 )
 from ._sse.headers import last_event_id as last_event_id
-from ._sse.misplaced import OF_A_RUN, OF_EVENTS, by_name
+from ._sse.misplaced import OF_A_RUN, OF_EVENTS, by_name, refuse_positional
 from ._sse.openai import OPENAI_CHAT as OPENAI_CHAT, OPENAI_RESPONSES as OPENAI_RESPONSES
 from ._sse.outlet import EventOutlet, RememberingOutlet, encoded_final
 from ._sse.profile import Profile as Profile
@@ -109,7 +109,7 @@ class EventStream(StreamResponse):
     def __init__(
         self,
         source: AsyncSource[Any],
-        *,
+        *misplaced: Never,
         profile: Profile = BROWSER,
         about: Mapping[str, Any] | None = None,
         keepalive: float | None = 15.0,
@@ -118,6 +118,8 @@ class EventStream(StreamResponse):
         headers: Mapping[str, str] | Iterable[tuple[str, str]] = (),
         **options: Unpack[ResponseOptions],
     ) -> None:
+        if misplaced:
+            refuse_positional(type(self).__qualname__, misplaced)
         refuse_misplaced(type(self).__qualname__, options, OF_EVENTS)
         check_said(profile, about, errors)
         # Before all other attributes.

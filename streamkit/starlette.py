@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
-from typing import Any, Literal, Unpack
+from typing import Any, Literal, Never, Unpack
 
 from . import asgi, jsonlines, sse, websocket
 from ._core.arguments import check_status
@@ -165,7 +165,7 @@ class EventStream(sse.EventStream, StreamResponse):
     def __init__(
         self,
         source: AsyncSource[Any],
-        *,
+        *misplaced: Never,
         profile: Profile = BROWSER,
         about: Mapping[str, Any] | None = None,
         keepalive: float | None = 15.0,
@@ -178,6 +178,7 @@ class EventStream(sse.EventStream, StreamResponse):
     ) -> None:
         super().__init__(
             source,
+            *misplaced,
             profile=profile,
             about=about,
             keepalive=keepalive,

@@ -39,9 +39,11 @@ def without(exc: BaseException, drop: Callable[[BaseException], bool]) -> BaseEx
     :return: the same object if there was nothing to take out, ``None`` if nothing is left
 
     """
-    # Written out, as below: each end of a stream asks several times.
-    if not isinstance(exc, BaseExceptionGroup):
+    # Before any call: each end of a stream asks several times.
+    given: object = exc
+    if not isinstance(given, BaseExceptionGroup):
         return None if drop(exc) else exc
+    assert is_group(exc)
     try:
         dropped, rest = exc.split(lambda leaf: not is_group(leaf) and drop(leaf))
     except BaseException:

@@ -60,9 +60,10 @@ class Source(Generic[T]):
         if isinstance(source, Batches):
             source = cast("AsyncSource[T]", source.lists)
         self._given: Any = source
-        if type(source) is AsyncGeneratorType:
+        kind: object = type(source)
+        if kind is AsyncGeneratorType:
             # Nearly always, and the quickest to tell.
-            self._source: Any = source
+            self._source: Any = self._given
         # An object that is both must be entered: aiostream's streamers insist on it.
         elif hasattr(source, "__aenter__") and hasattr(source, "__aexit__"):
             manager = cast("AbstractAsyncContextManager[AsyncIterable[T], Any]", source)

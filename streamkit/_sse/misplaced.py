@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import wraps
+from inspect import Parameter, signature
 from typing import Any, TypeVar, cast
 
 from .profile import Profile
@@ -46,19 +46,26 @@ OF_LINES = {
 
 
 def by_name(init: Init) -> Init:
-    """Let a constructor refuse positional arguments after the source, and say how to write them."""
+    """Hide the positional arguments that a constructor takes only to refuse them."""
+    full = signature(init)
+    several = Parameter.VAR_POSITIONAL
+    shown = [each for each in full.parameters.values() if each.kind is not several]
+    cast("Any", init).__signature__ = full.replace(parameters=shown)
+    return init
 
-    @wraps(init)
-    def checked(self: object, *args: Any, **kwargs: Any) -> None:
-        if len(args) > 1:
-            name = type(self).__qualname__
-            raise TypeError(
-                f"{name} takes the source alone without a name, got {type(args[1]).__qualname__} "
-                f"after it: write {name}(source, {_named(args[1])})"
-            )
-        init(self, *args, **kwargs)
 
-    return cast("Init", checked)
+def refuse_positional(name: str, given: tuple[object, ...]) -> None:
+    """
+    Refuse positional arguments after the source, and say how to write them.
+
+    :param name: of the class that was given them
+    :raises TypeError: always
+
+    """
+    raise TypeError(
+        f"{name} takes the source alone without a name, got {type(given[0]).__qualname__} "
+        f"after it: write {name}(source, {_named(given[0])})"
+    )
 
 
 def _named(value: object) -> str:

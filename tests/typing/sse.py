@@ -50,7 +50,7 @@ EventStream(source=words())
 
 ServerSentEvent("a", "b")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
 ServerSentEvent(1)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
-EventStream(words(), BROWSER)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+EventStream(words(), BROWSER)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 EventStream(words(), media_type="a")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
 whole_events(words())  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 Profile("mine", errors="both")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
