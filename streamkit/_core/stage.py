@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import AsyncGenerator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Generic, TypeVar, cast
 
@@ -141,14 +141,34 @@ def runs_beside(stage: Stage[Any, Any]) -> bool:
 
 
 class Stages:
-    """The stages of one stream, the innermost first, as the pump sees them."""
+    """The stages of one stream, the innermost first, and what they ask for together."""
 
     def __init__(self, stages: Sequence[Stage[Any, Any]]) -> None:
         self._stages = stages
+        self.read_ahead: float = 0
+        self.in_a_row: int = BATCH
+        self.grace: float | None = None
+        #: Whether one of them encloses the stream with something.
+        self.have_lifespan: bool = False
+        #: Whether one of them has something to run beside the source.
+        self.run_beside: bool = False
+        on_item: list[Callable[[Any], Any]] = []
+        # In one pass, because each open stream makes it.
+        for stage in stages:
+            kind: Any = type(stage)
+            self.read_ahead += stage.read_ahead
+            if stage.in_a_row < self.in_a_row:
+                self.in_a_row = stage.in_a_row
+            if stage.grace is not None:
+                self.grace = stage.grace
+            if kind.on_item is not _ON_ITEM:
+                on_item.append(stage.on_item)
+            if kind.lifespan is not _LIFESPAN:
+                self.have_lifespan = True
+            if kind.run is not _RUN:
+                self.run_beside = True
         # Mostly there is none, and an empty tuple is no new object.
-        self._on_item = tuple(
-            [stage.on_item for stage in stages if type(stage).on_item is not _ON_ITEM]
-        )
+        self._on_item = tuple(on_item)
 
     def transform(self, item: Any) -> Any:
         if isinstance(item, Metadata) and any(stage.on_metadata(item) for stage in self._stages):

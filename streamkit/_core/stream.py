@@ -16,7 +16,7 @@ from .backend import get_backend
 from .beside import look_around, run_beside
 from .control import Control
 from .exceptions import bare, both, first_leaf, not_an_end, only_backend_cancellation
-from .handoff import BATCH, Handoff
+from .handoff import Handoff
 from .outcome import Outcome
 from .pump import Pump
 from .source import AsyncSource, Source
@@ -124,15 +124,11 @@ class Stream(ObjectReceiveStream[T_co]):
         self._check_unused()
         self._state = "open"
         stages = self._stages
-        read_ahead: float = 0
-        in_a_row = BATCH
-        for stage in stages:
-            read_ahead += stage.read_ahead
-            in_a_row = min(in_a_row, stage.in_a_row)
-            if stage.grace is not None:
-                self._source.grace = stage.grace
+        together = Stages(stages)
+        if together.grace is not None:
+            self._source.grace = together.grace
         backend = get_backend()
-        pump = Pump(self._source, Stages(stages), backend, read_ahead, in_a_row)
+        pump = Pump(self._source, together, backend, together.read_ahead, together.in_a_row)
         controls: list[Control] = []
         try:
             for number, stage in enumerate(stages, 1):
@@ -140,7 +136,12 @@ class Stream(ObjectReceiveStream[T_co]):
                 controls.append(control)
                 stage.on_open(control)
                 self._opened = number
-            self._tasks = await self._enter_lifespans(controls, backend.make_task_group())
+            tasks = backend.make_task_group()
+            if together.have_lifespan:
+                await self._enter_lifespans(controls, tasks)
+            else:
+                await tasks.__aenter__()
+            self._tasks = tasks
         except BaseException as exc:
             self._state = "left"
             pump.finish()
@@ -159,7 +160,7 @@ class Stream(ObjectReceiveStream[T_co]):
         pump.tasks = self._tasks
         start_soon = self._tasks.start_soon
         start_soon(pump.run, name=f"source task of {self._source.name}")
-        for stage, control in zip(stages, controls, strict=True):
+        for stage, control in zip(stages, controls, strict=True) if together.run_beside else ():
             if runs_beside(stage):
                 scope = backend.make_scope(shield=True)
                 pump.when_finished(scope.cancel)
@@ -240,18 +241,14 @@ class Stream(ObjectReceiveStream[T_co]):
             return leaving
         return anyio.BrokenResourceError("the source task was cancelled before it began")
 
-    async def _enter_lifespans(self, controls: Sequence[Control], tasks: TaskGroup) -> TaskGroup:
+    async def _enter_lifespans(self, controls: Sequence[Control], tasks: TaskGroup) -> None:
         """Enter what the stages enclose the stream with, and inside of it the task group."""
-        if not any(map(has_lifespan, self._stages)):
-            await tasks.__aenter__()
-            return tasks
         async with AsyncExitStack() as lifespans:
             for stage, control in zip(self._stages, controls, strict=True):
                 if has_lifespan(stage):
                     await lifespans.enter_async_context(stage.lifespan(control))
             await tasks.__aenter__()
             self._lifespans = lifespans.pop_all()
-        return tasks
 
     async def _leave_lifespans(
         self, lifespans: AsyncExitStack, leaving: BaseException | None
