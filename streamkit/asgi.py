@@ -310,13 +310,14 @@ class StreamResponse(Returned):
             self._last_word,
             self._terms,
             host,
-            self._refusal(closes=scope.get("http_version", "1.1").startswith("1")),
+            partial(self._refusal, closes=scope.get("http_version", "1.1").startswith("1")),
             is_head=scope["method"] == "HEAD",
             receive=self._receive or receive,
             send=send,
         )
 
     def _refusal(self, *, closes: bool) -> Refusal:
+        """Return the answer if the stream does not start. Called only then."""
         return Refusal(None, self._terms.headers, closes=closes)
 
 
@@ -449,7 +450,7 @@ class WebSocketStream(StreamResponse):
             self._last_word,
             self._terms,
             host,
-            self._refusal(closes=False),
+            partial(self._refusal, closes=False),
             scope=scope,
             receive=receive,
             send=send,
@@ -480,7 +481,7 @@ def _check_host(given: object) -> None:
 
 def _host_in(scope: Scope) -> StreamHost | None:
     state = scope.get("state")
-    if isinstance(state, Mapping):
+    if type(state) is dict or isinstance(state, Mapping):
         for value in cast("Mapping[str, object]", state).values():
             if isinstance(value, StreamHost):
                 return value

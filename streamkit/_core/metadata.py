@@ -42,6 +42,8 @@ class Head(Metadata):
     def __post_init__(self) -> None:
         check_status("status", self.status)
         headers: Any = self.headers
+        if headers == {}:
+            return
         if not isinstance(headers, Mapping):
             raise TypeError(
                 f"headers must be a mapping of names to values, got {type(headers).__qualname__}: "

@@ -49,7 +49,7 @@ class Exchange:
     :param last_word: its ``final``
     :param terms: what to do
     :param host: knows when the program ends, if there is one
-    :param refusal: the answer if the stream does not start
+    :param refusal: returns the answer if the stream does not start
     :param is_head: whether the request asks only for the headers
     :param receive: of ASGI
     :param send: of ASGI
@@ -80,7 +80,7 @@ class Exchange:
         last_word: LastWord,
         terms: Terms,
         host: Home | None,
-        refusal: Refusal,
+        refusal: Callable[[], Refusal],
         *,
         is_head: bool,
         receive: Receive,
@@ -248,7 +248,8 @@ class Exchange:
     # The client
 
     def _watch(self, wait: Callable[[], Awaitable[None]]) -> None:
-        self._outlet.start_soon(partial(self._notice, wait), f"watcher of {self._stream!r}")
+        name = f"watcher of {self._stream.source_name}"
+        self._outlet.start_soon(partial(self._notice, wait), name)
 
     def _watch_the_clock(self) -> None:
         is_needed = self._connection.send_timeout is not None and not self._has_clock
@@ -410,7 +411,7 @@ class Exchange:
             del self
 
     async def _send_refusal(self) -> None:
-        first, content = self._refusal.answer(is_head=self._is_head)
+        first, content = self._refusal().answer(is_head=self._is_head)
         await self._connection.send(first)
         await self._end(content)
 

@@ -22,7 +22,7 @@ def raw(headers: Mapping[str, str] | Iterable[tuple[str, str]]) -> RawHeaders:
     :raises ValueError: if one of them is not valid, or would be several headers
 
     """
-    if headers == ():
+    if headers in ((), {}):
         return []
     pairs = cast("Mapping[str, str]", headers).items() if isinstance(headers, Mapping) else headers
     result: RawHeaders = []

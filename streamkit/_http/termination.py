@@ -76,7 +76,7 @@ class Termination:
 def _port(server: Any) -> int | None:
     """Return the port of an address in a scope, or ``None`` for a Unix socket."""
     # The name of a Unix socket is a path.
-    if isinstance(server, str | bytes):
+    if isinstance(server, (str, bytes)):
         return None
     try:
         # A number by the specification, a string on granian. None or 0 if it is a path.

@@ -84,7 +84,7 @@ class SocketExchange(Exchange):
         last_word: LastWord,
         terms: Terms,
         host: Home | None,
-        refusal: Refusal,
+        refusal: Callable[[], Refusal],
         *,
         scope: Scope,
         receive: Receive,
@@ -244,7 +244,7 @@ class SocketExchange(Exchange):
             await self._accept(self._terms.headers)
         elif self._state is _State.NEW:
             self._state = _State.REFUSED
-            first, content = self._refusal.answer(is_head=False)
+            first, content = self._refusal().answer(is_head=False)
             self._denial = first, bytearray(content)
         await self._end()
 
