@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from functools import cache, lru_cache, partial
 from types import coroutine
 from typing import Any
+from weakref import ref
 
 import anyio
 from anyio.abc import TaskGroup
@@ -123,7 +124,7 @@ class _TrioWakeup(Wakeup):
             self._reschedule(task)
 
 
-# Not frozen, which would cost three times as much: on asyncio there is one for each stream.
+# Not frozen, which would cost three times as much: on uvloop there is one for each stream.
 @dataclass(slots=True)
 class Backend:
     """The backend of the running event loop."""
@@ -172,13 +173,20 @@ def new_scope() -> anyio.CancelScope:
     return _on_trio(loop).make_scope()
 
 
-# Made anew each time: keeping it would keep the event loop after its end, and with that everything
-# that it holds.
+# The last one, and its event loop: most programs run one. It does not hold the loop, which may hold
+# a lot after its end.
+_last_on_asyncio: tuple[Callable[[], object], Backend] | None = None
+
+
 def _on_asyncio(loop: asyncio.AbstractEventLoop) -> Backend:
-    # What the loop's own method calls, unless somebody has replaced that.
+    global _last_on_asyncio
+    last = _last_on_asyncio
+    # What the loop's own method calls, unless somebody has replaced that, which may be at any time.
     own = getattr(loop.time, "__func__", None) is asyncio.BaseEventLoop.time
+    if own and last is not None and last[0]() is loop:
+        return last[1]
     scope, task_group = _anyios_on_asyncio()
-    return Backend(
+    backend = Backend(
         AsyncioRelay,
         asyncio.CancelledError,
         time.monotonic if own else loop.time,
@@ -190,8 +198,15 @@ def _on_asyncio(loop: asyncio.AbstractEventLoop) -> Backend:
         AsyncioTimer,
         _soon_on_asyncio,
         _turn,
-        partial(is_current_on_asyncio, loop),
+        partial(_is_current, ref(loop)),
     )
+    if own:
+        _last_on_asyncio = ref(loop), backend
+    return backend
+
+
+def _is_current(find_loop: Callable[[], object]) -> bool:
+    return is_current_on_asyncio(find_loop())
 
 
 @cache

@@ -18,6 +18,9 @@ _INTERVAL = 0.1
 _MOST = 16
 
 
+_NO_ADDRESS = object()
+
+
 class Termination:
     """
     The moment at which the server of this process stops listening.
@@ -40,6 +43,8 @@ class Termination:
     def __init__(self) -> None:
         self._found = anyio.Event()
         self._ports: set[int | None] = set()
+        # The address of the request before.
+        self._last: object = _NO_ADDRESS
         self._listening: set[tuple[int, int | None]] = set()
 
     def note(self, scope: Mapping[str, Any]) -> None:
@@ -49,7 +54,11 @@ class Termination:
         :param scope: the scope of the request, of which ``"server"`` is used
 
         """
-        port = _port(scope.get("server"))
+        server = scope.get("server")
+        if server == self._last:
+            return
+        self._last = server
+        port = _port(server)
         if port in self._ports or len(self._ports) == _MOST:
             return
         self._ports.add(port)

@@ -14,7 +14,7 @@ import pytest
 import trio
 
 from streamkit import with_keepalive
-from streamkit._core.backend import Wakeup, get_backend
+from streamkit._core.backend import Backend, Wakeup, get_backend
 from support import Log, wait_all_blocked
 
 if TYPE_CHECKING:
@@ -289,3 +289,22 @@ async def test_two_runs_in_turns() -> None:
     after = get_backend()
     assert after is not before
     assert after.orphanage is before.orphanage
+
+
+def test_one_loop_after_the_other() -> None:
+    """B4: what was found out about one event loop is not taken for another, nor holds it."""
+    found: list[Backend] = []
+
+    async def look() -> weakref.ref[asyncio.AbstractEventLoop]:
+        backend, loop = get_backend(), asyncio.get_running_loop()
+        assert backend is get_backend()
+        assert backend.loop == id(loop)
+        assert backend.is_here()
+        assert not any(other.is_here() for other in found)
+        found.append(backend)
+        return weakref.ref(loop)
+
+    loops = [asyncio.run(look()) for _ in range(2)]
+    gc.collect()
+    assert [loop() for loop in loops] == [None, None]
+    assert not any(backend.is_here() for backend in found)
