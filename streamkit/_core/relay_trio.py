@@ -63,8 +63,7 @@ class TrioRelay(Relay):
         elif self._task._abort_func is not None and self._is_exposed():
             # It waits, and has not been woken yet.
             awaited, self._awaited = self._awaited, None
-            if self._abort_for_signal(awaited.abort_func) is self._succeeded:
-                self._reschedule(self._task, _error(self.exception()))
+            self._end_wait(awaited.abort_func)
 
     def _has_children(self) -> bool:
         return any(nursery.child_tasks for nursery in self._task.child_nurseries)
@@ -112,8 +111,15 @@ class TrioRelay(Relay):
         if awaited is None:
             return self._failed
         if self._scopes.is_open and self._is_exposed():
-            return self._abort_for_signal(awaited.abort_func)
+            # trio would raise its own exception first, with all the frames that have led here.
+            self._end_wait(awaited.abort_func)
+            return self._failed
         return awaited.abort_func(raise_cancel)
+
+    def _end_wait(self, abort: Callable[[Callable[[], NoReturn]], Any]) -> None:
+        if self._abort_for_signal(abort) is self._succeeded:
+            # With nothing: what the source is sent instead is an error.
+            self._reschedule(self._task)
 
     def _abort_for_signal(self, abort: Callable[[Callable[[], NoReturn]], Any]) -> Any:
         def tell() -> NoReturn:
