@@ -17,7 +17,7 @@ _INTERVAL = 0.1
 # How many ports may be watched: a middleware may have changed the address.
 _MOST = 16
 
-
+# Before the first request: an address may be None.
 _NO_ADDRESS = object()
 
 
