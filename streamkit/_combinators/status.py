@@ -39,14 +39,16 @@ class StatusStream(Stream[T_co]):
 
     def __init__(self, source: AsyncSource[Any], *stages: Stage[Any, Any]) -> None:
         super().__init__(source, *stages)
-        status = stages[-1]
+        number = 0
+        while not isinstance(self._stages[number], _Status):
+            number += 1
+        # Only the innermost status sees the Head that the source yields.
+        innermost, status = self._stages[number], stages[-1]
+        assert isinstance(innermost, _Status)
         assert isinstance(status, _Status)
         self._status = status
-        for stage in self._stages:
-            # Only the innermost status sees the Head that the source yields.
-            if isinstance(stage, _Status):
-                status.innermost = None if stage is status else stage
-                break
+        if innermost is not status:
+            status.innermost = innermost
 
     def head(self) -> Coroutine[Any, Any, Head]:
         """
