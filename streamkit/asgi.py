@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Se
 from functools import partial
 from typing import Any, Literal, TypeAlias, TypedDict, Unpack, cast
 
-from ._combinators.keepalive import keepalive as _beats_of
+from ._combinators.keepalive import beats_of as _beats_of
 from ._combinators.status import StatusStream, status_above
 from ._core.arguments import refuse_misplaced, seconds
 from ._core.metadata import Head

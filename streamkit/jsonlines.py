@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Unpack, cast
 
-from ._combinators.keepalive import keepalive as _beats_of
+from ._combinators.keepalive import beats_of as _beats_of
 from ._core.arguments import refuse_misplaced, seconds
 from ._core.outcome import Outcome
 from ._core.public import name_publicly

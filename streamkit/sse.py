@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache, partial
 from typing import Any, Literal, Never, Unpack, cast
 
-from ._combinators.keepalive import keepalive as _beats_of
+from ._combinators.keepalive import beats_of as _beats_of
 from ._core.arguments import refuse_misplaced, seconds
 from ._core.outcome import Outcome
 from ._core.public import name_publicly

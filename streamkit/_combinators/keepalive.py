@@ -81,10 +81,10 @@ def with_keepalive(
     :raises ValueError: if ``interval`` is not finite, or not positive
 
     """
-    return with_stage(source, keepalive(interval, beat, initial=initial))
+    return with_stage(source, beats_of(interval, beat, initial=initial))
 
 
-def keepalive(interval: float, beat: Any, *, initial: bool = False) -> Stage[Any, Any]:
+def beats_of(interval: float, beat: Any, *, initial: bool = False) -> Stage[Any, Any]:
     """Return the stage of :func:`with_keepalive`, for a stream that has others, too."""
     interval = seconds("interval", interval, positive=True)
     if callable(beat):

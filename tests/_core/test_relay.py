@@ -720,3 +720,24 @@ class TestAbortWait:
             assert tasks.child_tasks
             may_look.set()
         assert raised == [error]
+
+
+class Mark:
+    """Something that a caller holds."""
+
+
+async def test_keeps_nothing_of_whoever_tells() -> None:
+    """C1: until the source goes on, nothing holds the frames of whoever has told it."""
+    token, log = CancelToken(), Log()
+
+    def stop() -> weakref.ref[Mark]:
+        mark = Mark()
+        token.cancel("stop")
+        return weakref.ref(mark)
+
+    stream = with_cancellation(blocked(log), token)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(consume, stream, log)
+        await wait_all_blocked()
+        assert stop()() is None
+    assert stream.outcome.reason == "stop"
