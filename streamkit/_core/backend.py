@@ -23,6 +23,7 @@ from weakref import ref
 
 import anyio
 from anyio.abc import TaskGroup
+from anyio.lowlevel import checkpoint_if_cancelled
 
 from .loop import is_current_on_asyncio, is_current_on_trio, running_loop
 from .orphans import Orphanage, orphanage
@@ -150,8 +151,12 @@ class Backend:
     #: Calls a function in the next pass of the event loop, as if from a task, unless that task has
     #: ended by then.
     soon: Callable[[Any, Callable[[], object]], object]
+    #: Waits until that has left no task. Is not cancelled.
+    settle: Callable[[], Awaitable[None]]
     #: Lets other tasks run, and a cancellation through.
     checkpoint: Callable[[], Awaitable[None]]
+    #: Lets a cancellation through, and does nothing else.
+    checkpoint_if_cancelled: Callable[[], Awaitable[None]]
     #: Tells whether this is the event loop that is running in the current thread.
     is_here: Callable[[], bool]
     #: Looks after streams that outlive their tasks, where that is needed.
@@ -197,7 +202,9 @@ def _on_asyncio(loop: asyncio.AbstractEventLoop) -> Backend:
         task_group,
         AsyncioTimer,
         _soon_on_asyncio,
+        _settle_on_asyncio,
         _turn,
+        checkpoint_if_cancelled,
         partial(_is_current, ref(loop)),
     )
     if own:
@@ -219,6 +226,7 @@ def _anyios_on_asyncio() -> tuple[type[anyio.CancelScope], type[TaskGroup]]:
 def _on_trio(token: Any) -> Backend:
     trio: Any = sys.modules["trio"].lowlevel
     cancelled, make_scope = sys.modules["trio"].Cancelled, sys.modules["trio"].CancelScope
+    soon = _SoonOnTrio(token, trio)
     return Backend(
         TrioRelay,
         cancelled,
@@ -229,8 +237,10 @@ def _on_trio(token: Any) -> Backend:
         make_scope,
         type(anyio.create_task_group()),
         TrioTimer,
-        _SoonOnTrio(token),
+        soon,
+        soon.settle,
         trio.checkpoint,
+        trio.checkpoint_if_cancelled,
         partial(is_current_on_trio, token),
         orphanage(),
     )
@@ -252,19 +262,39 @@ def _soon_on_asyncio(task: asyncio.Task[Any], function: Callable[[], object]) ->
     loop.call_soon(call)
 
 
-class _SoonOnTrio:
-    """Functions to call. trio is told once for each pass, because that is a system call."""
+async def _settle_on_asyncio() -> None:
+    """Do nothing: no task is involved."""
 
-    def __init__(self, token: Any) -> None:
-        self._token = token
+
+class _SoonOnTrio:
+    """
+    Functions to call, all of a pass in one system task, which ends with the last of them.
+
+    trio's own queue is for other threads, and costs two system calls.
+    """
+
+    def __init__(self, token: Any, trio: Any) -> None:
+        self._token, self._spawn = token, trio.spawn_system_task
+        self._checkpoint = trio.cancel_shielded_checkpoint
         self._functions: list[Callable[[], object]] = []
 
     def __call__(self, task: object, function: Callable[[], object]) -> None:
         # A stream whose task ends with an open block is an orphan, which is looked after.
         if not self._functions:
             # First: Ctrl-C may come after it, and the next function must be told again.
-            self._token.run_sync_soon(self._call_all)
+            try:
+                self._spawn(self._run, name="calls what streams put off")
+            except RuntimeError:
+                # The run is ending, and only closes its async generators.
+                self._token.run_sync_soon(self._call_all)
         self._functions.append(function)
+
+    async def settle(self) -> None:
+        while self._functions:
+            await self._checkpoint()
+
+    async def _run(self) -> None:
+        self._call_all()
 
     def _call_all(self) -> None:
         functions, self._functions = self._functions, []

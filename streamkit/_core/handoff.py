@@ -18,7 +18,6 @@ from collections.abc import Awaitable, Callable, Generator, Iterable
 from typing import Any
 
 import anyio
-from anyio.lowlevel import checkpoint_if_cancelled
 
 from .advice import IN_ANOTHER_LOOP, busy
 from .backend import Backend
@@ -58,6 +57,7 @@ class Handoff:
         "_asked",
         "_cancelled",
         "_checkpoint",
+        "_checkpoint_if_cancelled",
         "_clock",
         "_demand",
         "_due_beats",
@@ -136,8 +136,9 @@ class Handoff:
         self._cancelled = backend.cancelled
         #: Called with a backend's cancellation that ended a wait of the consumer.
         self.on_interrupted: Callable[[BaseException], object] = _ignore
-        # Looked at where the first ask parks: with each, it would cost each item.
+        # Both are asked where the first ask parks: with each, it would cost each item.
         self._is_here = backend.is_here
+        self._checkpoint_if_cancelled = backend.checkpoint_if_cancelled
         self._is_fresh = True
 
     # The consumer's side
@@ -226,7 +227,7 @@ class Handoff:
         if not self._is_here():
             raise RuntimeError(IN_ANOTHER_LOOP)
         # Nothing begins where a scope around the consumer is cancelled already.
-        await checkpoint_if_cancelled()
+        await self._checkpoint_if_cancelled()
         self._is_fresh = False
 
     async def wait_for_item(self, enough: Callable[[], bool], within: float) -> None:

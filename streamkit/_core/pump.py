@@ -81,6 +81,7 @@ class Pump:
         "_left",
         "_on_finished",
         "_pipeline",
+        "_puts_off",
         "_relay",
         "_scopes",
         "_source",
@@ -145,6 +146,8 @@ class Pump:
         self._is_closing = False
         self._left = False
         self._is_abandoned = False
+        #: Whether something was put off until the next pass.
+        self._puts_off = False
         self._failure: BaseException | None = None
         #: What a stage raised when the stream was already ending.
         self._late_failure: BaseException | None = None
@@ -245,6 +248,7 @@ class Pump:
     def soon(self, function: Callable[[], object]) -> None:
         """Call a function in the next pass of the event loop, if the block is open then."""
         if not self.is_finished:
+            self._puts_off = True
             self.backend.soon(self._consumer, partial(self._call_if_open, function))
 
     def _call_if_open(self, function: Callable[[], object]) -> None:
@@ -318,6 +322,8 @@ class Pump:
         timers, self._timers = self._timers, ()
         for timer in timers:
             await timer.settle()
+        if self._puts_off:
+            await self.backend.settle()
 
     async def wait_finished(self) -> None:
         """Wait until the source task has nothing more to do."""

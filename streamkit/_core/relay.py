@@ -133,7 +133,7 @@ class Relay(ABC):
                         value = self._suspends(yielded)
                         if value is not None:
                             continue
-                    if type(yielded) is trap_class:
+                    if trap is not None and type(yielded) is trap_class:
                         yielded = trap
                 else:
                     # An awaited future may hold its result.

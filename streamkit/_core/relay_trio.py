@@ -136,8 +136,11 @@ class TrioRelay(Relay):
         return result
 
     def _sent(self, value: Any) -> Any:
-        scopes, error = self._scopes, getattr(value, "error", None)
-        was_hit, self._was_hit = self._was_hit, False
+        scopes, error, was_hit = self._scopes, getattr(value, "error", None), self._was_hit
+        if error is None and not (was_hit or scopes.armed):
+            # Nearly always.
+            return value
+        self._was_hit = False
         if was_hit:
             scopes.deliver()
             return _error(self.exception())

@@ -33,7 +33,6 @@ visible. The relay opens and closes the way.
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from itertools import count
@@ -77,7 +76,6 @@ class Scopes:
         "_has_deadline",
         "_inner",
         "_interrupt_scope",
-        "_is_coarse",
         "_loop",
         "_now",
         "_number",
@@ -107,8 +105,6 @@ class Scopes:
     ) -> None:
         self.grace: float = grace
         self._now = now
-        # By such a clock, deadlines that are set one after the other may be equal.
-        self._is_coarse = now is not time.monotonic
         self._loop = loop
         #: The scopes of the source that the consumer is in, if it is in one.
         self.enclosing: Scopes | None = _current.get()
@@ -167,8 +163,8 @@ class Scopes:
     @property
     def expired(self) -> bool:
         """Whether the time to clean up is over."""
-        # Not cancelled_caught: on asyncio, an outer scope may catch it.
-        return self._grace_scope.cancel_called
+        # Not cancelled_caught: on asyncio, an outer scope may catch it. To ask trio costs most.
+        return self.grace_has_begun and self._grace_scope.cancel_called
 
     @property
     def is_left(self) -> bool:
@@ -191,26 +187,29 @@ class Scopes:
 
         It would not if it is in a shield of its own, or in a cancelled scope. The test is whether
         it sees a deadline: that of the grace, which can then stay, or one that is far away. If a
-        deadline of its own is nearer and hides that, or may be equal to it, as in virtual time, the
-        test uses one between now and then. None may expire while it is set, however long that
-        takes.
+        deadline of its own is as near and would hide that, the test uses one between now and then.
+        None may expire while it is set, however long that takes.
         """
-        scope, now = self._grace_scope, self._now()
+        scope, now, nearest = self._grace_scope, self._now(), anyio.current_effective_deadline()
         before, seconds = scope.deadline, self._seconds
         is_grace = 2 * _SAFE < seconds < _FAR and not (self.grace_has_begun or self._pauses)
-        deadline = scope.deadline = now + (seconds if is_grace else _FAR)
-        nearest = anyio.current_effective_deadline()
-        is_seen = nearest == deadline
-        if self._is_coarse if is_seen else now + 2 * _SAFE < nearest < deadline:
-            between = scope.deadline = (now + nearest) / 2
-            is_seen = anyio.current_effective_deadline() == between
-            if is_grace:
-                scope.deadline = deadline
+        deadline = now + (seconds if is_grace else _FAR)
+        if nearest > deadline:
+            is_seen = self._shows(deadline)
+        else:
+            is_seen = now + 2 * _SAFE < nearest and self._shows((now + nearest) / 2)
         if is_grace and is_seen:
             self._has_deadline = True
+            if scope.deadline != deadline:
+                scope.deadline = deadline
         else:
             scope.deadline = before
         return is_seen
+
+    def _shows(self, deadline: float) -> bool:
+        """Give the source a deadline that is nearer than any other, and tell whether it sees it."""
+        self._grace_scope.deadline = deadline
+        return anyio.current_effective_deadline() == deadline
 
     def uncover(self) -> None:
         """Open the way for an armed signal: the source is suspended in an await, or about to be."""

@@ -22,8 +22,9 @@ from streamkit import (
     current_cancellation,
     with_buffer,
     with_cancellation,
+    with_status,
 )
-from support import Log, wait_all_blocked
+from support import Log, live_tasks, wait_all_blocked
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Iterator
@@ -352,6 +353,65 @@ class TestHandOver:
 async def ask(stream: Stream[Any]) -> None:
     with suppress(StreamCancelled, anyio.ClosedResourceError):
         await anext(stream)
+
+
+def test_no_task_is_left() -> None:
+    """C1: a wait is ended by a scope, and in the order that trio takes, no task outlives that."""
+
+    async def source() -> AsyncGenerator[int, None]:
+        yield 1
+        await anyio.sleep_forever()
+
+    async def main() -> None:
+        before = live_tasks()
+        with anyio.CancelScope() as scope:
+            async with with_status(source()) as stream:
+                assert await anext(stream) == 1
+                scope.cancel()
+                await anext(stream)
+        assert live_tasks() == before
+
+    for seed in seeds():
+        run(main, seed)
+
+
+def test_consumer_stays_at_the_end_of_a_run() -> None:
+    """L9: it stays in a shield for a lock that the source holds, while trio closes generators."""
+    log, held = Log(), []
+
+    async def source(lock: anyio.Lock) -> AsyncGenerator[int, None]:
+        async with lock:
+            yield 1
+            await anyio.sleep_forever()
+
+    async def consume() -> None:
+        lock = anyio.Lock()
+        with anyio.CancelScope() as scope:
+            async with with_cancellation(source(lock)) as stream:
+                assert await anext(stream) == 1
+                scope.cancel()
+                try:
+                    await anext(stream)
+                finally:
+                    with anyio.CancelScope(shield=True):
+                        async with lock:
+                            log("has the lock")
+
+    async def main() -> None:
+        async def generate() -> AsyncGenerator[int, None]:
+            try:
+                yield 1
+            finally:
+                # trio lets nothing wait there otherwise.
+                with anyio.CancelScope(shield=True):
+                    await consume()
+
+        generator = generate()
+        held.append(generator)
+        await anext(generator)
+
+    trio.run(main)
+    assert log.events == ["has the lock"]
 
 
 class TestSeeds:
