@@ -309,6 +309,42 @@ print("opentelemetry" in sys.modules)
     assert run_python(program).split() == ["True"]
 
 
+def test_runs_without_asyncio() -> None:
+    """A program on trio does not load asyncio, which takes longer than all of streamkit."""
+    program = """
+import sys
+sys.modules["asyncio"] = None
+import trio
+import streamkit.client, streamkit.jsonlines, streamkit.runs, streamkit.sse
+from streamkit import StreamCancelled, poll, with_cancellation, with_keepalive
+from streamkit.asgi import StreamResponse
+
+async def source():
+    yield b"item"
+    try:
+        await trio.sleep_forever()
+    except StreamCancelled as stop:
+        yield stop.reason
+
+async def receive():
+    await trio.sleep_forever()
+
+async def send(message):
+    print(message.get("body"))
+
+async def stop():
+    return b"stop"
+
+async def main():
+    items = with_keepalive(with_cancellation(source(), poll(stop, every=1)), 15, b"beat")
+    scope = {"type": "http", "method": "GET", "path": "/", "headers": [], "query_string": b""}
+    await StreamResponse(items)(scope, receive, send)
+
+trio.run(main)
+"""
+    assert run_python(program).splitlines() == ["None", "b'item'", "b'stop'", "b''"]
+
+
 def test_runs_without_trio() -> None:
     """A stream runs on asyncio where trio can't be imported, and no extra can."""
     program = """

@@ -12,7 +12,8 @@ shape for all that can be iterated), ``signal``, ``scopes`` and ``relay`` (how i
 is inside a source is closed by ``unwinding`` and ``closing``, as found by ``generators``, ``chain``
 and ``frames``.
 
-``backend``, ``relay_asyncio``, ``relay_trio``, ``timer``, ``orphans`` and ``loop`` tell asyncio and
-trio apart; ``exceptions``, ``metadata``, ``telemetry``, ``advice``, ``clock``, ``arguments`` and
-``public`` are small parts.
+``backend`` and ``loop`` find out which of asyncio and trio is running. What differs is in
+``backend_asyncio``, ``relay_asyncio`` and ``timer_asyncio``, loaded when a stream is opened there,
+and the same for trio, where ``orphans`` is one more. ``exceptions``, ``metadata``, ``telemetry``,
+``advice``, ``clock``, ``arguments`` and ``public`` are small parts.
 """

@@ -1,8 +1,11 @@
-"""Find the event loop, and call a function in it from any thread, without waiting for it."""
+"""
+Find the event loop, and call a function in it from any thread, without waiting for it.
+
+Neither backend is imported here: whoever runs one has done that.
+"""
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 import sys
 import threading
@@ -19,17 +22,27 @@ def running_loop() -> Any:
     :raises ~anyio.NoEventLoopError: if there is none
 
     """
-    # As an attribute, it is there when it was imported to its end.
+    # As an attribute, it is there when it was imported to its end, by another thread for instance.
     trio: Any = getattr(sys.modules.get("trio"), "lowlevel", None)
     # First: a run of trio may be within a task of asyncio's, as in a notebook.
     if trio is not None and trio.in_trio_task():
         return trio.current_trio_token()
-    loop = asyncio._get_running_loop()
+    find_loop: Any = getattr(sys.modules.get("asyncio"), "_get_running_loop", _no_loop)
+    loop = find_loop()
     # It may be the host of a trio run, but then it has no task.
-    if loop is not None and asyncio.current_task(loop) is not None:
+    if loop is not None and sys.modules["asyncio"].current_task(loop) is not None:
         return loop
     # In a callback of asyncio's, for instance. It costs more to ask that each time.
     return current_token().native_token
+
+
+def _no_loop() -> None:
+    return None
+
+
+def is_of_asyncio(native: object) -> bool:
+    """Tell whether this is an event loop of asyncio, and not a token of trio."""
+    return isinstance(native, getattr(sys.modules.get("asyncio"), "AbstractEventLoop", ()))
 
 
 class Loop:
@@ -46,7 +59,7 @@ class Loop:
 
         """
         native = self._native
-        on_asyncio = isinstance(native, asyncio.AbstractEventLoop)
+        on_asyncio = is_of_asyncio(native)
         is_current = is_current_on_asyncio if on_asyncio else is_current_on_trio
         if is_current(native) and not _in_signal_handler():
             function()
@@ -63,6 +76,7 @@ class Loop:
 
 def is_current_on_asyncio(native: object) -> bool:
     """Tell whether a task of this event loop of asyncio is running here."""
+    asyncio: Any = sys.modules["asyncio"]
     try:
         return asyncio.get_running_loop() is native and asyncio.current_task() is not None
     except RuntimeError:

@@ -51,6 +51,13 @@ class Relay(ABC):
         """Tell whether a cancellation of the backend does not come from a cancel scope."""
         return False
 
+    @staticmethod
+    def is_stray(exc: BaseException) -> bool:
+        """
+        Tell whether a cancellation is not the running task's own, but of something that it awaited.
+        """
+        return False
+
     def exception(self) -> StreamCancelled:
         """Return a new exception to raise in the source: never the same one in two places."""
         signal = self._scopes.signal

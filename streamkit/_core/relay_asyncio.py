@@ -33,19 +33,6 @@ _DeliveredCancelled.__name__ = _DeliveredCancelled.__qualname__ = StreamCancelle
 _DeliveredCancelled.__module__ = "streamkit"
 
 
-def is_stray(exc: BaseException) -> bool:
-    """
-    Tell whether a cancellation is not the running task's own, but of something that it awaited.
-
-    On asyncio, a task that awaits a cancelled future or task gets that exception.
-    """
-    if not issubclass(asyncio.CancelledError, anyio.get_cancelled_exc_class()):
-        return False
-    task = asyncio.current_task()
-    assert task is not None
-    return isinstance(exc, asyncio.CancelledError) and not task.cancelling()
-
-
 _NOT_NATIVE = ("Cancelled via cancel scope ", TAG)
 
 
@@ -73,6 +60,13 @@ class AsyncioRelay(Relay):
         # anyio recognizes its own requests by the first. The second marks ours.
         message = exc.args[0] if exc.args else None
         return not (isinstance(message, str) and message.startswith(_NOT_NATIVE))
+
+    @staticmethod
+    def is_stray(exc: BaseException) -> bool:
+        # A task that awaits a cancelled future or task gets that exception.
+        task = asyncio.current_task()
+        assert task is not None
+        return isinstance(exc, asyncio.CancelledError) and not task.cancelling()
 
     def exception(self) -> StreamCancelled:
         signal = self._scopes.signal

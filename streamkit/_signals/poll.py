@@ -16,8 +16,8 @@ from anyio.abc import TaskGroup
 from anyio.lowlevel import EventLoopToken, current_token
 
 from .._core.arguments import seconds
+from .._core.backend import get_backend
 from .._core.exceptions import StreamCancelled
-from .._core.relay_asyncio import is_stray
 from .token import CancelToken
 
 _logger = logging.getLogger("streamkit")
@@ -169,7 +169,7 @@ class _Check:
         except Exception as exc:
             error = exc
         except BaseException as exc:
-            if not is_stray(exc):
+            if not get_backend().relay.is_stray(exc):
                 raise
             error = anyio.BrokenResourceError(f"{self.name} awaited what others had cancelled")
             error.__cause__ = exc
