@@ -73,6 +73,7 @@ class Stream(ObjectReceiveStream[T_co]):
         # Type checkers know that it is missing.
         @property
         def head(self) -> Any:
+            """Missing here, with the advice to put :func:`with_status` on the stream."""
             raise AttributeError(advice.no_head(self), name="head", obj=self)
 
     def __repr__(self) -> str:
