@@ -76,7 +76,7 @@ class Backend:
     #: Calls a function in the next pass of the event loop, as if from a task, unless that task has
     #: ended by then.
     soon: Callable[[Any, Callable[[], object]], object]
-    #: Waits until that has left no task. Is not cancelled.
+    #: Waits until no task of that outlives the caller. Is not cancelled.
     settle: Callable[[], Awaitable[None]]
     #: Lets other tasks run, and a cancellation through.
     checkpoint: Callable[[], Awaitable[None]]

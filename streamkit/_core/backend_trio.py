@@ -97,7 +97,8 @@ class _SoonOnTrio:
         self._functions.append(function)
 
     async def settle(self) -> None:
-        while self._functions:
+        # That task runs in the next pass. Whoever waits for the caller goes on after that.
+        if self._functions:
             await self._checkpoint()
 
     async def _run(self) -> None:

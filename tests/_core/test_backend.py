@@ -6,7 +6,6 @@ import asyncio
 import gc
 import time
 import weakref
-from functools import partial
 from typing import TYPE_CHECKING
 
 import anyio
@@ -16,7 +15,7 @@ import trio
 
 from streamkit import with_keepalive
 from streamkit._core.backend import Backend, Wakeup, get_backend
-from support import Log, live_tasks, wait_all_blocked
+from support import Log, wait_all_blocked
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -222,17 +221,6 @@ async def test_interrupted_before_the_next_pass(monkeypatch: pytest.MonkeyPatch)
     backend.soon(task, lambda: log("later"))
     await wait_all_blocked()
     assert log.events == ["later"]
-
-
-@pytest.mark.trio_only
-async def test_settled() -> None:
-    """B4: when what was put off is settled, it has been called, and no task is left of it."""
-    backend, log, before = get_backend(), Log(), live_tasks()
-    for number in range(20):
-        backend.soon(backend.current_task(), partial(log, number))
-        await backend.settle()
-        assert log.events[number:] == [number]
-        assert live_tasks() == before
 
 
 async def test_scope() -> None:
