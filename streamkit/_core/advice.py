@@ -67,8 +67,11 @@ def never_open(stream: object) -> str:
     return f"{stream!r} has no outcome: it was closed without having been open"
 
 
-def no_head(stream: object) -> str:
-    return (
-        f"{type(stream).__name__!r} object has no attribute 'head': it belongs to with_status, "
-        "which must be the outermost; write with_status(stream), and enter that"
-    )
+def no_attribute(stream: object, name: str) -> str:
+    advice = ""
+    if name == "head":
+        advice = (
+            ": it belongs to with_status, which must be the outermost; write "
+            "with_status(stream), and enter that"
+        )
+    return f"{type(stream).__name__!r} object has no attribute {name!r}{advice}"

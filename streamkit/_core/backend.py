@@ -76,7 +76,7 @@ class Backend:
     #: Calls a function in the next pass of the event loop, as if from a task, unless that task has
     #: ended by then.
     soon: Callable[[Any, Callable[[], object]], object]
-    #: Waits until no task of that outlives the caller. Is not cancelled.
+    #: Waits until no task of that outlives a task which waits for the caller. Is not cancelled.
     settle: Callable[[], Awaitable[None]]
     #: Lets other tasks run, and a cancellation through.
     checkpoint: Callable[[], Awaitable[None]]
@@ -91,17 +91,17 @@ class Backend:
 def get_backend() -> Backend:
     """Return the backend of the running event loop."""
     loop = running_loop()
-    backend: Backend = _side_of(loop).backend_of(loop)
+    backend: Backend = _module_for(loop).backend_of(loop)
     return backend
 
 
 def new_scope() -> anyio.CancelScope:
     """Return a new cancel scope, for code that needs nothing else of its backend."""
-    scope: anyio.CancelScope = _side_of(running_loop()).new_scope()
+    scope: anyio.CancelScope = _module_for(running_loop()).new_scope()
     return scope
 
 
-def _side_of(loop: object) -> ModuleType:
+def _module_for(loop: object) -> ModuleType:
     return _asyncio() if is_of_asyncio(loop) else _trio()
 
 

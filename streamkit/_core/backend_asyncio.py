@@ -38,20 +38,20 @@ def backend_of(loop: asyncio.AbstractEventLoop) -> Backend:
         return last[1]
     scope, task_group = _anyios()
     backend = Backend(
-        AsyncioRelay,
-        asyncio.CancelledError,
-        time.monotonic if own else loop.time,
-        asyncio.current_task,
-        id(loop),
-        AsyncioWakeup,
-        scope,
-        task_group,
-        AsyncioTimer,
-        _soon,
-        _settle,
-        _turn,
-        checkpoint_if_cancelled,
-        partial(_is_current, ref(loop)),
+        relay=AsyncioRelay,
+        cancelled=asyncio.CancelledError,
+        now=time.monotonic if own else loop.time,
+        current_task=asyncio.current_task,
+        loop=id(loop),
+        make_wakeup=AsyncioWakeup,
+        make_scope=scope,
+        make_task_group=task_group,
+        make_timer=AsyncioTimer,
+        soon=_soon,
+        settle=_settle,
+        checkpoint=_turn,
+        checkpoint_if_cancelled=checkpoint_if_cancelled,
+        is_here=partial(_is_current, ref(loop)),
     )
     if own:
         _last = ref(loop), backend

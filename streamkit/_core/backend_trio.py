@@ -20,25 +20,25 @@ from .timer_trio import TrioTimer
 @lru_cache(maxsize=1)
 def backend_of(token: Any) -> Backend:
     """Return what this run offers."""
-    trio: Any = sys.modules["trio"].lowlevel
-    cancelled, make_scope = sys.modules["trio"].Cancelled, sys.modules["trio"].CancelScope
-    soon = _SoonOnTrio(token, trio)
+    trio: Any = sys.modules["trio"]
+    lowlevel: Any = trio.lowlevel
+    soon = _SoonOnTrio(token, lowlevel)
     return Backend(
-        TrioRelay,
-        cancelled,
-        trio.current_clock().current_time,
-        trio.current_task,
-        id(token),
-        TrioWakeup,
-        make_scope,
-        type(anyio.create_task_group()),
-        TrioTimer,
-        soon,
-        soon.settle,
-        trio.checkpoint,
-        trio.checkpoint_if_cancelled,
-        partial(is_current_on_trio, token),
-        orphanage(),
+        relay=TrioRelay,
+        cancelled=trio.Cancelled,
+        now=lowlevel.current_clock().current_time,
+        current_task=lowlevel.current_task,
+        loop=id(token),
+        make_wakeup=TrioWakeup,
+        make_scope=trio.CancelScope,
+        make_task_group=type(anyio.create_task_group()),
+        make_timer=TrioTimer,
+        soon=soon,
+        settle=soon.settle,
+        checkpoint=lowlevel.checkpoint,
+        checkpoint_if_cancelled=lowlevel.checkpoint_if_cancelled,
+        is_here=partial(is_current_on_trio, token),
+        orphanage=orphanage(),
     )
 
 
@@ -97,7 +97,7 @@ class _SoonOnTrio:
         self._functions.append(function)
 
     async def settle(self) -> None:
-        # That task runs in the next pass. Whoever waits for the caller goes on after that.
+        # That task runs in the next pass. What waits for the caller goes on after that.
         if self._functions:
             await self._checkpoint()
 

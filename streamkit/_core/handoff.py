@@ -208,7 +208,7 @@ class Handoff:
             if self._ended and not self.closed:
                 self.raise_error()
                 raise StopAsyncIteration
-            raise anyio.ClosedResourceError("the stream has been closed")
+            await self._refuse()
         except self._cancelled as exc:
             self.on_interrupted(exc)
             raise
@@ -250,7 +250,7 @@ class Handoff:
                 # There is no time to ask the source.
                 await self._checkpoint()
             if self.closed:
-                raise anyio.ClosedResourceError("the stream has been closed")
+                await self._refuse()
         except self._cancelled as exc:
             self.on_interrupted(exc)
             raise
@@ -276,6 +276,11 @@ class Handoff:
             with self._make_scope(deadline=until):
                 while not (self._has_arrived() or enough()):
                     await self._arrival.wait()
+
+    async def _refuse(self) -> None:
+        """Tell a consumer that the stream is closed, unless its own cancellation has closed it."""
+        await self._checkpoint_if_cancelled()
+        raise anyio.ClosedResourceError("the stream has been closed")
 
     def raise_error(self) -> None:
         """Raise the error that ended the stream, if there is one, and only once."""

@@ -22,13 +22,11 @@ def running_loop() -> Any:
     :raises ~anyio.NoEventLoopError: if there is none
 
     """
-    # As an attribute, it is there when it was imported to its end, by another thread for instance.
-    trio: Any = getattr(sys.modules.get("trio"), "lowlevel", None)
     # First: a run of trio may be within a task of asyncio's, as in a notebook.
-    if trio is not None and trio.in_trio_task():
-        return trio.current_trio_token()
-    find_loop: Any = getattr(sys.modules.get("asyncio"), "_get_running_loop", _no_loop)
-    loop = find_loop()
+    if _is_in_trio_task():
+        return sys.modules["trio"].lowlevel.current_trio_token()
+    find_loop: Any = getattr(sys.modules.get("asyncio"), "_get_running_loop", None)
+    loop = None if find_loop is None else find_loop()
     # It may be the host of a trio run, but then it has no task.
     if loop is not None and sys.modules["asyncio"].current_task(loop) is not None:
         return loop
@@ -36,8 +34,10 @@ def running_loop() -> Any:
     return current_token().native_token
 
 
-def _no_loop() -> None:
-    return None
+def _is_in_trio_task() -> bool:
+    # As an attribute, it is there when it was imported to its end, by another thread for instance.
+    trio: Any = getattr(sys.modules.get("trio"), "lowlevel", None)
+    return trio is not None and bool(trio.in_trio_task())
 
 
 def is_of_asyncio(native: object) -> bool:
@@ -78,15 +78,15 @@ def is_current_on_asyncio(native: object) -> bool:
     """Tell whether a task of this event loop of asyncio is running here."""
     asyncio: Any = sys.modules["asyncio"]
     try:
-        return asyncio.get_running_loop() is native and asyncio.current_task() is not None
+        is_task = asyncio.get_running_loop() is native and asyncio.current_task() is not None
     except RuntimeError:
         return False
+    return is_task and not _is_in_trio_task()
 
 
 def is_current_on_trio(native: object) -> bool:
     """Tell whether a task of this run of trio, given by its token, is running here."""
-    trio: Any = sys.modules["trio"].lowlevel
-    return bool(trio.in_trio_task()) and trio.current_trio_token() is native
+    return _is_in_trio_task() and sys.modules["trio"].lowlevel.current_trio_token() is native
 
 
 def _in_signal_handler() -> bool:

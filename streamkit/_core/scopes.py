@@ -163,8 +163,9 @@ class Scopes:
     @property
     def expired(self) -> bool:
         """Whether the time to clean up is over."""
-        # Not cancelled_caught: on asyncio, an outer scope may catch it. To ask trio costs most.
-        return self.grace_has_begun and self._grace_scope.cancel_called
+        # Not cancelled_caught: on asyncio, an outer scope may catch it. To ask trio costs most, and
+        # only a source that is armed, or whose grace has begun, can have a deadline.
+        return (self.armed or self.grace_has_begun) and self._grace_scope.cancel_called
 
     @property
     def is_left(self) -> bool:
@@ -190,8 +191,12 @@ class Scopes:
         deadline of its own is as near and would hide that, the test uses one between now and then.
         None may expire while it is set, however long that takes.
         """
-        scope, now, nearest = self._grace_scope, self._now(), anyio.current_effective_deadline()
-        before, seconds = scope.deadline, self._seconds
+        scope, now, seconds = self._grace_scope, self._now(), self._seconds
+        before = scope.deadline
+        if before != math.inf:
+            # Not to be taken for one of the source's own.
+            scope.deadline = math.inf
+        nearest = anyio.current_effective_deadline()
         is_grace = 2 * _SAFE < seconds < _FAR and not (self.grace_has_begun or self._pauses)
         deadline = now + (seconds if is_grace else _FAR)
         if nearest > deadline:
@@ -222,7 +227,7 @@ class Scopes:
         if self.is_open:
             self.is_open = False
             self._grace_scope.shield = True
-        if self._has_deadline and self.armed:
+        if self._has_deadline and self.armed and not self.grace_has_begun:
             self._has_deadline = False
             self._grace_scope.deadline = math.inf
 

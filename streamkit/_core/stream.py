@@ -70,11 +70,9 @@ class Stream(ObjectReceiveStream[T_co]):
     if TYPE_CHECKING:
         pass
     else:
-        # Type checkers know that it is missing.
-        @property
-        def head(self) -> Any:
-            """Missing here, with the advice to put :func:`with_status` on the stream."""
-            raise AttributeError(advice.no_head(self), name="head", obj=self)
+        # Called only for missing attributes. Type checkers know that they are missing.
+        def __getattr__(self, name: str) -> Any:
+            raise AttributeError(advice.no_attribute(self, name), name=name, obj=self)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {self._source.name}, {self._state}>"
@@ -186,7 +184,7 @@ class Stream(ObjectReceiveStream[T_co]):
         reason.
         """
         assert self._pump is not None
-        is_own_task = self._is_in_own_task(self._pump)
+        self._check_loop(self._pump)
         self._state, self._open_handoff = "left", None
         if self._pump.backend.orphanage is not None:
             self._pump.backend.orphanage.remove(self._entered_by, self._pump)
@@ -195,7 +193,7 @@ class Stream(ObjectReceiveStream[T_co]):
             self._pump.leave(exc)
             for scope in self._pump.beside:
                 scope.cancel()
-            if not is_own_task:
+            if self._pump.backend.current_task() is not self._entered_by:
                 with anyio.CancelScope(shield=True):
                     await self._pump.pausing(self._pump.wait_finished())
                 raise RuntimeError(advice.left_in_another_task(self))
@@ -365,16 +363,6 @@ class Stream(ObjectReceiveStream[T_co]):
             raise RuntimeError(f"{self!r} belongs to {self._outermost!r}: use that one")
         if self._state != "new":
             raise RuntimeError(advice.used_once(self))
-
-    def _is_in_own_task(self, pump: Pump) -> bool:
-        """Tell whether the caller is the task that has entered the block."""
-        try:
-            is_own = pump.backend.current_task() is self._entered_by
-        except RuntimeError:
-            is_own = False
-        if not is_own:
-            self._check_loop(pump)
-        return is_own
 
     def _check_loop(self, pump: Pump) -> None:
         if not pump.backend.is_here():

@@ -205,6 +205,40 @@ class TestGrace:
         assert stream.outcome.grace_exceeded
 
 
+@pytest.mark.asyncio_only
+class TestAskedTwice:
+    """A native task, for which the source waits, swallows the request; the source waits again."""
+
+    @pytest.mark.parametrize("has_child", [False, True])
+    @pytest.mark.parametrize("grace", [1, 3, 5])
+    async def test_told_at_the_next_wait(self, grace: float, has_child: bool) -> None:
+        """C24: the source is told there, and has what is left of its grace, short or long."""
+        token, log = CancelToken(), Log()
+
+        async def stubborn() -> None:
+            with suppress(asyncio.CancelledError):
+                await asyncio.sleep(100)
+            await asyncio.sleep(0.25)
+
+        async def source() -> AsyncGenerator[object, None]:
+            async with anyio.create_task_group() as tasks:
+                if has_child:
+                    tasks.start_soon(anyio.sleep_forever)
+                yield 1
+                try:
+                    await asyncio.create_task(stubborn())
+                    await asyncio.create_task(stubborn())
+                    await anyio.sleep_forever()
+                except StreamCancelled as exc:
+                    log(kind(exc))
+                    await anyio.sleep(100)
+
+        stream = with_cancellation(source(), token, grace=grace)
+        await consume(stream, log, token)
+        assert log == [(0, 1), (1.5, "told to stop"), (1 + grace, "consumer: stop")]
+        assert stream.outcome.grace_exceeded
+
+
 class TestCleanUpThatFails:
     """C26: whether it was cut does not depend on what it raises then."""
 

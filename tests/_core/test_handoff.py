@@ -265,3 +265,24 @@ class TestItems:
             assert probe.closed == 1
         assert stream.outcome.kind == "completed"
         assert stream.outcome.items == 0
+
+
+async def test_closed_by_its_own_cancellation() -> None:
+    """L9: a consumer is woken, then cancelled, and its stream closed for that: it is cancelled."""
+    for ahead in (False, True):
+        handoff = Handoff(get_backend(), read_ahead=0, in_a_row=1)
+        with anyio.CancelScope() as scope:
+            async with anyio.create_task_group() as tasks:
+
+                async def end(handoff: Handoff = handoff) -> None:
+                    await wait_all_blocked()
+                    handoff.wake_consumer()
+                    scope.cancel()
+                    handoff.close()
+
+                tasks.start_soon(end)
+                if ahead:
+                    await handoff.wait_for_item(lambda: False, 10)
+                else:
+                    await handoff.receive()
+        assert scope.cancelled_caught

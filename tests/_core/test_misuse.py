@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
@@ -13,6 +14,7 @@ import anyio
 import anyio.from_thread
 import anyio.to_thread
 import pytest
+import trio
 
 from chains import ALONE, ORDERS, Chain, wrap
 from streamkit import (
@@ -661,6 +663,19 @@ def test_attribute_of_what_was_never_made() -> None:
 
 
 # Another event loop
+
+
+def test_in_a_run_of_trio_inside_the_task() -> None:
+    """Misuse: a stream of asyncio is used by a run of trio that its own task has started."""
+
+    async def main() -> None:
+        async with with_status(aiter_of(1, 2)) as stream:
+            for way in (stream.receive, stream.aclose, partial(stream.__aexit__, None, None, None)):
+                with pytest.raises(RuntimeError, match="another event loop or thread: iterate and"):
+                    trio.run(way)
+            assert [item async for item in stream] == [1, 2]
+
+    asyncio.run(main())
 
 
 @pytest.mark.real_time

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,9 @@ import pytest
 
 from observing import blocked, call_later, consume, kind
 from streamkit import CancelToken, Left, StreamCancelled, current_cancellation, with_cancellation
+from streamkit._core.backend import get_backend
+from streamkit._core.scopes import Scopes
+from streamkit._core.signal import Signal
 from support import Log
 
 if TYPE_CHECKING:
@@ -312,3 +316,22 @@ class TestCurrentCancellation:
             (3, "outer: outer"),
             (3, "consumer: outer"),
         ]
+
+
+@pytest.mark.asyncio_only
+async def test_asked_and_over_before_the_grace_began() -> None:
+    """C24: the loop was blocked between the ask and the source's next step, for longer than that.
+
+    uvloop looks at its timers before it goes on with its tasks.
+    """
+    backend = get_backend()
+    scopes = Scopes(5, backend.now, backend.loop, backend.make_scope)
+    with scopes:
+        scopes.signal = Signal("stop", 5)
+        scopes.arm()
+        assert scopes.reach_source()
+        with pytest.raises(asyncio.CancelledError):
+            await anyio.sleep(6)
+        assert scopes.expired
+        assert scopes.claim("deadline exceeded")
+        assert scopes.delivered
