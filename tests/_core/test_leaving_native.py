@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import anyio.to_thread
 import pytest
+import trio
 
 from chains import NEVER
 from leaving import NATIVE, leave, ways
@@ -808,3 +809,46 @@ class TestConsumerStays:
                 with pytest.raises(StreamCancelled):
                     await anext(stream)
         assert log == [(1, "told to stop"), (2, "child done")]
+
+
+def test_cleans_up_in_a_run_of_trio() -> None:
+    """L9: told natively, a source cleans up in a thread that runs trio, with a stream in it."""
+    log: list[object] = []
+
+    async def inner() -> AsyncIterator[int]:
+        try:
+            yield 1
+            await trio.sleep_forever()
+        finally:
+            log.append(current_cancellation())
+
+    async def clean_up() -> None:
+        with trio.CancelScope() as scope:
+            async with with_cancellation(inner()) as stream:
+                assert await anext(stream) == 1
+                scope.cancel()
+                await anext(stream)
+
+    async def source() -> AsyncIterator[int]:
+        yield 1
+        try:
+            await asyncio.sleep(100)
+        finally:
+            await anyio.to_thread.run_sync(trio.run, clean_up)
+            log.append("cleaned up")
+
+    async def consume() -> None:
+        async with with_cancellation(source()) as stream:
+            async for _ in stream:
+                pass
+
+    async def main() -> None:
+        consuming = asyncio.create_task(consume())
+        await wait_all_blocked()
+        for task in asyncio.all_tasks() - {asyncio.current_task()}:
+            task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await consuming
+
+    asyncio.run(main())
+    assert log == [Left(), "cleaned up"]
