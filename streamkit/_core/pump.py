@@ -318,7 +318,7 @@ class Pump:
         self._on_finished = ()
 
     async def settle(self) -> None:
-        """Wait until a finished stream has no task left except the caller's."""
+        """Wait until no task of a finished stream outlives what waits for the caller."""
         timers, self._timers = self._timers, ()
         for timer in timers:
             await timer.settle()
