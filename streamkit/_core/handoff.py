@@ -55,6 +55,7 @@ class Handoff:
     __slots__ = (
         "_arrival",
         "_asked",
+        "_await_ask",
         "_cancelled",
         "_checkpoint",
         "_checkpoint_if_cancelled",
@@ -117,6 +118,8 @@ class Handoff:
         #: The source waits until fewer than so many items are here.
         self._wakes_below: float = 0
         self._demand = backend.make_wakeup()
+        #: Without read-ahead, what comes after an item.
+        self._await_ask = None if self._reads_ahead else self._demand.wait
         self._arrival = backend.make_wakeup()
         self._receiving = False
         self._silent = False
@@ -186,20 +189,22 @@ class Handoff:
                 if self._is_fresh:
                     await self._begin()
                 self._asked = True
-                self._room = self._read_ahead
                 self._wakes_below = 0
                 self._demand.set()
                 self.waits += 1
                 self.waiting_since = self.now()
-                if self.asked_at is None:
-                    self.asked_at = self.waiting_since
                 if self._clock is not None:
                     self._clock.start()
                 await self._arrival.wait()
                 while not (packets or self._due_beats or self._ended or self.closed):
                     await self._arrival.wait()
             if packets:
-                return self._take()
+                if self._wakes_below or self._first_beats:
+                    return self._take()
+                # What _take() does without these, for nearly every item.
+                item = packets[0]
+                del packets[0]
+                return item
             beats = self._first_beats or self._due_beats
             if beats and not self.closed:
                 self.beats += 1
@@ -229,6 +234,8 @@ class Handoff:
         # Nothing begins where a scope around the consumer is cancelled already.
         await self._checkpoint_if_cancelled()
         self._is_fresh = False
+        self._room = self._read_ahead
+        self.asked_at = self.now()
 
     async def wait_for_item(self, enough: Callable[[], bool], within: float) -> None:
         """
@@ -264,7 +271,6 @@ class Handoff:
             if self._is_fresh:
                 await self._begin()
             self._asked = True
-            self._room = self._read_ahead
             self._wakes_below = 0
             self._demand.set()
         if self._clock is not None:
@@ -323,11 +329,12 @@ class Handoff:
 
     # The source's side
 
-    def put(self, item: Any) -> bool:
+    def put(self, item: Any) -> Callable[[], Awaitable[None]] | None:
         """
         Hand an item over. Never blocks: the demand for the next one is what waits.
 
-        :return: whether the source task must await :meth:`demand` before its next step
+        :return: :meth:`demand`, or what does the same at once after the item, if the source task
+            must await that before its next step
 
         """
         self._asked = False
@@ -338,10 +345,10 @@ class Handoff:
             if self._receiving:
                 self._arrival.set()
         if not self._reads_ahead:
-            return True
+            return self._await_ask
         if self._steps_left:
             self._steps_left -= 1
-            return len(self._packets) >= self._room
+            return self.demand if len(self._packets) >= self._room else None
         return self.skip()
 
     def put_all(self, items: Iterable[Any]) -> None:
@@ -349,19 +356,19 @@ class Handoff:
         if not self.closed:
             self._packets.extend(items)
 
-    def skip(self) -> bool:
+    def skip(self) -> Callable[[], Awaitable[None]] | None:
         """
         Note a step that makes no item.
 
-        :return: whether the source task must await :meth:`demand` before its next step
+        :return: :meth:`demand`, if the source task must await that before its next step
 
         """
         if self._steps_left:
             self._steps_left -= 1
-            return False
+            return None
         self._steps_left = BATCH - 1
         self._pauses = True
-        return True
+        return self.demand
 
     def demand(self) -> Awaitable[None]:
         """

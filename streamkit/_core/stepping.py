@@ -119,33 +119,35 @@ class Steps:
                     fail(exc)
                     outgoing = SKIP
                 if self.stopping:
-                    must_wait = False
+                    demand = None
                 elif outgoing is SKIP:
-                    must_wait = handoff.skip()
+                    demand = handoff.skip()
                 else:
                     if not self.items:
                         self.first_item_at = handoff.now()
                     self.items += 1
-                    must_wait = handoff.put(outgoing)
+                    demand = handoff.put(outgoing)
                 if abandoned and not self.stopping:
                     throw = await self._close_abandoned()
-                if throw is not None:
-                    pass
-                elif scopes.armed and not scopes.is_left:
+                    if demand is not None:
+                        # The consumer may have asked meanwhile.
+                        demand = handoff.demand
+                if not self.disturbed:
+                    # What is next, for nearly every item.
+                    if demand is not None and throw is None:
+                        try:
+                            await demand()
+                        except cancelled as exc:
+                            throw = exc
+                        if throw is not None:
+                            throw = await self._demand_again(throw)
+                elif throw is None and scopes.armed and not scopes.is_left:
                     # It came to a yield before it blocked: the signal is raised at that yield.
                     scopes.deliver()
                     throw = relay.exception()
-                elif must_wait and not self.disturbed:
-                    # What is next, for nearly every item.
-                    try:
-                        await handoff.demand()
-                    except cancelled as exc:
-                        throw = exc
-                    if throw is not None:
-                        throw = await self._demand_again(throw)
                 if self.disturbed or throw is not None:
                     if throw is None:
-                        throw = await self._look_up(must_wait)
+                        throw = await self._look_up(must_wait=demand is not None)
                     if not self._may_go_on(throw):
                         return throw
                 relay.in_source = True
@@ -195,7 +197,7 @@ class Steps:
             self.first_item_at = self._handoff.now()
         self.items += count
 
-    async def _look_up(self, must_wait: bool) -> BaseException | None:
+    async def _look_up(self, *, must_wait: bool) -> BaseException | None:
         """
         Wait at a yield for what comes next, and watch for what the source is told.
 
