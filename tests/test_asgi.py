@@ -1334,6 +1334,30 @@ class TestRequestIsCancelled:
         assert task.cancelled()
         self.check(point, at, notes, client)
 
+    @pytest.mark.asyncio_only
+    async def test_only_the_task_that_sends(self) -> None:
+        """Web: somebody cancels the task that sends, and no other: the answer is not complete."""
+        log, client = Log(), Client()
+
+        async def source() -> AsyncGenerator[str, None]:
+            try:
+                yield "a"
+                await anyio.sleep_forever()
+            finally:
+                log("closed")
+
+        async def cancel_it() -> None:
+            await anyio.sleep(1)
+            (sender,) = (each for each in asyncio.all_tasks() if "sender of" in each.get_name())
+            sender.cancel()
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(cancel_it)
+            with pytest.raises(anyio.BrokenResourceError, match="sends an answer was cancelled"):
+                await client.get(StreamResponse(source()))
+        assert not client.complete
+        assert log.events == ["closed"]
+
     async def test_closing_fails(self) -> None:
         """Web: what the closing raises then is not lost."""
 

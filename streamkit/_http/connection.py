@@ -112,7 +112,7 @@ class Connection:
             self.is_sending = False
 
     def done_sending(self) -> None:
-        """Note that the answering task sends nothing more."""
+        """Note that nothing more is sent."""
         self.is_sending = False
         self._note_left()
 

@@ -1,11 +1,14 @@
 """
 One request and its answer: the stream on one side, the connection to the client on the other.
 
-The task that answers enters the stream, and sends what comes out of it. Beside the stream, a second
-task waits for the client to go, and if messages have a time limit, a third one watches the clock.
-The first to find that the client has gone cancels the scope in which everything is sent; the rest
-of the stream is consumed and dropped. The answering task may not be able to do so: servers may send
-in a shield, where no cancellation gets in. Then the task that has noticed does it.
+The task of the request enters the stream, and waits for the client to go. Beside the stream, a
+second task sends what comes out of it, and if messages have a time limit, a third one watches the
+clock. The first to find that the client has gone cancels the scope in which everything is sent; the
+rest of the stream is consumed and dropped. The sending task may not be able to do so: servers may
+send in a shield, where no cancellation gets in. Then the task that has noticed does it.
+
+Sending in the task of the request would do as well. But that task has all the coroutines of the
+server and of the framework below it, and each item would pass through all of them.
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ from typing import Any
 import anyio
 
 from .._combinators.status import StatusStream
-from .._core.backend import get_backend
+from .._core.backend import get_backend, new_scope
 from .._core.exceptions import StreamCancelled, both, shares_leaf
 from .._core.metadata import Head
 from .._signals.shutdown import Shutdown
@@ -59,8 +62,11 @@ class Exchange:
     # There is one for each open request.
     __slots__ = (
         "_connection",
+        "_failure",
         "_has_all",
         "_has_clock",
+        "_has_sent",
+        "_hearing",
         "_host",
         "_is_head",
         "_is_open",
@@ -101,8 +107,14 @@ class Exchange:
         self._has_clock = False
         # Whether all items have been sent.
         self._has_all = False
+        # Whether the sending task came to its end.
+        self._has_sent = False
+        #: What it raised.
+        self._failure: BaseException | None = None
         #: What receive() raised.
         self._watch_error: BaseException | None = None
+        # The client is heard in here.
+        self._hearing = new_scope()
 
     def _connect(self, receive: Receive, send: Send) -> Connection:
         """Return the connection to the client."""
@@ -122,7 +134,7 @@ class Exchange:
         try:
             await self._answer()
         except BaseException as exc:
-            # The answering task may not have got there, because it was stuck in send().
+            # The sending task may not have got there, because it was stuck in send().
             error = both(self.rest.take_error(), exc)
         if error is not None:
             # The client is not watched while the block of the stream is being left.
@@ -200,7 +212,7 @@ class Exchange:
         if a client may still be there, because a cut answer would look complete to it.
         """
         connection = self._connection
-        # send() may have reported that, or the task may be stuck in there.
+        # send() may have reported that, or the sending task may be stuck in there.
         await connection.look()
         if connection.is_gone and not connection.is_sending:
             backend = get_backend()
@@ -247,15 +259,12 @@ class Exchange:
 
     # The client
 
-    def _watch(self, wait: Callable[[], Awaitable[None]]) -> None:
-        name = f"watcher of {self._stream.source_name}"
-        self._outlet.start_soon(partial(self._notice, wait), name)
-
     def _watch_the_clock(self) -> None:
         is_needed = self._connection.send_timeout is not None and not self._has_clock
         if is_needed and self._is_open:
             self._has_clock = True
-            self._watch(self._connection.wait_until_too_slow)
+            wait = partial(self._notice, self._connection.wait_until_too_slow)
+            self._outlet.start_soon(wait, f"clock of {self._stream.source_name}")
 
     async def _notice(self, wait: Callable[[], Awaitable[None]]) -> None:
         try:
@@ -263,53 +272,76 @@ class Exchange:
         except anyio.get_cancelled_exc_class():
             raise
         except BaseException as exc:
-            # To be raised in the task that answers.
+            # To be raised when nothing is sent any longer.
             self._watch_error = both(self._watch_error, exc)
             self._connection.scope.cancel()
         is_kept = self._connection.is_lost and self._connection.is_sending
         if is_kept and not self._is_head:
-            # The answering task may be stuck in send() for as long as the server likes.
+            # The sending task may be stuck in send() for as long as the server likes.
             await self.rest.consume()
 
     # The answer
 
     async def _answer(self) -> None:
-        connection = self._connection
         try:
             async with self._stream:
-                self._watch(connection.wait_until_gone)
                 self._is_open = True
+                self._outlet.start_soon(self._send, f"sender of {self._stream.source_name}")
                 self._watch_the_clock()
                 try:
-                    with connection.scope:
-                        if self._is_head:
-                            asks = self._terms.asks_for_head
-                            await self._send_start(await self._stream.head() if asks else PLAIN)
-                            await self._end()
-                        else:
-                            await self._send_stream()
+                    with self._hearing:
+                        await self._notice(self._connection.wait_until_gone)
+                        await anyio.sleep_forever()
                 finally:
                     self._is_open = False
-                    connection.done_sending()
-                self._raise_watch_error()
-                if connection.is_lost and not self._is_head:
-                    if not self._has_all:
-                        await self.rest.consume()
-                    self.rest.raise_error()
+                self._raise_failure()
             if self.rest.has_let_go:
                 # Nothing else can do it: the request may have ended.
                 await self._run_background()
         finally:
+            # The traceback of an error includes this frame.
+            del self
+
+    async def _send(self) -> None:
+        """Send the answer, or consume what is left of the stream when its client has gone."""
+        connection = self._connection
+        try:
+            try:
+                with connection.scope:
+                    if self._is_head:
+                        asks = self._terms.asks_for_head
+                        await self._send_start(await self._stream.head() if asks else PLAIN)
+                        await self._end()
+                    else:
+                        await self._send_stream()
+            finally:
+                self._is_open = False
+                connection.done_sending()
+            if connection.is_lost and not (self._is_head or self._has_all or self._watch_error):
+                await self.rest.consume()
+            self._has_sent = True
+        except anyio.get_cancelled_exc_class():
+            raise
+        except BaseException as exc:
+            # To be raised in the task of the request.
+            self._failure = exc
+        finally:
+            self._hearing.cancel()
             del connection, self
 
-    def _raise_watch_error(self) -> None:
-        error, self._watch_error = self._watch_error, None
-        if error is not None:
-            try:
+    def _raise_failure(self) -> None:
+        """Raise what has ended the answer, if it was not its end."""
+        error, self._failure = self._failure or self._watch_error, None
+        self._watch_error = None
+        if error is None and not self._has_sent:
+            error = anyio.BrokenResourceError("the task that sends an answer was cancelled")
+        try:
+            if error is not None:
                 raise error
-            finally:
-                # Its traceback includes this frame.
-                del error, self
+            self.rest.raise_error()
+        finally:
+            # Its traceback includes this frame.
+            del error, self
 
     async def _send_stream(self) -> None:
         connection = self._connection
