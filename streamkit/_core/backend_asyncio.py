@@ -17,6 +17,7 @@ from anyio.lowlevel import checkpoint_if_cancelled
 from .backend import Backend, Wakeup
 from .loop import is_current_on_asyncio
 from .relay_asyncio import AsyncioRelay
+from .scopes import MARK
 from .timer_asyncio import AsyncioTimer
 
 # After a turn that was not enough, this many waits pass without one.
@@ -64,7 +65,17 @@ def _is_current(find_loop: Callable[[], object]) -> bool:
 
 @cache
 def _anyios() -> tuple[type[anyio.CancelScope], type[TaskGroup]]:
-    return type(anyio.CancelScope()), type(anyio.create_task_group())
+    return _showing(type(anyio.CancelScope())), type(anyio.create_task_group())
+
+
+def _showing(of_anyio: Any) -> type[anyio.CancelScope]:
+    """Return the class of scopes that can show a deadline without having it."""
+
+    def deadline(scope: Any) -> Any:
+        return MARK if scope.shows_mark else of_anyio.deadline.fget(scope)
+
+    shown = property(deadline, of_anyio.deadline.fset)
+    return type(of_anyio.__name__, (of_anyio,), {"deadline": shown, "shows_mark": False})
 
 
 def new_scope() -> anyio.CancelScope:

@@ -37,7 +37,7 @@ from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from itertools import count
 from types import TracebackType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import anyio
 
@@ -46,9 +46,8 @@ from .stuck import where
 
 T = TypeVar("T")
 
-# Seconds to a deadline that is set only to see whether it is visible.
-_FAR = 1e6
-_SAFE = 1.0
+# A deadline that no scope has: before all others, and not that of a cancelled scope.
+MARK = -1e300
 
 #: The beginning of each tag.
 TAG = "streamkit-"
@@ -73,7 +72,6 @@ class Scopes:
     __slots__ = (
         "_ended",
         "_grace_scope",
-        "_has_deadline",
         "_inner",
         "_interrupt_scope",
         "_loop",
@@ -132,8 +130,6 @@ class Scopes:
         self._interrupt_scope = make_scope(shield=True)
         self._grace_scope = make_scope(shield=True)
         self.grace_has_begun: bool = False
-        #: Whether the deadline is set already for a grace that begins with the source's next step.
-        self._has_deadline = False
         #: A number between those of the streams that were opened before its grace was ended and
         #: after.
         self._ended = 0
@@ -184,37 +180,18 @@ class Scopes:
 
     def reach_source(self) -> bool:
         """
-        Tell whether the running source would see a cancellation of its scopes.
+        Tell whether the running source would see a cancellation of its scopes. On asyncio only.
 
         It would not if it is in a shield of its own, or in a cancelled scope. The test is whether
-        it sees a deadline: that of the grace, which can then stay, or one that is far away. If a
-        deadline of its own is as near and would hide that, the test uses one between now and then.
-        None may expire while it is set, however long that takes.
+        it sees a deadline that the scope only shows. One that is set could expire meanwhile, and
+        another one of the source's own may be too near to set one before it.
         """
-        scope, now, seconds = self._grace_scope, self._now(), self._seconds
-        before = scope.deadline
-        if before != math.inf:
-            # Not to be taken for one of the source's own.
-            scope.deadline = math.inf
-        nearest = anyio.current_effective_deadline()
-        is_grace = 2 * _SAFE < seconds < _FAR and not (self.grace_has_begun or self._pauses)
-        deadline = now + (seconds if is_grace else _FAR)
-        if nearest > deadline:
-            is_seen = self._shows(deadline)
-        else:
-            is_seen = now + 2 * _SAFE < nearest and self._shows((now + nearest) / 2)
-        if is_grace and is_seen:
-            self._has_deadline = True
-            if scope.deadline != deadline:
-                scope.deadline = deadline
-        else:
-            scope.deadline = before
-        return is_seen
-
-    def _shows(self, deadline: float) -> bool:
-        """Give the source a deadline that is nearer than any other, and tell whether it sees it."""
-        self._grace_scope.deadline = deadline
-        return anyio.current_effective_deadline() == deadline
+        scope: Any = self._grace_scope
+        scope.shows_mark = True
+        try:
+            return anyio.current_effective_deadline() == MARK
+        finally:
+            scope.shows_mark = False
 
     def uncover(self) -> None:
         """Open the way for an armed signal: the source is suspended in an await, or about to be."""
@@ -227,9 +204,6 @@ class Scopes:
         if self.is_open:
             self.is_open = False
             self._grace_scope.shield = True
-        if self._has_deadline and self.armed and not self.grace_has_begun:
-            self._has_deadline = False
-            self._grace_scope.deadline = math.inf
 
     def claim(self, tag: str | None) -> bool:
         """
@@ -296,7 +270,7 @@ class Scopes:
             self._grace_scope.cancel()
         elif self._pauses:
             self._remaining = seconds
-        elif not self._has_deadline:
+        else:
             self._grace_scope.deadline = self._now() + seconds
 
     @property

@@ -307,6 +307,44 @@ class TestShields:
         ]
 
 
+class TestDeadlines:
+    @pytest.mark.parametrize("seconds", [0.25, 1.5, 3])
+    async def test_near_in_a_source_with_children(self, seconds: float) -> None:
+        """C21: a deadline of the source's own delays nothing, however near, and whatever runs."""
+        token, log = CancelToken(), Log()
+
+        async def source() -> AsyncGenerator[object, None]:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(anyio.sleep_forever)
+                yield 1
+                try:
+                    for _ in range(20):
+                        with anyio.move_on_after(seconds):
+                            await anyio.sleep_forever()
+                except StreamCancelled as stop:
+                    log(kind(stop))
+                    raise
+
+        await consume(with_cancellation(source(), token), log, token, after=1.1)
+        assert log == [(0, 1), (1.1, "told to stop"), (1.1, "consumer: stop")]
+
+    async def test_near_in_a_shield(self) -> None:
+        """C17: nor does that of a shield, which is whole: the signal is delivered after it."""
+        token, log = CancelToken(), Log()
+
+        async def source() -> AsyncGenerator[object, None]:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(anyio.sleep_forever)
+                yield 1
+                with anyio.move_on_after(1.5, shield=True):
+                    await anyio.sleep(1.25)
+                    log("whole")
+                await anyio.sleep(60)
+
+        await consume(with_cancellation(source(), token), log, token)
+        assert log == [(0, 1), (1.25, "whole"), (1.25, "consumer: stop")]
+
+
 class TestWhere:
     @chain_with_token
     async def test_silent_source(self, chain: Chain) -> None:
