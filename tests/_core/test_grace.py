@@ -151,6 +151,43 @@ class TestGrace:
         assert log == [(3, "cut")]
         assert (stream.outcome.kind, stream.outcome.grace_exceeded) == ("cancelled", True)
 
+    async def test_block_that_is_left_in_the_same_tick(self) -> None:
+        """C24: the clock stands still for a block that a child leaves as the token fires."""
+        token, log, go = CancelToken(), Log(), anyio.Event()
+
+        async def inner() -> AsyncGenerator[object, None]:
+            try:
+                yield 1
+            finally:
+                await anyio.sleep(8)
+
+        async def child() -> None:
+            async with with_cancellation(inner(), grace=10) as stream:
+                assert await anext(stream) == 1
+                await go.wait()
+
+        async def source() -> AsyncGenerator[object, None]:
+            try:
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(child)
+                    yield 1
+                    await anyio.sleep_forever()
+            finally:
+                await anyio.sleep(1)
+                log("closed")
+
+        def fire() -> None:
+            # The child is woken first.
+            go.set()
+            token.cancel("stop")
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(call_later, 1, fire)
+            stream = with_cancellation(source(), token)
+            await consume(stream, log)
+        assert log == [(0, 1), (10, "closed"), (10, "consumer: stop")]
+        assert not stream.outcome.grace_exceeded
+
     async def test_of_zero_at_an_await(self) -> None:
         """C24: with ``grace=0`` the source is told, too, and may do what needs no await."""
         token, log = CancelToken(), Log()
