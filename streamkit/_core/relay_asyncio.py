@@ -54,6 +54,8 @@ class AsyncioRelay(Relay):
         self._native_seen_at = 0
         #: The same, whether or not its consumer did.
         self._unwinding_at = 0
+        #: Whether this relay has requested the cancellation of the wait that goes on.
+        self._has_asked = False
 
     @staticmethod
     def is_native(exc: BaseException) -> bool:
@@ -109,7 +111,14 @@ class AsyncioRelay(Relay):
     def _resumes(self) -> None:
         # It was not asked, because it was behind a shield. If it is unwinding from a scope of its
         # own, that can claim its exception only while the way is closed.
+        self._forget_request()
         self._scopes.cover()
+
+    def _forget_request(self) -> None:
+        """Take back a request that is used up: what the source awaited has not passed it on."""
+        if self._has_asked:
+            self._has_asked = False
+            self._task.uncancel()
 
     def _ask(self) -> None:
         """Request the cancellation of the source's suspended task, once for each wait."""
@@ -121,9 +130,9 @@ class AsyncioRelay(Relay):
             if not self._as_source(self._has_children):
                 scopes.uncover()
         elif not isinstance(awaited, asyncio.Future):
-            task.cancel(scopes.tag)
+            self._has_asked = task.cancel(scopes.tag)
         elif not awaited.done():
-            task.cancel(scopes.tag)
+            self._has_asked = task.cancel(scopes.tag)
             if not awaited.done():
                 # It may await a task with a clean-up of its own, for instance.
                 scopes.begin_grace()
@@ -151,10 +160,13 @@ class AsyncioRelay(Relay):
         scopes, task = self._scopes, self._task
         if not isinstance(exc, asyncio.CancelledError):
             if scopes.armed:
-                scopes.cover()
+                self._resumes()
             return exc
         requests = task.cancelling() - self._requests_before
-        native = requests > 0 and self.is_native(exc)
+        # If it is the only one, this is due to it: a task that is cancelled may raise another
+        # exception than that which it was given, and asyncio.gather() makes one.
+        is_ours, self._has_asked = self._has_asked and requests == 1, False
+        native = requests > 0 and not is_ours and self.is_native(exc)
         if scopes.armed and (native or requests > 1) and self._native_tells:
             for _ in range(requests):
                 task.uncancel()
@@ -175,7 +187,7 @@ class AsyncioRelay(Relay):
             # A thread for which the source waits in a shield has checked for a cancellation.
             scopes.deliver()
             return self.exception()
-        if scopes.claim(_tag_of(exc)):
+        if scopes.claim(scopes.tag if is_ours else _tag_of(exc)):
             self._take_back()
             return self.exception()
         if native:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import TYPE_CHECKING, Any
 from unittest.mock import Mock
 
@@ -20,7 +20,7 @@ from streamkit import CancelToken, Stream, StreamCancelled, current_cancellation
 from support import Log, wait_all_blocked
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator
+    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 
 TaskGroup = Any  # of anyio, asyncio or trio
 
@@ -304,6 +304,83 @@ class TestShields:
             (3, "told to stop"),
             (4, "cleaned up"),
             (4, "consumer: stop"),
+        ]
+
+
+async def native_gather() -> None:
+    # It makes an exception of its own where none of the tasks has raised one.
+    await asyncio.gather(swallowing(), swallowing(), return_exceptions=True)
+
+
+async def native_task_raising_anew() -> None:
+    async def job() -> None:
+        with suppress(asyncio.CancelledError):
+            await asyncio.sleep(60)
+        raise asyncio.CancelledError
+
+    await asyncio.create_task(job())
+
+
+async def native_task_failing() -> None:
+    async def job() -> None:
+        try:
+            await asyncio.sleep(60)
+        finally:
+            raise LookupError
+
+    try:
+        await asyncio.create_task(job())
+    except LookupError:
+        await asyncio.sleep(60)
+
+
+async def native_task_swallowing() -> None:
+    await asyncio.create_task(swallowing())
+    await asyncio.sleep(60)
+
+
+async def swallowing() -> None:
+    with suppress(asyncio.CancelledError):
+        await asyncio.sleep(60)
+
+
+@pytest.mark.asyncio_only
+class TestNativeTasks:
+    @pytest.mark.parametrize(
+        "wait",
+        [native_gather, native_task_raising_anew, native_task_failing, native_task_swallowing],
+    )
+    async def test_that_do_not_pass_it_on(self, wait: Callable[[], Awaitable[None]]) -> None:
+        """C19: what the source awaits is cancelled, and ends in a way of its own: the source is
+        told once, and no request is left in its task."""
+        token, log = CancelToken(), Log()
+
+        async def fail() -> None:
+            await asyncio.sleep(0)
+            raise LookupError
+
+        async def source() -> AsyncGenerator[object, None]:
+            task = asyncio.current_task()
+            assert task is not None
+            try:
+                yield 1
+                await wait()
+            except BaseException as exc:
+                log(kind(exc))
+                assert not task.cancelling()
+                with pytest.raises(BaseExceptionGroup):
+                    async with asyncio.TaskGroup() as tasks:
+                        tasks.create_task(fail())
+                await asyncio.sleep(1)
+                log("cleaned up")
+                raise
+
+        await consume(with_cancellation(source(), token), log, token)
+        assert log == [
+            (0, 1),
+            (1, "told to stop"),
+            (2, "cleaned up"),
+            (2, "consumer: stop"),
         ]
 
 
