@@ -380,7 +380,8 @@ class Stream(ObjectReceiveStream[T_co]):
         self._opened = 0
 
     async def _close_unstarted(self) -> None:
-        with anyio.move_on_after(self._source.grace, shield=True):
+        grace = Stages(self._stages).grace
+        with anyio.move_on_after(self._source.grace if grace is None else grace, shield=True):
             await self._source.close()
 
 

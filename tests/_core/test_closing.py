@@ -1199,3 +1199,11 @@ class TestNeverEntered:
         await with_cancellation(source).aclose()
         assert source.closed == 0
         assert anyio.current_time() == START + 5
+
+    @pytest.mark.parametrize(("grace", "closed"), [(3, 0), (30, 1)])
+    async def test_grace(self, grace: float, closed: int) -> None:
+        """G10: its clean-up is bounded by the grace that it was given."""
+        source = SlowToClose(10)
+        await with_keepalive(with_cancellation(source, grace=grace), 1.0, "beat").aclose()
+        assert source.closed == closed
+        assert anyio.current_time() == START + min(grace, 10)
