@@ -96,7 +96,7 @@ def first_leaf(exc: BaseException) -> BaseException:
     return exc
 
 
-def is_stream_cancelled(exc: BaseException) -> bool:
+def is_stream_cancelled(exc: BaseException) -> TypeGuard[StreamCancelled]:
     """Tell whether an exception is a :exc:`StreamCancelled`."""
     return isinstance(exc, StreamCancelled)
 

@@ -22,18 +22,26 @@ from .exceptions import StreamCancelled
 from .relay import Relay
 from .scopes import TAG, Scopes
 
+# How anyio recognizes its own requests.
+_OF_ANYIO = "Cancelled via cancel scope "
+
 
 class _DeliveredCancelled(StreamCancelled, asyncio.CancelledError):
     # Code that asyncio ships or that is written for it (task groups, Lock, Condition, wait_for)
     # unwinds correctly only for a CancelledError.
-    pass
+
+    def __init__(self, reason: object = None) -> None:
+        super().__init__(reason)
+        if isinstance(reason, str) and reason.startswith(_OF_ANYIO):
+            # The text of another cancellation, by which anyio would take this one for its own.
+            self.args = ()
 
 
 _DeliveredCancelled.__name__ = _DeliveredCancelled.__qualname__ = StreamCancelled.__qualname__
 _DeliveredCancelled.__module__ = "streamkit"
 
 
-_NOT_NATIVE = ("Cancelled via cancel scope ", TAG)
+_NOT_NATIVE = (_OF_ANYIO, TAG)
 
 
 class AsyncioRelay(Relay):

@@ -23,6 +23,7 @@ from .closing import add_context, attempt, close_alone, close_each, raise_all
 from .exceptions import (
     is_cancellation,
     is_group,
+    is_stream_cancelled,
     only_backend_cancellation,
     set_traceback,
     without,
@@ -186,7 +187,8 @@ async def _close_abandoned(generators: Generators, errors: list[BaseException]) 
 
 def _fresh(exc: BaseException) -> BaseException:
     """Return a cancellation to raise in one more place."""
-    return set_traceback(type(exc)(*exc.args), exc.__traceback__)
+    args = (exc.reason,) if is_stream_cancelled(exc) else exc.args
+    return set_traceback(type(exc)(*args), exc.__traceback__)
 
 
 def _frames_of(failed: Iterable[BaseException | None]) -> list[FrameType]:

@@ -247,6 +247,38 @@ class TestException:
         await consume(with_cancellation(source(), token), log, token, busy=10)
         assert log == [(0, 1), (1, not backend.is_trio), (10, 2), (20, "consumer: stop")]
 
+    @pytest.mark.parametrize("at", ["await", "yield"])
+    async def test_reason_from_another_cancellation(self, at: str) -> None:
+        """P1: a reason that reads like a cancellation of anyio's is a reason like any other."""
+        reason = "Cancelled via cancel scope 7f0123456789; reason: deadline exceeded"
+        token, log = CancelToken(), Log()
+
+        async def items() -> AsyncGenerator[None, None]:
+            try:
+                while True:
+                    yield
+                    if at == "await":
+                        await anyio.sleep_forever()
+            except StreamCancelled as stop:
+                log(f"told: {stop.reason}")
+                raise
+
+        async def source() -> AsyncGenerator[None, None]:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(anyio.sleep_forever)
+                async for _ in items():
+                    yield
+            log("must not be reached")
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(call_later, 1, token.cancel, reason)
+            with pytest.raises(StreamCancelled) as caught:
+                async with with_cancellation(source(), token) as stream:
+                    async for _ in stream:
+                        await anyio.sleep(0 if at == "await" else 2)
+        assert caught.value.reason == reason
+        assert log.events == [f"told: {reason}"]
+
     async def test_class_at_the_consumer(self) -> None:
         """P1: the consumer sees the plain class, with the traceback of the source."""
         token, log = CancelToken(), Log()
