@@ -54,14 +54,17 @@ class Thread:
 
     def begin(self, function: Callable[[], T]) -> Call[T]:
         """Give the thread something to do. Never blocks."""
-        if self._calls is None:
-            self._calls = SimpleQueue()
-            target = partial(_context().run, _work, self._calls, Loop())
+        calls = self._calls
+        if calls is None:
+            calls = SimpleQueue()
+            target = partial(_context().run, _work, calls, Loop())
             name = f"thread of {self._name}"
             # The program may end without it: it is waited for where the source is closed.
             threading.Thread(target=target, name=name, daemon=True).start()
+            # Only now: if no thread can be started, nothing may wait for it.
+            self._calls = calls
         call = Call(function)
-        self._calls.put(call)
+        calls.put(call)
         return call
 
     def end(self) -> None:

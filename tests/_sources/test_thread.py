@@ -945,6 +945,25 @@ class TestLimiter:
                     assert limiter.borrowed_tokens == 1
         assert limiter.borrowed_tokens == 0
 
+    @pytest.mark.parametrize("given", ["resource", "function"])
+    async def test_no_thread_to_be_had(self, given: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Where no thread can be started, that is an error, and nothing waits for one."""
+        limiter, resource = anyio.CapacityLimiter(1), Resource()
+        error = RuntimeError("can't start new thread")
+
+        def start(thread: threading.Thread) -> None:
+            raise error
+
+        stream = from_thread(resource if given == "resource" else lambda: resource, limiter=limiter)
+        with anyio.fail_after(HANGS_AFTER), pytest.raises(RuntimeError) as caught:
+            async with stream:
+                with monkeypatch.context() as patch:
+                    patch.setattr(worker.threading.Thread, "start", start)
+                    await anext(stream)
+        assert caught.value is error
+        assert stream.outcome.kind == "failed"
+        assert limiter.borrowed_tokens == 0
+
     def test_loops(self, backend: Backend) -> None:
         """H5, H10: each event loop has a limiter, the next one a new one."""
 
