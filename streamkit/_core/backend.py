@@ -101,6 +101,22 @@ def new_scope() -> anyio.CancelScope:
     return scope
 
 
+def error_of_stray(exc: BaseException, name: str) -> anyio.BrokenResourceError | None:
+    """
+    Return the error that a cancellation is if the running task is not being cancelled.
+
+    :param name: of what has awaited something that was cancelled
+    :return: ``None`` if this is the running task's own cancellation, or none at all
+
+    """
+    # When a task is dropped, there may be no event loop any more.
+    if isinstance(exc, GeneratorExit) or not get_backend().relay.is_stray(exc):
+        return None
+    error = anyio.BrokenResourceError(f"{name} awaited what others had cancelled")
+    error.__cause__ = exc
+    return error
+
+
 def _module_for(loop: object) -> ModuleType:
     return _asyncio() if is_of_asyncio(loop) else _trio()
 

@@ -14,6 +14,7 @@ from functools import partial
 import anyio
 
 from . import advice
+from .backend import error_of_stray
 from .pump import Pump
 
 
@@ -46,10 +47,14 @@ async def run_beside(
         if not scope.cancel_called:
             try:
                 await function()
-            except pump.backend.cancelled:
+            except pump.backend.cancelled as exc:
                 # By Task.cancel(), at the end of asyncio.run() for instance. asyncio's group would
                 # cancel the wait for the source.
-                pass
+                stray = error_of_stray(exc, "a task of a stage")
+                if stray is not None and not scope.cancel_called:
+                    pump.fail(stray)
+                # Its cause has a traceback that includes this frame.
+                stray = None
             except BaseException as exc:
                 pump.fail(exc)
     pump.beside = tuple(other for other in pump.beside if other is not scope)

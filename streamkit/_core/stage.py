@@ -10,6 +10,7 @@ from typing import Any, Generic, TypeVar, cast
 import anyio
 
 from .arguments import check_made, check_plain
+from .backend import error_of_stray
 from .control import Control
 from .exceptions import both, not_an_end, only_backend_cancellation
 from .handoff import BATCH
@@ -226,6 +227,16 @@ def _final_of(stage: Stage[Any, Any], outcome: Outcome) -> Iterable[Any] | None:
 async def _bounded_on_end(stage: Stage[Any, Any], outcome: Outcome) -> None:
     with anyio.CancelScope(shield=True) as scope:
         scope.deadline = anyio.current_time() + stage.on_end_timeout
-        await stage.on_end(outcome)
+        try:
+            await stage.on_end(outcome)
+        except BaseException as exc:
+            stray = error_of_stray(exc, "on_end")
+            if stray is None:
+                raise
+            try:
+                raise stray
+            finally:
+                # Its traceback includes this frame.
+                del stray
     if scope.cancelled_caught:
         raise TimeoutError(f"on_end took longer than {stage.on_end_timeout} seconds")

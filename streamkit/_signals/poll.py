@@ -16,7 +16,7 @@ from anyio.abc import TaskGroup
 from anyio.lowlevel import EventLoopToken, current_token
 
 from .._core.arguments import seconds
-from .._core.backend import get_backend
+from .._core.backend import error_of_stray
 from .._core.exceptions import StreamCancelled
 from .token import CancelToken
 
@@ -169,10 +169,9 @@ class _Check:
         except Exception as exc:
             error = exc
         except BaseException as exc:
-            if not get_backend().relay.is_stray(exc):
+            error = error_of_stray(exc, self.name)
+            if error is None:
                 raise
-            error = anyio.BrokenResourceError(f"{self.name} awaited what others had cancelled")
-            error.__cause__ = exc
         try:
             self._note(question, error)
             question.due = anyio.current_time() + self._every * (1 + self._jitter * random())

@@ -14,7 +14,7 @@ import pytest
 import trio
 
 from streamkit import with_keepalive
-from streamkit._core.backend import Backend, Wakeup, get_backend
+from streamkit._core.backend import Backend, Wakeup, error_of_stray, get_backend
 from support import Log, wait_all_blocked
 
 if TYPE_CHECKING:
@@ -229,6 +229,11 @@ async def test_scope() -> None:
     with backend.make_scope(deadline=backend.now() + 1) as scope:
         await anyio.sleep(2)
     assert scope.cancelled_caught
+
+
+def test_dropped_without_a_loop() -> None:
+    """B4: what a dropped task raises is told from a cancellation where no event loop runs."""
+    assert error_of_stray(GeneratorExit(), "on_end") is None
 
 
 def test_event_loop_is_let_go() -> None:

@@ -748,6 +748,38 @@ class TestEnd:
                 await anext(stream)
             assert anyio.current_time() == START + 0.5
 
+    @pytest.mark.asyncio_only
+    @pytest.mark.parametrize("where", ["on_end", "run", "start_soon"])
+    async def test_awaits_what_others_have_cancelled(self, where: str) -> None:
+        """E12: a cancellation that is not the task's own is an error, and not passed over."""
+        task = asyncio.create_task(anyio.sleep_forever())
+        task.cancel()
+
+        async def wait() -> None:
+            await task
+
+        class Waits(Stage[str, str]):
+            async def on_end(self, outcome: Outcome) -> None:
+                if where == "on_end":
+                    await task
+
+            async def run(self, control: Control) -> None:
+                if where == "run":
+                    await task
+                elif where == "start_soon":
+                    control.start_soon(wait)
+
+        async def source() -> AsyncGenerator[str, None]:
+            yield "a"
+            await anyio.sleep(1)
+
+        async with with_stage(source(), Waits()) as stream:
+            assert await anext(stream) == "a"
+            with pytest.raises(anyio.BrokenResourceError, match="others had cancelled") as caught:
+                await anext(stream)
+        assert isinstance(caught.value.__cause__, asyncio.CancelledError)
+        assert stream.outcome.kind == ("completed" if where == "on_end" else "failed")
+
     async def test_grace(self) -> None:
         """G10: a stage may say how long the source has to clean up."""
 
