@@ -8,6 +8,7 @@ from typing import Any
 from .exceptions import (
     error_in,
     is_backend_cancellation,
+    set_context,
     was_thrown_at_yield,
     without,
     without_own_frames,
@@ -65,7 +66,7 @@ def add_context(error: BaseException, context: BaseException) -> None:
         seen.add(id(error))
         error = error.__context__
     if id(error) not in seen:
-        error.__context__ = context
+        set_context(error, context)
 
 
 async def _yields_on_exit(generator: Generator) -> bool:

@@ -126,6 +126,11 @@ def set_traceback(exc: BaseException, traceback: TracebackType | None) -> BaseEx
     return BaseException.with_traceback(exc, traceback)
 
 
+def set_context(exc: BaseException, context: BaseException) -> None:
+    """Set the context of an exception, even if its class interferes."""
+    BaseException.__setattr__(exc, "__context__", context)
+
+
 _HERE = f"{__package__}."
 
 
@@ -195,7 +200,7 @@ def both(first: BaseException | None, second: BaseException | None) -> BaseExcep
         return first
     if is_cancellation(first):
         if second.__context__ is None:
-            second.__context__ = first
+            set_context(second, first)
         return second
     group = BaseExceptionGroup("the stream failed, and so did its closing", [first, second])
     group.add_note("first what ended the stream, then what was raised while it was closed")

@@ -9,6 +9,8 @@ import sys
 import traceback
 import weakref
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
 from types import CoroutineType
 from typing import Any
 
@@ -23,10 +25,12 @@ from streamkit import (
     Outcome,
     Stream,
     StreamCancelled,
+    merge,
+    with_cancellation,
     with_keepalive,
     with_status,
 )
-from support import Backend, Log, Probe, aiter_of, live_tasks, wait_all_blocked
+from support import Backend, Log, PlainSource, Probe, aiter_of, live_tasks, wait_all_blocked
 
 # Where a scenario does not name its chains: each combinator, and all of them.
 ALL = ORDERS[0]
@@ -974,3 +978,48 @@ async def test_source_without_a_module() -> None:
         assert await anext(stream) == 1
         with pytest.raises(LookupError, match="gone"):
             await anext(stream)
+
+
+async def test_class_that_cannot_be_changed() -> None:
+    """E6: an error of a frozen class has the cancellation as its context, and is not replaced."""
+
+    @dataclass(frozen=True)
+    class Frozen(Exception):
+        code: int
+
+    error = Frozen(1)
+
+    class Failing(PlainSource[int]):
+        async def aclose(self) -> None:
+            raise error
+
+    with anyio.CancelScope() as scope, pytest.raises(Frozen) as caught:
+        async with with_keepalive(Failing(1, 2), 1, "beat") as stream:
+            assert await anext(stream) == 1
+            scope.cancel()
+            await anyio.sleep_forever()
+    assert caught.value is error
+    assert isinstance(error.__context__, anyio.get_cancelled_exc_class())
+
+
+async def test_class_that_cannot_be_changed_in_a_merged_source() -> None:
+    """E6: nor is it where several sources are merged."""
+
+    @dataclass(frozen=True)
+    class Frozen(Exception):
+        code: int
+
+    error, token = Frozen(1), CancelToken()
+
+    async def source() -> AsyncGenerator[int, None]:
+        yield 1
+        with suppress(StreamCancelled):
+            await anyio.sleep_forever()
+        raise error
+
+    with pytest.raises(Frozen) as caught:
+        async with with_cancellation(merge(source()), token) as stream:
+            async for _ in stream:
+                token.cancel("stop")
+    assert caught.value is error
+    assert isinstance(error.__context__, StreamCancelled)
