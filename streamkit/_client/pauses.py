@@ -42,7 +42,7 @@ def seconds_in(header: str | None) -> float:
         return float(header) if len(header) <= _DIGITS else 0.0
     try:
         at = parsedate_to_datetime(header)
-    except ValueError:
+    except (ValueError, OverflowError):
         return 0.0
     if at.tzinfo is None:
         at = at.replace(tzinfo=UTC)

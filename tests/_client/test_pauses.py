@@ -38,6 +38,8 @@ def test_told() -> None:
         ("soon", 0),
         ("Thu, 01 Jan 1970 00:00:00 GMT", 0),
         ("Thu, 01 Jan 1970 00:00:00 -0000", 0),
+        ("Thu, 01 Jan 99999999999 00:00:00 GMT", 0),
+        ("Thu, 01 Jan 2970 00:00:00 +99999999999999", 0),
     ],
 )
 def test_header(header: str | None, seconds: float) -> None:
