@@ -38,7 +38,7 @@ class RecordParser:
         for event in _record(self._lines.rest()):
             try:
                 event.json()
-            except ValueError:
+            except (ValueError, RecursionError):
                 self.is_cut = True
                 return
             yield event

@@ -89,6 +89,6 @@ def _has(event: Event, key: str) -> bool:
 def _object(event: Event) -> dict[str, Any]:
     try:
         said = json.loads(event.data)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return cast("dict[str, Any]", said) if isinstance(said, dict) else {}

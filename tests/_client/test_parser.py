@@ -146,6 +146,13 @@ class TestRecords:
         assert self.read(b"1\n2") == ["1", "2"]
         assert self.read(b'1\n{"a":') == ["1"]
 
+    def test_too_deep(self) -> None:
+        """Web: a last record that cannot be parsed, because it is nested too deep, is a cut."""
+        parser = RecordParser(1_000_000)
+        assert list(parser.feed(b"1\n" + b"[" * 100_000)) == [Event("1", event=None)]
+        assert list(parser.close()) == []
+        assert parser.is_cut
+
     def test_too_long(self) -> None:
         """Web: a record has its bounds, too."""
         with pytest.raises(TooLong):

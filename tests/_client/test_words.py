@@ -86,6 +86,8 @@ def test_shutdown() -> None:
         (browser_end, Event("[]", event="end"), True),
         (browser_end, Event('{"kind":"gone"}', event="end"), True),
         (browser_end, Event("end of no JSON", event=None), False),
+        (browser_end, Event('{"end":' + "[" * 100_000, event=None), False),
+        (openai_chat_end, Event('{"error":' + "[" * 100_000), False),
         (openai_responses_end, Event("{}", event="response.completed"), True),
         (openai_responses_end, Event("{}", event="response.created"), False),
         (anthropic_end, Event("{}", event="message_stop"), True),
