@@ -55,7 +55,10 @@ def json_lines_end(key: str) -> LastWord:
 
 def openai_chat_end(event: Event) -> bool:
     """Tell whether an event is the last of :data:`streamkit.sse.OPENAI_CHAT`."""
-    return event.data == "[DONE]" or _has(event, "error")
+    if event.data == "[DONE]":
+        return True
+    # Some servers write ``"error": null`` in each chunk. Like the SDK, take that for no error.
+    return _has(event, "error") and bool(_object(event)["error"])
 
 
 def openai_responses_end(event: Event) -> bool:
