@@ -173,7 +173,11 @@ class Connection:
                             self._is_over = True
                             return
                 for event in parser.close():
-                    self._is_over = bool(self._is_last(event))
+                    is_last = self._is_last(event)
+                    if is_last is None:
+                        self._withheld = event
+                        return
+                    self._is_over = is_last
                     yield event
                 is_end = self._last_word is None and not parser.is_cut
                 self._is_over = self._is_over or is_end

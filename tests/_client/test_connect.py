@@ -280,6 +280,20 @@ class TestComesBack:
         assert paths == ["/runs/1", "/elsewhere"] * 2
         assert server.cursors == [None, None, "1", "1"]
 
+    @pytest.mark.parametrize("end", [b"\n", b""], ids=["line", "body"])
+    async def test_shutdown_of_records(self, end: bytes) -> None:
+        """Web: a record that asks to come back is not passed on, also without the end of its line,
+        and its client comes back where it has read nothing.
+        """
+
+        def last_word(event: Event) -> bool | None:
+            return None if "going" in event.data else "end" in event.data
+
+        server = script((200, LINES, b'{"going":1}' + end), (200, LINES, b'{"end":1}\n'))
+        assert await read(server, last_word=last_word) == ['{"end":1}']
+        server = script((200, LINES, b'{"going":1}' + end), (204, {}))
+        assert await read(server, last_word=last_word) == ['{"going":1}']
+
     async def test_records_cannot(self) -> None:
         """Web: in the middle of JSON lines there is no way to go on; before them there is."""
         server = script((200, LINES, CUT), (200, LINES, b'1\n{"en'))
