@@ -28,14 +28,16 @@ class LeftBehind(AssertionError):
 
 
 def wrap(item: Item, names: list[str]) -> None:
-    """
-    Wrap a test as its markers say.
-
-    :raises TypeError: if it is not async
-    """
+    """Wrap a test as its markers say. One that is not async fails when it is run."""
     test: Callable[..., Awaitable[object]] = item.obj
     if not iscoroutinefunction(test):
-        raise TypeError(f"{item.nodeid} is marked with {', '.join(names)}: make it 'async def'")
+
+        @wraps(test)
+        def refused(*args: Any, **kwargs: Any) -> None:
+            raise TypeError(f"{item.nodeid} is marked with {', '.join(names)}: make it 'async def'")
+
+        item.obj = refused
+        return
     blocks = [_BLOCKS[name] for name in names]
 
     @wraps(test)

@@ -126,9 +126,21 @@ def test_plugins(plugin: str, kind: str | None, tmp_path: Path) -> None:
 
 
 def test_not_async(tmp_path: Path) -> None:
-    """G13: a test that is not async cannot have the markers."""
-    tests = "import pytest\n@pytest.mark.virtual_time\ndef test_it(): pass\n"
-    assert any("make it 'async def'" in line for line in run_pytest(tmp_path, tests))
+    """G13: a test that is not async cannot have the markers: it fails, and the others run."""
+    tests = """
+import pytest
+
+@pytest.mark.virtual_time
+def test_it(tmp_path):
+    raise AssertionError("must not run")
+
+def test_other():
+    pass
+"""
+    lines = run_pytest(tmp_path, tests)
+    assert any("make it 'async def'" in line for line in lines)
+    assert any("1 failed, 1 passed" in line for line in lines), lines
+    assert not any("must not run" in line for line in lines)
 
 
 def test_trio_in_real_time(tmp_path: Path) -> None:
