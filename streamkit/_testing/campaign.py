@@ -131,7 +131,7 @@ class Campaign:
         with self._watchdog.watching(terms), collected() as unclosed:
             run_fresh(main, backend, self.clock, seed)
         record = records[0]
-        record.left += unclosed
+        record.left += [*record.heard, *unclosed]
         self.report.runs += 1
         return record
 

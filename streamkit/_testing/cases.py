@@ -21,7 +21,7 @@ from .everywhere import check_names
 from .findings import Undisturbed, findings, of_undisturbed
 from .folding import Folding
 from .lasting import Lasting
-from .leftovers import collected
+from .leftovers import collected, hearing
 from .once import Strikes, Terms, one_run
 from .points import Point, merged
 from .record import Fault, Record
@@ -154,9 +154,10 @@ class Interruptions:
         if held is not None:
             await held.__aexit__(None, None, None)
             assert self._unclosed is not None
-            self._unclosed.__exit__(None, None, None)
             assert self._record is not None
-            self._record.left += self._found
+            with hearing(self._record.heard):
+                self._unclosed.__exit__(None, None, None)
+            self._record.left += [*self._record.heard, *self._found]
 
     async def __anext__(self) -> Case:
         """

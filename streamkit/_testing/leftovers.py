@@ -44,10 +44,9 @@ class Leftovers:
     def __init__(self, *, owns_loop: bool) -> None:
         self._owns_loop = owns_loop
         self._tasks = live_tasks()
-        #: The generators that were dropped, by name.
-        self.dropped: list[str] = []
-        #: What reached the exception handler of the event loop.
-        self.errors: list[str] = []
+        #: The generators that were dropped, and the errors that reached the exception handler of
+        #: the event loop. It grows as long as anything of the run is alive.
+        self.heard: list[str] = []
         self._begun: weakref.WeakSet[Any] = weakref.WeakSet()
 
     @contextmanager
@@ -62,31 +61,21 @@ class Leftovers:
             hooks.firstiter(generator)
 
         def finalize(generator: Any) -> None:
-            self.dropped.append(_name(generator))
+            self.heard.append(f"generator {_name(generator)}")
             assert hooks.finalizer is not None
             with warnings.catch_warnings():
                 # trio warns about the same.
                 warnings.simplefilter("ignore", ResourceWarning)
                 hooks.finalizer(generator)
 
-        loop = None if on_trio() else asyncio.get_running_loop()
-        handler = None if loop is None else loop.get_exception_handler()
-        if loop is not None:
-            loop.set_exception_handler(self._hear)
         sys.set_asyncgen_hooks(begin, finalize)
         try:
-            yield
-        finally:
-            sys.set_asyncgen_hooks(*hooks)
             # A loop of the run's own keeps the handler: tasks that die with it, or later, report
             # here as well.
-            if loop is not None and not self._owns_loop:
-                loop.set_exception_handler(handler)
-
-    def _hear(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        # As text: the exception would keep its frames alive.
-        error = context.get("exception")
-        self.errors.append(context["message"] if error is None else f"{type(error).__name__}")
+            with hearing(self.heard, for_good=self._owns_loop):
+                yield
+        finally:
+            sys.set_asyncgen_hooks(*hooks)
 
     def found(self) -> list[str]:
         """Return what is left now, by name."""
@@ -98,10 +87,33 @@ class Leftovers:
         ]
         return sorted(found)
 
-    def heard(self) -> list[str]:
-        """Return what was heard until the end of the loop, and after it."""
-        dropped = [f"generator {name}" for name in self.dropped]
-        return sorted([*dropped, *(f"error nobody took: {error}" for error in self.errors)])
+
+@contextmanager
+def hearing(heard: list[str], *, for_good: bool = False) -> Generator[None, None, None]:
+    """
+    Note what reaches the exception handler of the event loop.
+
+    :param for_good: whether the handler stays after the block
+
+    """
+    if on_trio():
+        yield
+        return
+    loop = asyncio.get_running_loop()
+    handler = loop.get_exception_handler()
+
+    def hear(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        # As text: the exception would keep its frames alive.
+        error = context.get("exception")
+        what = context["message"] if error is None else type(error).__name__
+        heard.append(f"error nobody took: {what}")
+
+    loop.set_exception_handler(hear)
+    try:
+        yield
+    finally:
+        if not for_good:
+            loop.set_exception_handler(handler)
 
 
 @contextmanager

@@ -63,11 +63,10 @@ def run_trio(test: Callable[[], Awaitable[object]], *, clock: Any, instruments: 
 @asynccontextmanager
 async def _leaving_nothing_behind() -> AsyncGenerator[None, None]:
     left = Leftovers(owns_loop=False)
-    with collected() as unclosed:
-        with left.watched():
-            yield
-            found = left.found()
-    found += [*left.heard(), *unclosed]
+    with left.watched(), collected() as unclosed:
+        yield
+        found = left.found()
+    found += [*sorted(left.heard), *unclosed]
     if found:
         raise LeftBehind(f"left behind: {', '.join(found)}")
 

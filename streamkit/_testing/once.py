@@ -70,13 +70,15 @@ async def one_run(
     """
     Make the subject, visit it, and yield the record, with the other arguments of the check.
 
-    What it holds is torn down after that. At the end, everything that is left is in the record.
+    What it holds is torn down after that. Everything that is left is in the record when the garbage
+    of the run was collected.
     """
     record = Record(Run(strikes[0][1] if strikes else None, running_backend()), strikes)
     left: Leftovers | None = None
     try:
         async with made_by(terms.make) as subject:
             left = Leftovers(owns_loop=terms.owns_loop)
+            record.heard = left.heard
             with left.watched():
                 await _visit(subject, record, terms)
                 record.left = left.found()
@@ -87,8 +89,6 @@ async def one_run(
             raise
         record.teardown_error = Fault.of(exc)
     record.forget()
-    assert left is not None
-    record.left = sorted([*record.left, *left.heard()])
 
 
 async def _visit(subject: Subject, record: Record, terms: Terms) -> None:

@@ -63,6 +63,8 @@ class Record:
     stuck_at: Place | None = None
     #: What it has left behind, by name.
     left: list[str] = field(default_factory=list[str])
+    #: What is heard of the run until its garbage was collected, by name.
+    heard: list[str] = field(default_factory=list[str])
     #: What was raised, if that is not part of the interruption.
     unexpected: Fault | None = None
     has_lost_error: bool = False

@@ -143,6 +143,29 @@ async def test_handler_of_the_loop() -> None:
     assert asyncio.get_running_loop().get_exception_handler() is before
 
 
+@pytest.mark.asyncio_only
+async def test_error_in_a_cycle() -> None:
+    """L1: an error that nobody took is found if the garbage collector frees its task."""
+
+    async def fail() -> None:
+        mine = asyncio.current_task()
+        raise ValueError(mine)
+
+    async def source() -> AsyncIterator[str]:
+        try:
+            await anyio.sleep(1)
+            yield "a"
+        except BaseException:
+            asyncio.ensure_future(fail())
+            raise
+
+    with pytest.raises(Interrupted) as caught:
+        async for _ in interruptions(source, kinds=["stop"]):
+            pass
+    [failure] = caught.value.report.failures
+    assert failure.message == "leaves behind: error nobody took: ValueError"
+
+
 async def test_cancelled() -> None:
     """L1: what cancels the test ends the run that goes on, and leaves no task of it."""
     with anyio.move_on_after(20) as scope:

@@ -613,6 +613,24 @@ class TestFound:
         found = failures_of(source, backends=["asyncio"], kinds=["stop"])
         assert found == ["leaves behind: error nobody took: ValueError"]
 
+    def test_error_in_a_cycle(self) -> None:
+        """So it is if its task is freed by the garbage collector only, after the run."""
+
+        async def fail() -> None:
+            mine = asyncio.current_task()
+            raise ValueError(mine)
+
+        async def source() -> AsyncIterator[str]:
+            try:
+                await anyio.sleep(1)
+                yield "a"
+            except BaseException:
+                asyncio.ensure_future(fail())
+                raise
+
+        found = failures_of(source, backends=["asyncio"])
+        assert found == ["leaves behind: error nobody took: ValueError"]
+
     def test_teardown(self) -> None:
         """What cannot be torn down after an interruption is found."""
 

@@ -125,6 +125,26 @@ def test_plugins(plugin: str, kind: str | None, tmp_path: Path) -> None:
     assert "ValueError: its own" in told
 
 
+def test_error_in_a_cycle(tmp_path: Path) -> None:
+    """G13: an error that nobody took is found if the garbage collector frees its task."""
+    tests = """
+import asyncio
+import pytest
+
+async def fail():
+    mine = asyncio.current_task()
+    raise ValueError(mine)
+
+@pytest.mark.asyncio
+@pytest.mark.leaves_nothing_behind
+async def test_it():
+    asyncio.ensure_future(fail())
+    await asyncio.sleep(0.01)
+"""
+    lines = run_pytest(tmp_path, tests)
+    assert any("left behind: error nobody took: ValueError" in line for line in lines), lines
+
+
 def test_not_async(tmp_path: Path) -> None:
     """G13: a test that is not async cannot have the markers: it fails, and the others run."""
     tests = """
