@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import wraps
@@ -62,6 +63,8 @@ def run_trio(test: Callable[[], Awaitable[object]], *, clock: Any, instruments: 
 
 @asynccontextmanager
 async def _leaving_nothing_behind() -> AsyncGenerator[None, None]:
+    # Garbage of earlier tests, which would be collected during this one.
+    gc.collect()
     left = Leftovers(owns_loop=False)
     with left.watched(), collected() as unclosed:
         yield

@@ -145,6 +145,33 @@ async def test_it():
     assert any("left behind: error nobody took: ValueError" in line for line in lines), lines
 
 
+def test_garbage_of_another_test(tmp_path: Path) -> None:
+    """G13: what an earlier test has left, and is collected later, is not that of a clean one."""
+    tests = """
+import asyncio
+import anyio
+import pytest
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+async def fail():
+    mine = asyncio.current_task()
+    raise ValueError(mine)
+
+async def test_unmarked():
+    streams = [anyio.create_memory_object_stream()]
+    streams.append(streams)
+    asyncio.ensure_future(fail())
+    await asyncio.sleep(0.01)
+
+@pytest.mark.leaves_nothing_behind
+async def test_clean():
+    pass
+"""
+    lines = run_pytest(tmp_path, tests)
+    assert any("2 passed" in line for line in lines), lines
+
+
 def test_not_async(tmp_path: Path) -> None:
     """G13: a test that is not async cannot have the markers: it fails, and the others run."""
     tests = """
