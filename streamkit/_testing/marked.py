@@ -80,7 +80,7 @@ async def _in_virtual_time() -> AsyncGenerator[None, None]:
         yield
 
 
-# In this order: the last one is outermost.
+# In this order: the first one is outermost.
 _BLOCKS = {
     "leaves_nothing_behind": _leaving_nothing_behind,
     "virtual_time": _in_virtual_time,

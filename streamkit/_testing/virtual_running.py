@@ -47,7 +47,7 @@ def running_in_virtual_time() -> Generator[None, None, None]:
         timers = loop._end()
         loop.__class__, loop.slow_callback_duration = former, duration
         for seconds, handle in timers:
-            loop.call_later(seconds, handle._run)
+            handle.in_real_time = loop.call_later(seconds, handle._run)
 
 
 def _check_clock() -> None:

@@ -42,6 +42,24 @@ QUIET_PASSES = 3
 SPIN_PASSES = 1000
 
 
+class Timer(asyncio.TimerHandle):
+    """A timer in virtual time. Where only a block is virtual, it may outlive that."""
+
+    #: Called with it when it is cancelled.
+    forget: Callable[[Timer], None]
+    #: The timer in its place, from the end of the block on.
+    in_real_time: asyncio.TimerHandle | None = None
+
+    def cancel(self) -> None:
+        """Cancel it."""
+        # The event loop is not told: after the block, it is one that does not know of it.
+        if self.in_real_time is not None:
+            self.in_real_time.cancel()
+        elif not self.cancelled():
+            self.forget(self)
+        asyncio.Handle.cancel(self)
+
+
 class VirtualTime(asyncio.AbstractEventLoop):
     """
     Mixin for an event loop class: its time stands still while anything is runnable, and then jumps
@@ -62,7 +80,7 @@ class VirtualTime(asyncio.AbstractEventLoop):
         self._quiet_passes = QUIET_PASSES
         self._now = now
         self._order = itertools.count()
-        self._timers: list[tuple[float, int, asyncio.TimerHandle]] = []
+        self._timers: list[tuple[float, int, Timer]] = []
         self._idle_waiters: list[asyncio.Future[None]] = []
         self._armed = False
         self._busy = self._spinning = False  # what was scheduled since the last tick
@@ -71,7 +89,7 @@ class VirtualTime(asyncio.AbstractEventLoop):
         # holds.
         self._tick_context = Context()
 
-    def _end(self) -> list[tuple[float, asyncio.TimerHandle]]:
+    def _end(self) -> list[tuple[float, Timer]]:
         """Return the timers that are left, with the seconds until they are due."""
         timers, self._timers, self._has_ended = self._timers, [], True
         return [(when - self._now, handle) for when, _, handle in timers]
@@ -114,12 +132,13 @@ class VirtualTime(asyncio.AbstractEventLoop):
         context: Context | None = None,
     ) -> asyncio.TimerHandle:
         """Call something at a virtual time."""
-        handle = asyncio.TimerHandle(when, callback, args, self, context)
+        handle = Timer(when, callback, args, self, context)
+        handle.forget = self._forget
         heapq.heappush(self._timers, (when, next(self._order), handle))
         self._arm()
         return handle
 
-    def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
+    def _forget(self, handle: Timer) -> None:
         # Removed at once, as in uvloop: a handle keeps its context alive, which leak tests would
         # see.
         self._timers = [timer for timer in self._timers if timer[2] is not handle]

@@ -35,6 +35,27 @@ async def test_real_loop(backend: Backend) -> None:
 
 @pytest.mark.real_time
 @pytest.mark.asyncio_only
+async def test_cancelled_after_the_block() -> None:
+    """K1: what is not over when the block is left can be cancelled after it, without an error."""
+    loop, called, errors = asyncio.get_running_loop(), list[str](), list[object]()
+    handler = loop.get_exception_handler()
+    loop.set_exception_handler(lambda loop, context: errors.append(context))
+    with running_in_virtual_time():
+        over = loop.call_later(5, called.append, "once")
+        await asyncio.sleep(10)
+        handle = loop.call_later(0.01, called.append, "never")
+    over.cancel()
+    handle.cancel()
+    handle.cancel()
+    late = asyncio.Event()
+    loop.call_later(0.02, late.set)
+    await late.wait()
+    loop.set_exception_handler(handler)
+    assert (called, errors) == (["once"], [])
+
+
+@pytest.mark.real_time
+@pytest.mark.asyncio_only
 async def test_no_rounding_error(monkeypatch: pytest.MonkeyPatch) -> None:
     """K1: an hour is not over too soon, whatever the time is when the block begins."""
     unlucky = 62937.323078397
