@@ -68,7 +68,11 @@ class AsgiClient:
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
-        """Shut the application down, and wait until that is done."""
+        """
+        Shut the application down, and wait until that is done.
+
+        :raises RuntimeError: if it reports a failure
+        """
         assert self._lifespan is not None
         await self._lifespan.stop()
 

@@ -26,6 +26,9 @@ class Lifespan:
         self._asked = anyio.Event()
         self._answered = anyio.Event()
         self._failure: str | None = None
+        #: What it has raised, having reported a failure.
+        self._error: Exception | None = None
+        self._has_started = False
         self._is_over = False
         # The application may hold a task group, and another task may leave the client.
         self._held = Lasting(self._running())
@@ -51,7 +54,9 @@ class Lifespan:
                     self._asked.set()
                     await self._answered.wait()
         if self._failure is not None:
-            raise RuntimeError(f"the application has failed: {self._failure}")
+            # Kept nowhere: its frames hold this object.
+            error, self._error = self._error, None
+            raise RuntimeError(f"the application has failed: {self._failure}") from error
 
     async def _run(self) -> None:
         try:
@@ -60,10 +65,13 @@ class Lifespan:
                 self._receive,
                 self._send,
             )
-        except Exception:
-            if self._answered.is_set():
+        except Exception as exc:
+            # An application without a lifespan raises, or returns. Frameworks raise what they have
+            # reported.
+            if self._failure is not None:
+                self._error = exc
+            elif self._has_started:
                 raise
-            # An application without a lifespan raises, or returns.
         finally:
             self._is_over = True
             self._answered.set()
@@ -76,4 +84,5 @@ class Lifespan:
     async def _send(self, message: Any) -> None:
         if message["type"].endswith(".failed"):
             self._failure = message.get("message", "") or message["type"]
+        self._has_started = self._has_started or message["type"] == "lifespan.startup.complete"
         self._answered.set()

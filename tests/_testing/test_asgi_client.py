@@ -308,6 +308,37 @@ async def test_lifespan_fails() -> None:
             await anyio.sleep(1)
 
 
+@pytest.mark.parametrize("when", ["start", "end"])
+async def test_lifespan_of_a_framework_fails(when: str) -> None:
+    """Z1: an application that reports a failure, and raises after that: what it has reported."""
+
+    @asynccontextmanager
+    async def lifespan(app: Any) -> AsyncIterator[None]:
+        if when == "start":
+            raise Broken("no database")
+        yield
+        raise Broken("no database")
+
+    with pytest.raises(RuntimeError, match="no database") as caught:
+        async with AsgiClient(Starlette(lifespan=lifespan)):
+            assert when == "end"
+    assert isinstance(caught.value.__cause__, Broken)
+
+
+async def test_lifespan_breaks_at_its_end() -> None:
+    """Z1: an application that raises at its shutdown, and reports nothing: that is not lost."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        raise Broken
+
+    with pytest.RaisesGroup(Broken):
+        async with AsgiClient(app):
+            pass
+
+
 async def test_no_lifespan() -> None:
     """Z1: an application that knows no lifespan is taken as it is."""
 
