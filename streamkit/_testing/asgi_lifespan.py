@@ -29,7 +29,9 @@ class Lifespan:
         #: What it has raised, having reported a failure.
         self._error: Exception | None = None
         self._has_started = False
+        self._is_ending = False
         self._is_over = False
+        self._scope = anyio.CancelScope()
         # The application may hold a task group, and another task may leave the client.
         self._held = Lasting(self._running())
 
@@ -49,7 +51,7 @@ class Lifespan:
             if self._failure is None:
                 yield
                 if not self._is_over:
-                    self._answered = anyio.Event()
+                    self._answered, self._is_ending = anyio.Event(), True
                     self._messages.append({"type": "lifespan.shutdown"})
                     self._asked.set()
                     await self._answered.wait()
@@ -60,11 +62,12 @@ class Lifespan:
 
     async def _run(self) -> None:
         try:
-            await self._app(
-                {"type": "lifespan", "asgi": {"version": "3.0"}, "state": self.state},
-                self._receive,
-                self._send,
-            )
+            with self._scope:
+                await self._app(
+                    {"type": "lifespan", "asgi": {"version": "3.0"}, "state": self.state},
+                    self._receive,
+                    self._send,
+                )
         except Exception as exc:
             # An application without a lifespan raises, or returns. Frameworks raise what they have
             # reported.
@@ -78,7 +81,10 @@ class Lifespan:
 
     async def _receive(self) -> dict[str, Any]:
         while not self._messages:
-            await self._asked.wait()
+            if self._failure is not None or (self._is_ending and self._answered.is_set()):
+                # There is no other message, and no server waits for what asks for one.
+                self._scope.cancel()
+            await (anyio.sleep_forever() if self._asked.is_set() else self._asked.wait())
         return self._messages.pop(0)
 
     async def _send(self, message: Any) -> None:

@@ -339,6 +339,31 @@ async def test_lifespan_breaks_at_its_end() -> None:
             pass
 
 
+@pytest.mark.parametrize("last", ["shutdown.complete", "startup.failed"])
+async def test_lifespan_asks_on(last: str) -> None:
+    """Z1: an application that asks for a message after the last one is not waited for."""
+    left = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        try:
+            while True:
+                kind = (await receive())["type"].rpartition(".")[2]
+                failed = last == "startup.failed"
+                await send({"type": f"lifespan.{last if failed else f'{kind}.complete'}"})
+        finally:
+            left.append(True)
+
+    with anyio.fail_after(10):
+        if last == "startup.failed":
+            with pytest.raises(RuntimeError, match="has failed"):
+                async with AsgiClient(app):
+                    raise AssertionError("must not be entered")
+        else:
+            async with AsgiClient(app):
+                assert not left
+    assert left
+
+
 async def test_no_lifespan() -> None:
     """Z1: an application that knows no lifespan is taken as it is."""
 
