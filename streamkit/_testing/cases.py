@@ -24,7 +24,7 @@ from .lasting import Lasting
 from .leftovers import collected, hearing
 from .once import Strikes, Terms, one_run
 from .points import Point, merged
-from .record import Fault, Record
+from .record import Fault, Record, says_that_it_fails
 from .report import Interrupted, Report
 from .run import KINDS, OF_FUNCTIONS, Kind, Run
 
@@ -57,7 +57,7 @@ class Case:
         traceback: TracebackType | None,
     ) -> bool:
         """Keep an exception for the end of all cases."""
-        if not isinstance(exc, Exception):
+        if exc is None or not says_that_it_fails(exc):
             return False
         self._record.check_error = Fault.of(exc)
         return True

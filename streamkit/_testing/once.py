@@ -19,7 +19,7 @@ from .leftovers import Leftovers
 from .outside import nothing, outside_of_virtual_time, waits_outside
 from .places import A_THREAD, name_of
 from .points import Point
-from .record import Fault, Record
+from .record import Fault, Record, says_that_it_fails
 from .run import Kind, Run
 from .subject import Subject, made_by
 from .visit import Visit, visit_to
@@ -133,7 +133,9 @@ async def check_run(
         result = check(record.run, *given)
         if inspect.isawaitable(result):
             await result
-    except Exception as exc:
+    except BaseException as exc:
+        if not says_that_it_fails(exc):
+            raise
         record.check_error = Fault.of(exc)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -36,6 +37,14 @@ class Fault:
 
     def __str__(self) -> str:
         return f"{self.name}: {self.text}" if self.text else self.name
+
+
+def says_that_it_fails(exc: BaseException) -> bool:
+    """Tell whether a check has failed. What ``pytest.fail()`` raises is no :exc:`Exception`."""
+    pytest: Any = sys.modules.get("pytest")
+    return isinstance(exc, Exception) or (
+        pytest is not None and isinstance(exc, pytest.fail.Exception)
+    )
 
 
 @dataclass

@@ -66,6 +66,20 @@ async def test_failures() -> None:
     assert messages[1].startswith("is cut when its time to clean up is over")
 
 
+async def test_failures_of_pytest() -> None:
+    """L1: so does what pytest raises for a failure, which is no Exception. A skip is none."""
+    with pytest.raises(Interrupted) as caught:
+        async for case in interruptions(words, kinds=["stop"]):
+            with case:
+                pytest.fail("my own")
+    assert [failure.message for failure in caught.value.report.failures] == ["Failed: my own"]
+    async with interruptions(words) as cases:
+        with pytest.raises(pytest.skip.Exception):
+            async for case in cases:
+                with case:
+                    pytest.skip("not here")
+
+
 async def test_without_a_block() -> None:
     """E1: an assertion that is in no block of the case ends the loop; the rest is torn down."""
     open_ones = 0

@@ -701,6 +701,25 @@ class TestFound:
         assert failures_of(words, plainly)[0].startswith("assert ")
         assert len(failures_of(words, without_line)) == 1
 
+    def test_check_with_pytest(self) -> None:
+        """What pytest raises for a failure is one, with its point, though it is no Exception."""
+
+        def check(run: Run) -> None:
+            if run.kind == "stop":
+                with pytest.raises(ValueError, match="x"):
+                    pass
+
+        def skips(run: Run) -> None:
+            pytest.skip("not here")
+
+        with pytest.raises(Interrupted) as caught:
+            interrupt_everywhere(words, check)
+        [failure] = caught.value.report.failures
+        assert failure.message == "Failed: DID NOT RAISE ValueError"
+        assert (failure.kinds, len(failure.points)) == (("stop",), 4)
+        with pytest.raises(pytest.skip.Exception):
+            interrupt_everywhere(words, skips)
+
     def test_close_raises(self) -> None:
         """What comes out of a closing elsewhere is found as well."""
 
