@@ -60,7 +60,7 @@ class Lasting(Generic[T]):
         """
         if self._task is not None:
             raise RuntimeError("it was entered before: call lasting() for each block")
-        self._scope = anyio.CancelScope(shield=True)
+        self._scope = anyio.CancelScope()
         self._entered, self._leave, self._left = anyio.Event(), anyio.Event(), anyio.Event()
         if on_trio():
             spawn: Any = sys.modules["trio"].lowlevel.spawn_system_task

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from contextvars import ContextVar
@@ -12,6 +14,7 @@ import pytest
 
 from streamkit import with_cancellation
 from streamkit.testing import lasting
+from support import environment
 
 variable: ContextVar[str] = ContextVar("variable", default="none")
 
@@ -149,6 +152,46 @@ async def test_cancelled_while_leaving() -> None:
         async with lasting(slow()):
             scope.cancel()
     assert log == ["left"]
+
+
+@pytest.mark.parametrize("name", ["asyncio", "trio"])
+def test_never_left(name: str) -> None:
+    """Z1: what is not left until the event loop ends is left then, and does not hold it up."""
+    program = """
+import sys
+from contextlib import asynccontextmanager
+import anyio
+from streamkit.testing import interruptions, lasting
+
+@asynccontextmanager
+async def resource():
+    try:
+        yield "value"
+    finally:
+        print("left")
+
+async def source():
+    yield "a"
+
+async def forgets():
+    await lasting(resource()).__aenter__()
+
+async def breaks():
+    async for case in interruptions(source):
+        raise SystemExit("own")
+
+anyio.run(forgets, backend=sys.argv[1])
+anyio.run(breaks, backend=sys.argv[1])
+"""
+    result = subprocess.run(
+        [sys.executable, "-c", program, name],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env=environment(),
+    )
+    assert (result.stdout.split(), result.stderr.split()) == (["left"], ["own"])
 
 
 async def test_used_once() -> None:
