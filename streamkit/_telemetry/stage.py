@@ -120,6 +120,11 @@ class GapStage(TelemetryStage):
         super().on_close()
         self._control = None
 
+    async def on_end(self, outcome: Outcome) -> None:
+        # What comes after the end does not count as an item.
+        self._control = None
+        await super().on_end(outcome)
+
     def on_item(self, item: Any) -> Any:
         control, instruments, last = self._control, self._instruments, self._last
         if control is not None and instruments is not None:

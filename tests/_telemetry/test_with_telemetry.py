@@ -296,6 +296,16 @@ class TestInstruments:
         assert told.sums(GAP) == [({"streamkit.stream.name": "chat"}, 6.0)]
         assert [count for _, count in told.counts(GAP)] == [2]
 
+    async def test_no_gap_to_the_last_word(self) -> None:
+        """Telemetry: what is said last is no item, and there is no gap before it."""
+        told = Told()
+        ended = with_status(
+            Probe("a", "b", every=2).source(), final=lambda outcome: ["last", "word"]
+        )
+        assert await consume(watched(told, ended, item_gaps=True)) == ["a", "b", "last", "word"]
+        assert told.sums(GAP) == [({"streamkit.stream.name": "chat"}, 2.0)]
+        assert [count for _, count in told.counts(GAP)] == [1]
+
     async def test_nothing_for_an_item(self) -> None:
         """R10: without that, the stream has no more to do for an item than without telemetry."""
         told = Told()
