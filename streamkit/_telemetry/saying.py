@@ -27,7 +27,8 @@ _ERRORS = frozenset(("failed", "timed_out", "lost"))
 
 def said_of(outcome: Outcome) -> dict[str, str]:
     """Return the attributes of an end."""
-    error = outcome.on_end_error if outcome.error is None else outcome.error
+    errors = outcome.error, outcome.on_end_error, outcome.cleanup_error
+    error = next((error for error in errors if error is not None), None)
     if error is None and outcome.kind == "timed_out":
         return _said(outcome.kind, StreamTimeout)
     return _said(outcome.kind, None if error is None else type(bare(error)))

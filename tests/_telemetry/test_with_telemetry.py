@@ -150,6 +150,22 @@ class TestEnds:
             )
         ]
 
+    async def test_clean_up_failed(self) -> None:
+        """Telemetry, L4: the consumer has left, and then the source fails: with which error."""
+        told = Told()
+
+        async def source() -> AsyncGenerator[str, None]:
+            try:
+                yield "a"
+            finally:
+                raise OwnError
+
+        with told.span(), pytest.raises(OwnError):
+            async with watched(told, source()) as stream:
+                await anext(stream)
+        assert told.ends == [("closed", f"{__name__}.OwnError")]
+        assert told.said[0][0] == "UNSET"
+
     async def test_falsy_error(self) -> None:
         """E15: an exception that is falsy counts like any other."""
 
