@@ -285,3 +285,22 @@ class TestRunner:
         )
         with pytest.raises(Exception, match="garbage collector"):
             self.run(text, monkeypatch)
+
+
+LINK = re.compile(r"\]\(([^)\s:#]*)#([^)\s]+)\)")
+HEADING = re.compile(r"#+ (.+)")
+
+
+def anchors_in(page: Path) -> set[str]:
+    """Return the anchors of a page on GitHub, which keeps an underscore, unlike Sphinx."""
+    headings = map(HEADING.fullmatch, page.read_text(encoding="utf-8").splitlines())
+    titles = (heading[1].lower() for heading in headings if heading)
+    return {re.sub(r"[^\w -]", "", title).strip().replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_links_to_headings(page: Path) -> None:
+    """A link to a heading leads there on the site and on GitHub, where a new user reads first."""
+    for file, anchor in LINK.findall(page.read_text(encoding="utf-8")):
+        target = (page.parent / file).resolve() if file else page
+        assert anchor in anchors_in(target), f"{file}#{anchor}"
