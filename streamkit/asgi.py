@@ -225,6 +225,7 @@ class StreamResponse(Returned):
             self._last_word,
             on_end,
             on_end_timeout,
+            self._outlet.on_head,
         )
 
     def __repr__(self) -> str:

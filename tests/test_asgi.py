@@ -1110,6 +1110,14 @@ class TestWithoutBody:
         assert client.headers["x-run"] == "12"
         assert outcome_of(response).kind == "completed"
 
+    async def test_status_of_the_users_own(self) -> None:
+        """Web: no last word either where the stream has a status of its own, which takes the Head,
+        and where the source ends before the status is sent."""
+        client = Client()
+        own = with_status(aiter_of(Head(204)))
+        await client.get(StreamResponse(own, final=last_word))
+        assert client.log.events == [204, "end"]
+
     @pytest.mark.parametrize("status", STATUSES)
     async def test_item(self, status: int) -> None:
         """Web: an item after such a Head is an error."""

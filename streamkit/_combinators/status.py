@@ -49,6 +49,8 @@ class StatusStream(Stream[T_co]):
         self._status = status
         if innermost is not status:
             status.innermost = innermost
+        if status.on_head is not None:
+            innermost.on_head = status.on_head
 
     def head(self) -> Coroutine[Any, Any, Head]:
         """
@@ -152,20 +154,23 @@ def status_above(
     final: Callable[[Outcome], Any] | None,
     on_end: Callable[[Outcome], Awaitable[object]] | None,
     on_end_timeout: float,
+    on_head: Callable[[Head], object] | None = None,
 ) -> StatusStream[Any]:
     """
     Put other stages on a source, and :func:`with_status` on top of them, in one stream.
 
     :param final: as there, and checked already
+    :param on_head: called in the source task with the :class:`Head` of the source, in time or too
+        late, also if the source has a status of its own
 
     """
     if first_item_within is not None:
         seconds("first_item_within", first_item_within)
     on_end_timeout = seconds("on_end_timeout", on_end_timeout)
     if on_end is None:
-        return StatusStream(source, *stages, _Status(first_item_within, final))
+        return StatusStream(source, *stages, _Status(first_item_within, final, on_head))
     _check_callable("on_end", on_end)
-    status = _StatusWithOnEnd(first_item_within, final, on_end, on_end_timeout)
+    status = _StatusWithOnEnd(first_item_within, final, on_head, on_end, on_end_timeout)
     return StatusStream(source, *stages, status)
 
 
@@ -182,7 +187,10 @@ class _Status(Stage[Any, Any]):
         self,
         first_item_within: float | None,
         final: Callable[[Outcome], Any] | None,
+        on_head: Callable[[Head], object] | None,
     ) -> None:
+        #: Called with the Head that this one takes.
+        self.on_head: Callable[[Head], object] | None = on_head
         #: The status that is nearest to the source, if that is another one.
         self.innermost: _Status | None = None
         self.given: Head | None = None
@@ -209,6 +217,8 @@ class _Status(Stage[Any, Any]):
                 "comes later into an item"
             )
         assert self._control is not None
+        if self.on_head is not None:
+            self.on_head(item)
         self.given = replace(item, decided_by="head")
         if self.decided_without is None:
             self._control.note_head(self.given)
@@ -267,10 +277,11 @@ class _StatusWithOnEnd(_Status):
         self,
         first_item_within: float | None,
         final: Callable[[Outcome], Any] | None,
+        on_head: Callable[[Head], object] | None,
         on_end: Callable[[Outcome], Awaitable[object]],
         on_end_timeout: float,
     ) -> None:
-        super().__init__(first_item_within, final)
+        super().__init__(first_item_within, final, on_head)
         self.on_end_timeout = on_end_timeout
         self._on_end = on_end
 

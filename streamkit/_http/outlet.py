@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, TypeAlias
 
 from .._core.control import Control
-from .._core.metadata import Head, Metadata
+from .._core.metadata import Head
 from .._core.pipeline import SKIP
 from .._core.stage import Stage
 
@@ -48,10 +48,10 @@ class Outlet(Stage[Any, bytes]):
     def on_item(self, item: Any) -> bytes:
         return item if type(item) is bytes else encode(item)
 
-    def on_metadata(self, item: Metadata) -> bool:
-        if isinstance(item, Head) and not self.has_begun:
-            self.has_body = item.status not in _BODILESS
-        return False
+    def on_head(self, head: Head) -> None:
+        """Note the status that the source has yielded. It may be too late for it."""
+        if not self.has_begun:
+            self.expect(head.status)
 
     def on_beat(self, beat: Any) -> Any:
         return encode(beat) if self.has_body else SKIP

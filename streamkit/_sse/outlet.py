@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, cast
 
 from .._core.arguments import check_made
-from .._core.metadata import Head, Metadata
 from .._core.outcome import Outcome
 from .._core.stage import SKIP
 from .._http.outlet import Outlet, encode
@@ -85,11 +84,6 @@ class RememberingOutlet(EventOutlet):
     def expect(self, status: int) -> None:
         super().expect(status)
         self._is_refused = status >= _REFUSED
-
-    def on_metadata(self, item: Metadata) -> bool:
-        if isinstance(item, Head) and not self.has_begun:
-            self.expect(item.status)
-        return False
 
     def on_item(self, item: Any) -> bytes:
         if self._prefix is not None and item and type(item) is str:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, cast
 
 from .._core.arguments import check_made
-from .._core.metadata import Head, Metadata
+from .._core.metadata import Head
 from .._core.outcome import Outcome
 from .._core.pipeline import SKIP
 from .._http.outlet import Outlet
@@ -39,13 +39,10 @@ class SocketOutlet(Outlet):
         self.has_body = self.has_body or status < REFUSED
         self.is_refused = self.is_refused or status >= REFUSED
 
-    def on_metadata(self, item: Metadata) -> bool:
-        if isinstance(item, Head) and not self.has_begun:
-            self.expect(item.status)
+    def on_head(self, head: Head) -> None:
+        super().on_head(head)
         # Even when it is too late for the status, it decides the code of the close.
-        is_refused = isinstance(item, Head) and item.status >= REFUSED
-        self.is_refused = self.is_refused or is_refused
-        return False
+        self.is_refused = self.is_refused or head.status >= REFUSED
 
     def on_item(self, item: Any) -> Any:
         if type(item) is str and item.isascii():

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from streamkit import Head, StreamCancelled
+from streamkit import Head, StreamCancelled, with_status
 from streamkit.asgi import Shutdown
 from streamkit.sse import BROWSER, EventStream, Frame, Profile, RunEvents, ServerSentEvent
 from streamkit.starlette import EventStream as StarletteEventStream
@@ -123,6 +123,19 @@ async def test_refused() -> None:
     client = Client("GET")
     await client.get(StarletteEventStream(ending(), profile=TELLING, status_code=418))
     assert "".join(map(str, client.log.events[1:-1])) == "ab"
+
+
+async def test_refused_by_a_status_of_the_users_own() -> None:
+    """Nothing of the protocol either where the stream has a status of its own."""
+
+    async def refusing() -> AsyncGenerator[Any, None]:
+        yield Head(409, {"content-type": "text/plain"})
+        yield "busy"
+
+    client = Client("GET")
+    await client.get(EventStream(with_status(refusing()), profile=TELLING))
+    assert client.log.events[0] == 409
+    assert "".join(map(str, client.log.events[1:-1])) == "busy"
 
 
 async def test_refused_and_silent() -> None:

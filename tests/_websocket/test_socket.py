@@ -23,6 +23,7 @@ from streamkit import (
     StreamTimeout,
     with_cancellation,
     with_keepalive,
+    with_status,
     with_timeout,
 )
 from streamkit._websocket.connection import SocketConnection
@@ -217,6 +218,18 @@ class TestRefusal:
         await socket.open(WebSocketStream(source()))
         assert socket.log == [(5.0, 101), (7.0, (1008, "refused"))]
         assert "came too late" in caplog.text
+
+    @pytest.mark.parametrize("waits", [0, 7])
+    async def test_status_of_the_users_own(self, waits: float) -> None:
+        """WS61: a Head is heard, in time or too late, if the stream has a status of its own."""
+
+        async def source() -> AsyncGenerator[Any, None]:
+            await anyio.sleep(waits)
+            yield Head(403)
+
+        socket, own = Socket(), with_status(source())
+        await socket.open(WebSocketStream(own, errors="close", final=last_word))
+        assert socket.log.events == [101, (1008, "refused")]
 
     async def test_no_body(self) -> None:
         """WS61: a status that has no body has none here either."""
