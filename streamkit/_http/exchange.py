@@ -420,7 +420,7 @@ class Exchange:
         if self._outlet.has_body and head.decided_by in ("head", "timeout") and not self._is_head:
             # The first item may take a while. granian holds back the status until there is a body.
             is_other = any(name == b"content-type" for name, _ in own)
-            opening = b"" if is_other else self._terms.opening
+            opening = b"" if is_other else self._outlet.opening(self._terms.opening)
             await self._connection.send(body(opening, more_body=True))
 
     async def _expect_no_item(self) -> None:

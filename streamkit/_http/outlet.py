@@ -56,6 +56,10 @@ class Outlet(Stage[Any, bytes]):
     def on_beat(self, beat: Any) -> Any:
         return encode(beat) if self.has_body else SKIP
 
+    def opening(self, beat: bytes) -> bytes:
+        """Return what is sent with a status that comes before the first item, where a beat may."""
+        return beat
+
     def expect(self, status: int) -> None:
         """Note the status of an answer whose source yields no :class:`Head`."""
         self.has_body = status not in _BODILESS

@@ -109,6 +109,9 @@ class RememberingOutlet(EventOutlet):
     def on_beat(self, beat: Any) -> Any:
         return SKIP if self._is_refused else super().on_beat(beat)
 
+    def opening(self, beat: bytes) -> bytes:
+        return b"" if self._is_refused else beat
+
     def last(
         self, final: Callable[[Outcome], list[Frame] | None], outcome: Outcome
     ) -> list[Frame] | None:

@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import anyio
 import pytest
 
 from streamkit import Head, StreamCancelled, with_status
@@ -136,6 +137,25 @@ async def test_refused_by_a_status_of_the_users_own() -> None:
     await client.get(EventStream(with_status(refusing()), profile=TELLING))
     assert client.log.events[0] == 409
     assert "".join(map(str, client.log.events[1:-1])) == "busy"
+
+
+@pytest.mark.parametrize("status", [409, None])
+async def test_refused_before_the_text(status: int | None) -> None:
+    """No beat comes with the status of a refusal, whatever the content type is."""
+
+    async def refusing() -> AsyncGenerator[Any, None]:
+        if status is not None:
+            yield Head(status)
+        await anyio.sleep(20)
+        yield "busy"
+
+    client = Client("GET")
+    await client.get(StarletteEventStream(refusing(), profile=TELLING, status_code=418))
+    assert client.log == [
+        (15.0 if status is None else 0.0, status or 418),
+        (20.0, "busy"),
+        (20.0, "end"),
+    ]
 
 
 async def test_refused_and_silent() -> None:
