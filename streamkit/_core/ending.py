@@ -67,7 +67,8 @@ def judge(
         raises = error
         if error is None and not exhausted:
             raises = _told(signal, raised)
-        return Ending(signal.kind, raises, signal.reason, error)
+        cleanup_error = None if failure is None else untold
+        return Ending(signal.kind, raises, signal.reason, error, cleanup_error)
     if failure is not None:
         return Ending("failed", failure, error=failure, cleanup_error=untold)
     if left:

@@ -528,6 +528,33 @@ class TestSeveralErrors:
                 assert await anext(stream) == 1
         assert list(leaves(caught.value)) == errors
 
+    @pytest.mark.parametrize("is_told", [False, True])
+    async def test_of_a_stage_and_of_the_source(self, is_told: bool) -> None:
+        """E12: a stage fails while the source is busy, and the source fails over its end: neither
+        error is lost, whether the source was told before."""
+        token, errors = CancelToken(), (KeyError("beat"), LookupError("not saved"))
+
+        async def source() -> AsyncGenerator[int, None]:
+            try:
+                yield 1
+                await anyio.sleep_forever()
+            except StreamCancelled:
+                await anyio.sleep(2)
+                raise errors[1] from None
+
+        def beat(_: object) -> int:
+            raise errors[0]
+
+        stream = with_keepalive(with_cancellation(source(), token), 1.0, beat)
+        with pytest.raises(ExceptionGroup) as caught:
+            async with stream:
+                async for _ in stream:
+                    if is_told:
+                        token.cancel()
+        assert caught.value.exceptions == errors
+        assert stream.outcome.kind == ("cancelled" if is_told else "failed")
+        assert (stream.outcome.error, stream.outcome.cleanup_error) == errors
+
 
 class TestNotAnEnd:
     """E16: PEP 479, for hooks."""
