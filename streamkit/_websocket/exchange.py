@@ -19,7 +19,7 @@ from typing import Any, Literal
 from anyio.lowlevel import checkpoint
 
 from .._combinators.status import StatusStream
-from .._core.exceptions import StreamCancelled
+from .._core.exceptions import StreamCancelled, both, is_cancellation
 from .._core.metadata import Head
 from .._http.exchange import PLAIN, Exchange
 from .._http.headers import RawHeaders, merged, raw
@@ -143,8 +143,14 @@ class SocketExchange(Exchange):
         if error is None:
             return
         try:
-            if not await self._has_told(error):
-                raise error
+            try:
+                if await self._has_told(error):
+                    return
+            except BaseException as exc:
+                # The close may fail as well, or take too long.
+                error = exc if is_cancellation(error) else both(error, exc)
+            assert error is not None
+            raise error
         finally:
             # The traceback of an error includes this frame.
             del error, self

@@ -549,6 +549,32 @@ class TestEnd:
             await socket.open(stream)
         assert socket.log.events[-1] == (1011, "failed")
 
+    @pytest.mark.parametrize("takes", [math.inf, ValueError("server"), BrokenPipeError()])
+    async def test_close_fails(self, takes: Any) -> None:
+        """WS63: an error is not lost with a close that takes too long, or that the server or the
+        client does not take."""
+        error = LookupError()
+
+        async def on_end(outcome: Outcome) -> None:
+            raise error
+
+        socket = Socket(takes={2: takes})
+        with pytest.raises((LookupError, ExceptionGroup)) as caught:
+            await socket.open(WebSocketStream(aiter_of("a"), on_end=on_end, send_timeout=4))
+        if isinstance(takes, ValueError):
+            assert isinstance(caught.value, ExceptionGroup)
+            assert caught.value.exceptions == (error, takes)
+        else:
+            assert caught.value is error
+        assert socket.log.events == [101, "a"]
+        assert anyio.current_time() == (1004.0 if takes == math.inf else 1000.0)
+
+    async def test_close_of_a_stop_fails(self) -> None:
+        """WS63: a stop is no error, also where its close takes too long."""
+        socket = Socket(takes={2: math.inf}, says={1.5: STOP})
+        await socket.open(WebSocketStream(Told().source(), send_timeout=4))
+        assert socket.log.events == [101, "0"]
+
     async def test_no_json(self) -> None:
         """WS63: an item that there is no JSON for fails the stream by its name."""
         socket = Socket()
