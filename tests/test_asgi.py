@@ -1146,13 +1146,15 @@ class TestWithoutBody:
             await client.get(response)
         assert client.log.events == []
 
-    async def test_item_of_a_source_that_has_ended(self) -> None:
+    @pytest.mark.parametrize("items", ["a", "abc"])
+    async def test_item_of_a_source_that_has_ended(self, items: str) -> None:
         """Web: so is one that comes when its source has ended, for it was read ahead; nothing is
         sent before the error, or the client would take it for an empty answer."""
 
         async def source() -> AsyncGenerator[Any, None]:
             yield Head(204)
-            yield "a"
+            for item in items:
+                yield item
 
         client = Client()
         with pytest.raises(RuntimeError, match="yield nothing after such a Head"):

@@ -428,6 +428,9 @@ class Exchange:
         has_item = False
         try:
             async for _ in self._stream:
+                if has_item:
+                    # Several were read ahead, and that is one error.
+                    continue
                 has_item = True
                 self._outlet.fail(
                     RuntimeError(
