@@ -1019,6 +1019,58 @@ class TestSendTimeout:
         assert anyio.current_time() == 1060.0
         assert (client.log, client.late) == ([(1.0, 200), (1.0, "0")], [])
 
+    @pytest.mark.parametrize("number", [0, 1, 2])
+    @pytest.mark.parametrize("first", [Head(), Head(204), "a"], ids=["head", "no body", "item"])
+    @pytest.mark.parametrize("policy", POLICIES)
+    async def test_server_that_shields_and_says_nothing(
+        self, policy: Any, first: Any, number: int
+    ) -> None:
+        """Web: nor does it matter if the server lets go as if the client had taken the message,
+        whichever it was, and while the source is still being closed."""
+        client, sent, reason = Client(goes_after=3), list[Any](), Log()
+
+        async def source() -> AsyncGenerator[Any, None]:
+            yield first
+            try:
+                await anyio.sleep(60)
+            except StreamCancelled as stop:
+                reason(repr(stop.reason))
+                await anyio.sleep(4)
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+            if len(sent) == number + 1 and not client.gone.is_set():
+                with anyio.CancelScope(shield=True):
+                    await client.gone.wait()
+                    await anyio.sleep(1)
+
+        response = Noted(with_buffer(source(), 2), on_disconnect=policy, grace=5)
+        await client.get(response, send=send)
+        told = {"cancel": "Disconnected()", "drain": None, "close": "Left()"}[policy]
+        assert reason.events == ([] if told is None else [told])
+        assert anyio.current_time() == (1060.0 if policy == "drain" else 1007.0)
+        # The last one is for nobody.
+        has_second = first != Head(204) and number > 0
+        assert len(sent) == (3 if has_second else 2)
+        assert len(response.outcomes) == 1
+
+    async def test_server_that_shields_the_start_of_a_last_word(self) -> None:
+        """Web: the last word of a stream that was stopped before its first item is not sent to a
+        client that went while the status was sent, either."""
+        client, token, sent = Client(goes_after=3), CancelToken(), list[Any]()
+        token.cancel()
+
+        async def send(message: Any) -> None:
+            sent.append(message.get("status") or message["body"])
+            if len(sent) == 1:
+                with anyio.CancelScope(shield=True):
+                    await client.gone.wait()
+                    await anyio.sleep(1)
+
+        stream = with_cancellation(Notes().source(), token)
+        await client.get(StreamResponse(stream, final=last_word), send=send)
+        assert sent == [200, b""]
+
     async def test_error_under_a_shield(self) -> None:
         """Web: an error that comes meanwhile is raised when the server lets go."""
         client, error = Client(takes={1: math.inf}, shields=True, goes_after=60), LookupError()

@@ -355,6 +355,9 @@ class Exchange:
             # The traceback of an error of the source includes this frame.
             del stopped, connection, self
             raise
+        if connection.is_lost:
+            # A server that sends in a shield may say nothing of it, and another task has the rest.
+            return
         try:
             try:
                 if self._outlet.has_body:
@@ -385,6 +388,8 @@ class Exchange:
                     return
                 if not connection.has_started:
                     await self._send_start(PLAIN)
+                    if connection.is_lost:
+                        return
                 # Encoded here, too, because the items of ``final`` do not pass the outlet.
                 content = item if type(item) is bytes else encode(item)
                 message = {"type": "http.response.body", "body": content, "more_body": True}
