@@ -991,6 +991,25 @@ class TestSendTimeout:
         assert client.log == [(1.0, 200), (1.0, "0")]
         assert client.late == []
 
+    async def test_slow_end(self, caplog: pytest.LogCaptureFixture) -> None:
+        """Web: also if it is the very last message, when the source has ended."""
+        client = Client(takes={2: math.inf})
+        response = Noted(aiter_of("a"), send_timeout=4)
+        await client.get(response)
+        assert anyio.current_time() == 1004.0
+        assert client.log == [(0.0, 200), (0.0, "a")]
+        [record] = caplog.records
+        assert "did not take a message within 4 seconds" in record.message
+        assert outcome_of(response).kind == "completed"
+
+    async def test_gone_before_the_limit_of_the_last_message(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """Web: a client that goes while the last message waits is no slow one."""
+        client = Client(takes={2: math.inf}, goes_after=2)
+        await client.get(StreamResponse(aiter_of("a"), send_timeout=4))
+        assert caplog.records == []
+
     async def test_slow_start(self) -> None:
         """Web: also if it is the very first message; that is not answered with another one."""
         client, notes = Client(takes={0: math.inf}), Notes()

@@ -86,7 +86,7 @@ class Connection:
         #: Whether ``receive`` has said that the client has gone, so that anything sent reaches
         #: nobody.
         self.is_gone: bool = False
-        #: Whether it was lost because it did not take a message in time.
+        #: Whether it was cut off because it did not take a message in time.
         self.is_too_slow: bool = False
         self._receive = receive
         self._on_lost = on_lost
@@ -189,9 +189,9 @@ class Connection:
                 break
             with anyio.CancelScope(deadline=due) as self._nap:
                 await anyio.sleep_forever()
+        self.is_too_slow = not (self.is_lost or self.is_gone)
         if self.is_ending:
             self.scope.cancel()
-        self.is_too_slow = not (self.is_lost or self.is_ending)
         self.lose()
 
     def hurry(self, limit: float) -> None:
