@@ -137,6 +137,6 @@ def _chunk_in(data: bytes) -> Chunk | None:
         return None
     try:
         said = json.loads(data)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return cast("Chunk", said) if isinstance(said.get("type"), str) else None

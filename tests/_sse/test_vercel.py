@@ -305,6 +305,16 @@ def test_several_in_a_frame() -> None:
         assert VERCEL_UI.fold(state, Frame(part)) == state
 
 
+@pytest.mark.parametrize("data", [b'{"a":', b'{"a":' * 100_000, b'{"a":' + b"9" * 5000 + b"}"])
+def test_what_cannot_be_read_in_a_frame(data: bytes) -> None:
+    """What is no chunk, or too deep or too long to be read, passes as it is."""
+    _, state = VERCEL_UI.begun({})
+    frame = Frame(b"data: " + data + b"\n\n")
+    assert VERCEL_UI.encode_in(state, frame) == frame
+    assert VERCEL_UI.fold is not None
+    assert VERCEL_UI.fold(state, frame) == state
+
+
 def test_another_id_in_an_event() -> None:
     """A start in an event passes without its id, and with all else that is in the event."""
     _, state = VERCEL_UI.begun({})
