@@ -8,7 +8,7 @@ own is made anew from its name.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from .._combinators.timeout import TimedOut
@@ -81,7 +81,9 @@ def decode_reason(data: bytes) -> object:
 
 def encode_outcome(outcome: RunOutcome) -> bytes:
     """Return the outcome of a run as bytes."""
-    return _dump({**asdict(outcome), "reason": _form_of(outcome.reason)})
+    # Not with asdict(), which copies the reason: that may be any object, even one without a copy.
+    form = {field.name: getattr(outcome, field.name) for field in fields(outcome)}
+    return _dump({**form, "reason": _form_of(outcome.reason)})
 
 
 def decode_outcome(data: bytes) -> RunOutcome:

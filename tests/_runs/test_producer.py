@@ -315,6 +315,26 @@ async def test_cannot_be_kept(caplog: pytest.LogCaptureFixture) -> None:
             assert says in caplog.text
 
 
+async def test_a_reason_without_a_copy() -> None:
+    """A token of the source's fires with an object that cannot be copied: that run ends so."""
+
+    class Reason:
+        def __deepcopy__(self, memo: object) -> Reason:
+            raise TypeError("it has no copy")
+
+    token = CancelToken()
+    async with Runs() as runs:
+        other = await runs.start(Probe(block=True).source())
+        info = await runs.start(with_cancellation(Probe("a", block=True).source(), token))
+        await wait_all_blocked()
+        token.cancel(Reason())
+        items, end = await end_of(runs, info.id)
+        assert items == ["a"]
+        assert isinstance(end, RunCancelled)
+        assert str(end.reason).endswith("Reason")
+        assert (await runs.get(other.id)).state == "running"
+
+
 async def test_on_end() -> None:
     """S7: the source is closed, its items are there, on_end is awaited, the end is seen."""
     log = Log()

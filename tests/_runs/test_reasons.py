@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+from dataclasses import replace
+
 import pytest
 
 from streamkit import Left, PollFailed, TimedOut
@@ -84,6 +87,12 @@ def test_outcome() -> None:
     assert decode_outcome(encode_outcome(outcome)) == outcome
     failed = RunOutcome(kind="failed", error="ValueError", ended_at=0.0)
     assert decode_outcome(encode_outcome(failed)) == failed
+
+
+def test_outcome_with_a_reason_without_a_copy() -> None:
+    """A reason of a user's may be any object, even one that cannot be copied."""
+    outcome = RunOutcome(kind="cancelled", reason=threading.Lock(), ended_at=12.5)
+    assert decode_outcome(encode_outcome(outcome)) == replace(outcome, reason="lock")
 
 
 @pytest.mark.parametrize("reason", [Fenced(), LogLost(), Unwatched(), LogFull(), LogFull("why")])
