@@ -275,7 +275,7 @@ class MemoryLog:
         run.notify = _nobody
         self._ended[run_id] = run
         self._ended_bytes += run.size
-        self._agenda.add(expires_at, partial(self._expire, run_id, run))
+        self._agenda.add(expires_at, partial(self._expire, run_id, run.epoch))
         run.change()
 
     def _remove(self, run_id: str, run: KeptRun) -> None:
@@ -284,13 +284,15 @@ class MemoryLog:
         self._ended_bytes -= run.size
         run.change()
 
-    def _expire(self, run_id: str, run: KeptRun, now: float) -> None:
-        if self._ended.get(run_id) is run:
+    def _expire(self, run_id: str, epoch: str, now: float) -> None:
+        # By its epoch: a run that was removed before its time is not held until then.
+        run = self._ended.get(run_id)
+        if run is not None and run.epoch == epoch:
             assert run.expires_at is not None
             if run.expires_at <= now:
                 self._remove(run_id, run)
             else:
-                self._agenda.add(run.expires_at, partial(self._expire, run_id, run))
+                self._agenda.add(run.expires_at, partial(self._expire, run_id, epoch))
 
     def _look_around(self) -> None:
         if not self._has_looked_around:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import pytest
 
+from streamkit._runs.kept import KeptRun
 from streamkit.runs import LogFull, MemoryLog, Requests, RunNotFound, Terms
 from streamkit.testing import log_conformance
 from support import wait_all_blocked
@@ -204,6 +206,26 @@ def test_misuse(make: Callable[[], Any]) -> None:
     """A limit that is none is refused."""
     with pytest.raises(ValueError, match="write "):
         make()
+
+
+@pytest.mark.parametrize("how", ["deleted", "no room"])
+async def test_removed_runs_leave_nothing(how: str) -> None:
+    """What is removed before its time is gone at once, not when its time would have been over."""
+    log = MemoryLog(max_bytes=2_000)
+    terms = Terms(keep=60.0)
+    async with log.open():
+        await create(log, "a", terms)
+        await append(log, "a", b"x" * 1_000)
+        await log.end("a", "0e", b"end")
+        if how == "deleted":
+            await log.delete("a", "0e")
+        else:
+            await create(log, "b")
+            await append(log, "b", b"x" * 1_000)
+        gc.collect()
+        assert not [
+            run for run in gc.get_objects() if isinstance(run, KeptRun) and run.terms is terms
+        ]
 
 
 async def test_removed_before_its_time() -> None:
