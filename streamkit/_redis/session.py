@@ -158,23 +158,26 @@ class Session:
             raise
 
     async def _keep_leases(self) -> None:
-        """Set and renew leases, and remove those that were given back."""
-        asked_at = anyio.current_time()
-        if due := self._leases.due():
-            for lease, answer in zip(due, await self._store.keep(due), strict=True):
-                if isinstance(answer, ResponseError):
-                    self._leases.refused(lease, answer)
-                elif answer:
-                    self._leases.kept(lease, asked_at)
-                else:
-                    self._leases.refused(lease, KeyHeld(lease.key))
-        if not (returned := self._leases.take_returned()):
+        """Remove leases that were given back, and set and renew those that are held."""
+        # In this order: an earlier lease of a key that is asked for was given back before that, and
+        # must be gone when the new one is set.
+        due, returned = self._leases.due(), self._leases.take_returned()
+        if returned:
+            try:
+                await self._store.remove(returned)
+            except BaseException:
+                self._leases.return_again(returned)
+                raise
+        if not due:
             return
-        try:
-            await self._store.remove(returned)
-        except BaseException:
-            self._leases.return_again(returned)
-            raise
+        asked_at = anyio.current_time()
+        for lease, answer in zip(due, await self._store.keep(due), strict=True):
+            if isinstance(answer, ResponseError):
+                self._leases.refused(lease, answer)
+            elif answer:
+                self._leases.kept(lease, asked_at)
+            else:
+                self._leases.refused(lease, KeyHeld(lease.key))
 
     def _pause(self) -> float | None:
         """Return the seconds until there is something to do, or ``None`` if there is nothing."""

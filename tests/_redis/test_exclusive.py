@@ -82,6 +82,14 @@ async def test_held(url: str) -> None:
         await wait_until_free(there)
 
 
+async def test_held_again(url: str) -> None:
+    """C14: one who has let go of a key holds it again, or another one here does: nobody has it."""
+    async with registry(url) as here:
+        for _ in range(5):
+            async with here.open("run", exclusive=True) as token:
+                assert not token.cancelled
+
+
 async def test_stop_and_follow(url: str) -> None:
     """C21: stop the one elsewhere that holds it, wait until it has left, and take its place."""
     async with two_of_them(url) as (here, there), anyio.create_task_group() as tasks:
