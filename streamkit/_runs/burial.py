@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 
 import anyio
 
 from .._core.telemetry import RunsTold
-from .errors import LogUnavailable
+from .errors import LogUnavailable, RunNotFound
 from .info import RunInfo, RunOutcome
-from .log import RunLog
+from .log import Record, RunLog
 from .reasons import encode_outcome
 from .records import info_of, note_of
 
@@ -43,24 +44,32 @@ class Burial:
 
     async def look(self, run_id: str, epoch: str) -> bool:
         """Bury a run if it is dead. Returns whether to look again."""
-        outcome = encode_outcome(RunOutcome(kind="lost", ended_at=time.time()))
+        ended = RunOutcome(kind="lost", ended_at=time.time())
+        outcome = encode_outcome(ended)
         try:
+            # Before the burial, because the run may be kept for no time after it.
+            record = await self._log.get(run_id)
             found = await self._log.bury(run_id, epoch, outcome)
-            if found != "buried":
-                return found == "doubted"
-            _logger.warning("the run %r was lost: its process has died, or was cut off", run_id)
-            if self._on_lost is not None or self._told is not None:
-                record = await self._log.get(run_id)
-                info = info_of(run_id, record)
-                if self._told is not None:
-                    assert info.ended_at is not None
-                    seconds = max(0.0, info.ended_at - info.started_at)
-                    self._told.buried(note_of(record.terms), seconds, info.last)
-                if self._on_lost is not None:
-                    with anyio.fail_after(self._timeout):
-                        await self._on_lost(info)
         except LogUnavailable:
             return True
+        except RunNotFound:
+            return False
         except Exception:
-            _logger.exception("a lost run could not be handled: %r", run_id)
-        return False
+            _logger.exception("a lost run could not be buried: %r", run_id)
+            return False
+        if found == "buried":
+            _logger.warning("the run %r was lost: its process has died, or was cut off", run_id)
+            await self._tell(info_of(run_id, replace(record, outcome=outcome)), record)
+        return found == "doubted"
+
+    async def _tell(self, info: RunInfo, record: Record) -> None:
+        if self._told is not None:
+            assert info.ended_at is not None
+            seconds = max(0.0, info.ended_at - info.started_at)
+            self._told.buried(note_of(record.terms), seconds, info.last)
+        if self._on_lost is not None:
+            try:
+                with anyio.fail_after(self._timeout):
+                    await self._on_lost(info)
+            except Exception:
+                _logger.exception("a lost run could not be handled: %r", info.id)

@@ -152,6 +152,69 @@ async def test_a_sign_of_life_in_between() -> None:
             assert [entry.item async for entry in stream] == ["a"]
 
 
+async def test_kept_for_no_time() -> None:
+    """A run that is kept for no time after its end is told of when it is lost, as any other is."""
+    log = MemoryLog(lease=15)
+    way = Way(log)
+    lost: list[RunInfo] = []
+
+    async def on_lost(info: RunInfo) -> None:
+        lost.append(info)
+
+    async with Runs(way) as dying, Runs(log, on_lost=on_lost) as runs:
+        info = await dying.start(Probe("a", block=True).source(), keep=0)
+        await wait_all_blocked()
+        way.cut()
+        await anyio.sleep(100)
+        await runs.get(info.id)
+        await anyio.sleep(6)
+        with pytest.raises(RunNotFound):
+            await runs.get(info.id)
+        way.mend()
+    (found,) = lost
+    assert found.outcome is not None
+    assert (found.id, found.last, found.outcome.kind) == (info.id, 1, "lost")
+
+
+async def test_removed_while_it_is_doubted(caplog: pytest.LogCaptureFixture) -> None:
+    """A run that seemed lost, and was removed before the second look, is not told of."""
+    log = MemoryLog(lease=15)
+    way = Way(log)
+
+    async def on_lost(info: RunInfo) -> None:
+        raise AssertionError("it was not lost")
+
+    async with Runs(way) as slow, Runs(log, on_lost=on_lost) as runs:
+        info = await slow.start(Probe("a", every=116).source(), keep=0)
+        await wait_all_blocked()
+        way.cut()
+        await anyio.sleep(115)
+        await runs.get(info.id)
+        way.mend()
+        await anyio.sleep(6)
+        with pytest.raises(RunNotFound):
+            await runs.get(info.id)
+    assert not caplog.records
+
+
+async def test_burial_fails(caplog: pytest.LogCaptureFixture) -> None:
+    """A log that fails while it is asked to bury is logged, and asked when the run is asked for."""
+    log = MemoryLog(lease=15)
+    way, other = Way(log), Way(log)
+    async with Runs(way) as dying, Runs(other) as runs:
+        info = await dying.start(Probe("a", block=True).source())
+        await wait_all_blocked()
+        way.cut()
+        other.failing["bury"] = LookupError("broken")
+        await anyio.sleep(100)
+        await runs.get(info.id)
+        await wait_all_blocked()
+        assert "could not be buried" in caplog.text
+        other.mend()
+        assert isinstance((await read(runs, info.id))[1], RunLost)
+        way.mend()
+
+
 async def test_on_lost_fails(caplog: pytest.LogCaptureFixture) -> None:
     """What on_lost raises is logged, and the run is lost all the same."""
     log = MemoryLog(lease=15)
