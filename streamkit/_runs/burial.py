@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
@@ -12,7 +13,7 @@ import anyio
 from .._core.telemetry import RunsTold
 from .errors import LogUnavailable, RunNotFound
 from .info import RunInfo, RunOutcome
-from .log import Record, RunLog
+from .log import RunLog
 from .reasons import encode_outcome
 from .records import info_of, note_of
 
@@ -41,6 +42,9 @@ class Burial:
         self._on_lost = on_lost
         self._timeout = timeout
         self._told = told
+        #: The runs that were ended here, and that nobody was told of yet.
+        self._lost: deque[RunInfo] = deque()
+        self._has_lost = anyio.Event()
 
     async def look(self, run_id: str, epoch: str) -> bool:
         """Bury a run if it is dead. Returns whether to look again."""
@@ -59,14 +63,26 @@ class Burial:
             return False
         if found == "buried":
             _logger.warning("the run %r was lost: its process has died, or was cut off", run_id)
-            await self._tell(info_of(run_id, replace(record, outcome=outcome)), record)
+            info = info_of(run_id, replace(record, outcome=outcome))
+            if self._told is not None:
+                seconds = max(0.0, ended.ended_at - info.started_at)
+                self._told.buried(note_of(record.terms), seconds, info.last)
+            self._lost.append(info)
+            self._has_lost.set()
         return found == "doubted"
 
-    async def _tell(self, info: RunInfo, record: Record) -> None:
-        if self._told is not None:
-            assert info.ended_at is not None
-            seconds = max(0.0, info.ended_at - info.started_at)
-            self._told.buried(note_of(record.terms), seconds, info.last)
+    async def tell(self) -> None:
+        """
+        Call ``on_lost`` for the runs that were ended here, until cancelled: one after another, and
+        in a task of its own, because it may take its time.
+        """
+        while True:
+            self._has_lost = anyio.Event()
+            while self._lost:
+                await self._call(self._lost.popleft())
+            await self._has_lost.wait()
+
+    async def _call(self, info: RunInfo) -> None:
         if self._on_lost is not None:
             try:
                 with anyio.fail_after(self._timeout):

@@ -104,6 +104,7 @@ class Household:
             self._state = "closed"
             raise
         self._tasks.start_soon(self._attendance.run, name=f"attendance of {self!r}")
+        self._tasks.start_soon(self._burial.tell, name=f"burial of {self!r}")
         self._tasks.start_soon(self._tell_at_notice, name=f"notice of {self!r}")
         if self._termination is not None:
             self._tasks.start_soon(self._watch, self._termination, name=f"watcher of {self!r}")

@@ -197,6 +197,35 @@ async def test_removed_while_it_is_doubted(caplog: pytest.LogCaptureFixture) -> 
     assert not caplog.records
 
 
+async def test_on_lost_takes_its_time() -> None:
+    """While on_lost is awaited, readers still say that they are there, and other ends are told."""
+    log = MemoryLog(lease=15)
+    way = Way(log)
+    when = Log()
+
+    async def on_lost(info: RunInfo) -> None:
+        when("begins")
+        await anyio.sleep(4)
+
+    async def watch(runs: Runs, run_id: str) -> None:
+        assert isinstance((await read(runs, run_id))[1], RunLost)
+        when("ends")
+
+    async with Runs(way) as dying, Runs(log) as here, Runs(log, on_lost=on_lost) as runs:
+        lost = [await dying.start(Probe("a", block=True).source()) for _ in range(3)]
+        watched = await here.start(Probe(*"ab", every=60).source(), unwatched=2)
+        await wait_all_blocked()
+        when.start()
+        way.cut()
+        async with runs.attach(watched.id) as stream, anyio.create_task_group() as tasks:
+            for info in lost:
+                tasks.start_soon(watch, runs, info.id)
+            assert [entry.item async for entry in stream] == ["a", "b"]
+        way.mend()
+    assert [event for _, event in when].count("begins") == 3
+    assert max(at for at, event in when if event == "ends") <= 15 + 5 + 2 * log.reconcile
+
+
 async def test_burial_fails(caplog: pytest.LogCaptureFixture) -> None:
     """A log that fails while it is asked to bury is logged, and asked when the run is asked for."""
     log = MemoryLog(lease=15)
