@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 
 import anyio
 
@@ -39,11 +38,13 @@ class EarlyCancels:
         early = self._early.get(key)
         if early is not None and now < early.until:
             return
+        self._forget(now)
         self._count += 1
         early = self._early[key] = _Early(self._count, reason, now + REMEMBER)
         if len(self._early) > _MOST:
             del self._early[next(iter(self._early))]
-        self._agenda.add(early.until, partial(self._forget, key, early))
+        # Nothing of what is dropped before its time is held until then.
+        self._agenda.add(early.until, self._forget)
 
     def take(self, run_id: str, owner: str | None) -> bytes | None:
         """
@@ -59,8 +60,12 @@ class EarlyCancels:
         # The first reason stays.
         return min(in_time, key=lambda early: early.number).reason if in_time else None
 
-    def _forget(self, key: tuple[str, str | None], early: _Early, now: float) -> None:
-        if self._early.get(key) is early:
+    def _forget(self, now: float) -> None:
+        # All are remembered for the same time, so the first ones are over first.
+        while self._early:
+            key, early = next(iter(self._early.items()))
+            if now < early.until:
+                break
             del self._early[key]
 
 
