@@ -9,7 +9,9 @@ The last arguments of a script that publishes are its channels, and the publishi
 
 The lease is a field, ``alive``, and not the expiry of the key. So a key that was evicted, or
 restored, does not mean that the producer has died. A clock that is set back by more than the lease
-does not keep a run alive. The keys outlive the lease by ``keep``.
+does not keep a run alive. The keys outlive the lease by ``keep``, and by a minute at least: a run
+that is kept for less must still be there to be buried, and after an outage. Their expiry is put off
+when a third of the lease is over.
 
 If the server has fewer entries than the producer knows to be written, it has lost some. If the
 producer still has the missing ones (from ``oldest`` on), it is told the last position that is
@@ -33,6 +35,7 @@ local function text(number) return string.format("%.0f", number) end
 local function lapsed(now, alive, lease)
   return now - alive >= lease or alive - now > lease
 end
+local function going(lease, keep) return lease * 4 / 3 + math.max(keep, 60000) end
 local function expire(milliseconds)
   redis.call("PEXPIRE", KEYS[1], text(milliseconds))
   redis.call("PEXPIRE", KEYS[2], text(milliseconds))

@@ -37,7 +37,7 @@ local function live(...)
   if run[8] then redis.call("HDEL", KEYS[1], "doubted") end
   local refreshed = tonumber(run[12])
   if now - refreshed > lease / 3 or now < refreshed then
-    expire(lease + keep)
+    expire(going(lease, keep))
     fields[#fields + 1] = "refreshed"
     fields[#fields + 1] = now
   end
@@ -79,7 +79,7 @@ for _, field in ipairs({"", ARGV[4]}) do
   end
 end
 if cancel then redis.call("HSET", KEYS[1], "cancel", cancel) end
-expire(ARGV[2] + ARGV[3])
+expire(going(ARGV[2], ARGV[3]))
 return {"ok", cancel, 0}
 """,
     3,
@@ -117,7 +117,7 @@ for place = from, final do
   else
     redis.call("DEL", KEYS[2])
     redis.call("XADD", KEYS[2], id, "", entry)
-    redis.call("PEXPIRE", KEYS[2], text(lease + keep))
+    redis.call("PEXPIRE", KEYS[2], text(going(lease, keep)))
   end
 end
 if kept > first then redis.call("XTRIM", KEYS[2], "MINID", "~", text(kept)) end

@@ -29,6 +29,7 @@ from streamkit.runs import (
 )
 from support import Backend, wait_all_blocked
 from support.proxy import proxy_to
+from support.runs import end_of
 from support.valkey import (
     LOG_RIGHTS,
     MARKS,
@@ -89,14 +90,29 @@ async def test_nothing_is_left(url: str) -> None:
 
 
 async def test_keys_outlive_the_lease(url: str) -> None:
-    """A run that goes on has keys that live for its lease and what it is kept."""
+    """A run that goes on has keys that live for its lease and what it is kept, or a minute."""
     prefix = new_prefix()
     log = log_of(url, prefix, lease=9.0)
     async with admin(url) as client, log.open():
-        await log.create("a", "0e", Terms(keep=50.0), ignore)
-        await log.append("a", "0e", 1, [b"one"], acknowledged=0, first=1)
-        for what in "meta", "entries":
-            assert 55_000 < await client.pttl(f"{prefix}:run:{{a}}:{what}") <= 59_000
+        for run_id, keep in ("a", 90.0), ("b", 0.0):
+            await log.create(run_id, "0e", Terms(keep=keep), ignore)
+            await log.append(run_id, "0e", 1, [b"one"], acknowledged=0, first=1)
+            most = round(1000 * (12 + max(keep, 60)))
+            for what in "meta", "entries":
+                left = await client.pttl(f"{prefix}:run:{{{run_id}}}:{what}")
+                assert most - 5_000 < left <= most
+
+
+async def test_lost_and_kept_for_no_time(url: str) -> None:
+    """A run that is kept for no time is lost as any other, and who reads it is told."""
+    prefix = new_prefix()
+    log, dying = (log_of(url, prefix, lease=0.3, reconcile=0.5) for _ in range(2))
+    async with Runs(log) as runs, dying.open():
+        await dying.create("run", "0e", Terms(keep=0.0), ignore)
+        await dying.append("run", "0e", 1, [b"\x01tone"], acknowledged=0, first=1)
+        entries, error = await end_of(runs, "run")
+        assert entries == ["one"]
+        assert isinstance(error, RunLost)
 
 
 def ignore(requests: Requests) -> None:
