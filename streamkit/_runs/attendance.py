@@ -161,8 +161,10 @@ class Attendance:
             if anyio.current_time() >= due:
                 keys.update(self._present)
                 due = math.inf
-            for key in keys:
-                await self._touch(*key)
+            # All at once: one after another, the first would be due again before the last is told.
+            async with anyio.create_task_group() as tasks:
+                for key in keys:
+                    tasks.start_soon(self._touch, *key)
             for key in tuple(self._suspects):
                 if not await self._bury(*key):
                     self._suspects.discard(key)

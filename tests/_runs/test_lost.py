@@ -475,6 +475,22 @@ async def test_unwatched_while_the_store_is_away() -> None:
         assert end.reason == Unwatched()
 
 
+async def test_many_are_watched() -> None:
+    """No run is cancelled for want of readers where the log takes a moment to be told of each."""
+    way = Way(log := MemoryLog())
+    way.takes, way.slow = 0.1, {"touch"}
+    async with Runs(log, unwatched=5) as runs, Runs(way) as elsewhere:
+        async with anyio.create_task_group() as tasks:
+
+            async def watch() -> None:
+                info = await runs.start(Probe(*"ab", every=6).source())
+                async with elsewhere.attach(info.id) as stream:
+                    assert [entry.item async for entry in stream] == ["a", "b"]
+
+            for _ in range(100):
+                tasks.start_soon(watch)
+
+
 async def test_somebody_comes_at_the_last_moment() -> None:
     """A run is not cancelled for want of readers while that is asked for and one comes."""
     way = Way(log := MemoryLog())
