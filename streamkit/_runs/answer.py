@@ -212,7 +212,8 @@ class Answer:
     async def _begun(self, epoch: str, position: int) -> tuple[Frames, bytes]:
         """Return the frames of the run, and the bytes to send before the items after a position."""
         frames = self._runs.frames(self._run_id, epoch, self._profile, self._about)
-        self.state = await frames.state_after(position, partial(self._runs.page, self._run_id))
+        read = partial(self._runs.page, self._run_id)
+        self.state = await frames.state_after(position, epoch, read)
         opening = frames.opening if self._begins else b""
         self._begins = False
         return frames, opening

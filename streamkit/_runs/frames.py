@@ -92,14 +92,17 @@ class Frames:
         # The last result: most readers are at the same place.
         self._last: tuple[tuple[int, int], bytes, int, Any] = (0, 0), b"", 0, None
 
-    async def state_after(self, position: int, read: Callable[[int], Awaitable[Page]]) -> Any:
+    async def state_after(
+        self, position: int, epoch: str, read: Callable[[int], Awaitable[Page]]
+    ) -> Any:
         """
         Return the state after an item, computed from the items before if it is not known.
 
         If the first items of a run are no longer kept, the state is computed from the kept ones.
 
+        :param epoch: that of the run
         :param read: returns a page of the entries after a position
-        :raises CursorMismatch: if there is another run of this id
+        :raises CursorMismatch: if there is another run of this id by now
         :raises Exception: what ``read`` raises
 
         """
@@ -108,12 +111,10 @@ class Frames:
         if position in self._states:
             return self._states[position]
         at, state = self._furthest if self._furthest[0] <= position else (0, self._first)
-        epoch: str | None = None
         while at < position:
             page = await read(at)
-            if epoch not in (None, page.epoch):
+            if page.epoch != epoch:
                 raise CursorMismatch
-            epoch = page.epoch
             if page.first > at + 1:
                 at = page.first - 1
                 continue

@@ -178,10 +178,10 @@ async def test_what_came_before_is_gone(epochs: str) -> None:
     frames = Frames(
         Profile("MINE", event_of=lambda item, state: item, fold=lambda state, item: item)
     )
-    assert await frames.state_after(2, read) == "b"
-    assert await Frames(BROWSER).state_after(3, read) is None
+    assert await frames.state_after(2, "a", read) == "b"
+    assert await Frames(BROWSER).state_after(3, "a", read) is None
     other = Frames(
         Profile("MINE", event_of=lambda item, state: item, fold=lambda state, item: item)
     )
     with pytest.raises(CursorMismatch):
-        await other.state_after(3, read)
+        await other.state_after(3, "a", read)

@@ -15,7 +15,7 @@ from streamkit._runs.info import RunOutcome
 from streamkit._runs.reasons import encode_outcome
 from streamkit.asgi import Shutdown
 from streamkit.client import Event
-from streamkit.runs import LogUnavailable, MemoryLog, Runs
+from streamkit.runs import LogUnavailable, MemoryLog, Page, Runs
 from streamkit.sse import (
     AG_UI,
     BROWSER,
@@ -95,6 +95,25 @@ async def test_from_anywhere(count: int) -> None:
     # In another process, nothing is known.
     async with Runs(log) as others:
         assert await ask(others, after=count) == end if count else [BEGUN, *end]
+
+
+async def test_used_again_meanwhile() -> None:
+    """The id is used again between an item and the look at those before it: they never mix."""
+
+    class UsedAgain(MemoryLog):
+        async def read(self, run_id: str, after: int, limit: int = 200) -> Page:
+            page = await super().read(run_id, after, limit)
+            if page.epoch == first.epoch and after == 2:
+                await self.delete("r", first.epoch)
+                await ended(runs, aiter_of(1, 2, 3))
+            return page
+
+    async with Runs(UsedAgain()) as runs:
+        await ended(runs, aiter_of(*"xxx"))
+        first = await runs.get("r")
+    async with runs:
+        assert await ask(runs, after=2, status=410) == []
+        assert await ask(runs, after=2) == ["0:3", "completed after 0"]
 
 
 async def test_while_it_goes_on() -> None:
