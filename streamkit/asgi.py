@@ -276,6 +276,7 @@ class StreamResponse(Returned):
             refused = None if host is None else host.admit(exchange)
             if refused is not None:
                 await exchange.refuse(refused)
+                await exchange.run_background()
                 return
             if host is None or self._terms.on_disconnect != "drain":
                 await exchange.run()

@@ -164,6 +164,18 @@ class TestFramework:
             *("last", "end", "background"),
         ]
 
+    async def test_background_of_a_refused_one(self, framework: Any) -> None:
+        """Web: the source of a refused response is closed, too, so the background task runs."""
+        client = Client()
+        source = aiter_of("never")
+        response = StreamResponse(source, background=noting(client.log, "background"))
+        async with StreamHost() as host:
+            host.shut_down()
+            client.scope["state"] = {"host": host}
+            await client.get(framework(returning(response)))
+        assert client.log.events[0] == 503
+        assert client.log.events[-2:] == ["end", "background"]
+
     async def test_client_goes(self, framework: Any) -> None:
         """Web: the source of a client that has gone is told, then the background task runs."""
         client, log = Client(goes_after=3.0), Log()

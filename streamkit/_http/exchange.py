@@ -197,7 +197,7 @@ class Exchange:
         elif connection.is_lost:
             await self._end_for_nobody()
         if not self.rest.has_let_go:
-            await self._run_background()
+            await self.run_background()
 
     async def _hang_up(self) -> None:
         """Send an answer that reaches nobody."""
@@ -220,7 +220,8 @@ class Exchange:
             with limit, suppress(Exception):
                 await connection.raw_send(body(b"", more_body=False))
 
-    async def _run_background(self) -> None:
+    async def run_background(self) -> None:
+        """Run what the user has given for the time when the source is closed."""
         if self._terms.background is not None:
             await self._terms.background()
 
@@ -249,7 +250,7 @@ class Exchange:
 
     def shut_down(self, reason: object, grace: float) -> None:
         if self._terms.tell is None:
-            self._outlet.cancel(reason, min(grace, self._terms.grace))
+            self._outlet.end_within(reason, min(grace, self._terms.grace))
         else:
             self._terms.tell()
         # The clock of the grace stands still while the source waits for the client, so that wait is
@@ -297,7 +298,7 @@ class Exchange:
                 self._raise_failure()
             if self.rest.has_let_go:
                 # Nothing else can do it: the request may have ended.
-                await self._run_background()
+                await self.run_background()
         finally:
             # The traceback of an error includes this frame.
             del self

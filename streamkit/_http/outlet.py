@@ -86,6 +86,14 @@ class Outlet(Stage[Any, bytes]):
         else:
             self._control.cancel(reason, grace=grace)
 
+    def end_within(self, reason: object, grace: float) -> None:
+        """Do the same, and if it was told already, let its grace last no longer than that."""
+        control = self._control
+        if control is None:
+            self.cancel(reason, grace)
+        elif not control.cancel(reason, grace=grace):
+            control.timer(control.end_grace).set(control.now() + grace)
+
 
 def encode(item: object) -> bytes:
     """

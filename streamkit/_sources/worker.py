@@ -56,7 +56,7 @@ class Thread:
         """Give the thread something to do. Never blocks."""
         calls = self._calls
         if calls is None:
-            calls = SimpleQueue()
+            calls = SimpleQueue[Call[Any] | None]()
             target = partial(_context().run, _work, calls, Loop())
             name = f"thread of {self._name}"
             # The program may end without it: it is waited for where the source is closed.

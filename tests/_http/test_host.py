@@ -20,7 +20,14 @@ import pytest
 
 from observing import call_later
 from streamkit import Control, Head, Outcome, Stage, StreamCancelled, with_stage
-from streamkit.asgi import HostStats, Overloaded, ResponseCancelled, StreamHost, StreamResponse
+from streamkit.asgi import (
+    Disconnected,
+    HostStats,
+    Overloaded,
+    ResponseCancelled,
+    StreamHost,
+    StreamResponse,
+)
 from support import Client, Log, Middleware, Probe, live_tasks, wait_all_blocked
 
 
@@ -142,6 +149,17 @@ class TestShutdown:
                 tasks.start_soon(client.get, response)
                 await anyio.sleep(1.5)
         assert log == [(1.5, "told Shutdown()"), (1.5 + expected, "closed")]
+
+    async def test_grace_that_has_begun(self) -> None:
+        """Web: it counts as well for a source that was told before, with a longer grace."""
+        log, client = Log(), Client(goes_after=1.5)
+        log.start()
+        async with anyio.create_task_group() as tasks:
+            async with StreamHost(grace=2) as host:
+                run = Run(log, reaction=60)
+                tasks.start_soon(client.get, StreamResponse(run.source(), grace=100, host=host))
+                await anyio.sleep(5)
+        assert log == [(1.5, f"told {Disconnected()}"), (7.0, "closed")]
 
     @pytest.mark.parametrize("send_timeout", [None, 1.0, 60.0])
     async def test_client_that_does_not_read(
