@@ -1415,6 +1415,28 @@ class TestRequestIsCancelled:
         assert task.cancelled()
         self.check(point, at, notes, client)
 
+    @pytest.mark.parametrize("error", [LookupError(), StreamCancelled()])
+    async def test_sending_fails_in_that_moment(self, error: BaseException) -> None:
+        """Web: an error of ``send`` is not lost in a cancellation of the same moment, which a stop
+        does not hide."""
+        client, scope, raised = Client(), anyio.CancelScope(), None
+
+        async def send(message: dict[str, Any]) -> None:
+            await client.send(message)
+            if message.get("body"):
+                scope.cancel()
+                raise error
+
+        with scope:
+            try:
+                await client.get(StreamResponse(aiter_of("a", "b")), send=send)
+            except LookupError as exc:
+                raised = exc
+        is_stop = isinstance(error, StreamCancelled)
+        assert raised is (None if is_stop else error)
+        assert scope.cancelled_caught == is_stop
+        assert not client.complete
+
     @pytest.mark.asyncio_only
     async def test_only_the_task_that_sends(self) -> None:
         """Web: somebody cancels the task that sends, and no other: the answer is not complete."""

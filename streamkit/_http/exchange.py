@@ -23,7 +23,7 @@ import anyio
 
 from .._combinators.status import StatusStream
 from .._core.backend import get_backend, new_scope
-from .._core.exceptions import StreamCancelled, both, shares_leaf
+from .._core.exceptions import StreamCancelled, both, is_cancellation, shares_leaf
 from .._core.metadata import Head
 from .._signals.shutdown import Shutdown
 from .connection import GONE, SHORT, Connection
@@ -134,8 +134,9 @@ class Exchange:
         try:
             await self._answer()
         except BaseException as exc:
-            # The sending task may not have got there, because it was stuck in send().
-            error = both(self.rest.take_error(), exc)
+            # The sending task may not have got there, because it was stuck in send(). Or it has
+            # failed in the moment in which the request was cancelled.
+            error = both(both(self._take_failure(), self.rest.take_error()), exc)
         if error is not None:
             # The client is not watched while the block of the stream is being left.
             await self._connection.look()
@@ -318,7 +319,8 @@ class Exchange:
             finally:
                 self._is_open = False
                 connection.done_sending()
-            if connection.is_lost and not (self._is_head or self._has_all or self._watch_error):
+            has_rest = connection.is_lost and not (self._is_head or self._has_all)
+            if has_rest and self._watch_error is None:
                 await self.rest.consume()
             self._has_sent = True
         except anyio.get_cancelled_exc_class():
@@ -332,8 +334,9 @@ class Exchange:
 
     def _raise_failure(self) -> None:
         """Raise what has ended the answer, if it was not its end."""
-        error, self._failure = self._failure or self._watch_error, None
-        self._watch_error = None
+        error, self._failure = self._failure, None
+        if error is None:
+            error, self._watch_error = self._watch_error, None
         if error is None and not self._has_sent:
             error = anyio.BrokenResourceError("the task that sends an answer was cancelled")
         try:
@@ -343,6 +346,11 @@ class Exchange:
         finally:
             # Its traceback includes this frame.
             del error, self
+
+    def _take_failure(self) -> BaseException | None:
+        """Return what the sending task has raised, if that is an error and was not raised yet."""
+        failure, self._failure = self._failure, None
+        return None if failure is None or is_cancellation(failure) else failure
 
     async def _send_stream(self) -> None:
         connection = self._connection

@@ -1,7 +1,7 @@
 """
 The rest of a stream whose client has gone: consumed, and dropped.
 
-The task that answers should do it. But it may be stuck in ``send``, because servers may send in a
+The task that sends should do it. But it may be stuck in ``send``, because servers may send in a
 shield, which no cancellation enters. So the first task that comes here does it, and the other one
 waits.
 """
@@ -113,7 +113,7 @@ class Rest:
         except anyio.get_cancelled_exc_class():
             raise
         except BaseException as exc:
-            # To be raised in the task that answers.
+            # To be raised in the task of the request.
             self._error = exc
         finally:
             self._done.set()
