@@ -72,10 +72,14 @@ def _showing(of_anyio: Any) -> type[anyio.CancelScope]:
     """Return the class of scopes that can show a deadline without having it."""
 
     def deadline(scope: Any) -> Any:
-        return MARK if scope.shows_mark else of_anyio.deadline.fget(scope)
+        return MARK if hasattr(scope, "shows_mark") else of_anyio.deadline.fget(scope)
 
-    shown = property(deadline, of_anyio.deadline.fset)
-    return type(of_anyio.__name__, (of_anyio,), {"deadline": shown, "shows_mark": False})
+    # With a slot for the attribute: each stream has some of them.
+    fields = {
+        "deadline": property(deadline, of_anyio.deadline.fset),
+        "__slots__": ("shows_mark",),
+    }
+    return type(of_anyio.__name__, (of_anyio,), fields)
 
 
 def new_scope() -> anyio.CancelScope:

@@ -191,7 +191,7 @@ class Scopes:
         try:
             return anyio.current_effective_deadline() == MARK
         finally:
-            scope.shows_mark = False
+            del scope.shows_mark
 
     def uncover(self) -> None:
         """Open the way for an armed signal: the source is suspended in an await, or about to be."""

@@ -132,9 +132,19 @@ class Connection:
     async def wait_until_gone(self) -> None:
         """Wait until the client has gone, and hear what it says until then."""
         self._is_heard = True
+        # The usual way is here, and without suppress(): each open request would have one more
+        # coroutine, and one more object.
+        other_way = self._hear()
         try:
-            with suppress(*GONE):
-                await self._hear()
+            if other_way is None:
+                while (message := await self._receive())["type"] != "http.disconnect":
+                    if message.get("body"):
+                        _warn_of_dropped_body()
+                    await checkpoint()
+            else:
+                await other_way
+            self.is_gone = True
+        except GONE:
             self.is_gone = True
         finally:
             self._is_heard = False
@@ -149,12 +159,13 @@ class Connection:
         if self._left is not None:
             self._left.set()
 
-    def _hear(self) -> Awaitable[None]:
-        """Wait until the client has gone. Reads and drops the rest of the request."""
-        # Not a coroutine itself, because each open request would have one more frame.
-        if isinstance(self._receive, SharedReceive):
-            return self._receive.wait_for_disconnect()
-        return _drop_until_disconnect(self._receive)
+    def _hear(self) -> Awaitable[None] | None:
+        """
+        Return what waits until the client has gone, if this is more than to read and drop the rest
+        of the request.
+        """
+        receive = self._receive
+        return receive.wait_for_disconnect() if isinstance(receive, SharedReceive) else None
 
     async def look(self) -> None:
         """
@@ -201,13 +212,6 @@ class Connection:
             self._since = anyio.current_time()
             if self._nap is not None:
                 self._nap.cancel()
-
-
-async def _drop_until_disconnect(receive: Receive) -> None:
-    while (message := await receive())["type"] != "http.disconnect":
-        if message.get("body"):
-            _warn_of_dropped_body()
-        await checkpoint()
 
 
 def _warn_of_dropped_body() -> None:

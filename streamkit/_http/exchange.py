@@ -14,9 +14,8 @@ server and of the framework below it, and each item would pass through all of th
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from contextlib import suppress
-from functools import partial
 from typing import Any
 
 import anyio
@@ -67,6 +66,7 @@ class Exchange:
         "_has_clock",
         "_has_sent",
         "_hearing",
+        "_hearing_error",
         "_host",
         "_is_head",
         "_is_open",
@@ -75,7 +75,6 @@ class Exchange:
         "_refusal",
         "_stream",
         "_terms",
-        "_watch_error",
         "rest",
     )
 
@@ -112,7 +111,7 @@ class Exchange:
         #: What it raised.
         self._failure: BaseException | None = None
         #: What receive() raised.
-        self._watch_error: BaseException | None = None
+        self._hearing_error: BaseException | None = None
         # The client is heard in here.
         self._hearing = new_scope()
 
@@ -265,22 +264,18 @@ class Exchange:
         is_needed = self._connection.send_timeout is not None and not self._has_clock
         if is_needed and self._is_open:
             self._has_clock = True
-            wait = partial(self._notice, self._connection.wait_until_too_slow)
-            self._outlet.start_soon(wait, f"clock of {self._stream.source_name}")
+            self._outlet.start_soon(self._cut_off, f"clock of {self._stream.source_name}")
 
-    async def _notice(self, wait: Callable[[], Awaitable[None]]) -> None:
-        try:
-            await wait()
-        except anyio.get_cancelled_exc_class():
-            raise
-        except BaseException as exc:
-            # To be raised when nothing is sent any longer.
-            self._watch_error = both(self._watch_error, exc)
-            self._connection.scope.cancel()
-        is_kept = self._connection.is_lost and self._connection.is_sending
-        if is_kept and not self._is_head:
-            # The sending task may be stuck in send() for as long as the server likes.
+    async def _cut_off(self) -> None:
+        """Wait until the client does not take a message in time, and go on without it."""
+        await self._connection.wait_until_too_slow()
+        if self._is_stuck:
             await self.rest.consume()
+
+    @property
+    def _is_stuck(self) -> bool:
+        """Whether the sending task may be in send() for as long as the server likes."""
+        return self._connection.is_lost and self._connection.is_sending and not self._is_head
 
     # The answer
 
@@ -292,7 +287,16 @@ class Exchange:
                 self._watch_the_clock()
                 try:
                     with self._hearing:
-                        await self._notice(self._connection.wait_until_gone)
+                        try:
+                            await self._connection.wait_until_gone()
+                        except anyio.get_cancelled_exc_class():
+                            raise
+                        except BaseException as exc:
+                            # To be raised when nothing is sent any longer.
+                            self._hearing_error = exc
+                            self._connection.scope.cancel()
+                        if self._is_stuck:
+                            await self.rest.consume()
                         await anyio.sleep_forever()
                 finally:
                     self._is_open = False
@@ -320,7 +324,7 @@ class Exchange:
                 self._is_open = False
                 connection.done_sending()
             has_rest = connection.is_lost and not (self._is_head or self._has_all)
-            if has_rest and self._watch_error is None:
+            if has_rest and self._hearing_error is None:
                 await self.rest.consume()
             self._has_sent = True
         except anyio.get_cancelled_exc_class():
@@ -336,7 +340,7 @@ class Exchange:
         """Raise what has ended the answer, if it was not its end."""
         error, self._failure = self._failure, None
         if error is None:
-            error, self._watch_error = self._watch_error, None
+            error, self._hearing_error = self._hearing_error, None
         if error is None and not self._has_sent:
             error = anyio.BrokenResourceError("the task that sends an answer was cancelled")
         try:
