@@ -41,6 +41,9 @@ _logger = logging.getLogger("streamkit")
 # The status of an answer for which nothing else is known, and whose body follows at once.
 PLAIN = Head(decided_by="end")
 
+# The name of a task. Without that of the source, which would be a string for each open request.
+_SENDER = "sender of a response"
+
 
 class Exchange:
     """
@@ -283,7 +286,7 @@ class Exchange:
         try:
             async with self._stream:
                 self._is_open = True
-                self._outlet.start_soon(self._send, f"sender of {self._stream.source_name}")
+                self._outlet.start_soon(self._send, _SENDER)
                 self._watch_the_clock()
                 try:
                     with self._hearing:
