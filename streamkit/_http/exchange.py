@@ -7,8 +7,8 @@ clock. The first to find that the client has gone cancels the scope in which eve
 rest of the stream is consumed and dropped. The sending task may not be able to do so: servers may
 send in a shield, where no cancellation gets in. Then the task that has noticed does it.
 
-Sending in the task of the request would do as well. But that task has all the coroutines of the
-server and of the framework below it, and each item would pass through all of them.
+The task of the request could send as well. It has all the coroutines of the server and of the
+framework below it, though, and each item would pass through all of them.
 """
 
 from __future__ import annotations
