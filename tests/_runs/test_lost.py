@@ -244,6 +244,25 @@ async def test_burial_fails(caplog: pytest.LogCaptureFixture) -> None:
         way.mend()
 
 
+async def test_burial_while_the_store_is_away(caplog: pytest.LogCaptureFixture) -> None:
+    """A run that cannot be buried, because the store is away, is buried when that is back."""
+    log = MemoryLog(lease=15)
+    way, other = Way(log), Way(log)
+    async with Runs(way) as dying, Runs(other) as runs:
+        info = await dying.start(Probe("a", block=True).source())
+        await wait_all_blocked()
+        way.cut()
+        await anyio.sleep(100)
+        other.lose("bury")
+        await runs.get(info.id)
+        await anyio.sleep(10)
+        assert "lost" not in caplog.text
+        other.mend()
+        await anyio.sleep(10)
+        assert f"the run {info.id!r} was lost" in caplog.text
+        way.mend()
+
+
 async def test_on_lost_fails(caplog: pytest.LogCaptureFixture) -> None:
     """What on_lost raises is logged, and the run is lost all the same."""
     log = MemoryLog(lease=15)
