@@ -46,7 +46,11 @@ async def run_beside(
     with scope:
         if not scope.cancel_called:
             try:
-                await function()
+                work = function()
+                # From Python 3.12 on, the traceback of an error that the work has caught and keeps
+                # leads to this frame, which must not lead back.
+                del function
+                await work
             except pump.backend.cancelled as exc:
                 # By Task.cancel(), at the end of asyncio.run() for instance. asyncio's group would
                 # cancel the wait for the source.
