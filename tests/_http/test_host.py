@@ -123,12 +123,20 @@ class TestShutdown:
     async def test_from_a_signal_handler(self) -> None:
         """Web: shut_down() may be called from a signal handler."""
         log, client = Log(), Client()
+        timer = threading.Timer(0.05, signal.raise_signal, [signal.SIGUSR1])
+
+        async def send(message: dict[str, Any]) -> None:
+            await client.send(message)
+            if timer.ident is None:
+                # Not before there is something to end.
+                timer.start()
+
         async with StreamHost() as host:
             before = signal.signal(signal.SIGUSR1, lambda *_: host.shut_down())
             try:
-                threading.Timer(0.05, signal.raise_signal, [signal.SIGUSR1]).start()
                 source = Run(log, every=0.01).source()
-                await client.get(StreamResponse(source, host=host, final=last_word))
+                response = StreamResponse(source, host=host, final=last_word)
+                await client.get(response, send=send)
             finally:
                 signal.signal(signal.SIGUSR1, before)
         assert log.events == ["told Shutdown()", "closed"]
