@@ -33,6 +33,8 @@ nox.needs_version = ">=2025.5.1"
 nox.options.default_venv_backend = "uv|virtualenv"
 nox.options.download_python = "never"
 nox.options.reuse_venv = "no" if "CI" in os.environ else "yes"
+# What has failed is then the last thing that is printed.
+nox.options.stop_on_first_error = True
 nox.options.sessions = ["tests", "lint", "typing", "docs"]
 
 PYPROJECT = nox.project.load_toml("pyproject.toml")

@@ -263,6 +263,34 @@ async def test_burial_while_the_store_is_away(caplog: pytest.LogCaptureFixture) 
         way.mend()
 
 
+async def test_deleted_before_its_burial(caplog: pytest.LogCaptureFixture) -> None:
+    """A run that others have buried and deleted is not lost once more: there is none."""
+    log = MemoryLog(lease=15)
+    way, late, lost = Way(log), Way(log), list[str]()
+
+    async def on_lost(info: RunInfo) -> None:
+        lost.append(info.id)
+
+    async with (
+        Runs(way) as dying,
+        Runs(late, on_lost=on_lost) as runs,
+        Runs(log, on_lost=on_lost) as others,
+    ):
+        info = await dying.start(Probe("a", block=True).source())
+        await wait_all_blocked()
+        way.cut()
+        late.lose("bury")
+        await anyio.sleep(100)
+        await runs.get(info.id)
+        await read(others, info.id)
+        await others.delete(info.id)
+        late.mend()
+        await anyio.sleep(10)
+        assert lost == [info.id]
+        assert "could not be buried" not in caplog.text
+        way.mend()
+
+
 async def test_on_lost_fails(caplog: pytest.LogCaptureFixture) -> None:
     """What on_lost raises is logged, and the run is lost all the same."""
     log = MemoryLog(lease=15)
