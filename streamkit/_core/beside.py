@@ -18,10 +18,13 @@ from .backend import error_of_stray
 from .pump import Pump
 
 
-def start_beside(pump: Pump, function: Callable[[], Awaitable[object]], name: str | None) -> None:
+def start_beside(
+    pump: Pump, function: Callable[[], Awaitable[object]], name: str | None
+) -> anyio.CancelScope:
     """
     Run something beside the source until the block is left.
 
+    :return: the scope in which it runs
     :raises RuntimeError: if the stream is not open
 
     """
@@ -31,6 +34,7 @@ def start_beside(pump: Pump, function: Callable[[], Awaitable[object]], name: st
     # Whatever has started must be found when the block is left.
     pump.beside = (*pump.beside, scope)
     pump.tasks.start_soon(run_beside, pump, scope, function, name=name)
+    return scope
 
 
 async def run_beside(

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
+import anyio
+
 from .arguments import check_made
 from .beside import start_beside
 from .exceptions import StreamCancelled
@@ -45,7 +47,7 @@ class Control:
 
     def start_soon(
         self, function: Callable[[], Awaitable[object]], *, name: str | None = None
-    ) -> None:
+    ) -> anyio.CancelScope:
         """
         Call an async function in a task beside the source. The block of the stream waits for it.
 
@@ -54,10 +56,11 @@ class Control:
 
         :param function: the function
         :param name: the name of the task, or ``None`` for that of the function
+        :return: the scope in which it runs: cancel it to end only this
         :raises RuntimeError: if the stream is not open yet, or was left
 
         """
-        start_beside(self._pump, function, name)
+        return start_beside(self._pump, function, name)
 
     @property
     def source_name(self) -> str:

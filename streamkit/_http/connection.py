@@ -16,7 +16,6 @@ from contextlib import suppress
 import anyio
 from anyio.lowlevel import cancel_shielded_checkpoint, checkpoint
 
-from .._core.backend import new_scope
 from .messages import Message, Receive, Send
 from .shared_receive import SharedReceive
 
@@ -39,16 +38,16 @@ class Connection:
     :param send: of ASGI
     :param send_timeout: seconds that a message may take, or ``None`` for any time
     :param on_lost: called once, when the client is found to have gone before the end. Returns
-        whether that ends everything in :attr:`scope`, and not only what is being sent
+        whether that ends the task that sends, also while it waits for an item
 
     """
 
     __slots__ = (
         "_is_heard",
-        "_left",
         "_nap",
         "_on_lost",
         "_receive",
+        "_sent",
         "_since",
         "has_started",
         "is_ending",
@@ -69,9 +68,9 @@ class Connection:
         send_timeout: float | None,
         on_lost: Callable[[], bool],
     ) -> None:
-        #: Everything is sent in here. Cancelled when the client has gone, if necessary: what ends
-        #: by itself costs less.
-        self.scope: anyio.CancelScope = new_scope()
+        #: That of the task that sends, once there is one. Cancelled when the client has gone, if
+        #: necessary: what ends by itself costs less.
+        self.scope: anyio.CancelScope | None = None
         #: ``send`` of ASGI, for code that does what :meth:`send` does.
         self.raw_send: Send = send
         self.send_timeout: float | None = send_timeout
@@ -94,8 +93,8 @@ class Connection:
         self._since = math.inf
         self._nap: anyio.CancelScope | None = None
         self._is_heard = False
-        # Set when a task has left send() or receive(). Made when somebody waits for that.
-        self._left: anyio.Event | None = None
+        # Set when nothing more is sent. Made when somebody waits for that.
+        self._sent: anyio.Event | None = None
 
     async def send(self, message: Message) -> None:
         """Send something, unless the client has gone. Returns at the latest when it goes."""
@@ -114,7 +113,18 @@ class Connection:
     def done_sending(self) -> None:
         """Note that nothing more is sent."""
         self.is_sending = False
-        self._note_left()
+        if self._sent is not None:
+            self._sent.set()
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether :meth:`stop_sending` was called."""
+        return self.scope is not None and self.scope.cancel_called
+
+    def stop_sending(self) -> None:
+        """End the task that sends. A server may do that in a shield, and let it wait."""
+        if self.scope is not None:
+            self.scope.cancel()
 
     async def end(self, message: Message) -> None:
         """Send the last message. A client that goes from now on is not lost."""
@@ -127,7 +137,7 @@ class Connection:
         if not (self.is_lost or self.is_ending):
             self.is_lost = True
             if self._on_lost() or self.is_sending:
-                self.scope.cancel()
+                self.stop_sending()
 
     async def wait_until_gone(self) -> None:
         """Wait until the client has gone, and hear what it says until then."""
@@ -148,16 +158,11 @@ class Connection:
             self.is_gone = True
         finally:
             self._is_heard = False
-            self._note_left()
         if self.is_ending:
             # A server may be busy closing the connection in send(): it gets the time for that.
             await anyio.sleep(SHORT if self.send_timeout is None else self.send_timeout)
-            self.scope.cancel()
+            self.stop_sending()
         self.lose()
-
-    def _note_left(self) -> None:
-        if self._left is not None:
-            self._left.set()
 
     def _hear(self) -> Awaitable[None] | None:
         """
@@ -167,16 +172,25 @@ class Connection:
         receive = self._receive
         return receive.wait_for_disconnect() if isinstance(receive, SharedReceive) else None
 
+    async def wait_until_sent(self) -> None:
+        """Wait until nothing is being sent any longer."""
+        if self.is_sending:
+            self._sent = self._sent or anyio.Event()
+            await self._sent.wait()
+
+    async def wait_until_quiet(self) -> None:
+        """
+        Wait a moment until nothing is being sent, and ``receive`` says that the client has gone.
+
+        A server may be slow to leave ``send()``, or report it there first.
+        """
+        with anyio.move_on_after(SHORT), suppress(Exception):
+            await self.wait_until_sent()
+            if not (self.is_gone or self._is_heard):
+                await self.wait_until_gone()
+
     async def look(self) -> None:
-        """
-        See whether the client has gone by now. Does not wait for that. It waits only a moment for
-        other tasks that are in ``send()`` or ``receive()`` and are about to hear of it.
-        """
-        if self._is_heard or self.is_sending:
-            with anyio.move_on_after(SHORT):
-                while self._is_heard or self.is_sending:
-                    self._left = anyio.Event()
-                    await self._left.wait()
+        """See whether the client has gone by now. Does not wait for that."""
         if self.is_gone or self._is_heard:
             return
         with anyio.CancelScope(shield=True) as scope, suppress(Exception):
@@ -202,7 +216,7 @@ class Connection:
                 await anyio.sleep_forever()
         self.is_too_slow = not (self.is_lost or self.is_gone)
         if self.is_ending:
-            self.scope.cancel()
+            self.stop_sending()
         self.lose()
 
     def hurry(self, limit: float) -> None:

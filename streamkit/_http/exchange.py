@@ -3,9 +3,9 @@ One request and its answer: the stream on one side, the connection to the client
 
 The task of the request enters the stream, and waits for the client to go. Beside the stream, a
 second task sends what comes out of it, and if messages have a time limit, a third one watches the
-clock. The first to find that the client has gone cancels the scope in which everything is sent; the
-rest of the stream is consumed and dropped. The sending task may not be able to do so: servers may
-send in a shield, where no cancellation gets in. Then the task that has noticed does it.
+clock. When the client has gone, the sending task ends, and the task of the request consumes the
+rest of the stream and drops it. It does not wait for the other for that: servers may send in a
+shield, where no cancellation gets in.
 
 The task of the request could send as well. It has all the coroutines of the server and of the
 framework below it, though, and each item would pass through all of them.
@@ -136,9 +136,9 @@ class Exchange:
         try:
             await self._answer()
         except BaseException as exc:
-            # The sending task may not have got there, because it was stuck in send(). Or it has
-            # failed in the moment in which the request was cancelled.
-            error = both(both(self._take_failure(), self.rest.take_error()), exc)
+            # The sending task may have been stuck in send() until now. Or it has failed in the
+            # moment in which the request was cancelled.
+            error = both(self._take_failure(), exc)
         if error is not None:
             # The client is not watched while the block of the stream is being left.
             await self._connection.look()
@@ -215,8 +215,11 @@ class Exchange:
         if a client may still be there, because a cut answer would look complete to it.
         """
         connection = self._connection
-        # send() may have reported that, or the sending task may be stuck in there.
-        await connection.look()
+        if self.rest.has_let_go:
+            # Some moments ago, send() may have been the first to know.
+            await connection.wait_until_quiet()
+        else:
+            await connection.look()
         if connection.is_gone and not connection.is_sending:
             backend = get_backend()
             limit = backend.make_scope(deadline=backend.now() + SHORT)
@@ -272,35 +275,38 @@ class Exchange:
     async def _cut_off(self) -> None:
         """Wait until the client does not take a message in time, and go on without it."""
         await self._connection.wait_until_too_slow()
-        if self._is_stuck:
-            await self.rest.consume()
+        self._hearing.cancel()
 
     @property
-    def _is_stuck(self) -> bool:
-        """Whether the sending task may be in send() for as long as the server likes."""
-        return self._connection.is_lost and self._connection.is_sending and not self._is_head
+    def _has_rest(self) -> bool:
+        """Whether there is a stream without a client."""
+        has_failed = self._failure is not None or self._hearing_error is not None
+        return self._connection.is_lost and not (self._is_head or self._has_all or has_failed)
 
     # The answer
 
     async def _answer(self) -> None:
+        connection = self._connection
         try:
             async with self._stream:
+                connection.scope = self._outlet.start_soon(self._send, _SENDER)
                 self._is_open = True
-                self._outlet.start_soon(self._send, _SENDER)
                 self._watch_the_clock()
                 try:
                     with self._hearing:
                         try:
-                            await self._connection.wait_until_gone()
+                            await connection.wait_until_gone()
                         except anyio.get_cancelled_exc_class():
                             raise
                         except BaseException as exc:
                             # To be raised when nothing is sent any longer.
                             self._hearing_error = exc
-                            self._connection.scope.cancel()
-                        if self._is_stuck:
-                            await self.rest.consume()
-                        await anyio.sleep_forever()
+                            connection.stop_sending()
+                        if not (self._has_rest and connection.is_sending):
+                            await anyio.sleep_forever()
+                    if self._has_rest:
+                        await self.rest.consume()
+                    await connection.wait_until_sent()
                 finally:
                     self._is_open = False
                 self._raise_failure()
@@ -309,26 +315,17 @@ class Exchange:
                 await self.run_background()
         finally:
             # The traceback of an error includes this frame.
-            del self
+            del connection, self
 
     async def _send(self) -> None:
-        """Send the answer, or consume what is left of the stream when its client has gone."""
-        connection = self._connection
+        """Send the answer, in a task of its own, until its end or that of the client."""
         try:
-            try:
-                with connection.scope:
-                    if self._is_head:
-                        asks = self._terms.asks_for_head
-                        await self._send_start(await self._stream.head() if asks else PLAIN)
-                        await self._end()
-                    else:
-                        await self._send_stream()
-            finally:
-                self._is_open = False
-                connection.done_sending()
-            has_rest = connection.is_lost and not (self._is_head or self._has_all)
-            if has_rest and self._hearing_error is None:
-                await self.rest.consume()
+            if self._is_head:
+                asks = self._terms.asks_for_head
+                await self._send_start(await self._stream.head() if asks else PLAIN)
+                await self._end()
+            else:
+                await self._send_stream()
             self._has_sent = True
         except anyio.get_cancelled_exc_class():
             raise
@@ -336,20 +333,21 @@ class Exchange:
             # To be raised in the task of the request.
             self._failure = exc
         finally:
+            self._is_open = False
+            self._connection.done_sending()
             self._hearing.cancel()
-            del connection, self
+            del self
 
     def _raise_failure(self) -> None:
         """Raise what has ended the answer, if it was not its end."""
         error, self._failure = self._failure, None
         if error is None:
             error, self._hearing_error = self._hearing_error, None
-        if error is None and not self._has_sent:
+        if error is None and not (self._has_sent or self._connection.is_stopped):
             error = anyio.BrokenResourceError("the task that sends an answer was cancelled")
         try:
             if error is not None:
                 raise error
-            self.rest.raise_error()
         finally:
             # Its traceback includes this frame.
             del error, self

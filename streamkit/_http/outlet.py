@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeAlias
 
+import anyio
+
 from .._core.control import Control
 from .._core.metadata import Head
 from .._core.pipeline import SKIP
@@ -69,10 +71,14 @@ class Outlet(Stage[Any, bytes]):
         self.has_begun = True
         self.expect(status)
 
-    def start_soon(self, function: Callable[[], Awaitable[object]], name: str) -> None:
-        """Run something beside the source until the block of the stream is left."""
+    def start_soon(self, function: Callable[[], Awaitable[object]], name: str) -> anyio.CancelScope:
+        """
+        Run something beside the source until the block of the stream is left.
+
+        :return: the scope in which it runs
+        """
         assert self._control is not None
-        self._control.start_soon(function, name=name)
+        return self._control.start_soon(function, name=name)
 
     def fail(self, error: BaseException) -> None:
         """End the stream with an error, which its consumer receives."""

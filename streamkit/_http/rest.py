@@ -1,10 +1,4 @@
-"""
-The rest of a stream whose client has gone: consumed, and dropped.
-
-The task that sends should do it. But it may be stuck in ``send``, because servers may send in a
-shield, which no cancellation enters. So the first task that comes here does it, and the other one
-waits.
-"""
+"""The rest of a stream whose client has gone: consumed, and dropped."""
 
 from __future__ import annotations
 
@@ -37,8 +31,6 @@ class Rest:
     """
 
     __slots__ = (
-        "_done",
-        "_error",
         "_has_begun",
         "_host",
         "_last_word",
@@ -58,7 +50,8 @@ class Rest:
         terms: Terms,
         host: Home | None,
     ) -> None:
-        #: Whether the request need not wait for the end, because the rest is done without it.
+        #: Whether the request need not wait for the end, because the rest is done in a task of the
+        #: host.
         self.has_let_go: bool = False
         # Made when it is asked for: most requests have no use for it.
         self._let_go: anyio.Event | None = None
@@ -69,8 +62,6 @@ class Rest:
         self._host = host
         self._on_disconnect = terms.on_disconnect
         self._has_begun = False
-        self._done: anyio.Event | None = None
-        self._error: BaseException | None = None
 
     @property
     def let_go(self) -> anyio.Event:
@@ -103,44 +94,14 @@ class Rest:
         return False
 
     async def consume(self) -> None:
-        """Consume it, or wait for the task that does. Does not raise errors of the stream."""
-        if self._done is not None:
-            await self._done.wait()
-            return
-        self._done = anyio.Event()
-        try:
-            await self._consume()
-        except anyio.get_cancelled_exc_class():
-            raise
-        except BaseException as exc:
-            # To be raised in the task of the request.
-            self._error = exc
-        finally:
-            self._done.set()
-
-    def take_error(self) -> BaseException | None:
-        """Return what the stream has raised, once."""
-        error, self._error = self._error, None
-        return error
-
-    def raise_error(self) -> None:
-        """Raise it."""
-        error = self.take_error()
-        if error is not None:
-            try:
-                raise error
-            finally:
-                # Its traceback includes this frame.
-                del error, self
-
-    async def _consume(self) -> None:
+        """Consume it, in the task of the request."""
         if self._on_disconnect == "close":
             await self._stream.aclose()
             return
         # Whatever it was told, there is nobody left to hear that.
         with suppress(StreamCancelled):
             if self._on_disconnect == "drain":
-                self.has_let_go = True
+                self.has_let_go = self._host is not None
                 self.let_go.set()
                 with anyio.move_on_after(self._terms.drain_timeout) as limit:
                     await self._drop()

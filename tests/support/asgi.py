@@ -101,8 +101,12 @@ class Client:
             self.gone.set()
             raise takes
         if takes and self._shields:
-            with anyio.CancelScope(shield=True, deadline=anyio.current_time() + takes):
+            until = min(anyio.current_time() + takes, self._goes_at)
+            with anyio.CancelScope(shield=True, deadline=until):
                 await self.gone.wait()
+            if anyio.current_time() >= self._goes_at:
+                self.go()
+            if self.gone.is_set():
                 raise anyio.BrokenResourceError
         elif takes:
             await anyio.sleep(takes)
