@@ -144,6 +144,7 @@ class TestRecords:
     def test_last(self) -> None:
         """Web: the last one needs no LF, but must be whole."""
         assert self.read(b"1\n2") == ["1", "2"]
+        assert self.read(b"1\n\n") == ["1"]
         assert self.read(b'1\n{"a":') == ["1"]
 
     def test_too_deep(self) -> None:

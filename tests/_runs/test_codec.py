@@ -9,7 +9,7 @@ from typing import Any
 import fastapi.sse
 import pytest
 import sse_starlette
-from hypothesis import given, strategies as st
+from hypothesis import example, given, strategies as st
 
 from odd_text import texts
 from streamkit._runs.codec import decode, encode
@@ -37,6 +37,7 @@ events = st.builds(
 )
 
 
+@example(item=ServerSentEvent(b"\xff"))
 @given(item=st.text() | st.binary() | json_values | events | st.binary().map(Frame))
 def test_comes_back(item: Any) -> None:
     """Text, bytes, frames, events and what JSON can say come back as they were."""
