@@ -147,10 +147,14 @@ class Connection:
         other_way = self._hear()
         try:
             if other_way is None:
+                is_first = True
                 while (message := await self._receive())["type"] != "http.disconnect":
                     if message.get("body"):
                         _warn_of_dropped_body()
-                    await checkpoint()
+                    # Most requests have a single message, and there the next call waits.
+                    if not is_first:
+                        await checkpoint()
+                    is_first = False
             else:
                 await other_way
             self.is_gone = True
