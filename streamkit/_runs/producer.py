@@ -24,6 +24,7 @@ import anyio
 
 from .._combinators.cancellation import with_cancellation
 from .._combinators.status import StatusStream, with_status
+from .._core.backend import error_of_stray
 from .._core.exceptions import StreamCancelled, bare, is_backend_cancellation
 from .._core.outcome import Outcome
 from .._core.scopes import leave_streams
@@ -332,14 +333,14 @@ class Producer:
             if scope.cancelled_caught:
                 raise TimeoutError(f"on_end took longer than {timeout} seconds")
         except BaseException as exc:
-            if is_backend_cancellation(exc):
+            error = error_of_stray(exc, "on_end") or exc
+            if is_backend_cancellation(error):
                 # At the end of asyncio.run(), for instance: no shield helps.
                 self._raised = self._raised or exc
                 return outcome
-            if not isinstance(exc, _HANDLED):
+            if not isinstance(error, _HANDLED):
                 self._raised = exc
-            _logger.error("on_end of the run %r has failed", self.run_id, exc_info=exc)
-            error = exc
+            _logger.error("on_end of the run %r has failed", self.run_id, exc_info=error)
         return outcome if error is None else replace(outcome, kind="failed", error=error)
 
 

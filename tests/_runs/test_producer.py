@@ -385,6 +385,24 @@ async def test_on_end_fails(how: str, caplog: pytest.LogCaptureFixture) -> None:
     assert "on_end" in caplog.text
 
 
+@pytest.mark.asyncio_only
+async def test_on_end_awaits_what_others_have_cancelled(caplog: pytest.LogCaptureFixture) -> None:
+    """C7: an on_end that gets the cancellation of something else has failed, and so has its run."""
+
+    async def on_end(outcome: Outcome, info: RunInfo) -> None:
+        future = asyncio.get_running_loop().create_future()
+        future.cancel()
+        await future
+
+    async with Runs() as runs:
+        info = await runs.start(aiter_of("a"), on_end=on_end)
+        items, end = await end_of(runs, info.id)
+    assert items == ["a"]
+    assert isinstance(end, RunFailed)
+    assert end.error == "BrokenResourceError"
+    assert "on_end awaited what others had cancelled" in caplog.text
+
+
 async def test_the_grace_is_over() -> None:
     """C26: a source that goes on is cut, and the outcome says so."""
 
