@@ -121,6 +121,11 @@ def is_cancellation(exc: BaseException) -> bool:
     return without(exc, lambda e: is_stream_cancelled(e) or is_backend_cancellation(e)) is None
 
 
+def is_failure(exc: BaseException) -> bool:
+    """Tell whether an exception, or a group, holds nothing that should end the program."""
+    return without(exc, lambda leaf: isinstance(leaf, Exception | StreamCancelled)) is None
+
+
 def set_traceback(exc: BaseException, traceback: TracebackType | None) -> BaseException:
     """Set the traceback of an exception, even if its class interferes."""
     return BaseException.with_traceback(exc, traceback)

@@ -25,7 +25,7 @@ import anyio
 from .._combinators.cancellation import with_cancellation
 from .._combinators.status import StatusStream, with_status
 from .._core.backend import error_of_stray
-from .._core.exceptions import StreamCancelled, bare, is_backend_cancellation
+from .._core.exceptions import bare, is_backend_cancellation, is_failure
 from .._core.outcome import Outcome
 from .._core.scopes import leave_streams
 from .._core.source import AsyncSource
@@ -43,9 +43,6 @@ from .records import data_of, noted
 from .writer import Writer
 
 _logger = logging.getLogger("streamkit")
-
-# What a source may raise without ending the program.
-_HANDLED = (Exception, StreamCancelled)
 
 #: The producer whose source, or ``on_end``, is running.
 running: ContextVar[Producer | None] = ContextVar("streamkit_run", default=None)
@@ -203,7 +200,7 @@ class Producer:
         raised, self._raised = self._raised, None
         # A run that was cancelled natively has ended by now. It should not end the others.
         try:
-            if raised is not None and not (isinstance(raised, _HANDLED) or _is_native(raised)):
+            if raised is not None and not (is_failure(raised) or _is_native(raised)):
                 raise raised
         finally:
             # Its traceback includes this frame; from Python 3.12 on, it leads here in any case.
@@ -338,7 +335,7 @@ class Producer:
                 # At the end of asyncio.run(), for instance: no shield helps.
                 self._raised = self._raised or exc
                 return outcome
-            if not isinstance(error, _HANDLED):
+            if not is_failure(error):
                 self._raised = exc
             _logger.error("on_end of the run %r has failed", self.run_id, exc_info=error)
         return outcome if error is None else replace(outcome, kind="failed", error=error)

@@ -472,6 +472,30 @@ async def test_ends_the_program() -> None:
         assert end.reason == Shutdown()
 
 
+@pytest.mark.parametrize("where", ["source", "on_end"])
+async def test_a_group_is_no_end_of_the_program(where: str) -> None:
+    """E8: a StreamCancelled of another stream fails the run, also in a group, and no other run."""
+    error = BaseExceptionGroup("two", [StreamCancelled("another"), LookupError()])
+
+    async def source() -> AsyncGenerator[str, None]:
+        yield "a"
+        if where == "source":
+            raise error
+
+    async def on_end(outcome: Outcome, info: RunInfo) -> None:
+        if where == "on_end":
+            raise error
+
+    async with Runs() as runs:
+        other = await runs.start(Probe("a", "b", every=1).source())
+        info = await runs.start(source(), on_end=on_end)
+        items, end = await end_of(runs, info.id)
+        assert items == ["a"]
+        assert isinstance(end, RunFailed)
+        assert end.error == "BaseExceptionGroup"
+        assert await items_of(runs, other.id) == ["a", "b"]
+
+
 async def test_on_end_ends_the_program() -> None:
     """So does what on_end raises, when the end was written."""
 
