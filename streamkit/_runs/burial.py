@@ -10,6 +10,8 @@ from dataclasses import replace
 
 import anyio
 
+from .._core.backend import error_of_stray
+from .._core.exceptions import is_failure
 from .._core.telemetry import RunsTold
 from .errors import LogUnavailable, RunNotFound
 from .info import RunInfo, RunOutcome
@@ -87,5 +89,10 @@ class Burial:
             try:
                 with anyio.fail_after(self._timeout):
                     await self._on_lost(info)
-            except Exception:
-                _logger.exception("a lost run could not be handled: %r", info.id)
+            except BaseException as exc:
+                error = error_of_stray(exc, "on_lost") or exc
+                if not is_failure(error):
+                    raise
+                _logger.error("a lost run could not be handled: %r", info.id, exc_info=error)
+                # Its traceback includes this frame.
+                del error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +27,7 @@ from support import Log, Probe, aiter_of, wait_all_blocked
 from support.unsteady import Way
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Awaitable, Callable
 
     from streamkit import Outcome
     from streamkit.runs import RunInfo
@@ -306,6 +307,58 @@ async def test_on_lost_fails(caplog: pytest.LogCaptureFixture) -> None:
         assert isinstance((await read(runs, info.id))[1], RunLost)
         way.mend()
     assert "could not be handled" in caplog.text
+
+
+async def lose_two(on_lost: Callable[[RunInfo], Awaitable[None]]) -> None:
+    """Let two runs be lost, one after another."""
+    log = MemoryLog(lease=15)
+    way = Way(log)
+    async with Runs(way) as dying, Runs(log, on_lost=on_lost) as runs:
+        started = [await dying.start(Probe("a", block=True).source()) for _ in range(2)]
+        await wait_all_blocked()
+        way.cut()
+        for info in started:
+            assert isinstance((await read(runs, info.id))[1], RunLost)
+            await wait_all_blocked()
+        way.mend()
+
+
+async def test_on_lost_is_told_to_stop(caplog: pytest.LogCaptureFixture) -> None:
+    """E8: a StreamCancelled of another stream ends no other run, and the next lost run is told."""
+
+    async def on_lost(info: RunInfo) -> None:
+        raise StreamCancelled("another stream")
+
+    await lose_two(on_lost)
+    assert caplog.text.count("could not be handled") == 2
+
+
+@pytest.mark.asyncio_only
+async def test_on_lost_awaits_what_others_have_cancelled(caplog: pytest.LogCaptureFixture) -> None:
+    """C7: an on_lost that gets the cancellation of something else is called again."""
+
+    async def on_lost(info: RunInfo) -> None:
+        future = asyncio.get_running_loop().create_future()
+        future.cancel()
+        await future
+
+    await lose_two(on_lost)
+    assert caplog.text.count("BrokenResourceError: on_lost awaited what others had cancelled") == 2
+
+
+async def test_left_during_on_lost() -> None:
+    """C6: the end of the block does not wait for on_lost."""
+    ended: list[str] = []
+
+    async def on_lost(info: RunInfo) -> None:
+        try:
+            await anyio.sleep_forever()
+        finally:
+            ended.append(info.id)
+
+    await lose_two(on_lost)
+    # The first one by the limit of its time.
+    assert len(ended) == 2
 
 
 async def test_the_log_is_away_while_burying() -> None:
