@@ -124,11 +124,16 @@ class Shelf(Household):
         return record
 
     async def _until_ended(self, run_id: str, epoch: str | None) -> None:
+        """Wait for the end of a run that was told to stop."""
         try:
             async with self._log.watch(run_id) as watch:
                 while True:
                     record = await self._log.get(run_id)
-                    epoch = record.epoch if epoch is None else epoch
+                    if epoch is None:
+                        if not record.cancel_requested:
+                            # A later run of this id: the one that was told has ended, and is gone.
+                            return
+                        epoch = record.epoch
                     if record.outcome is not None or record.epoch != epoch:
                         return
                     if record.lapsed:

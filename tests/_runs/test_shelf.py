@@ -11,6 +11,7 @@ import pytest
 from streamkit.runs import (
     CursorMismatch,
     Entry,
+    MemoryLog,
     RunNotFound,
     Runs,
 )
@@ -18,6 +19,7 @@ from streamkit.sse import RunEvents
 from support import Client, Log, Probe, aiter_of, wait_all_blocked
 from support.event_stream import parse
 from support.runs import items_of
+from support.unsteady import Way
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -175,3 +177,30 @@ async def test_what_comes_slowly_costs_no_turns(monkeypatch: pytest.MonkeyPatch)
         fast = await runs.start(Probe(*range(20), every=0.0001).source())
         assert await items_of(runs, fast.id) == list(range(20))
         assert turns > 0
+
+
+# Who waits for the end
+
+
+async def test_another_run_instead_of_the_one_that_was_told() -> None:
+    """Who waits for the end of a run does not wait for a later one of the same id."""
+    log = MemoryLog()
+    way = Way(log)
+    ended: list[bool] = []
+
+    async def wait() -> None:
+        ended.append(await elsewhere.cancel_and_wait("chat"))
+
+    async with Runs(log) as runs, Runs(way) as elsewhere:
+        await runs.start(Probe(block=True).source(), id="chat")
+        way.cut("get")
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(wait)
+            await wait_all_blocked()
+            await runs.delete("chat")
+            await runs.start(Probe(block=True).source(), id="chat")
+            way.mend()
+            await wait_all_blocked()
+            tasks.cancel_scope.cancel()
+        assert ended == [True]
+        assert not (await runs.get("chat")).cancel_requested
