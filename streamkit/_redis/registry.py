@@ -42,7 +42,7 @@ from .ledger import Ledger
 from .link import Link
 from .part import RegistryPart
 from .waiter import Waiter, Waiters
-from .wire import MAX_KEY, MAX_REASON, check_prefix, check_text
+from .wire import MAX_KEY, MAX_REASON, check_prefix, check_text, milliseconds
 from .work import Work
 
 
@@ -116,7 +116,7 @@ class RedisCancelRegistry:
         # Early cancellations are remembered by the server, where every process finds them.
         self._local = CancelRegistry(remember=0, max_remembered=max_remembered)
         self._prefix = check_prefix(prefix)
-        self._milliseconds = max(1, round(remember * 1000))
+        self._milliseconds = max(1, milliseconds(remember))
         self._owns_redis = not isinstance(redis, Redis)
         if isinstance(redis, Redis) and options:
             raise TypeError(

@@ -32,6 +32,9 @@ MAX_REASON = 4096
 # Ids and numbers of ours are far shorter.
 _MAX_ID = 100
 
+# Thirty thousand years: the server refuses a time that does not fit into its clock.
+_MAX_MILLISECONDS = 10**15
+
 #: A request to say when a cancellation is done: a channel, and a number.
 Request: TypeAlias = tuple[str, str]
 
@@ -209,6 +212,11 @@ def _parse(data: object) -> dict[str, Any]:
 def _cut(text: str, limit: int) -> str:
     encoded = text.encode("utf-8", "surrogatepass")
     return text if len(encoded) <= limit else encoded[:limit].decode("utf-8", "ignore")
+
+
+def milliseconds(seconds: float) -> int:
+    """Return a time in the form for the server."""
+    return round(min(1000 * seconds, _MAX_MILLISECONDS))
 
 
 def check_prefix(prefix: object) -> str:

@@ -12,7 +12,7 @@ import anyio
 
 from .._core.arguments import seconds
 from .._redis.connection import Redis
-from .._redis.wire import check_prefix
+from .._redis.wire import check_prefix, milliseconds
 from .._runs.errors import LogFull, RunExists, RunNotFound, RunRunning
 from .._runs.log import DOUBT, PAGE, REMEMBER, Page, Record, Requests, Terms, Watch
 from .call import Call
@@ -136,8 +136,8 @@ class RedisLog:
             (names.meta, names.entries, names.early),
             (
                 epoch,
-                round(1000 * self.lease),
-                round(1000 * terms.keep),
+                milliseconds(self.lease),
+                milliseconds(terms.keep),
                 _utf8(owner),
                 *_fields(terms),
             ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING, Any
 
@@ -66,6 +67,18 @@ async def ended(runs: Runs, run_id: str) -> None:
     with anyio.fail_after(20):
         while (await runs.get(run_id)).outcome is None:
             await anyio.sleep(0.01)
+
+
+@pytest.mark.parametrize("option", ["keep", "lease"])
+async def test_for_ever(url: str, option: str) -> None:
+    """What is longer than the server can count is as long as it can."""
+    prefix = new_prefix()
+    options = {"keep": 1.0, "lease": 3.0, option: float(sys.maxsize)}
+    log = log_of(url, prefix, lease=options["lease"])
+    async with admin(url) as client, Runs(log, keep=options["keep"]) as runs:
+        info = await runs.start(numbers(3))
+        assert await items(runs, info.id) == [1, 2, 3]
+        assert await client.pttl(f"{prefix}:run:{{{info.id}}}:meta") > 0
 
 
 async def test_nothing_is_left(url: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import AsyncGenerator
 from contextlib import ExitStack
 
@@ -78,6 +79,14 @@ class TestOpen:
             await anyio.sleep(0.1)
             async with here.open("run") as token:
                 assert not token.cancelled
+
+    async def test_remembered_for_ever(self, url: str) -> None:
+        """C13: if that is longer than the server can count, it is as long as it can."""
+        async with two_of_them(url, remember=sys.maxsize) as (here, there):
+            there.cancel("run", "early")
+            await until(lambda: not there._ledger.unsent)
+            async with here.open("run") as token:
+                assert token.reason == "early"
 
     @pytest.mark.parametrize("early", [True, False])
     async def test_key_used_again(self, url: str, early: bool) -> None:
