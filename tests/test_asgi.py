@@ -708,6 +708,34 @@ class TestDisconnect:
         assert (client.log, client.late) == ([], [499, b""])
         assert not probe.started or outcome_of(response).kind == "cancelled"
 
+    @pytest.mark.parametrize("policy", POLICIES)
+    @pytest.mark.parametrize("method", ["GET", "HEAD"])
+    async def test_before_the_call_without_a_word(self, policy: Any, method: str) -> None:
+        """Web: nor does it matter what becomes of the source, if the request was read before, and
+        ``receive()`` tells of the client at once."""
+        client, probe = Client(method), Probe("a", "b", every=1.0)
+        client.go()
+        response = Noted(probe.source(), on_disconnect=policy)
+        with anyio.fail_after(60):
+            await client.get(response)
+        assert (client.log, client.late) == ([], [499, b""])
+        is_drained = policy == "drain" and method == "GET"
+        assert probe.produced == (["a", "b"] if is_drained else [])
+        assert (outcome_of(response).kind == "completed") == is_drained
+
+    async def test_receive_fails_at_once(self) -> None:
+        """Web: an error of the first call of receive() is raised, too, and the source is closed."""
+        client, notes, error = Client(), Notes(), RuntimeError("unexpected message")
+
+        async def receive() -> Any:
+            raise error
+
+        response = Noted(notes.source())
+        with pytest.raises(RuntimeError) as caught, anyio.fail_after(60):
+            await client.get(response, receive=receive)
+        assert caught.value is error
+        assert outcome_of(response).kind == "closed"
+
     async def test_answer_for_nobody_fails(self) -> None:
         """Web: what a server makes of an answer to a client that has gone is of no interest."""
         client = Client(goes_after=1)

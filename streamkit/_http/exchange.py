@@ -66,6 +66,7 @@ class Exchange:
         "_connection",
         "_failure",
         "_has_all",
+        "_has_begun",
         "_has_clock",
         "_has_sent",
         "_hearing",
@@ -109,7 +110,9 @@ class Exchange:
         self._has_clock = False
         # Whether all items have been sent.
         self._has_all = False
-        # Whether the sending task came to its end.
+        # Whether the sending task has begun. It never does if it is stopped before.
+        self._has_begun = False
+        # Whether it came to its end.
         self._has_sent = False
         #: What it raised.
         self._failure: BaseException | None = None
@@ -283,6 +286,13 @@ class Exchange:
         has_failed = self._failure is not None or self._hearing_error is not None
         return self._connection.is_lost and not (self._is_head or self._has_all or has_failed)
 
+    @property
+    def _waits_for_the_other(self) -> bool:
+        """Whether the sending task will end, which may well take no time."""
+        connection = self._connection
+        is_stuck = self._has_rest and connection.is_sending
+        return not is_stuck and (self._has_begun or not connection.is_stopped)
+
     # The answer
 
     async def _answer(self) -> None:
@@ -302,7 +312,7 @@ class Exchange:
                             # To be raised when nothing is sent any longer.
                             self._hearing_error = exc
                             connection.stop_sending()
-                        if not (self._has_rest and connection.is_sending):
+                        if self._waits_for_the_other:
                             await anyio.sleep_forever()
                     if self._has_rest:
                         await self.rest.consume()
@@ -319,6 +329,7 @@ class Exchange:
 
     async def _send(self) -> None:
         """Send the answer, in a task of its own, until its end or that of the client."""
+        self._has_begun = True
         try:
             if self._is_head:
                 asks = self._terms.asks_for_head
