@@ -4,19 +4,23 @@ for all ids.
 
 FastAPI provides both, if its own telemetry is on. Starlette has no template in the scope, only the
 values that it has found in the path. Putting the names in their places gives the template. If a
-value is not found in the path, no route is given, because each path would be a series of its own.
+value has several places in the path, the routes of the application tell which is meant. If it is
+not found in the path, no route is given, because each path would be a series of its own.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from opentelemetry.trace import Span
 
 # Where FastAPI keeps what it knows about a request, if its own telemetry is on.
 _FASTAPI = "fastapi.telemetry"
+
+# A name in a template, and its convertor.
+_NAME = re.compile(r"\{(\w+)(?::\w+)?\}")
 
 
 def route_of(scope: Mapping[str, Any] | None) -> str | None:
@@ -28,15 +32,36 @@ def route_of(scope: Mapping[str, Any] | None) -> str | None:
         return route
     if "endpoint" not in scope or "path_params" not in scope:
         return None
-    path = str(scope["path"])
+    path = template = str(scope["path"])
     values: dict[str, Any] = dict(scope["path_params"])
+    is_certain = True
     # The last one first: two values may be equal.
     for name in reversed(values):
-        found = list(re.finditer(rf"(?<=/){re.escape(str(values[name]))}(?=/|$)", path))
+        found = list(re.finditer(rf"(?<=/){re.escape(str(values[name]))}(?=/|$)", template))
         if not found:
             return None
-        path = f"{path[: found[-1].start()]}{{{name}}}{path[found[-1].end() :]}"
-    return path
+        is_certain = is_certain and len(found) == 1
+        template = f"{template[: found[-1].start()]}{{{name}}}{template[found[-1].end() :]}"
+    return template if is_certain else _declared(scope, path, values) or template
+
+
+def _declared(scope: Mapping[str, Any], path: str, values: Mapping[str, Any]) -> str | None:
+    """Return the template of a route of the endpoint that these values make the path of."""
+    root = str(scope.get("app_root_path", scope.get("root_path", "")))
+    prefix = root if path.startswith(root) else ""
+    for template, endpoint in _templates(getattr(scope.get("router"), "routes", ()), prefix):
+        made = _NAME.sub(lambda found: str(values.get(found[1])), template)
+        if made == path and endpoint is scope["endpoint"]:
+            return _NAME.sub(r"{\1}", template)
+    return None
+
+
+def _templates(routes: Iterable[Any], prefix: str) -> Iterator[tuple[str, object]]:
+    """Yield the templates of routes and of those mounted in them, and their endpoints."""
+    for route in routes:
+        template = f"{prefix}{getattr(route, 'path', '')}"
+        yield template, getattr(route, "endpoint", None)
+        yield from _templates(getattr(route, "routes", ()) or (), template)
 
 
 def span_of(scope: Mapping[str, Any] | None) -> Span | None:

@@ -251,14 +251,14 @@ class TestEnds:
 
 
 class TestRoute:
-    async def ask(self, path: str, app: Any) -> list[Any]:
+    async def ask(self, path: str, app: Any, *, root: str = "") -> list[Any]:
         told = Told()
 
         async def endpoint(request: Request) -> StarletteEventStream:
             return StarletteEventStream(aiter_of("a"), telemetry=told.telemetry("chat"))
 
         client = Client()
-        client.scope.update(path=path, root_path="", app_root_path="")
+        client.scope.update(path=path, root_path=root, app_root_path=root)
         await client.get(app(endpoint))
         assert client.log.events[0] == 200
         return [attributes.get("http.route") for attributes, _ in told.sums(ITEMS)]
@@ -271,6 +271,8 @@ class TestRoute:
             ("/chat/chat", "/chat/{name}"),
             ("/files/a/b.txt", "/files/{file:path}"),
             ("/a/b/a", "/{first}/b/{second}"),
+            ("/posts/posts", "/{name}/posts"),
+            ("/7/7/7", "/{a:int}/7/{b:int}"),
         ],
     )
     async def test_starlette(self, path: str, template: str) -> None:
@@ -288,6 +290,36 @@ class TestRoute:
             ),
         )
         assert found == ["/tenants/{tenant}/chat/{id}"]
+
+    @pytest.mark.parametrize("root", ["", "/api"])
+    async def test_value_with_several_places(self, root: str) -> None:
+        """Telemetry: a value that is found twice is where the route of the endpoint has it."""
+
+        async def other(request: Request) -> None:
+            raise AssertionError("must not be called")
+
+        def app(endpoint: Any) -> Starlette:
+            routes = [
+                Route("/{name}", other),
+                Mount("/chats", routes=[Route("/{id}/chats", endpoint)]),
+                Route("/chats/chats/{id}", endpoint),
+            ]
+            return Starlette(routes=[Route("/chats/{id}/chats", other, methods=["PUT"]), *routes])
+
+        found = await self.ask(f"{root}/chats/chats/chats", app, root=root)
+        assert found == [f"{root}/chats/{{id}}/chats"]
+
+    async def test_value_with_several_places_but_no_routes(self) -> None:
+        """Telemetry: where the routes are not known, it is in the last place."""
+
+        def app(endpoint: Any) -> Any:
+            async def call(scope: Any, receive: Any, send: Any) -> None:
+                scope.update(endpoint=endpoint, path_params={"id": "a"})
+                await (await endpoint(None))(scope, receive, send)
+
+            return call
+
+        assert await self.ask("/a/a", app) == ["/a/{id}"]
 
     @pytest.mark.parametrize(
         ("path", "template"), [("/chat/007", "/chat/{id:int}"), ("/a.txt", "/{name}.txt")]
