@@ -1465,6 +1465,30 @@ class TestRequestIsCancelled:
         assert scope.cancelled_caught == is_stop
         assert not client.complete
 
+    async def test_send_ends_in_that_moment(self) -> None:
+        """Web: a request that is cancelled in the moment in which ``send`` ends is only
+        cancelled."""
+        client, scope, taken = Client(), anyio.CancelScope(), anyio.Event()
+
+        async def send(message: dict[str, Any]) -> None:
+            await client.send(message)
+            if message.get("body"):
+                await taken.wait()
+
+        async def cancel() -> None:
+            await anyio.sleep(1)
+            scope.cancel()
+            taken.set()
+
+        response = Noted(aiter_of("a", "b"))
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(cancel)
+            with scope:
+                await client.get(response, send=send)
+        assert scope.cancelled_caught
+        assert outcome_of(response).kind == "closed"
+        assert not client.complete
+
     @pytest.mark.asyncio_only
     async def test_only_the_task_that_sends(self) -> None:
         """Web: somebody cancels the task that sends, and no other: the answer is not complete."""

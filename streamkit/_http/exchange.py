@@ -299,8 +299,8 @@ class Exchange:
         connection = self._connection
         try:
             async with self._stream:
-                connection.scope = self._outlet.start_soon(self._send, _SENDER)
                 self._is_open = True
+                connection.scope = self._outlet.start_soon(self._send, _SENDER)
                 self._watch_the_clock()
                 try:
                     with self._hearing:
@@ -341,8 +341,10 @@ class Exchange:
         except anyio.get_cancelled_exc_class():
             raise
         except BaseException as exc:
-            # To be raised in the task of the request.
-            self._failure = exc
+            # To be raised in the task of the request. But if that was cancelled in this very moment
+            # and has left the stream, this one has asked it too late, which is no failure.
+            if self._is_open or not isinstance(exc, anyio.ClosedResourceError):
+                self._failure = exc
         finally:
             self._is_open = False
             self._connection.done_sending()
