@@ -9,6 +9,7 @@ from functools import wraps
 from importlib import import_module
 from inspect import iscoroutinefunction
 from typing import Any, Protocol
+from unittest import TestCase
 
 from .leftovers import Leftovers, collected
 from .virtual_running import running_in_virtual_time
@@ -19,6 +20,8 @@ class Item(Protocol):
     """A pytest test, as far as it is needed here."""
 
     obj: Any
+    #: The class of the test, if it is a method.
+    cls: type | None
 
     @property
     def nodeid(self) -> str: ...
@@ -29,13 +32,17 @@ class LeftBehind(AssertionError):
 
 
 def wrap(item: Item, names: list[str]) -> None:
-    """Wrap a test as its markers say. One that is not async fails when it is run."""
+    """Wrap a test as its markers say. One that cannot be wrapped fails when it is run."""
     test: Callable[..., Awaitable[object]] = item.obj
-    if not iscoroutinefunction(test):
+    advice = None if iscoroutinefunction(test) else "make it 'async def'"
+    if item.cls is not None and issubclass(item.cls, TestCase):
+        # pytest would run the method of the class, and no wrapper.
+        advice = "make it a function, or take another class than one of unittest"
+    if advice is not None:
 
         @wraps(test)
         def refused(*args: Any, **kwargs: Any) -> None:
-            raise TypeError(f"{item.nodeid} is marked with {', '.join(names)}: make it 'async def'")
+            raise TypeError(f"{item.nodeid} is marked with {', '.join(names)}: {advice}")
 
         item.obj = refused
         return

@@ -190,6 +190,27 @@ def test_other():
     assert not any("must not run" in line for line in lines)
 
 
+def test_of_unittest(tmp_path: Path) -> None:
+    """G13: nor can a method of unittest, which pytest runs without any wrapper."""
+    tests = """
+import unittest
+
+import pytest
+
+class Tests(unittest.IsolatedAsyncioTestCase):
+    @pytest.mark.virtual_time
+    async def test_it(self):
+        raise AssertionError("must not run")
+
+    async def test_other(self):
+        pass
+"""
+    lines = run_pytest(tmp_path, tests)
+    assert any("another class than one of unittest" in line for line in lines)
+    assert any("1 failed, 1 passed" in line for line in lines), lines
+    assert not any("must not run" in line for line in lines)
+
+
 def test_trio_in_real_time(tmp_path: Path) -> None:
     """G13: where trio runs with its own clock, the error says what to write."""
     tests = TESTS.format(marker=PLUGINS["anyio"], backend='"trio"', clock="")
