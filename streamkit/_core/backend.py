@@ -24,6 +24,7 @@ from typing import Any
 import anyio
 from anyio.abc import TaskGroup
 
+from .exceptions import StreamCancelled
 from .loop import is_of_asyncio, running_loop
 from .orphans import Orphanage
 from .relay import Relay
@@ -110,7 +111,8 @@ def error_of_stray(exc: BaseException, name: str) -> anyio.BrokenResourceError |
 
     """
     # When a task is dropped, there may be no event loop any more.
-    if isinstance(exc, GeneratorExit) or not get_backend().relay.is_stray(exc):
+    own = isinstance(exc, GeneratorExit | StreamCancelled)
+    if own or not get_backend().relay.is_stray(exc):
         return None
     error = anyio.BrokenResourceError(f"{name} awaited what others had cancelled")
     error.__cause__ = exc

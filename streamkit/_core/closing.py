@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
+from .backend import error_of_stray
 from .exceptions import (
     error_in,
     is_backend_cancellation,
@@ -37,7 +38,8 @@ async def attempt(iterator: Any) -> BaseException | None:
     try:
         await close_alone(iterator)
     except BaseException as exc:
-        return without_own_frames(exc)
+        error = error_of_stray(exc, getattr(iterator, "__qualname__", type(iterator).__qualname__))
+        return without_own_frames(exc) if error is None else error
     return None
 
 

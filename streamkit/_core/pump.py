@@ -25,7 +25,7 @@ from typing import Any, TypeVar
 import anyio
 from anyio.abc import TaskGroup
 
-from .backend import Backend
+from .backend import Backend, error_of_stray
 from .conclusion import Conclusion
 from .ending import Ending, judge
 from .exceptions import (
@@ -413,6 +413,9 @@ class Pump:
             scopes.delivered or not self._steps.has_started or only_backend_cancellation(raised)
         ):
             signal = None
+        if raised is not None and scopes.delivered and not scopes.told_natively:
+            # Its clean-up has ended there.
+            raised = error_of_stray(raised, self._source.name) or raised
         return judge(
             raised,
             exhausted=self._steps.exhausted,
@@ -433,11 +436,12 @@ class Pump:
                 else:
                     await source.close()
             except BaseException as exc:
-                error = error_in(without_own_frames(exc))
+                stray = error_of_stray(exc, source.name)
+                error = error_in(without_own_frames(exc)) if stray is None else stray
                 was_cut = error is not exc or was_cancelled_before(exc)
                 self._scopes.cut = self._scopes.cut or (was_cut and self._scopes.expired)
                 ending.cleanup_error = both(ending.cleanup_error, error)
-                del error
+                del error, stray
         generators.end()
         del ending, failed
 

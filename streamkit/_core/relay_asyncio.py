@@ -73,10 +73,13 @@ class AsyncioRelay(Relay):
 
     @staticmethod
     def is_stray(exc: BaseException) -> bool:
-        # A task that awaits a cancelled future or task gets that exception.
+        # A task that awaits a cancelled future or task gets that exception. So does one in a
+        # cancelled scope, without a request, from a thread that has checked for that.
         task = asyncio.current_task()
         assert task is not None
-        return isinstance(exc, asyncio.CancelledError) and not task.cancelling()
+        if not isinstance(exc, asyncio.CancelledError) or task.cancelling():
+            return False
+        return anyio.current_effective_deadline() > -math.inf
 
     def exception(self) -> StreamCancelled:
         signal = self._scopes.signal

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from typing import Any
 
 import anyio
@@ -700,3 +700,79 @@ class TestLastItems:
         async with with_status(SlowToClose(), final=final) as stream:
             with anyio.move_on_after(1):
                 await anext(stream)
+
+
+@pytest.mark.asyncio_only
+class TestOthersCancelled:
+    """What a clean-up awaits was cancelled by others: that is an error, and not passed over."""
+
+    @pytest.mark.parametrize("blocked", [False, True])
+    @pytest.mark.parametrize("leaves", [False, True])
+    async def test_clean_up(self, leaves: bool, blocked: bool) -> None:
+        """E12: the clean-up of a source awaits such a task: the consumer gets an error."""
+        token, other = CancelToken(), await cancelled_task()
+
+        async def source() -> AsyncGenerator[int, None]:
+            try:
+                yield 1
+                if blocked:
+                    await anyio.sleep_forever()
+                yield 2
+            finally:
+                await other
+                raise AssertionError("must not be reached")
+
+        async def stop() -> None:
+            await anyio.sleep(1)
+            if leaves:
+                await stream.aclose()
+            else:
+                token.cancel("stop")
+
+        stream = with_cancellation(source(), token)
+        with pytest.raises(
+            anyio.BrokenResourceError, match=r"source awaited .* cancelled"
+        ) as caught:
+            async with stream:
+                assert await anext(stream) == 1
+                if blocked:
+                    with anyio.move_on_after(0):
+                        await anext(stream)
+                await stop()
+                if not leaves:
+                    async for _ in stream:
+                        pass
+        outcome = stream.outcome
+        assert outcome.kind == ("closed" if leaves else "cancelled")
+        assert (outcome.cleanup_error if leaves else outcome.error) is caught.value
+        assert isinstance(caught.value.__cause__, asyncio.CancelledError)
+
+    async def test_abandoned_generator(self) -> None:
+        """E12: the same in a generator that the source has abandoned: the source goes on."""
+        other = await cancelled_task()
+
+        async def inner() -> AsyncGenerator[int, None]:
+            try:
+                yield 1
+            finally:
+                await other
+
+        async def source() -> AsyncGenerator[int, None]:
+            async for _ in inner():
+                break
+            yield 2
+            yield 3
+
+        stream = with_cancellation(source())
+        with pytest.raises(anyio.BrokenResourceError, match=r"inner awaited .* cancelled"):
+            async with stream:
+                assert [item async for item in stream] == [2, 3]
+        assert stream.outcome.kind == "completed"
+
+
+async def cancelled_task() -> asyncio.Task[None]:
+    task = asyncio.create_task(anyio.sleep_forever())
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
+    return task
