@@ -361,6 +361,16 @@ class TestShutdown:
                 await Client(takes={0: errors[1]}).get(response)
         assert caught.value.exceptions == errors
 
+    @pytest.mark.parametrize("policy", ["cancel", "drain", "close"])
+    async def test_gone_before_a_refusal(self, policy: Any) -> None:
+        """Web: a client that is not there to be refused is no error, and is sent nothing more."""
+        client, probe = Client(takes={0: BrokenPipeError()}), Probe("a")
+        async with StreamHost() as host:
+            host.shut_down()
+            await client.get(StreamResponse(probe.source(), on_disconnect=policy, host=host))
+        assert (client.log.events, client.late) == ([], [])
+        assert not probe.started
+
     async def test_error_of_the_body(self) -> None:
         """Web: an error of the block's body comes out bare, after the streams have been closed."""
         log, client, error = Log(), Client(), LookupError()
